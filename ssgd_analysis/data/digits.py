@@ -1,0 +1,25 @@
+"""Real handwritten digits that ship with scikit-learn: 1,797 images of 8×8 pixels."""
+
+from pathlib import Path
+
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from ssgd_analysis.data.dataset import Dataset, Split
+
+
+def digits(folder: Path) -> Dataset:
+    """The digits, 1,297 train and 500 test, split once and for all, stratified by class.
+
+    Pixels are scaled to [0, 1]. Source: UCI "Optical Recognition of Handwritten Digits",
+    test part, as shipped by scikit-learn.
+
+    Args:
+        folder: not needed.
+    """
+    images, labels = load_digits(return_X_y=True)
+    parts = train_test_split(images, labels, test_size=500, random_state=0, stratify=labels)
+    inputs = [torch.tensor(part / 16, dtype=torch.float32).reshape(-1, 1, 8, 8) for part in parts[:2]]
+    targets = [torch.tensor(part, dtype=torch.int64) for part in parts[2:]]
+    return Dataset("digits", Split(inputs[0], targets[0]), Split(inputs[1], targets[1]))

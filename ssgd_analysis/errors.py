@@ -1,0 +1,30 @@
+"""The two ways a command can fail, and the nearest-name help that goes with them."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """The input or the usage is wrong (exit status 2). One line, naming fault and remedy."""
+
+
+class WorkError(RuntimeError):
+    """The work itself failed: diverged, disk full (exit status 1). One line."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for a name that is in no table, with the nearest name that is.
+
+    Args:
+        kind: what was looked up, e.g. ``"method"``.
+        name: what the user wrote.
+        known: the names that exist.
+
+    Example:
+        >>> str(unknown("method", "s-sdg", ["sgd", "s-sgd"]))
+        "unknown method 's-sdg': did you mean 's-sgd'? (known: sgd, s-sgd)"
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return InputError(f"unknown {kind} '{name}': {hint}(known: {', '.join(names)})")

@@ -1,0 +1,32 @@
+"""What long work says of itself while it runs; the command line decides how it looks."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives the steps of a long piece of work."""
+
+    def start(self, label: str, total: int | None = None) -> None:
+        """Begin a stage of ``total`` steps (``None``: not known beforehand)."""
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """``steps`` more are done; ``note`` is a short word on how it goes."""
+
+    def warn(self, message: str) -> None:
+        """Something the user should know, that does not stop the work."""
+
+
+class Silent:
+    """Says nothing: the default of every library function."""
+
+    def start(self, label: str, total: int | None = None) -> None:
+        """Ignore."""
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Ignore."""
+
+    def warn(self, message: str) -> None:
+        """Ignore."""
+
+
+SILENT = Silent()

@@ -1,0 +1,21 @@
+"""Moving weights: noise laws, filter and layer groups, and giving weights back bit for bit.
+
+Both halves of the package stand on this room: methods perturb weights to train, metrics and
+landscapes perturb them to measure.
+"""
+
+from ssgd_analysis.weights.borrowed import borrowed_buffers, borrowed_weights, evaluation_mode
+from ssgd_analysis.weights.groups import SCOPES, grouped, rms
+from ssgd_analysis.weights.noise import LAWS, SCALES, Noise
+
+__all__ = [
+    "LAWS",
+    "SCALES",
+    "SCOPES",
+    "Noise",
+    "borrowed_buffers",
+    "borrowed_weights",
+    "evaluation_mode",
+    "grouped",
+    "rms",
+]

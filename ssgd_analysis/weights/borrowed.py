@@ -1,0 +1,58 @@
+"""Nothing borrowed comes back changed: weights, buffers and modes are restored bit for bit."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def borrowed_weights(weights: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Lend tensors out to be moved in place; their exact bits come back, even after an error.
+
+    Subtracting the noise again would not do: floating-point addition loses bits. So the price
+    is one copy of the weights while they are lent.
+
+    Args:
+        weights: the tensors that will be changed in place.
+
+    Yields:
+        The clean values, one tensor for each of ``weights``.
+    """
+    lent = list(weights)
+    clean = [weight.detach().clone() for weight in lent]
+    try:
+        yield clean
+    finally:
+        _put_back(lent, clean)
+
+
+@contextmanager
+def borrowed_buffers(model: nn.Module) -> Iterator[None]:
+    """Undo what happens inside to the model's buffers (BatchNorm's running statistics)."""
+    lent = list(model.buffers())
+    clean = [buffer.clone() for buffer in lent]
+    try:
+        yield
+    finally:
+        _put_back(lent, clean)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; each module's own mode and every buffer come back after."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with borrowed_buffers(model):
+            model.eval()
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _put_back(lent: list[Tensor], clean: list[Tensor]) -> None:
+    with torch.no_grad():
+        for tensor, value in zip(lent, clean, strict=True):
+            tensor.copy_(value)

@@ -1,0 +1,34 @@
+"""Filters and layers: the groups of weights that share one scale."""
+
+from torch import Tensor
+
+SCOPES = ("filter", "layer")
+
+
+def grouped(tensor: Tensor, scope: str) -> Tensor:
+    """View a parameter as groups, one a row.
+
+    A filter is one slice along the first axis: an output channel of a convolution, a row of a
+    linear layer (Li et al. 2018, section 4). A vector (bias, normalisation) is one group, as
+    its entries have no fan-in.
+
+    Args:
+        tensor: a parameter, any shape.
+        scope: ``"filter"`` or ``"layer"``.
+
+    Returns:
+        Shape (groups, entries of a group); a view where the memory allows it.
+    """
+    if scope == "filter" and tensor.ndim >= 2:
+        return tensor.reshape(tensor.shape[0], -1)
+    return tensor.reshape(1, -1)
+
+
+def rms(tensor: Tensor, scope: str) -> Tensor:
+    """Root mean square of each group, shaped to multiply the tensor it came from.
+
+    Returns:
+        Shape (filters, 1, …, 1) for filters, (1, …, 1) otherwise.
+    """
+    values = grouped(tensor, scope).square().mean(dim=1).sqrt()
+    return values.reshape(-1, *[1] * (tensor.ndim - 1)) if tensor.ndim else values.reshape(())
