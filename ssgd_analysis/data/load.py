@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ssgd_analysis import references
 from ssgd_analysis.data.dataset import Dataset, Split
@@ -81,17 +82,22 @@ def _split(name: str, part: str, given: Any) -> Split:
                 f"data '{name}': {part} is a {type(given).__name__}, neither a pair of tensors"
                 " nor a data set with a length"
             )
-        return Split(_floats(inputs), _floats(targets))
+        return Split(_inputs(inputs.detach()), _targets(targets.detach()))
     except InputError as error:
         raise InputError(f"data '{name}': {part}: {error}") from error
     except Exception as error:  # whatever a stranger's data set raises
         raise InputError(f"data '{name}': {part}: {type(error).__name__}: {error}") from error
 
 
-def _floats(tensor: torch.Tensor) -> torch.Tensor:
-    """Values as float32 (float64 is numpy's default, not a wish); labels as int64."""
-    tensor = tensor.detach()
-    return tensor.float() if tensor.is_floating_point() else tensor.long()
+def _inputs(inputs: Tensor) -> Tensor:
+    """Floats as they are; bytes are pixels; other integers are tokens."""
+    if inputs.is_floating_point():
+        return inputs
+    return inputs.float() if inputs.dtype in (torch.uint8, torch.bool) else inputs.long()
+
+
+def _targets(targets: Tensor) -> Tensor:
+    return targets if targets.is_floating_point() else targets.long()
 
 
 def _check_labels(data: Dataset) -> None:

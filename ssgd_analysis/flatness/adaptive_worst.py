@@ -1,0 +1,90 @@
+"""Adaptive worst-case sharpness: ascent within an elementwise relative ball."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.flatness.measurement import Measurement, rise
+from ssgd_analysis.problem import Batch, Loss, Problem
+from ssgd_analysis.weights import borrowed_weights
+
+
+def adaptive_worst(
+    model: nn.Module,
+    loss: Loss,
+    batches: Iterable[Batch],
+    *,
+    rho: float = 0.5,
+    steps: int = 10,
+    seed: int = 0,
+) -> Measurement:
+    """max L(w + |w|∘u) − L(w) over ‖u‖₂ ≤ ρ, found by projected gradient ascent on u.
+
+    Normalised gradient steps from u = 0, the first as long as the radius, halved whenever the
+    loss did not rise; the best point seen counts. So it is a lower bound of the maximum.
+    Invariant to layer, neuron and BatchNorm scale, as |w|∘u scales with w.
+
+    Args:
+        model: any ``nn.Module``.
+        loss: ``(outputs, targets) -> scalar``, the mean over the batch.
+        batches: ``(inputs, targets)`` pairs; the maximum is over their mean loss, whatever
+            their sizes.
+        rho: radius, L2 norm of the relative perturbation over all parameters.
+        steps: ascent steps, one gradient of the whole data each.
+        seed: not needed, nothing is random.
+
+    Returns:
+        Nats; the error is that of sampling the examples, at the perturbation found.
+
+    Raises:
+        InputError: a negative radius or no steps.
+
+    Reference:
+        Kwon et al. 2021 (arXiv 2102.11600), adaptive sharpness; Andriushchenko et al. 2023
+        (arXiv 2302.07011), with several steps.
+    """
+    if not rho >= 0 or steps < 1:
+        raise InputError(f"adaptive_worst: rho {rho} and steps {steps} should be ≥ 0 and ≥ 1")
+    problem = Problem(model, loss, batches)
+    parameters = list(problem.parameters.values())
+    before = problem.batch_losses()
+    with borrowed_weights(parameters) as clean, torch.no_grad():
+        sizes = [weight.abs() for weight in clean]
+        u = [torch.zeros_like(weight) for weight in clean]
+        best, best_losses = _mean(problem, before), before
+        length = rho
+        for _ in range(steps):
+            slopes = [size * part for size, part in zip(sizes, problem.gradient(), strict=True)]
+            norm = _norm(slopes)
+            if norm == 0:
+                break
+            trial = [v + slope * (length / norm) for v, slope in zip(u, slopes, strict=True)]
+            shrink = min(1.0, rho / max(_norm(trial), 1e-300))
+            trial = [v * shrink for v in trial]
+            _move(parameters, clean, sizes, trial)
+            losses = problem.batch_losses()
+            if _mean(problem, losses) > best:
+                u, best, best_losses = trial, _mean(problem, losses), losses
+            else:
+                length /= 2
+                _move(parameters, clean, sizes, u)
+    value, error = rise(problem, before, best_losses)
+    settings = {"rho": rho, "norm": "l2", "steps": steps, "error": "examples"}
+    return Measurement(value, error, settings)
+
+
+def _move(
+    parameters: list[Tensor], clean: list[Tensor], sizes: list[Tensor], u: list[Tensor]
+) -> None:
+    for parameter, weight, size, v in zip(parameters, clean, sizes, u, strict=True):
+        parameter.copy_(weight + size * v)
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return float(torch.stack([tensor.norm() for tensor in tensors]).norm())
+
+
+def _mean(problem: Problem, losses: list[float]) -> float:
+    return sum(share * value for share, value in zip(problem.shares, losses, strict=True))

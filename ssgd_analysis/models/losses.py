@@ -1,0 +1,63 @@
+"""Losses: outputs and targets in, the mean over the batch out."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssgd_analysis import references
+from ssgd_analysis.errors import InputError, unknown
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of logits against class labels.
+
+    Args:
+        outputs: logits, shape (B, C, …).
+        targets: class labels, shape (B, …), int64.
+
+    Returns:
+        Mean over the batch (and over positions), nats, scalar.
+    """
+    return F.cross_entropy(outputs, targets)
+
+
+def mse(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error over the batch and the outputs; class labels count as one-hot.
+
+    Args:
+        outputs: shape (B, …).
+        targets: the same number of values, or class labels of shape (B,) for outputs (B, C).
+
+    Returns:
+        Mean of the squared differences, scalar.
+
+    Raises:
+        InputError: shapes that do not fit. torch would broadcast (B, 1) against (B,) to (B, B).
+    """
+    if not targets.is_floating_point():
+        targets = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
+    if outputs.numel() != targets.numel():
+        raise InputError(
+            f"mse: outputs of shape {tuple(outputs.shape)} do not fit targets of shape"
+            f" {tuple(targets.shape)}"
+        )
+    return F.mse_loss(outputs, targets.reshape(outputs.shape))
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse}
+
+
+def load_loss(name: str) -> Loss:
+    """A loss by registered name or reference.
+
+    Raises:
+        InputError: an unknown name or a reference that fails.
+    """
+    if name in LOSSES:
+        return LOSSES[name]
+    if references.is_reference(name):
+        return references.resolve("loss", name)
+    raise unknown("loss", name, LOSSES)
