@@ -1,0 +1,44 @@
+"""Which of a step's passes update BatchNorm's running statistics."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import ContextManager
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ssgd_analysis.weights import borrowed_buffers
+
+POLICIES = ("first", "clean", "both", "frozen")
+
+
+def bn_statistics(model: nn.Module, policy: str, pass_index: int) -> ContextManager[None]:
+    """The context for one of a step's passes.
+
+    - ``first``: the first pass updates the statistics, the others do not;
+    - ``clean``: none does (the method makes a clean forward pass for them);
+    - ``both``: every pass does;
+    - ``frozen``: BatchNorm uses its running statistics and never changes them (fine-tuning).
+
+    Args:
+        model: whose buffers to guard.
+        policy: see above.
+        pass_index: 0 for the first pass of the step.
+    """
+    if policy == "frozen":
+        return _frozen(model)
+    if policy == "both" or (policy == "first" and pass_index == 0):
+        return nullcontext()
+    return borrowed_buffers(model)
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+    for layer in layers:
+        layer.training = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = True

@@ -1,0 +1,47 @@
+"""All random states that a training step may draw from."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssgd_analysis import seeds
+
+
+def capture() -> dict[str, Any]:
+    """Python's, numpy's and torch's global states (every GPU's too), as tensors and values."""
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *map(float, rest)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore(state: dict[str, Any]) -> None:
+    """Set the global states to what :func:`capture` found."""
+    kind, keys, position, has_gauss, gauss = state["numpy"]
+    random.setstate(state["python"])
+    np.random.set_state(  # noqa: NPY002
+        (kind, keys.numpy().astype(np.uint32), int(position), int(has_gauss), gauss)
+    )
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Global generators seeded inside, for initial weights and dropout; given back after."""
+    before = capture()
+    random.seed(seeds.derive(seed, "python"))
+    np.random.seed(seeds.derive(seed, "numpy") % 2**32)  # noqa: NPY002
+    torch.manual_seed(seeds.derive(seed, "torch"))
+    try:
+        yield
+    finally:
+        restore(before)

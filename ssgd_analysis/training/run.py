@@ -1,0 +1,136 @@
+"""The run folder: the only handover between commands."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.files import jsonable, make_folder, read_json, write_json, write_text
+from ssgd_analysis.training.config import TrainConfig
+from ssgd_analysis.training.state import read_tensors, read_tree, save_tensors, save_tree
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder with ``config.json``, ``history.jsonl``, ``state.safetensors`` (for resume),
+    ``checkpoints/step-N.safetensors`` and, once finished, ``final.safetensors``.
+
+    Args:
+        folder: its path.
+    """  # noqa: D205, D415
+
+    folder: Path
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a run, finished or not."""
+        return self._config.is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training came to its end."""
+        return self.final.is_file()
+
+    @property
+    def final(self) -> Path:
+        """The final weights."""
+        return self.folder / "final.safetensors"
+
+    @property
+    def _config(self) -> Path:
+        return self.folder / "config.json"
+
+    @property
+    def _history(self) -> Path:
+        return self.folder / "history.jsonl"
+
+    @property
+    def _state(self) -> Path:
+        return self.folder / "state.safetensors"
+
+    def config(self) -> TrainConfig:
+        """What the run was made with.
+
+        Raises:
+            InputError: there is no run, or its config is damaged.
+        """
+        if not self.exists:
+            raise InputError(f"{self.folder} is not a run: it has no config.json")
+        value = read_json(self._config)
+        if not isinstance(value, dict):
+            raise InputError(f"{self._config} is damaged: not an object")
+        return TrainConfig.from_json(value)
+
+    def history(self) -> list[dict[str, Any]]:
+        """One record for each epoch that is done."""
+        if not self._history.is_file():
+            return []
+        lines = self._history.read_text(encoding="utf-8").splitlines()
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise InputError(f"{self._history} is damaged: {error}") from error
+
+    def begin(self, config: TrainConfig) -> None:
+        """Make the folder and write the config."""
+        make_folder(self.folder)
+        write_json(self._config, config.to_json())
+
+    def save_epoch(self, history: list[dict[str, Any]], state: dict[str, Any]) -> None:
+        """Write history, then state: on resume the state says how much of the history counts."""
+        lines = [json.dumps(jsonable(record)) + "\n" for record in history]
+        write_text(self._history, "".join(lines))
+        save_tree(self._state, state)
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The latest resumable state, or ``None`` before the first was written."""
+        return read_tree(self._state) if self._state.is_file() else None
+
+    def save_checkpoint(self, step: int, weights: dict[str, Tensor]) -> Path:
+        """Keep the weights of one step."""
+        path = make_folder(self.folder / "checkpoints") / f"step-{step:08d}.safetensors"
+        save_tensors(path, weights, {"step": str(step)})
+        return path
+
+    def save_final(self, step: int, weights: dict[str, Tensor]) -> None:
+        """Write the final weights, which ends the run."""
+        save_tensors(self.final, weights, {"step": str(step)})
+
+    def checkpoints(self) -> dict[int, Path]:
+        """Weight files by step, ascending; the final weights stand for the last step."""
+        kept = {
+            int(path.stem.removeprefix("step-")): path
+            for path in sorted((self.folder / "checkpoints").glob("step-*.safetensors"))
+        }
+        history = self.history()
+        if self.finished and history:
+            kept[history[-1]["step"]] = self.final
+        return dict(sorted(kept.items()))
+
+    def weights(self, step: int | None = None) -> tuple[Path, dict[str, Tensor]]:
+        """The weights of a step, or the final ones.
+
+        Raises:
+            InputError: the run is not finished, or kept nothing at that step.
+        """
+        if step is None:
+            if not self.finished:
+                raise InputError(
+                    f"the run {self.folder} is not finished: train it on with --resume, or name a"
+                    f" step as {self.folder}@STEP (kept: {self._kept()})"
+                )
+            path = self.final
+        else:
+            kept = self.checkpoints()
+            if step not in kept:
+                raise InputError(
+                    f"the run {self.folder} kept no step {step} (kept: {self._kept()})"
+                )
+            path = kept[step]
+        return path, read_tensors(path)[0]
+
+    def _kept(self) -> str:
+        return ", ".join(map(str, self.checkpoints())) or "none"

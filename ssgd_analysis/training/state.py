@@ -1,0 +1,116 @@
+"""Trees of tensors and plain values in one safetensors file: no pickle, and whole or not there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.files import write_atomically
+
+_TENSOR, _TUPLE, _PAIRS = "__tensor__", "__tuple__", "__pairs__"
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write named tensors; tied ones are written once under each name.
+
+    Raises:
+        WorkError: the disk is full or the folder not writable.
+    """
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    content = safetensors.torch.save(whole, metadata)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read named tensors and metadata.
+
+    Raises:
+        InputError: the file is not there, damaged, truncated or of another kind.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} is not a whole safetensors file: {line}") from error
+
+
+def save_tree(path: Path, tree: dict[str, Any]) -> None:
+    """Write nested dicts, lists and tuples of tensors and plain values.
+
+    Raises:
+        WorkError: the disk is full or the folder not writable.
+        TypeError: something that is neither.
+    """
+    tensors: dict[str, Tensor] = {}
+    skeleton = json.dumps(_fold(tree, tensors, ""))
+    save_tensors(path, tensors, {"tree": skeleton})
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """Read what :func:`save_tree` wrote.
+
+    Raises:
+        InputError: the file is not there, damaged or of another kind.
+    """
+    tensors, metadata = read_tensors(path)
+    if "tree" not in metadata:
+        raise InputError(f"{path} holds no training state")
+    return _unfold(json.loads(metadata["tree"]), tensors)
+
+
+def _fold(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {_TENSOR: name}
+    if isinstance(value, dict):  # keys may be integers, which JSON would make strings
+        return {_PAIRS: [[k, _fold(v, tensors, f"{name}.{k}")] for k, v in value.items()]}
+    if isinstance(value, tuple):
+        return {_TUPLE: [_fold(v, tensors, f"{name}.{i}") for i, v in enumerate(value)]}
+    if isinstance(value, list):
+        return [_fold(v, tensors, f"{name}.{i}") for i, v in enumerate(value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{name}: a {type(value).__name__} cannot be saved")
+
+
+def _unfold(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unfold(entry, tensors) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if _TUPLE in value:
+        return tuple(_unfold(entry, tensors) for entry in value[_TUPLE])
+    return {key: _unfold(entry, tensors) for key, entry in value[_PAIRS]}
+
+
+def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Put named tensors into a model, every one and nothing but.
+
+    A name that is missing is forgiven where it is tied to one that is there, as many writers
+    keep a shared tensor once.
+
+    Raises:
+        InputError: a tensor is missing, unknown, or of another shape; it is named.
+    """
+    own = model.state_dict()
+    for name, tensor in tensors.items():
+        if name not in own:
+            raise InputError(f"{source}: the model has no tensor '{name}'")
+        if tensor.shape != own[name].shape:
+            raise InputError(
+                f"{source}: tensor '{name}' has shape {tuple(tensor.shape)}, the model's has"
+                f" {tuple(own[name].shape)}"
+            )
+    given = {own[name].data_ptr() for name in tensors}
+    for name, tensor in own.items():
+        if name not in tensors and tensor.data_ptr() not in given:
+            raise InputError(f"{source}: tensor '{name}' is missing")
+    model.load_state_dict(tensors, strict=False)
