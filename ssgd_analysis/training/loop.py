@@ -23,9 +23,14 @@ from ssgd_analysis.training.schedule import learning_rate
 EVALUATION_BATCH = 512
 
 
-def prepare_data(config: TrainConfig) -> Dataset:
-    """A run's examples: loaded, held out, with its label noise; on the CPU, float as given."""
-    data = load_data(config.data, config.data_folder)
+def prepare_data(config: TrainConfig, folder: Path | None = None) -> Dataset:
+    """A run's examples: loaded, held out, with its label noise; on the CPU, floats as given.
+
+    Args:
+        config: of the run.
+        folder: for data files, instead of the config's.
+    """
+    data = load_data(config.data, folder or config.data_folder)
     data = data.with_validation(config.val, seeds.generator(config.seed, "validation"))
     return data.with_label_noise(config.label_noise, seeds.generator(config.seed, "label noise"))
 

@@ -1,5 +1,6 @@
 """Filters and layers: the groups of weights that share one scale."""
 
+import torch
 from torch import Tensor
 
 SCOPES = ("filter", "layer")
@@ -30,5 +31,6 @@ def rms(tensor: Tensor, scope: str) -> Tensor:
     Returns:
         Shape (filters, 1, …, 1) for filters, (1, …, 1) otherwise.
     """
-    values = grouped(tensor, scope).square().mean(dim=1).sqrt()
+    rows = grouped(tensor, scope)
+    values = torch.linalg.vector_norm(rows, dim=1) / rows.shape[1] ** 0.5
     return values.reshape(-1, *[1] * (tensor.ndim - 1)) if tensor.ndim else values.reshape(())

@@ -1,0 +1,170 @@
+"""Checkpoints: a run, a step of it, one of its files, or a stranger's weight file."""
+
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssgd_analysis.data import Dataset, load_data
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.models import Loss, load_loss, load_model
+from ssgd_analysis.problem import Problem
+from ssgd_analysis.training.config import TrainConfig
+from ssgd_analysis.training.loop import prepare_data
+from ssgd_analysis.training.random_state import seeded
+from ssgd_analysis.training.run import Run
+from ssgd_analysis.training.state import load_weights, read_tensors
+
+MEASURE_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights in a model, and the data and loss they belong to.
+
+    Args:
+        name: as the user gave it.
+        model: on its device, in evaluation mode.
+        data: on the same device.
+        loss: the loss.
+        run: the run it comes from, or ``None``.
+    """
+
+    name: str
+    model: nn.Module
+    data: Dataset
+    loss: Loss
+    run: Run | None = None
+
+    def problem(
+        self, split: str = "train", *, samples: int | None = None, batch_size: int | None = None
+    ) -> Problem:
+        """The loss over a split, or its first examples, as a problem.
+
+        Args:
+            split: ``train``, ``test`` or ``val``.
+            samples: how many of the first examples; default all.
+            batch_size: default: at most 256, and small enough for eight batches, so that
+                sampling errors can be told.
+
+        Raises:
+            InputError: no such split, or not so many examples.
+        """
+        examples = self.data.split(split).first(samples)
+        size = batch_size or max(1, min(MEASURE_BATCH, len(examples) // 8))
+        return Problem(self.model, self.loss, examples.batches(size))
+
+
+def load_checkpoint(
+    name: str,
+    *,
+    model: str | None = None,
+    data: str | None = None,
+    loss: str | None = None,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Checkpoint:
+    """Open a checkpoint.
+
+    Args:
+        name: a run folder (its final weights), ``RUN@STEP``, a weight file inside a run, or a
+            foreign ``.safetensors``, ``.pt`` or ``.pth`` file with ``model`` and ``data``.
+        model: overrides the run's model.
+        data: overrides the run's data (then without its label noise).
+        loss: overrides the run's loss; default cross-entropy for a foreign file.
+        data_dir: where data files are looked for.
+        device: where to put all.
+        dtype: of weights and data.
+
+    Raises:
+        InputError: nothing there, a damaged file, a pickle that is not weights-only, tensors
+            that do not fit, or a foreign file without ``model`` and ``data``.
+    """
+    run, weights_of = _find(name)
+    if run is None and (model is None or data is None):
+        raise InputError(f"{name} is not inside a run: say what it is with --model and --data")
+    config = None if run is None else run.config()
+    source, weights = weights_of
+    if weights is None:
+        weights = _read_foreign(source)
+    examples = _data(config, data, data_dir).to(device, dtype)
+    with seeded(0):  # initial weights are overwritten; the global generators stay untouched
+        network = load_model(
+            model or _field(config, "model"), examples.input_shape, examples.num_outputs
+        )
+    load_weights(network, weights, source)
+    return Checkpoint(
+        name=name,
+        model=network.to(device, dtype).eval(),
+        data=examples,
+        loss=load_loss(loss or (config.loss if config else "cross_entropy")),
+        run=run,
+    )
+
+
+def _find(name: str) -> tuple[Run | None, tuple[Path, dict[str, Tensor] | None]]:
+    """The run a checkpoint belongs to, and its weights (``None``: still to be read)."""
+    path = Path(name)
+    folder, at, step = name.rpartition("@")
+    if not path.exists() and at and step.isdigit():
+        run = Run(Path(folder))
+        run.config()  # says so if it is no run
+        return run, run.weights(int(step))
+    if path.is_dir():
+        run = Run(path)
+        run.config()
+        return run, run.weights()
+    if not path.is_file():
+        raise InputError(f"there is no checkpoint {name}")
+    for parent in list(path.resolve().parents)[:2]:
+        if Run(parent).exists:
+            return Run(parent), (path, None)
+    return None, (path, None)
+
+
+def _data(config: TrainConfig | None, data: str | None, data_dir: Path | None) -> Dataset:
+    if data is not None or config is None:
+        assert data is not None  # checked by load_checkpoint
+        return load_data(data, data_dir)
+    return prepare_data(config, data_dir)
+
+
+def _field(config: TrainConfig | None, name: str) -> str:
+    assert config is not None  # checked by load_checkpoint
+    return getattr(config, name)
+
+
+def _read_foreign(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weight file, by name.
+
+    Wrappers that are common in the field are opened: a state dict under ``state_dict``,
+    ``model_state_dict`` or ``model``, and the ``module.`` prefix of DataParallel.
+    """
+    if path.suffix == ".safetensors":
+        found: Any = read_tensors(path)[0]
+    elif path.suffix in (".pt", ".pth"):
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise InputError(
+                f"{path} is not a weights-only file: save model.state_dict() instead"
+                " (other pickles can run code and are not opened)"
+            ) from error
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            line = (str(error).splitlines() or [""])[0]
+            raise InputError(f"{path} is damaged or not a torch file: {line}") from error
+    else:
+        raise InputError(f"{path} should be a .safetensors, .pt or .pth file")
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
+            found = found[wrapper]
+    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise InputError(f"{path} holds no state dict (names to tensors)")
+    if found and all(key.startswith("module.") for key in found):
+        found = {key.removeprefix("module."): value for key, value in found.items()}
+    return found
