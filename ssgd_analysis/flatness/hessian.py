@@ -30,7 +30,8 @@ def lambda_max(
     """
     operator = HessianOperator(model, loss, batches)
     generator = seeds.generator(seed, "lambda_max", device=operator.device)
-    pair = eigenpairs(operator, 1, tol=tol, generator=generator).largest[0]
+    spectrum = eigenpairs(operator, 1, tol=tol, smallest=False, generator=generator)
+    pair = spectrum.largest[0]
     settings = {"tol": tol, "residual": pair.residual, "seed": seed, "error": "examples"}
     return Measurement(pair.value, pair.stderr, settings)
 

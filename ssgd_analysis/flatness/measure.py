@@ -9,7 +9,7 @@ from typing import Any
 from ssgd_analysis import seeds
 from ssgd_analysis.curvature import OPERATORS, eigenpairs, spectral_density, trace
 from ssgd_analysis.errors import unknown
-from ssgd_analysis.flatness import METRICS
+from ssgd_analysis.flatness import METRICS, Measurement
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 
@@ -65,7 +65,15 @@ def measure(
     measured = {}
     progress.start("metrics", len(metrics))
     for name in metrics:
-        result = METRICS[name].measure(problem.model, problem.loss, problem.batches, seed=seed)
+        if name == "lambda_max" and operator == "hessian":  # known already, and to a finer tol
+            pair = spectrum.largest[0]
+            settings = {"tol": tol, "residual": pair.residual, "seed": seed, "error": "examples"}
+            result = Measurement(pair.value, pair.stderr, settings)
+        elif name == "trace" and operator == "hessian":
+            settings = {"probes": probes, "seed": seed, "error": "probes"}
+            result = Measurement(found.value, found.stderr, settings)
+        else:
+            result = METRICS[name].measure(problem.model, problem.loss, problem.batches, seed=seed)
         measured[name] = dataclasses.asdict(result)
         progress.advance(note=name)
     return {

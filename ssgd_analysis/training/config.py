@@ -46,6 +46,7 @@ class TrainConfig:
         seed: of initial weights, order of examples, label noise, weight noise.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         data_dir: folder for data files; ``None``: the cache.
+        label: name in comparisons; empty: the method's.
 
     Raises:
         InputError: anything out of range or unknown, when made.
@@ -73,6 +74,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "cpu"
     data_dir: str | None = None
+    label: str = ""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:

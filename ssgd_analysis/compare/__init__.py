@@ -1,0 +1,7 @@
+"""Is this one flatter than that one? Groups, intervals, paired tests, verdicts."""
+
+from ssgd_analysis.compare.compare import compare
+from ssgd_analysis.compare.groups import Group, find_runs, group_runs
+from ssgd_analysis.compare.measurements import HISTORY_METRICS, measured
+
+__all__ = ["HISTORY_METRICS", "Group", "compare", "find_runs", "group_runs", "measured"]

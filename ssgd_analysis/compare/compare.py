@@ -1,0 +1,297 @@
+"""Groups of runs against a baseline, with verdicts that are true to the numbers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ssgd_analysis.compare.groups import Group, differences
+from ssgd_analysis.compare.measurements import check_metric
+from ssgd_analysis.compare.statistics import (
+    Difference,
+    holm,
+    interval,
+    paired_difference,
+    welch_difference,
+)
+from ssgd_analysis.errors import unknown
+from ssgd_analysis.flatness import METRICS
+from ssgd_analysis.training import Run
+
+LEVEL = 0.05
+LOSS_TOLERANCE = 0.1
+DEFAULT_METRICS = ("test_accuracy", "train_loss", "lambda_max", "trace", "adaptive_worst")
+
+Measure = Callable[[Run, str, int | None], float | None]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One comparison: at which step of which run, for each seed.
+
+    Args:
+        group: what is judged.
+        baseline: what it is judged against.
+        steps: for each common seed, (run, step) of both; ``None`` is the final step.
+        losses: mean train loss of both.
+    """
+
+    group: Group
+    baseline: Group
+    steps: list[tuple[tuple[Run, int | None], tuple[Run, int | None]]]
+    losses: tuple[float, float]
+
+    @property
+    def loss_gap(self) -> float:
+        """|difference of the mean train losses|, relative to the larger one."""
+        a, b = self.losses
+        return abs(a - b) / max(abs(a), abs(b), 1e-300)
+
+
+def compare(
+    groups: Sequence[Group],
+    measure: Measure,
+    *,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    baseline: str | None = None,
+    loss_tolerance: float = LOSS_TOLERANCE,
+    match_loss: bool = False,
+) -> dict[str, Any]:
+    """Compare every group with its baseline, metric by metric.
+
+    Two groups are paired by seed; with no common seed, Welch's test is used. p-values of
+    flatness metrics are corrected together (Holm). Where the mean train losses differ by more
+    than the tolerance, curvature says nothing about the methods, and the verdict is ``not
+    comparable``; with ``match_loss`` the run that fits better is judged at that kept
+    checkpoint whose train loss is nearest to the other's final one.
+
+    Args:
+        groups: from :func:`group_runs`.
+        measure: gives a metric of a run at a step (``None``: the final one).
+        metrics: flatness metrics, and names of the history.
+        baseline: method, label or name of a group; default ``sgd``, or else the first group.
+        loss_tolerance: largest allowed difference of train losses, relative to the larger.
+        match_loss: see above.
+
+    Returns:
+        The JSON object of the ``compare`` command.
+
+    Raises:
+        InputError: an unknown metric or baseline.
+    """
+    for metric in metrics:
+        check_metric(metric)
+    pairs = [
+        _pair(group, base, match_loss)
+        for group in groups
+        if (base := _baseline_of(group, groups, baseline)) is not group
+    ]
+    flatness = [metric for metric in metrics if metric in METRICS]
+    outcome = [metric for metric in metrics if metric not in METRICS]
+    tests = _tests(pairs, flatness, measure, loss_tolerance)
+    return {
+        "groups": [_summary(group, metrics, measure) for group in groups],
+        "tests": tests,
+        "outcomes": _outcomes(pairs, outcome, measure),
+        "loss_tolerance": loss_tolerance,
+        "matched_loss": match_loss,
+        "verdict": _sentence(tests),
+    }
+
+
+def pairs_of(groups: Sequence[Group], baseline: str | None, match_loss: bool) -> list[Pair]:
+    """The comparisons that :func:`compare` will make, to measure beforehand what they need."""
+    return [
+        _pair(group, base, match_loss)
+        for group in groups
+        if (base := _baseline_of(group, groups, baseline)) is not group
+    ]
+
+
+def _baseline_of(group: Group, groups: Sequence[Group], wanted: str | None) -> Group:
+    """The baseline that shares most settings with the group (batch size, data, …)."""
+
+    def named(name: str) -> list[Group]:
+        return [g for g in groups if name in (g.name, g.config.label, g.config.method)]
+
+    found = named("sgd") or [groups[0]] if wanted is None else named(wanted)
+    if not found:
+        raise unknown("baseline", str(wanted), sorted({g.config.method for g in groups}))
+    # an exact name or label beats a method that several groups share
+    exact = [g for g in found if wanted in (g.name, g.config.label)]
+    return min(exact or found, key=lambda g: differences(g.config, group.config))
+
+
+def _pair(group: Group, baseline: Group, match_loss: bool) -> Pair:
+    seeds = [seed for seed in group.runs if seed in baseline.runs]
+    if not seeds:  # no common seed: no pairs, final steps of all
+        losses = [[_loss(run, None) for run in g.runs.values()] for g in (group, baseline)]
+        means = (sum(losses[0]) / len(losses[0]), sum(losses[1]) / len(losses[1]))
+        return Pair(group, baseline, [], means)
+    steps = []
+    for seed in seeds:
+        a, b = group.runs[seed], baseline.runs[seed]
+        steps.append(_matched(a, b) if match_loss else ((a, None), (b, None)))
+    means = tuple(
+        sum(_loss(*pair[side]) for pair in steps) / len(steps) for side in (0, 1)
+    )
+    return Pair(group, baseline, steps, (means[0], means[1]))
+
+
+def _matched(a: Run, b: Run) -> tuple[tuple[Run, int | None], tuple[Run, int | None]]:
+    """Take the run that fits better back to the train loss that the other one ended with."""
+    if _loss(a, None) >= _loss(b, None):
+        return (a, None), (b, _nearest(b, _loss(a, None)))
+    return (a, _nearest(a, _loss(b, None))), (b, None)
+
+
+def _nearest(run: Run, loss: float) -> int:
+    kept = run.checkpoints()
+    records = [record for record in run.history() if record["step"] in kept]
+    return min(records, key=lambda record: abs(record["train_loss"] - loss))["step"]
+
+
+def _loss(run: Run, step: int | None) -> float:
+    history = run.history()
+    record = history[-1] if step is None else next(r for r in history if r["step"] == step)
+    return float(record["train_loss"])
+
+
+def _summary(group: Group, metrics: Sequence[str], measure: Measure) -> dict[str, Any]:
+    found = {}
+    for metric in metrics:
+        values = [measure(run, metric, None) for run in group.runs.values()]
+        known = [value for value in values if value is not None]
+        if known:
+            result = interval(known)
+            found[metric] = {"mean": result.mean, "ci95": result.ci95, "n": result.n}
+        else:
+            found[metric] = {"mean": None, "ci95": None, "n": 0}
+    return {
+        "name": group.name,
+        "method": group.config.method,
+        "seeds": list(group.runs),
+        "runs": [str(run.folder) for run in group.runs.values()],
+        "metrics": found,
+    }
+
+
+def _difference(pair: Pair, metric: str, measure: Measure) -> Difference | None:
+    """Group minus baseline, or ``None`` where a value is missing."""
+    if pair.steps:
+        sides = [[measure(*_at(p[side], metric)) for p in pair.steps] for side in (0, 1)]
+        test = paired_difference
+    else:
+        sides = [
+            [measure(run, metric, None) for run in group.runs.values()]
+            for group in (pair.group, pair.baseline)
+        ]
+        test = welch_difference
+    values, base = sides
+    if any(value is None for value in values + base):
+        return None
+    return test([v for v in values if v is not None], [v for v in base if v is not None])
+
+
+def _at(place: tuple[Run, int | None], metric: str) -> tuple[Run, str, int | None]:
+    return place[0], metric, place[1]
+
+
+def _tests(
+    pairs: Sequence[Pair], metrics: Sequence[str], measure: Measure, tolerance: float
+) -> list[dict[str, Any]]:
+    cases = [(metric, pair, _difference(pair, metric, measure)) for metric in metrics for pair in pairs]
+    # only comparable cases are tested, so only they count as tests in the correction
+    valid = [d is not None and pair.loss_gap <= tolerance for _, pair, d in cases]
+    corrected = holm([d.p if ok and d else None for ok, (_, _, d) in zip(valid, cases, strict=True)])
+    tests = []
+    for (metric, pair, found), p_holm in zip(cases, corrected, strict=True):
+        verdict, why = _judge(metric, pair, found, p_holm, tolerance)
+        tests.append(
+            {
+                "metric": metric,
+                "group": pair.group.name,
+                "baseline": pair.baseline.name,
+                "difference": None if found is None else found.mean,
+                "ci95": None if found is None else found.ci95,
+                "p": None if found is None else found.p,
+                "p_holm": p_holm,
+                "paired": None if found is None else found.paired,
+                "n": 0 if found is None else found.n,
+                "train_loss": pair.losses,
+                "steps": [[a[1], b[1]] for a, b in pair.steps],
+                "verdict": verdict,
+                "why": why,
+            }
+        )
+    return tests
+
+
+def _judge(
+    metric: str, pair: Pair, found: Difference | None, p_holm: float | None, tolerance: float
+) -> tuple[str, str]:
+    a, b = pair.losses
+    if pair.loss_gap > tolerance:
+        return "not comparable", (
+            f"train losses {a:.4g} and {b:.4g} differ by {pair.loss_gap:.0%}, more than"
+            f" {tolerance:.0%}: at different losses {metric} tells nothing of the methods"
+        )
+    if found is None:
+        return "not comparable", f"{metric} is missing in some runs"
+    if p_holm is None:
+        return "not comparable", "one seed carries no interval: train at least two"
+    kind = "paired" if found.paired else "Welch"
+    numbers = f"{kind} t-test over {found.n} seeds, Holm-corrected p = {p_holm:.2g}"
+    if p_holm >= LEVEL:
+        return "no difference", f"none shown at the 5% level ({numbers})"
+    word = "flatter" if found.mean < 0 else "sharper"
+    return word, f"{metric} differs by {found.mean:+.3g} ({numbers})"
+
+
+def _outcomes(pairs: Sequence[Pair], metrics: Sequence[str], measure: Measure) -> list[dict[str, Any]]:
+    """The same for what is no flatness metric: accuracy, losses. Always at the final weights."""
+    finals = [
+        Pair(p.group, p.baseline, [((a[0], None), (b[0], None)) for a, b in p.steps], p.losses)
+        for p in pairs
+    ]
+    cases = [(metric, pair, _difference(pair, metric, measure)) for metric in metrics for pair in finals]
+    corrected = holm([d.p if d else None for _, _, d in cases])
+    outcomes = []
+    for (metric, pair, found), p_holm in zip(cases, corrected, strict=True):
+        if p_holm is None or found is None:
+            verdict = "unknown"
+        elif p_holm >= LEVEL:
+            verdict = "no difference"
+        else:
+            verdict = "higher" if found.mean > 0 else "lower"
+        outcomes.append(
+            {
+                "metric": metric,
+                "group": pair.group.name,
+                "baseline": pair.baseline.name,
+                "difference": None if found is None else found.mean,
+                "ci95": None if found is None else found.ci95,
+                "p": None if found is None else found.p,
+                "p_holm": p_holm,
+                "verdict": verdict,
+            }
+        )
+    return outcomes
+
+
+def _sentence(tests: Sequence[dict[str, Any]]) -> str:
+    """All verdicts in one sentence, metric by metric."""
+    if not tests:
+        return "Nothing to compare: there is only one group."
+    parts = []
+    for metric in dict.fromkeys(test["metric"] for test in tests):
+        words = []
+        for verdict in ("flatter", "sharper", "no difference", "not comparable"):
+            names = [
+                f"{t['group']} (vs {t['baseline']})"
+                for t in tests
+                if t["metric"] == metric and t["verdict"] == verdict
+            ]
+            if names:
+                words.append(f"{verdict}: {', '.join(names)}")
+        parts.append(f"by {metric}, {'; '.join(words)}")
+    return ". ".join(part[0].upper() + part[1:] for part in parts) + "."

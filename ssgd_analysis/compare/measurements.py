@@ -1,0 +1,84 @@
+"""A metric of a run, out of its history or measured once and kept beside it."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ssgd_analysis.errors import WorkError, unknown
+from ssgd_analysis.files import make_folder, read_json, write_json
+from ssgd_analysis.flatness import METRICS
+from ssgd_analysis.training import Run
+from ssgd_analysis.training.checkpoint import load_checkpoint
+
+HISTORY_METRICS = (
+    "test_accuracy",
+    "train_accuracy",
+    "test_loss",
+    "train_loss",
+    "val_accuracy",
+    "val_loss",
+    "weight_norm",
+    "gradients",
+)
+
+
+def check_metric(name: str) -> None:
+    """Refuse a name that is neither a flatness metric nor in the history.
+
+    Raises:
+        InputError: with the nearest name.
+    """
+    if name not in METRICS and name not in HISTORY_METRICS:
+        raise unknown("metric", name, [*HISTORY_METRICS, *METRICS])
+
+
+def measured(
+    run: Run,
+    metric: str,
+    *,
+    step: int | None = None,
+    split: str = "train",
+    samples: int | None = None,
+    device: str = "cpu",
+    data_dir: Path | None = None,
+) -> float | None:
+    """A metric of a finished run at a kept step (default: the final weights).
+
+    What had to be computed is kept in the run's folder ``measurements/``, one file for each
+    weight file and setting, and read from there the next time. Every run is measured with the
+    same random numbers.
+
+    Raises:
+        InputError: an unknown metric, or nothing kept at that step.
+    """
+    check_metric(metric)
+    history = run.history()
+    if metric in HISTORY_METRICS:
+        record = next((r for r in history if step is None or r["step"] == step), None)
+        record = history[-1] if step is None else record
+        return None if record is None else record.get(metric)
+    at = history[-1]["step"] if step is None else step
+    path = run.checkpoints().get(at)
+    name = f"{metric}-{split}-{samples or 'all'}-step-{at:08d}"
+    kept = run.folder / "measurements" / f"{name}.json"
+    fingerprint = hashlib.blake2b(path.read_bytes() if path else b"", digest_size=8).hexdigest()
+    if kept.is_file():
+        found = read_json(kept)
+        if found.get("weights") == fingerprint:
+            return found["value"]
+    checkpoint = load_checkpoint(f"{run.folder}@{at}", device=device, data_dir=data_dir)
+    problem = checkpoint.problem(split, samples=samples)
+    result = METRICS[metric].measure(problem.model, problem.loss, problem.batches)
+    _keep(kept, {"weights": fingerprint, **dataclasses.asdict(result)})
+    return result.value
+
+
+def _keep(path: Path, record: dict[str, Any]) -> None:
+    json.dumps(record)  # a metric must return plain values
+    try:
+        make_folder(path.parent)
+        write_json(path, record)
+    except (WorkError, ValueError):  # a read-only run can still be compared
+        return

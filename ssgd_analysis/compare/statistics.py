@@ -1,0 +1,82 @@
+"""Intervals and tests over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95% confidence interval.
+
+    Args:
+        mean: of the values.
+        ci95: (low, high) by Student's t, or ``None``: one value carries no interval.
+        n: how many values.
+    """
+
+    mean: float
+    ci95: tuple[float, float] | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A mean difference, its interval, and the two-sided p-value of "no difference".
+
+    Args:
+        p: ``None`` where there are too few values.
+        paired: by seed; else two independent samples (Welch).
+    """
+
+    p: float | None
+    paired: bool
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Mean and t-interval of independent values."""
+    array = np.asarray(values, dtype=float)
+    mean, n = float(array.mean()), len(array)
+    if n < 2:
+        return Interval(mean, None, n)
+    half = float(stats.t.ppf(0.975, n - 1) * array.std(ddof=1) / np.sqrt(n))
+    return Interval(mean, (mean - half, mean + half), n)
+
+
+def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Difference:
+    """Paired t-test: position i of both came from the same seed."""
+    differences = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
+    found = interval(differences.tolist())
+    if found.n < 2:
+        p = None
+    elif differences.std() == 0:  # equal differences: t is 0/0 or infinite
+        p = 1.0 if differences[0] == 0 else 0.0
+    else:
+        p = float(stats.ttest_1samp(differences, 0).pvalue)
+    return Difference(found.mean, found.ci95, found.n, p, paired=True)
+
+
+def welch_difference(values: Sequence[float], baseline: Sequence[float]) -> Difference:
+    """Welch's t-test of two independent samples; ``n`` is the smaller one's size."""
+    a, b = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
+    mean, n = float(a.mean() - b.mean()), min(len(a), len(b))
+    if n < 2:
+        return Difference(mean, None, n, None, paired=False)
+    if a.std() == 0 and b.std() == 0:
+        return Difference(mean, (mean, mean), n, 1.0 if mean == 0 else 0.0, paired=False)
+    test = stats.ttest_ind(a, b, equal_var=False)
+    low, high = test.confidence_interval(0.95)
+    return Difference(mean, (float(low), float(high)), n, float(test.pvalue), paired=False)
+
+
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    """p-values corrected for their number (Holm 1979); ``None`` stays and does not count."""
+    known = sorted((p, i) for i, p in enumerate(values) if p is not None)
+    corrected: list[float | None] = [None] * len(values)
+    highest = 0.0
+    for rank, (p, index) in enumerate(known):
+        highest = max(highest, min(1.0, p * (len(known) - rank)))
+        corrected[index] = highest
+    return corrected
