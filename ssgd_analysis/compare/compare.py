@@ -80,11 +80,7 @@ def compare(
     """
     for metric in metrics:
         check_metric(metric)
-    pairs = [
-        _pair(group, base, match_loss)
-        for group in groups
-        if (base := _baseline_of(group, groups, baseline)) is not group
-    ]
+    pairs = pairs_of(groups, baseline, match_loss)
     flatness = [metric for metric in metrics if metric in METRICS]
     outcome = [metric for metric in metrics if metric not in METRICS]
     tests = _tests(pairs, flatness, measure, loss_tolerance)
@@ -99,7 +95,11 @@ def compare(
 
 
 def pairs_of(groups: Sequence[Group], baseline: str | None, match_loss: bool) -> list[Pair]:
-    """The comparisons that :func:`compare` will make, to measure beforehand what they need."""
+    """Each group with its baseline, as :func:`compare` pairs them.
+
+    Raises:
+        InputError: an unknown baseline.
+    """
     return [
         _pair(group, base, match_loss)
         for group in groups

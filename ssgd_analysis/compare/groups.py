@@ -39,7 +39,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Run]]:
     for path in paths:
         if not path.is_dir():
             raise InputError(f"there is no folder {path}")
-        folders |= {config.parent for config in path.rglob("config.json")}
+        folders |= {config.parent for config in path.resolve().rglob("config.json")}
     runs = [Run(folder) for folder in sorted(folders)]
     if not runs:
         raise InputError(f"no runs in {', '.join(map(str, paths))}: train some first")

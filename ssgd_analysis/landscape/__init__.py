@@ -6,13 +6,23 @@ from ssgd_analysis.landscape.directions import (
     random_directions,
     trajectory_directions,
 )
+from ssgd_analysis.landscape.sample import (
+    LandscapeSettings,
+    Subject,
+    sample_landscape,
+    save_arrays,
+)
 from ssgd_analysis.landscape.surface import Grid, evaluate_grid
 
 __all__ = [
     "Grid",
+    "LandscapeSettings",
+    "Subject",
     "eigen_directions",
     "evaluate_grid",
     "normalized",
     "random_directions",
+    "sample_landscape",
+    "save_arrays",
     "trajectory_directions",
 ]

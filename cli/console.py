@@ -1,0 +1,133 @@
+"""How the command line talks: answers to stdout, progress and warnings to stderr."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from ssgd_analysis.files import jsonable
+
+_answers: list[TextIO] = []
+
+
+@contextlib.contextmanager
+def answers_to(stream: TextIO) -> Iterator[None]:
+    """Answers go to this stream, whatever ``sys.stdout`` is meanwhile."""
+    _answers.append(stream)
+    try:
+        yield
+    finally:
+        _answers.pop()
+
+
+def answer(text: str = "") -> None:
+    """A line of the answer."""
+    stream = _answers[-1] if _answers else sys.stdout
+    stream.write(text + "\n")
+
+
+def answer_json(value: object) -> None:
+    """The one JSON document; NaN and infinity become ``null``."""
+    answer(json.dumps(jsonable(value), indent=1, allow_nan=False))
+
+
+def answer_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """A table; numbers are already text."""
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    stream = _answers[-1] if _answers else sys.stdout
+    width = None if stream.isatty() else 200
+    Console(file=stream, width=width, highlight=False, markup=False).print(table)
+
+
+def say(message: str) -> None:
+    """A line about the work, to stderr."""
+    sys.stderr.write(message + "\n")
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number for a table; ``–`` where there is none."""
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+class Display:
+    """Progress on stderr: a live bar on a terminal, a line now and then elsewhere.
+
+    Args:
+        prefix: put before each stage's label.
+    """
+
+    EVERY = 10.0  # seconds between lines where there is no terminal
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self.live: Progress | None = None
+        self.task: TaskID | None = None
+        self.label, self.total, self.done, self.spoke = "", 0, 0, time.monotonic()
+
+    def __enter__(self) -> "Display":
+        console = Console(stderr=True)
+        if console.is_terminal:
+            self.live = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=console,
+                transient=True,
+            )
+            self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def start(self, label: str, total: int | None = None) -> None:
+        """Begin a stage."""
+        self.label, self.total, self.done = self.prefix + label, total or 0, 0
+        if self.live is not None:
+            if self.task is not None:
+                self.live.remove_task(self.task)
+            self.task = self.live.add_task(self.label, total=total, note="")
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Some more steps are done."""
+        self.done += steps
+        if self.live is not None and self.task is not None:
+            self.live.update(self.task, advance=steps, note=note)
+        elif time.monotonic() - self.spoke > self.EVERY:
+            self.spoke = time.monotonic()
+            of = f"/{self.total}" if self.total else ""
+            say(f"{self.label} {self.done}{of} {note}".rstrip())
+
+    def warn(self, message: str) -> None:
+        """A warning line."""
+        if self.live is not None:
+            self.live.console.print(f"Warning: {message}", highlight=False, markup=False)
+        else:
+            say(f"Warning: {message}")
+
+
+def checkpoint_row(values: dict[str, Any], keys: Sequence[str]) -> list[str]:
+    """Some values of a record as table cells."""
+    return [number(values.get(key)) for key in keys]

@@ -1,0 +1,129 @@
+"""Options that several commands share, and the values they accept."""
+
+import contextlib
+import functools
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ssgd_analysis.cli import console
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Number(click.ParamType):
+    """A finite number, not below a minimum."""
+
+    name = "number"
+
+    def __init__(self, kind: type[int] | type[float], minimum: float = 0, *, above: bool = False):
+        self.kind, self.minimum, self.above = kind, minimum, above
+        self.name = "N" if kind is int else "F"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse, or say what would be right."""
+        need = f"{'above' if self.above else 'at least'} {self.minimum:g}"
+        noun = "a whole number" if self.kind is int else "a finite number"
+        try:
+            number = self.kind(value)
+        except ValueError:
+            self.fail(f"'{value}' is not {noun}", param, ctx)
+        low = number <= self.minimum if self.above else number < self.minimum
+        if not math.isfinite(number) or low:
+            self.fail(f"{value} should be {noun} {need}", param, ctx)
+        return number
+
+
+COUNT = Number(int, 1)
+NATURAL = Number(int, 0)
+AMOUNT = Number(float, 0)
+POSITIVE = Number(float, 0, above=True)
+
+
+def computing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options and manners of every command that computes.
+
+    Adds ``--seed``, ``--device`` and ``--data-dir``; resolves the device; and keeps stdout for
+    the answer: what a stranger's model prints goes to stderr.
+    """
+
+    @click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        help="Folder for data files (default: the user's cache).",
+    )
+    @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto).")
+    @click.option("--seed", type=NATURAL, default=0, help="Makes the command repeat (default: 0).")
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        from ssgd_analysis.devices import resolve_device
+
+        options["device"] = resolve_device(options["device"])
+        with answering():
+            command(**options)
+
+    return run
+
+
+@contextlib.contextmanager
+def answering() -> Any:
+    """stdout belongs to the command's answer; all other printing goes to stderr."""
+    with console.answers_to(sys.stdout), contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json``: one JSON document on stdout and nothing else there."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+
+
+def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Checkpoints, and what a foreign weight file belongs to."""
+    for decorate in reversed(
+        [
+            click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT..."),
+            click.option("--model", help="Model of a foreign weight file: name or reference."),
+            click.option("--data", help="Data of a foreign weight file: name or reference."),
+            click.option("--loss", help="Loss: name or reference (default: the run's)."),
+            click.option(
+                "--split",
+                type=click.Choice(["train", "test", "val"]),
+                default="train",
+                help="Examples to use (default: train).",
+            ),
+            click.option("--samples", type=COUNT, help="First N examples (default: all)."),
+            click.option("--batch-size", type=COUNT, help="Examples computed at once."),
+            click.option(
+                "--dtype",
+                type=click.Choice(["float32", "float64"]),
+                default="float32",
+                help="Precision (default: float32).",
+            ),
+        ]
+    ):
+        command = decorate(command)
+    return command
+
+
+def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[Any]:
+    """Open all checkpoints with a command's options; nothing is computed before all are open."""
+    import torch
+
+    from ssgd_analysis.training.checkpoint import load_checkpoint
+
+    return [
+        load_checkpoint(
+            name,
+            model=options["model"],
+            data=options["data"],
+            loss=options["loss"],
+            data_dir=options["data_dir"],
+            device=options["device"],
+            dtype=getattr(torch, options["dtype"]),
+        )
+        for name in names
+    ]

@@ -1,0 +1,58 @@
+"""Loss over planes, every panel on one colour scale."""
+
+import math
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from ssgd_analysis.plots.style import STYLE, panels
+
+LEVELS = 16
+
+
+def loss_contours(
+    planes: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    *,
+    columns: int = 3,
+    xlabel: str = "α",
+    ylabel: str = "β",
+    label: str = "train loss",
+) -> Figure:
+    """One filled contour plot for each plane, levels spaced evenly in the logarithm.
+
+    Args:
+        planes: name → (alpha, shape (A,); beta, shape (B,); loss, shape (A, B)).
+        columns: panels in a row.
+        xlabel: what alpha is.
+        ylabel: what beta is.
+        label: what the values are.
+    """
+    columns = min(columns, len(planes))
+    rows = math.ceil(len(planes) / columns)
+    figure, axes = panels(rows, columns, width=2.7, height=2.5, sharex=True, sharey=True)
+    finite = np.concatenate([loss[np.isfinite(loss)] for _, _, loss in planes.values()])
+    low, high = float(finite.min()), float(finite.max())
+    shift = max(0.0, 1e-6 - low)  # a loss may be zero or negative
+    levels = np.geomspace(low + shift, max(high + shift, (low + shift) * 1.0001), LEVELS) - shift
+    norm = mpl.colors.BoundaryNorm(levels, 256)
+    with mpl.rc_context(STYLE):
+        for index, (name, (alpha, beta, loss)) in enumerate(planes.items()):
+            panel = axes[index]
+            filled = panel.contourf(
+                alpha, beta, loss.T, levels=levels, norm=norm, cmap="viridis", extend="both"
+            )
+            panel.contour(alpha, beta, loss.T, levels=levels[1:-1], colors="white", linewidths=0.3)
+            panel.plot([0], [0], "+", color="white", ms=7)
+            panel.set(title=name, aspect="equal")
+            if index + columns >= len(planes):
+                panel.set_xlabel(xlabel)
+                panel.tick_params(labelbottom=True)
+            if index % columns == 0:
+                panel.set_ylabel(ylabel)
+        for panel in axes[len(planes) :]:
+            panel.set_visible(False)
+        bar = figure.colorbar(filled, ax=axes, shrink=0.85, ticks=levels[::3], label=label)
+        bar.ax.set_yticklabels([f"{level:.3g}" for level in levels[::3]])
+    return figure

@@ -1,0 +1,37 @@
+"""Training curves: mean over seeds with the range of the seeds."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ssgd_analysis.plots.style import colour, panels
+
+
+def training_curves(
+    settings: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]],
+) -> Figure:
+    """Train loss and test accuracy against gradients spent, one row a setting.
+
+    Args:
+        settings: setting → method → (gradients, shape (epochs,); train loss and test accuracy,
+            shape (seeds, epochs)).
+    """
+    figure, axes = panels(len(settings), 2, width=4.2)
+    for row, (setting, methods) in enumerate(settings.items()):
+        loss, accuracy = axes[2 * row : 2 * row + 2]
+        for index, (name, (spent, losses, accuracies)) in enumerate(methods.items()):
+            for panel, values in ((loss, losses), (accuracy, 100 * accuracies)):
+                panel.plot(spent, values.mean(axis=0), color=colour(index), label=name, lw=1.3)
+                panel.fill_between(
+                    spent, values.min(axis=0), values.max(axis=0), color=colour(index), alpha=0.15, lw=0
+                )
+        final = np.concatenate([100 * a[:, -1] for _, _, a in methods.values()])
+        accuracy.set_ylim(max(0.0, final.min() - 12), min(100.0, final.max() + 2))
+        loss.set(title=setting, xlabel="gradients (passes over a minibatch)", ylabel="train loss")
+        accuracy.set(
+            title=setting, xlabel="gradients (passes over a minibatch)", ylabel="test accuracy (%)"
+        )
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
+    return figure

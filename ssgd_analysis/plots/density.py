@@ -1,0 +1,41 @@
+"""The spectral density, with its top eigenvalues."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ssgd_analysis.plots.style import colour, panels
+
+
+def density_figure(
+    densities: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[float]]],
+    *,
+    operator: str = "Hessian",
+) -> Figure:
+    """One panel for each checkpoint, logarithmic density, band of one standard error.
+
+    Args:
+        densities: name → (grid, density, stderr, each shape (G,); top eigenvalues).
+        operator: whose spectrum it is.
+    """
+    figure, axes = panels(len(densities), 1, width=6.0, height=2.6, sharex=True)
+    for index, (panel, (name, (grid, density, stderr, top))) in enumerate(
+        zip(axes, densities.items(), strict=True)
+    ):
+        floor = max(density.max() * 1e-7, 1e-12)
+        panel.fill_between(
+            grid,
+            np.maximum(density - stderr, floor),
+            np.maximum(density + stderr, floor),
+            color=colour(1),
+            alpha=0.25,
+            lw=0,
+        )
+        panel.plot(grid, np.maximum(density, floor), color=colour(1), lw=1.2)
+        panel.plot(top, [floor * 3] * len(top), "|", color=colour(2), ms=10, label="top eigenvalues")
+        panel.set(yscale="log", ylim=(floor, density.max() * 3), title=name, ylabel="density")
+        if index == 0:
+            panel.legend(loc="upper right")
+    axes[-1].set_xlabel(f"eigenvalue of the {operator}")
+    return figure

@@ -1,0 +1,35 @@
+"""Metrics with their intervals, method by method."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from ssgd_analysis.plots.style import colour, marker, panels
+
+Row = tuple[float, tuple[float, float] | None, Sequence[float]]
+
+
+def interval_figure(settings: Mapping[str, Mapping[str, Mapping[str, Row]]]) -> Figure:
+    """One row of panels a setting, one panel a metric, one line a method.
+
+    Args:
+        settings: setting → label of the metric → method → (mean, 95% interval or ``None``,
+            each seed's value).
+    """
+    columns = max(len(metrics) for metrics in settings.values())
+    methods = max(len(rows) for metrics in settings.values() for rows in metrics.values())
+    figure, axes = panels(len(settings), columns, height=0.8 + 0.3 * methods)
+    for row, (setting, metrics) in enumerate(settings.items()):
+        for column, (label, rows) in enumerate(metrics.items()):
+            panel = axes[row * columns + column]
+            for index, (mean, interval, values) in enumerate(rows.values()):
+                if interval is not None:
+                    panel.plot(interval, [index, index], color=colour(index), lw=2)
+                panel.plot(values, [index] * len(values), "|", color=colour(index), ms=8)
+                panel.plot([mean], [index], marker(index), color=colour(index), ms=5)
+            panel.set(title=setting, xlabel=label, yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5))
+            panel.set_yticklabels(rows if column == 0 else [])
+            panel.grid(axis="y", lw=0.3)
+        for panel in axes[row * columns + len(metrics) : (row + 1) * columns]:
+            panel.set_visible(False)
+    return figure

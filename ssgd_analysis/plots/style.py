@@ -1,0 +1,72 @@
+"""What all pictures share: colours, sizes, how they are saved."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ssgd_analysis.files import write_atomically
+
+# Okabe and Ito: told apart by colour-blind readers too
+COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+}
+
+
+def colour(index: int) -> str:
+    """The colour of the n-th thing shown."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def marker(index: int) -> str:
+    """The marker of the n-th thing shown."""
+    return MARKERS[index % len(MARKERS)]
+
+
+def panels(
+    rows: int,
+    columns: int,
+    *,
+    width: float = 3.4,
+    height: float = 2.7,
+    sharex: bool = False,
+    sharey: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """A figure of equal panels, and its axes row by row.
+
+    Args:
+        rows: rows of panels.
+        columns: panels in a row.
+        width: of a panel, inches.
+        height: of a panel, inches.
+        sharex: all panels have one x axis.
+        sharey: all panels have one y axis.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
+    return figure, list(axes.flat)
+
+
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as ``stem.png`` and ``stem.pdf``.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        WorkError: the disk is full or the folder not writable.
+    """
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
+    with mpl.rc_context(STYLE):
+        for path in paths:
+            write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))
+    return paths
