@@ -1,6 +1,7 @@
 """The same eigenvalues by PyHessian, an independent implementation, side by side with ours."""
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ def cross_check_pyhessian(problem: Problem, top: int, *, seed: int = 0) -> dict[
     spectrum = eigenpairs(operator, top, tol=1e-6, smallest=False, generator=generator)
     ours = [{"value": p.value, "residual": p.residual} for p in spectrum.largest]
     try:
-        with torch.random.fork_rng(), torch.enable_grad():
+        with torch.random.fork_rng(), torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyHessian's backward(create_graph=True)
             torch.manual_seed(seed)
             model = copy.deepcopy(problem.model)
             tool = pyhessian(

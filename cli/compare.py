@@ -1,0 +1,102 @@
+"""``ssgd-analyze compare``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ssgd_analysis.cli import console
+from ssgd_analysis.cli.options import AMOUNT, COUNT, computing, json_option
+
+
+@click.command(
+    epilog="Example: for m in sgd s-sgd; do for s in 0 1 2; do ssgd-analyze train --method $m"
+    " --data digits --model mlp --epochs 5 --seed $s --out runs/$m-$s; done; done;"
+    " ssgd-analyze compare runs --metric lambda_max"
+)
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@click.option("--metric", "metrics", multiple=True, help="A flatness metric or a name of the history (default: test_accuracy, train_loss, lambda_max, trace, adaptive_worst).")
+@click.option("--baseline", help="Method or group to compare with (default: sgd).")
+@click.option("--loss-tolerance", type=AMOUNT, default=0.1, help="Largest relative difference of train losses that is still comparable (default: 0.1).")
+@click.option("--match-loss", is_flag=True, help="Compare at kept checkpoints of equal train loss.")
+@click.option("--split", type=click.Choice(["train", "test"]), default="train", help="Examples to measure on (default: train).")
+@click.option("--samples", type=COUNT, help="First N examples (default: all).")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for report.html, tables and pictures.")
+@json_option
+@computing
+def command(
+    paths: tuple[Path, ...],
+    metrics: tuple[str, ...],
+    baseline: str | None,
+    loss_tolerance: float,
+    match_loss: bool,
+    split: str,
+    samples: int | None,
+    out: Path | None,
+    as_json: bool,
+    device: str,
+    data_dir: Path | None,
+    seed: int,
+) -> None:
+    """Compare runs: groups by method and settings, seeds are repeats.
+
+    PATHs are runs or folders of runs. Metrics that no run has yet are measured, and kept in
+    the run's folder.
+    """
+    from ssgd_analysis.compare import compare, find_runs, group_runs, measured
+    from ssgd_analysis.compare.compare import DEFAULT_METRICS
+    from ssgd_analysis.files import make_folder
+    from ssgd_analysis.report.comparison import group_rows, test_rows, write_comparison
+
+    finished, unfinished = find_runs(paths)
+    groups = group_runs(finished)
+    if out is not None:
+        make_folder(out)
+    wanted = metrics or DEFAULT_METRICS
+    with console.Display() as progress:
+        progress.start("measuring", len(finished) * len(wanted))
+        for run in unfinished:
+            progress.warn(f"{run.folder} is not finished and left out")
+        seen: set[tuple[str, str, int | None]] = set()
+
+        def measure(run: Any, metric: str, step: int | None) -> float | None:
+            value = measured(
+                run, metric, step=step, split=split, samples=samples, device=device, data_dir=data_dir
+            )
+            if (key := (str(run.folder), metric, step)) not in seen:
+                seen.add(key)
+                progress.advance(1, f"{metric} of {run.folder.name}")
+            return value
+
+        result = compare(
+            groups,
+            measure,
+            metrics=wanted,
+            baseline=baseline,
+            loss_tolerance=loss_tolerance,
+            match_loss=match_loss,
+        )
+        values = {
+            group.name: {
+                metric: [v for run in group.runs.values() if (v := measure(run, metric, None)) is not None]
+                for metric in wanted
+            }
+            for group in groups
+        }
+    written = [] if out is None else write_comparison(out, result, values)
+    if as_json:
+        console.answer_json(result)
+        return
+    console.answer_table(*group_rows(result))
+    console.answer()
+    for title, tests in (("flatness", result["tests"]), ("outcomes", result["outcomes"])):
+        header, rows = test_rows(tests)
+        if rows:
+            console.answer_table(header[:-1], [row[:-1] for row in rows], title=title)
+            console.answer()
+    for group in result["groups"]:
+        if len(group["seeds"]) < 2:
+            console.answer(f"{group['name']}: one seed carries no interval; train at least two")
+    console.answer(result["verdict"])
+    for path in written:
+        console.answer(str(path))

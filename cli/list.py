@@ -1,0 +1,85 @@
+"""``ssgd-analyze list``."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ssgd_analysis.cli import console
+from ssgd_analysis.cli.options import json_option
+
+
+def _methods() -> list[dict[str, Any]]:
+    from ssgd_analysis.methods import METHODS
+    from ssgd_analysis.methods.base import describe_settings
+
+    return [
+        {"name": name, "summary": method.summary(), "settings": describe_settings(method)}
+        for name, method in METHODS.items()
+    ]
+
+
+def _models() -> list[dict[str, Any]]:
+    from ssgd_analysis.models import MODELS
+
+    listed = [{"name": name, "summary": entry.summary} for name, entry in MODELS.items()]
+    return [*listed, {"name": "torchvision:NAME", "summary": "any torchvision classifier, untrained"}]
+
+
+def _data() -> list[dict[str, Any]]:
+    from ssgd_analysis.data import DATA
+
+    return [{"name": name, "summary": entry.summary} for name, entry in DATA.items()]
+
+
+def _metrics() -> list[dict[str, Any]]:
+    from ssgd_analysis.flatness import METRICS
+
+    return [
+        {"name": name, "summary": entry.summary, "invariant_to": list(entry.invariant_to)}
+        for name, entry in METRICS.items()
+    ]
+
+
+def _studies() -> list[dict[str, Any]]:
+    from ssgd_analysis.studies import list_studies
+
+    return list_studies()
+
+
+def _systems() -> list[dict[str, Any]]:
+    return []  # the literature's systems are not built yet
+
+
+KINDS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "methods": _methods,
+    "models": _models,
+    "data": _data,
+    "metrics": _metrics,
+    "studies": _studies,
+    "systems": _systems,
+}
+
+
+@click.command(name="list", epilog="Example: ssgd-analyze list methods")
+@click.argument("kind", type=click.Choice(list(KINDS)))
+@json_option
+def command(kind: str, as_json: bool) -> None:
+    """What exists by name: methods with their settings, metrics with their invariances, …"""
+    entries = KINDS[kind]()
+    if as_json:
+        console.answer_json(entries)
+        return
+    if not entries:
+        console.answer(f"no {kind} yet")
+    width = max((len(entry["name"]) for entry in entries), default=0)
+    for entry in entries:
+        console.answer(f"{entry['name']:<{width}}  {entry['summary']}")
+        if entry.get("invariant_to"):
+            console.answer(f"{'':<{width}}  invariant to: {', '.join(entry['invariant_to'])}")
+        for setting in entry.get("settings", ()):
+            choices = f" [{'|'.join(setting['choices'])}]" if setting["choices"] else ""
+            console.answer(
+                f"{'':<{width}}  --set {setting['name']}={setting['default']}{choices}:"
+                f" {setting['meaning']}"
+            )

@@ -1,0 +1,130 @@
+"""The report of a comparison: page, tables, picture of intervals."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ssgd_analysis.files import write_json
+from ssgd_analysis.plots import interval_figure, save_figure
+from ssgd_analysis.report.page import Section, write_page, write_table
+
+NAMES = {
+    "test_accuracy": "test accuracy",
+    "train_accuracy": "train accuracy",
+    "test_loss": "test loss",
+    "train_loss": "train loss",
+    "lambda_max": "λ_max",
+    "trace": "trace",
+    "adaptive_worst": "adaptive worst",
+    "expected": "expected rise",
+    "sam": "SAM rise",
+    "fisher_rao": "Fisher-Rao",
+    "gradients": "gradients",
+    "weight_norm": "‖w‖",
+}
+
+
+def number(value: float | None) -> str:
+    """A number for people; ``–`` where there is none."""
+    return "–" if value is None else f"{value:.4g}"
+
+
+def group_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of groups: mean ± half of the 95% interval."""
+    metrics = list(dict.fromkeys(m for group in result["groups"] for m in group["metrics"]))
+    rows = []
+    for group in result["groups"]:
+        cells = []
+        for metric in metrics:
+            found = group["metrics"][metric]
+            half = "" if not found["ci95"] else f" ± {found['ci95'][1] - found['mean']:.2g}"
+            cells.append(number(found["mean"]) + half)
+        rows.append([group["name"], str(len(group["seeds"])), *cells])
+    return ["group", "seeds", *[NAMES.get(metric, metric) for metric in metrics]], rows
+
+
+def test_rows(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of tests."""
+    rows = [
+        [
+            test["group"],
+            test["baseline"],
+            NAMES.get(test["metric"], test["metric"]),
+            number(test["difference"]),
+            "–" if not test["ci95"] else f"[{test['ci95'][0]:.3g}, {test['ci95'][1]:.3g}]",
+            "–" if test["p_holm"] is None else f"{test['p_holm']:.2g}",
+            test["verdict"],
+            test.get("why", ""),
+        ]
+        for test in tests
+    ]
+    return ["group", "against", "metric", "difference", "95% interval", "p (Holm)", "verdict", "why"], rows
+
+
+def interval_panels(result: dict[str, Any], values: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+    """The groups' metrics as :func:`interval_figure` wants them.
+
+    Args:
+        result: of ``compare``.
+        values: group → metric → each seed's value.
+    """
+    panels: dict[str, Any] = {}
+    for group in result["groups"]:
+        for metric, found in group["metrics"].items():
+            if found["mean"] is not None:
+                row = (found["mean"], found["ci95"], values[group["name"]][metric])
+                panels.setdefault(NAMES.get(metric, metric), {})[group["name"]] = row
+    return panels
+
+
+def write_comparison(
+    out: Path, result: dict[str, Any], values: dict[str, dict[str, list[float]]]
+) -> list[Path]:
+    """Write ``report.html``, ``groups.csv``, ``tests.csv``, ``compare.json`` and the picture.
+
+    Args:
+        out: an existing folder.
+        result: of ``compare``.
+        values: group → metric → each seed's value.
+
+    Returns:
+        What was written, the page first.
+
+    Raises:
+        WorkError: the disk is full or the folder not writable.
+    """
+    figure = interval_figure({"": interval_panels(result, values)})
+    pictures = save_figure(figure, out / "intervals")
+    groups, tests = group_rows(result), test_rows(result["tests"])
+    outcomes = test_rows(result["outcomes"])
+    plain = [
+        [group["name"], metric, found["mean"], *(found["ci95"] or (None, None)), found["n"]]
+        for group in result["groups"]
+        for metric, found in group["metrics"].items()
+    ]
+    tables = [
+        write_table(out / "groups.csv", ["group", "metric", "mean", "low", "high", "n"], plain),
+        write_table(out / "tests.csv", tests[0], tests[1]),
+    ]
+    write_json(out / "compare.json", result)
+    page = write_page(
+        out / "report.html",
+        "Comparison of training methods",
+        result["verdict"],
+        [
+            Section("Groups", "Mean over seeds ± half of the 95% interval.", *groups),
+            Section("Metrics", "Ticks are seeds, bars 95% intervals.", pictures=pictures[:1]),
+            Section("Tests of flatness", _how(result), *tests),
+            Section("Accuracy and loss", "At the final weights; Holm-corrected.", *outcomes),
+        ],
+    )
+    return [page, *tables, *pictures]
+
+
+def _how(result: dict[str, Any]) -> str:
+    where = "at matched train loss" if result["matched_loss"] else "at the final weights"
+    return (
+        f"Difference: group minus baseline, {where}; two-sided t-tests over seeds,"
+        f" Holm-corrected; not comparable where mean train losses differ by more than"
+        f" {result['loss_tolerance']:.0%}."
+    )

@@ -1,0 +1,153 @@
+"""Pictures and page of a study."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssgd_analysis.compare import Group, measured
+from ssgd_analysis.plots import (
+    interval_figure,
+    loss_bands,
+    loss_contours,
+    save_figure,
+    training_curves,
+)
+from ssgd_analysis.report import Section, write_page, write_table
+from ssgd_analysis.report.comparison import group_rows, interval_panels, test_rows
+from ssgd_analysis.studies.spec import Study
+
+PICTURED = ("test_accuracy", "lambda_max", "adaptive_worst")
+
+
+def write_study(
+    study: Study,
+    out: Path,
+    result: dict[str, Any],
+    groups: Sequence[Group],
+    landscapes: dict[str, dict[str, np.ndarray]],
+) -> tuple[list[str], str]:
+    """Draw all pictures and write the page.
+
+    Args:
+        study: what was run.
+        out: the study's folder.
+        result: verdict, groups and tests.
+        groups: the runs.
+        landscapes: "group/1" and "group/2" → arrays of lines and of the plane.
+
+    Returns:
+        Paths of the pictures (PNG), and of the page.
+    """
+    by_setting = {
+        setting.name: [g for g in groups if g.name.endswith(f", {setting.name}") or not setting.name]
+        for setting in study.settings
+    }
+    figures = {
+        "training": training_curves({s: _curves(members) for s, members in by_setting.items()}),
+        "intervals": interval_figure(
+            {s: _intervals(result, members) for s, members in by_setting.items()}
+        ),
+    }
+    if landscapes:
+        figures["lines"] = loss_bands(
+            {
+                setting: {
+                    g.config.label: (found["alpha"], np.atleast_2d(found["loss"]))
+                    for g in members
+                    if (found := landscapes[f"{g.name}/1"])
+                }
+                for setting, members in by_setting.items()
+            },
+            xlabel="α (fraction of filter norm)",
+            rise=True,
+            ylabel="rise of the train loss",
+        )
+        for index, (setting, members) in enumerate(by_setting.items()):
+            planes = {
+                g.config.label: tuple(landscapes[f"{g.name}/2"][k] for k in ("alpha", "beta", "loss"))
+                for g in members
+            }
+            name = f"contours-{index + 1}" if len(by_setting) > 1 else "contours"
+            figures[name] = loss_contours(planes, label=f"train loss, {setting}" if setting else "train loss")
+    pictures = {name: save_figure(figure, out / name)[0] for name, figure in figures.items()}
+    table = group_rows(result)
+    write_table(out / "table.csv", *table)
+    write_table(out / "tests.csv", *test_rows(result["tests"]))
+    write_table(out / "matched_tests.csv", *test_rows(result["matched_tests"]))
+    page = write_page(
+        out / "report.html",
+        f"Study: {study.name}",
+        result["verdict"],
+        _sections(study, result, table, pictures),
+    )
+    return [str(path) for path in pictures.values()], str(page)
+
+
+def _sections(
+    study: Study, result: dict[str, Any], table: Any, pictures: dict[str, Path]
+) -> list[Section]:
+    contours = [path for name, path in pictures.items() if name.startswith("contours")]
+    sections = [
+        Section("Results", "Mean over seeds ± half of the 95% interval.", *table),
+        Section("Accuracy and sharpness", "Ticks are seeds, bars 95% intervals.", pictures=[pictures["intervals"]]),
+        Section("Training", "Mean over seeds, band: their range.", pictures=[pictures["training"]]),
+        Section(
+            f"Flatness at matched train loss, each arm against {study.focus}",
+            "The better-fitting run of each pair is taken back to the kept checkpoint whose train"
+            " loss is nearest to the other's final one.",
+            *test_rows(result["matched_tests"]),
+        ),
+        Section("Flatness at the final weights", "", *test_rows(result["tests"])),
+        Section("Accuracy and loss", "At the final weights.", *test_rows(result["outcomes"])),
+    ]
+    if contours:
+        sections += [
+            Section(
+                "Loss along filter-normalised random directions",
+                "First seed; mean and 10–90% band over directions; the same directions for all.",
+                pictures=[pictures["lines"]],
+            ),
+            Section(
+                "Loss over one filter-normalised random plane",
+                "First seed; the same two directions and one colour scale. An illustration, not"
+                " evidence.",
+                pictures=contours,
+            ),
+        ]
+    if result["failures"]:
+        rows = [[name, error] for name, error in result["failures"].items()]
+        sections.append(Section("Failed runs", "", ["run", "why"], rows))
+    return sections
+
+
+def _curves(groups: Sequence[Group]) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    curves = {}
+    for group in groups:
+        histories = [run.history() for run in group.runs.values()]
+        columns = [
+            np.array([[r[key] if r[key] is not None else np.nan for r in h] for h in histories], dtype=float)
+            for key in ("gradients", "train_loss", "test_accuracy")
+        ]
+        curves[group.config.label] = (columns[0][0], columns[1], columns[2])
+    return curves
+
+
+def _intervals(result: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
+    labels = {group.name: group.config.label for group in groups}
+    shown = {
+        "groups": [
+            {**g, "name": labels[g["name"]], "metrics": {m: f for m, f in g["metrics"].items() if m in PICTURED}}
+            for g in result["groups"]
+            if g["name"] in labels
+        ]
+    }
+    values = {
+        group.config.label: {
+            metric: [v for run in group.runs.values() if (v := measured(run, metric)) is not None]
+            for metric in shown["groups"][0]["metrics"]
+        }
+        for group in groups
+    }
+    return interval_panels(shown, values)
