@@ -14,14 +14,33 @@ from ssgd_analysis.cli.options import AMOUNT, COUNT, computing, json_option
     " --data digits --model mlp --epochs 5 --seed $s --out runs/$m-$s; done; done;"
     " ssgd-analyze compare runs --metric lambda_max"
 )
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
-@click.option("--metric", "metrics", multiple=True, help="A flatness metric or a name of the history (default: test_accuracy, train_loss, lambda_max, trace, adaptive_worst).")
+@click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH..."
+)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    help="A flatness metric or a name of the history (default: test_accuracy, train_loss, lambda_max, trace, adaptive_worst).",
+)
 @click.option("--baseline", help="Method or group to compare with (default: sgd).")
-@click.option("--loss-tolerance", type=AMOUNT, default=0.1, help="Largest relative difference of train losses that is still comparable (default: 0.1).")
+@click.option(
+    "--loss-tolerance",
+    type=AMOUNT,
+    default=0.1,
+    help="Largest relative difference of train losses that is still comparable (default: 0.1).",
+)
 @click.option("--match-loss", is_flag=True, help="Compare at kept checkpoints of equal train loss.")
-@click.option("--split", type=click.Choice(["train", "test"]), default="train", help="Examples to measure on (default: train).")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "test"]),
+    default="train",
+    help="Examples to measure on (default: train).",
+)
 @click.option("--samples", type=COUNT, help="First N examples (default: all).")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for report.html, tables and pictures.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for report.html, tables and pictures."
+)
 @json_option
 @computing
 def command(
@@ -61,7 +80,13 @@ def command(
 
         def measure(run: Any, metric: str, step: int | None) -> float | None:
             value = measured(
-                run, metric, step=step, split=split, samples=samples, device=device, data_dir=data_dir
+                run,
+                metric,
+                step=step,
+                split=split,
+                samples=samples,
+                device=device,
+                data_dir=data_dir,
             )
             if (key := (str(run.folder), metric, step)) not in seen:
                 seen.add(key)
@@ -78,7 +103,11 @@ def command(
         )
         values = {
             group.name: {
-                metric: [v for run in group.runs.values() if (v := measure(run, metric, None)) is not None]
+                metric: [
+                    v
+                    for run in group.runs.values()
+                    if (v := measure(run, metric, None)) is not None
+                ]
                 for metric in wanted
             }
             for group in groups

@@ -23,13 +23,26 @@ from ssgd_analysis.cli.options import (
 )
 @checkpoint_options
 @click.option("--dims", type=int, default=1, help="1 or 2 (default: 1).")
-@click.option("--directions", default="random", help="random, eigen, trajectory or between (default: random).")
+@click.option(
+    "--directions", default="random", help="random, eigen, trajectory or between (default: random)."
+)
 @click.option("--normalize", help="filter, layer or none (default: filter).")
-@click.option("--span", type=AMOUNT, help="From -F to F (default: 1; between: 0.5 beyond each end).")
+@click.option(
+    "--span", type=AMOUNT, help="From -F to F (default: 1; between: 0.5 beyond each end)."
+)
 @click.option("--points", type=COUNT, help="For each axis (default: 41; 2-D: 21).")
-@click.option("--repeats", type=COUNT, default=1, help="Random directions sampled, for a band (default: 1).")
-@click.option("--bn", default="frozen", help="BatchNorm statistics: frozen or recalibrate (default: frozen).")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("landscape"), help="Folder for arrays and pictures (default: landscape).")
+@click.option(
+    "--repeats", type=COUNT, default=1, help="Random directions sampled, for a band (default: 1)."
+)
+@click.option(
+    "--bn", default="frozen", help="BatchNorm statistics: frozen or recalibrate (default: frozen)."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("landscape"),
+    help="Folder for arrays and pictures (default: landscape).",
+)
 @click.option("--html", is_flag=True, help="Also an interactive surface in one file.")
 @click.option("--resume", is_flag=True, help="Go on with a call that was stopped.")
 @json_option

@@ -23,7 +23,10 @@ def _models() -> list[dict[str, Any]]:
     from ssgd_analysis.models import MODELS
 
     listed = [{"name": name, "summary": entry.summary} for name, entry in MODELS.items()]
-    return [*listed, {"name": "torchvision:NAME", "summary": "any torchvision classifier, untrained"}]
+    return [
+        *listed,
+        {"name": "torchvision:NAME", "summary": "any torchvision classifier, untrained"},
+    ]
 
 
 def _data() -> list[dict[str, Any]]:

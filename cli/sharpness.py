@@ -24,12 +24,25 @@ from ssgd_analysis.cli.options import (
 )
 @checkpoint_options
 @click.option("--operator", default="hessian", help="hessian, ggn or fisher (default: hessian).")
-@click.option("--top", type=COUNT, default=5, help="How many of the largest eigenvalues (default: 5).")
-@click.option("--tol", type=POSITIVE, default=1e-4, help="Relative residual to reach (default: 1e-4).")
-@click.option("--probes", type=Number(int, 2), default=32, help="Probes of the trace (default: 32).")
-@click.option("--metric", "metrics", multiple=True, help="A flatness metric: `ssgd-analyze list metrics`; all: every one.")
+@click.option(
+    "--top", type=COUNT, default=5, help="How many of the largest eigenvalues (default: 5)."
+)
+@click.option(
+    "--tol", type=POSITIVE, default=1e-4, help="Relative residual to reach (default: 1e-4)."
+)
+@click.option(
+    "--probes", type=Number(int, 2), default=32, help="Probes of the trace (default: 32)."
+)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    help="A flatness metric: `ssgd-analyze list metrics`; all: every one.",
+)
 @click.option("--cross-check", is_flag=True, help="Run PyHessian on the same problem beside it.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for sharpness.json and pictures.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for sharpness.json and pictures."
+)
 @json_option
 @computing
 def command(
@@ -107,7 +120,9 @@ def _print(result: dict[str, Any]) -> None:
     trace = result["trace"]
     rows.append(["trace", console.number(trace["value"]), console.number(trace["stderr"], 2), "–"])
     for name, metric in result["metrics"].items():
-        rows.append([name, console.number(metric["value"]), console.number(metric["stderr"], 2), "–"])
+        rows.append(
+            [name, console.number(metric["value"]), console.number(metric["stderr"], 2), "–"]
+        )
     console.answer_table(["", "value", "stderr", "residual"], rows)
     if result["stop"] == "products":
         console.say("Warning: the budget of products ended the search; see the residuals")

@@ -10,7 +10,9 @@ from ssgd_analysis.cli.options import COUNT, computing, json_option
 
 @click.command(epilog="Example: ssgd-analyze study digits --out results/digits")
 @click.argument("name", default="digits", metavar="[NAME|FILE.toml]")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for runs and report.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder for runs and report."
+)
 @click.option("--jobs", type=COUNT, help="Processes, one thread each (default: one a core).")
 @click.option("--resume", is_flag=True, help="Keep every result that is there, and go on.")
 @json_option
@@ -44,7 +46,13 @@ def command(
     )
     with console.Display() as progress:
         result = run_study(
-            study, out, jobs=jobs, resume=resume, device=device, data_dir=data_dir, progress=progress
+            study,
+            out,
+            jobs=jobs,
+            resume=resume,
+            device=device,
+            data_dir=data_dir,
+            progress=progress,
         )
     if as_json:
         console.answer_json(result)

@@ -17,29 +17,39 @@ from ssgd_analysis.errors import InputError
 @click.option("--method", help="How to train: `ssgd-analyze list methods`.")
 @click.option("--data", help="Data: a name of `ssgd-analyze list data`, or a reference.")
 @click.option("--model", help="Model: a name of `ssgd-analyze list models`, or a reference.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the run.")
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Folder for the run."
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A setting of the method."
 )
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A setting of the method.")
 @click.option("--optimizer", help="Base optimizer: sgd, adam, adamw, rmsprop (default: sgd).")
-@click.option("--lr", type=POSITIVE, help="Peak learning rate (default: 0.1; adam, adamw, rmsprop 0.001).")
+@click.option(
+    "--lr", type=POSITIVE, help="Peak learning rate (default: 0.1; adam, adamw, rmsprop 0.001)."
+)
 @click.option("--momentum", type=AMOUNT, help="Momentum (default: sgd 0.9, rmsprop 0).")
 @click.option("--nesterov", is_flag=True, default=None, help="Nesterov momentum.")
-@click.option("--weight-decay", type=AMOUNT, help="Weight decay, at the clean weights (default: 0).")
+@click.option(
+    "--weight-decay", type=AMOUNT, help="Weight decay, at the clean weights (default: 0)."
+)
 @click.option("--schedule", help="constant, step or cosine (default: constant).")
 @click.option("--warmup", type=AMOUNT, metavar="EPOCHS", help="Linear warm-up (default: 0).")
 @click.option("--batch-size", type=COUNT, help="Examples of a minibatch (default: 128).")
 @click.option("--epochs", type=COUNT, help="Passes over the data (default: 30).")
 @click.option("--label-noise", type=AMOUNT, help="Share of wrong training labels (default: 0).")
 @click.option("--val", type=AMOUNT, help="Share of train held out for choices (default: 0).")
-@click.option("--augment/--no-augment", default=None, help="The data's usual augmentation (default: on).")
+@click.option(
+    "--augment/--no-augment", default=None, help="The data's usual augmentation (default: on)."
+)
 @click.option("--loss", help="cross_entropy, mse or a reference (default: cross_entropy).")
 @click.option("--precision", help="fp32 or bf16 (default: fp32).")
-@click.option("--save-every", type=NATURAL, metavar="EPOCHS", help="Keep checkpoints (default: 0, none).")
+@click.option(
+    "--save-every", type=NATURAL, metavar="EPOCHS", help="Keep checkpoints (default: 0, none)."
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out where it stopped.")
 @json_option
 @computing
-def command(out: Path, assignments: tuple[str, ...], resume: bool, as_json: bool, **given: Any) -> None:
+def command(
+    out: Path, assignments: tuple[str, ...], resume: bool, as_json: bool, **given: Any
+) -> None:
     """Train one model with one method.
 
     The folder --out gets config.json, history.jsonl (a line an epoch), final.safetensors and

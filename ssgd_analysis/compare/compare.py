@@ -131,9 +131,7 @@ def _pair(group: Group, baseline: Group, match_loss: bool) -> Pair:
     for seed in seeds:
         a, b = group.runs[seed], baseline.runs[seed]
         steps.append(_matched(a, b) if match_loss else ((a, None), (b, None)))
-    means = tuple(
-        sum(_loss(*pair[side]) for pair in steps) / len(steps) for side in (0, 1)
-    )
+    means = tuple(sum(_loss(*pair[side]) for pair in steps) / len(steps) for side in (0, 1))
     return Pair(group, baseline, steps, (means[0], means[1]))
 
 
@@ -199,10 +197,14 @@ def _at(place: tuple[Run, int | None], metric: str) -> tuple[Run, str, int | Non
 def _tests(
     pairs: Sequence[Pair], metrics: Sequence[str], measure: Measure, tolerance: float
 ) -> list[dict[str, Any]]:
-    cases = [(metric, pair, _difference(pair, metric, measure)) for metric in metrics for pair in pairs]
+    cases = [
+        (metric, pair, _difference(pair, metric, measure)) for metric in metrics for pair in pairs
+    ]
     # only comparable cases are tested, so only they count as tests in the correction
     valid = [d is not None and pair.loss_gap <= tolerance for _, pair, d in cases]
-    corrected = holm([d.p if ok and d else None for ok, (_, _, d) in zip(valid, cases, strict=True)])
+    corrected = holm(
+        [d.p if ok and d else None for ok, (_, _, d) in zip(valid, cases, strict=True)]
+    )
     tests = []
     for (metric, pair, found), p_holm in zip(cases, corrected, strict=True):
         verdict, why = _judge(metric, pair, found, p_holm, tolerance)
@@ -247,13 +249,17 @@ def _judge(
     return word, f"{metric} differs by {found.mean:+.3g} ({numbers})"
 
 
-def _outcomes(pairs: Sequence[Pair], metrics: Sequence[str], measure: Measure) -> list[dict[str, Any]]:
+def _outcomes(
+    pairs: Sequence[Pair], metrics: Sequence[str], measure: Measure
+) -> list[dict[str, Any]]:
     """The same for what is no flatness metric: accuracy, losses. Always at the final weights."""
     finals = [
         Pair(p.group, p.baseline, [((a[0], None), (b[0], None)) for a, b in p.steps], p.losses)
         for p in pairs
     ]
-    cases = [(metric, pair, _difference(pair, metric, measure)) for metric in metrics for pair in finals]
+    cases = [
+        (metric, pair, _difference(pair, metric, measure)) for metric in metrics for pair in finals
+    ]
     corrected = holm([d.p if d else None for _, _, d in cases])
     outcomes = []
     for (metric, pair, found), p_holm in zip(cases, corrected, strict=True):

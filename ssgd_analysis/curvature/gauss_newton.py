@@ -19,7 +19,9 @@ class GaussNewtonOperator(ProblemOperator):
     def _metric(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
         """M for one batch, for detached ``outputs`` that require gradients."""
 
-    def _multiplier(self, inputs: Tensor, targets: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
+    def _multiplier(
+        self, inputs: Tensor, targets: Tensor
+    ) -> Callable[[list[Tensor]], list[Tensor]]:
         outputs = self.problem.outputs(inputs)
         metric = self._metric(outputs.detach().requires_grad_(), targets)
         dummy = torch.zeros_like(outputs, requires_grad=True)

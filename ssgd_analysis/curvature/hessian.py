@@ -14,7 +14,9 @@ class HessianOperator(ProblemOperator):
     H v = ∇ ⟨∇L, v⟩ (Pearlmutter 1994). Entries in nats per squared weight unit.
     """
 
-    def _multiplier(self, inputs: Tensor, targets: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
+    def _multiplier(
+        self, inputs: Tensor, targets: Tensor
+    ) -> Callable[[list[Tensor]], list[Tensor]]:
         loss = self.problem.batch_loss(self.problem.outputs(inputs), targets)
         gradient = torch.autograd.grad(
             loss, self.parameters, create_graph=True, materialize_grads=True

@@ -102,7 +102,9 @@ class ProblemOperator(Operator):
         self.dtype, self.device = self.problem.dtype, self.problem.device
 
     @abstractmethod
-    def _multiplier(self, inputs: Tensor, targets: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
+    def _multiplier(
+        self, inputs: Tensor, targets: Tensor
+    ) -> Callable[[list[Tensor]], list[Tensor]]:
         """Build one batch's graph once; return the product with one vector, split by parameter."""
 
     def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:

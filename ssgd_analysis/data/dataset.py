@@ -57,9 +57,7 @@ class Split:
         """The examples in order, in batches of ``size``; the last one may be shorter."""
         return list(zip(self.inputs.split(size), self.targets.split(size), strict=True))
 
-    def minibatches(
-        self, size: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def minibatches(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """One shuffled epoch of minibatches, all of exactly ``size`` examples.
 
         What is left over is dropped for this epoch (another remainder each time): a tiny last

@@ -20,6 +20,8 @@ def digits(folder: Path) -> Dataset:
     """
     images, labels = load_digits(return_X_y=True)
     parts = train_test_split(images, labels, test_size=500, random_state=0, stratify=labels)
-    inputs = [torch.tensor(part / 16, dtype=torch.float32).reshape(-1, 1, 8, 8) for part in parts[:2]]
+    inputs = [
+        torch.tensor(part / 16, dtype=torch.float32).reshape(-1, 1, 8, 8) for part in parts[:2]
+    ]
     targets = [torch.tensor(part, dtype=torch.int64) for part in parts[2:]]
     return Dataset("digits", Split(inputs[0], targets[0]), Split(inputs[1], targets[1]))

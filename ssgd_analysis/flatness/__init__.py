@@ -43,7 +43,9 @@ METRICS = {
         ("layer", "neuron", "batchnorm"),
     ),
     "fisher_rao": MetricEntry(
-        fisher_rao, "Fisher-Rao norm: weights times Fisher matrix times weights", ("layer", "neuron")
+        fisher_rao,
+        "Fisher-Rao norm: weights times Fisher matrix times weights",
+        ("layer", "neuron"),
     ),
 }
 

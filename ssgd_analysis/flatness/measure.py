@@ -83,7 +83,9 @@ def measure(
         "loss": loss,
         "accuracy": accuracy,
         "weight_norm": math.sqrt(
-            math.fsum(float(p.detach().double().square().sum()) for p in problem.parameters.values())
+            math.fsum(
+                float(p.detach().double().square().sum()) for p in problem.parameters.values()
+            )
         ),
         "eigenvalues": [dataclasses.asdict(pair) for pair in spectrum.largest],
         "smallest_eigenvalue": dataclasses.asdict(spectrum.smallest),

@@ -16,7 +16,9 @@ Direction = list[Tensor]
 NORMALIZATIONS = ("filter", "layer", "none")
 
 
-def random_directions(problem: Problem, count: int, *, seed: int, repeat: int = 0) -> list[Direction]:
+def random_directions(
+    problem: Problem, count: int, *, seed: int, repeat: int = 0
+) -> list[Direction]:
     """Independent Gaussian directions, the same raw numbers for every problem of equal shapes.
 
     Args:

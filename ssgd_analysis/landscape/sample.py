@@ -225,7 +225,9 @@ class _BufferLine:
 
 
 def _facts(directions: list[Direction]) -> dict[str, Any]:
-    flat = [torch.cat([part.reshape(-1) for part in direction]).double() for direction in directions]
+    flat = [
+        torch.cat([part.reshape(-1) for part in direction]).double() for direction in directions
+    ]
     facts: dict[str, Any] = {"norms": [float(vector.norm()) for vector in flat]}
     if len(flat) == 2:
         facts["cosine"] = float(flat[0] @ flat[1] / (flat[0].norm() * flat[1].norm()))

@@ -179,7 +179,9 @@ def parse_settings(name: str, method: type[Method], assignments: Sequence[str]) 
             raise unknown(f"setting of {name}", key, fields)
         kind = type(fields[key].default)
         try:
-            values[key] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+            values[key] = (
+                {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+            )
         except (ValueError, KeyError):
             raise InputError(f"--set {assignment}: '{text}' is not a {kind.__name__}") from None
     return method.Settings(**values)

@@ -16,4 +16,6 @@ def vgg16_bn(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
             layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
             inputs = width
         layers.append(nn.MaxPool2d(2, ceil_mode=True))  # an image of one pixel stays one pixel
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_outputs))
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_outputs)
+    )

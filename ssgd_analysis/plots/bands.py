@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import colour, panels
+from ssgd_analysis.plots.style import colour, panels, styled
 
 
+@styled
 def loss_bands(
     settings: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
     *,

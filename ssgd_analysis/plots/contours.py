@@ -7,11 +7,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import STYLE, panels
+from ssgd_analysis.plots.style import panels, styled
 
 LEVELS = 16
 
 
+@styled
 def loss_contours(
     planes: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
     *,
@@ -36,23 +37,21 @@ def loss_contours(
     low, high = float(finite.min()), float(finite.max())
     shift = max(0.0, 1e-6 - low)  # a loss may be zero or negative
     levels = np.geomspace(low + shift, max(high + shift, (low + shift) * 1.0001), LEVELS) - shift
+    levels[[0, -1]] += [-1e-9 * abs(low) - 1e-12, 1e-9 * abs(high) + 1e-12]  # both ends inside
     norm = mpl.colors.BoundaryNorm(levels, 256)
-    with mpl.rc_context(STYLE):
-        for index, (name, (alpha, beta, loss)) in enumerate(planes.items()):
-            panel = axes[index]
-            filled = panel.contourf(
-                alpha, beta, loss.T, levels=levels, norm=norm, cmap="viridis", extend="both"
-            )
-            panel.contour(alpha, beta, loss.T, levels=levels[1:-1], colors="white", linewidths=0.3)
-            panel.plot([0], [0], "+", color="white", ms=7)
-            panel.set(title=name, aspect="equal")
-            if index + columns >= len(planes):
-                panel.set_xlabel(xlabel)
-                panel.tick_params(labelbottom=True)
-            if index % columns == 0:
-                panel.set_ylabel(ylabel)
-        for panel in axes[len(planes) :]:
-            panel.set_visible(False)
-        bar = figure.colorbar(filled, ax=axes, shrink=0.85, ticks=levels[::3], label=label)
-        bar.ax.set_yticklabels([f"{level:.3g}" for level in levels[::3]])
+    for index, (name, (alpha, beta, loss)) in enumerate(planes.items()):
+        panel = axes[index]
+        filled = panel.contourf(alpha, beta, loss.T, levels=levels, norm=norm, cmap="viridis")
+        panel.contour(alpha, beta, loss.T, levels=levels[1:-1], colors="white", linewidths=0.3)
+        panel.plot([0], [0], "+", color="white", ms=7)
+        panel.set(title=name, aspect="equal")
+        if index + columns >= len(planes):
+            panel.set_xlabel(xlabel)
+            panel.tick_params(labelbottom=True)
+        if index % columns == 0:
+            panel.set_ylabel(ylabel)
+    for panel in axes[len(planes) :]:
+        panel.set_visible(False)
+    bar = figure.colorbar(filled, ax=axes, shrink=0.85, ticks=levels[::3], label=label)
+    bar.ax.set_yticklabels([f"{level:.3g}" for level in levels[::3]])
     return figure

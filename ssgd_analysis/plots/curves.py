@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import colour, panels
+from ssgd_analysis.plots.style import colour, panels, styled
 
 
+@styled
 def training_curves(
     settings: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]],
 ) -> Figure:
@@ -24,7 +25,12 @@ def training_curves(
             for panel, values in ((loss, losses), (accuracy, 100 * accuracies)):
                 panel.plot(spent, values.mean(axis=0), color=colour(index), label=name, lw=1.3)
                 panel.fill_between(
-                    spent, values.min(axis=0), values.max(axis=0), color=colour(index), alpha=0.15, lw=0
+                    spent,
+                    values.min(axis=0),
+                    values.max(axis=0),
+                    color=colour(index),
+                    alpha=0.15,
+                    lw=0,
                 )
         final = np.concatenate([100 * a[:, -1] for _, _, a in methods.values()])
         accuracy.set_ylim(max(0.0, final.min() - 12), min(100.0, final.max() + 2))

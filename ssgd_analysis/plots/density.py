@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import colour, panels
+from ssgd_analysis.plots.style import colour, panels, styled
 
 
+@styled
 def density_figure(
     densities: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[float]]],
     *,
@@ -33,7 +34,9 @@ def density_figure(
             lw=0,
         )
         panel.plot(grid, np.maximum(density, floor), color=colour(1), lw=1.2)
-        panel.plot(top, [floor * 3] * len(top), "|", color=colour(2), ms=10, label="top eigenvalues")
+        panel.plot(
+            top, [floor * 3] * len(top), "|", color=colour(2), ms=10, label="top eigenvalues"
+        )
         panel.set(yscale="log", ylim=(floor, density.max() * 3), title=name, ylabel="density")
         if index == 0:
             panel.legend(loc="upper right")

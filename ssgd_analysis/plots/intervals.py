@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import colour, marker, panels
+from ssgd_analysis.plots.style import colour, marker, panels, styled
 
 Row = tuple[float, tuple[float, float] | None, Sequence[float]]
 
 
+@styled
 def interval_figure(settings: Mapping[str, Mapping[str, Mapping[str, Row]]]) -> Figure:
     """One row of panels a setting, one panel a metric, one line a method.
 
@@ -27,7 +28,9 @@ def interval_figure(settings: Mapping[str, Mapping[str, Mapping[str, Row]]]) -> 
                     panel.plot(interval, [index, index], color=colour(index), lw=2)
                 panel.plot(values, [index] * len(values), "|", color=colour(index), ms=8)
                 panel.plot([mean], [index], marker(index), color=colour(index), ms=5)
-            panel.set(title=setting, xlabel=label, yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5))
+            panel.set(
+                title=setting, xlabel=label, yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5)
+            )
             panel.set_yticklabels(rows if column == 0 else [])
             panel.grid(axis="y", lw=0.3)
         for panel in axes[row * columns + len(metrics) : (row + 1) * columns]:

@@ -20,6 +20,8 @@ STYLE = {
     "pdf.fonttype": 42,
 }
 
+styled = mpl.rc_context(STYLE)  # decorates every function that makes a figure
+
 
 def colour(index: int) -> str:
     """The colour of the n-th thing shown."""
@@ -50,12 +52,12 @@ def panels(
         sharex: all panels have one x axis.
         sharey: all panels have one y axis.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     return figure, list(axes.flat)
 
 
+@styled
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as ``stem.png`` and ``stem.pdf``.
 
@@ -66,7 +68,6 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
         WorkError: the disk is full or the folder not writable.
     """
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
-    with mpl.rc_context(STYLE):
-        for path in paths:
-            write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))
+    for path in paths:
+        write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))
     return paths

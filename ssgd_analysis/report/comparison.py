@@ -58,10 +58,21 @@ def test_rows(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str
         ]
         for test in tests
     ]
-    return ["group", "against", "metric", "difference", "95% interval", "p (Holm)", "verdict", "why"], rows
+    return [
+        "group",
+        "against",
+        "metric",
+        "difference",
+        "95% interval",
+        "p (Holm)",
+        "verdict",
+        "why",
+    ], rows
 
 
-def interval_panels(result: dict[str, Any], values: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+def interval_panels(
+    result: dict[str, Any], values: dict[str, dict[str, list[float]]]
+) -> dict[str, Any]:
     """The groups' metrics as :func:`interval_figure` wants them.
 
     Args:

@@ -41,7 +41,9 @@ def write_study(
         Paths of the pictures (PNG), and of the page.
     """
     by_setting = {
-        setting.name: [g for g in groups if g.name.endswith(f", {setting.name}") or not setting.name]
+        setting.name: [
+            g for g in groups if g.name.endswith(f", {setting.name}") or not setting.name
+        ]
         for setting in study.settings
     }
     figures = {
@@ -66,11 +68,15 @@ def write_study(
         )
         for index, (setting, members) in enumerate(by_setting.items()):
             planes = {
-                g.config.label: tuple(landscapes[f"{g.name}/2"][k] for k in ("alpha", "beta", "loss"))
+                g.config.label: tuple(
+                    landscapes[f"{g.name}/2"][k] for k in ("alpha", "beta", "loss")
+                )
                 for g in members
             }
             name = f"contours-{index + 1}" if len(by_setting) > 1 else "contours"
-            figures[name] = loss_contours(planes, label=f"train loss, {setting}" if setting else "train loss")
+            figures[name] = loss_contours(
+                planes, label=f"train loss, {setting}" if setting else "train loss"
+            )
     pictures = {name: save_figure(figure, out / name)[0] for name, figure in figures.items()}
     table = group_rows(result)
     write_table(out / "table.csv", *table)
@@ -91,7 +97,11 @@ def _sections(
     contours = [path for name, path in pictures.items() if name.startswith("contours")]
     sections = [
         Section("Results", "Mean over seeds ± half of the 95% interval.", *table),
-        Section("Accuracy and sharpness", "Ticks are seeds, bars 95% intervals.", pictures=[pictures["intervals"]]),
+        Section(
+            "Accuracy and sharpness",
+            "Ticks are seeds, bars 95% intervals.",
+            pictures=[pictures["intervals"]],
+        ),
         Section("Training", "Mean over seeds, band: their range.", pictures=[pictures["training"]]),
         Section(
             f"Flatness at matched train loss, each arm against {study.focus}",
@@ -127,7 +137,10 @@ def _curves(groups: Sequence[Group]) -> dict[str, tuple[np.ndarray, np.ndarray, 
     for group in groups:
         histories = [run.history() for run in group.runs.values()]
         columns = [
-            np.array([[r[key] if r[key] is not None else np.nan for r in h] for h in histories], dtype=float)
+            np.array(
+                [[r[key] if r[key] is not None else np.nan for r in h] for h in histories],
+                dtype=float,
+            )
             for key in ("gradients", "train_loss", "test_accuracy")
         ]
         curves[group.config.label] = (columns[0][0], columns[1], columns[2])
@@ -136,9 +149,11 @@ def _curves(groups: Sequence[Group]) -> dict[str, tuple[np.ndarray, np.ndarray, 
 
 def _intervals(result: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
     labels = {group.name: group.config.label for group in groups}
+    known = list(result["groups"][0]["metrics"])
+    pictured = [metric for metric in PICTURED if metric in known] or known[:3]
     shown = {
         "groups": [
-            {**g, "name": labels[g["name"]], "metrics": {m: f for m, f in g["metrics"].items() if m in PICTURED}}
+            {**g, "name": labels[g["name"]], "metrics": {m: g["metrics"][m] for m in pictured}}
             for g in result["groups"]
             if g["name"] in labels
         ]
@@ -146,7 +161,7 @@ def _intervals(result: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any
     values = {
         group.config.label: {
             metric: [v for run in group.runs.values() if (v := measured(run, metric)) is not None]
-            for metric in shown["groups"][0]["metrics"]
+            for metric in pictured
         }
         for group in groups
     }

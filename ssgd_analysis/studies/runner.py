@@ -54,12 +54,19 @@ def run_study(
     _claim(study, out, resume)
     jobs = jobs or cpu_count()
     cells = [
-        (setting.name, arm.label, study.config(setting, arm, seed, device=device, data_dir=data_dir))
+        (
+            setting.name,
+            arm.label,
+            study.config(setting, arm, seed, device=device, data_dir=data_dir),
+        )
         for seed in study.seeds
         for setting in study.settings
         for arm in study.arms
     ]
-    folders = [out / "runs" / _slug(name) / f"{_slug(label)}-seed{config.seed}" for name, label, config in cells]
+    folders = [
+        out / "runs" / _slug(name) / f"{_slug(label)}-seed{config.seed}"
+        for name, label, config in cells
+    ]
     progress.start("training and measuring", len(cells))
     jobs_list = [
         (_train_and_measure, (config, folder, study.metrics))
@@ -121,7 +128,9 @@ def _claim(study: Study, out: Path, resume: bool) -> None:
     write_json(path, spec)
 
 
-def _parallel(calls: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int) -> Iterator[Any]:
+def _parallel(
+    calls: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int
+) -> Iterator[Any]:
     """Results of independent calls, as they come."""
     workers = Parallel(n_jobs=min(jobs, max(len(calls), 1)), return_as="generator_unordered")
     return workers(delayed(_one_thread)(function, arguments) for function, arguments in calls)

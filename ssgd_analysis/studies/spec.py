@@ -155,7 +155,12 @@ def _parse(name: str, text: str) -> Study:
 
 
 def _study(name: str, table: dict[str, Any]) -> Study:
-    _known(table, {field.name for field in dataclasses.fields(Study)} - {"name", "settings", "arms"} | {"setting", "arm"}, "key")
+    _known(
+        table,
+        {field.name for field in dataclasses.fields(Study)} - {"name", "settings", "arms"}
+        | {"setting", "arm"},
+        "key",
+    )
     train = dict(table.get("train", {}))
     _known(train, TRAIN_FIELDS, "key of [train]")
     settings = []

@@ -25,19 +25,21 @@ OUTCOME = {
 def study_verdict(study: Study, result: dict[str, Any]) -> str:
     """One sentence: is the focus flatter than each rival, and does it matter for accuracy?
 
-    Flatness is judged at matched train loss, as raw curvature at different losses says nothing.
+    Flatness is judged at matched train loss, as raw curvature at different losses says nothing,
+    by the study's first flatness metric and its first scale-invariant one.
 
     Args:
         study: gives the focus and the metrics.
         result: with ``matched_tests``, ``outcomes`` and ``groups``.
     """
     clauses = []
+    flatness = [metric for metric in study.metrics if metric in METRICS]
+    invariant = [metric for metric in flatness if METRICS[metric].invariant_to]
     for setting in study.settings:
         parts = [
             f"by {NAMES.get(metric, metric)} at matched train loss it is "
             + _relations(result["matched_tests"], metric, study, setting.name, FLATNESS)
-            for metric in study.metrics
-            if metric in METRICS
+            for metric in dict.fromkeys([*flatness[:1], *invariant[:1]])
         ]
         if "test_accuracy" in study.metrics:
             mean = _accuracy(result, _name(study.focus, setting.name))
