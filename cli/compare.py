@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from ssgd_analysis.cli import console
 from ssgd_analysis.cli.options import AMOUNT, COUNT, computing, json_option
 
@@ -21,7 +20,8 @@ from ssgd_analysis.cli.options import AMOUNT, COUNT, computing, json_option
     "--metric",
     "metrics",
     multiple=True,
-    help="A flatness metric or a name of the history (default: test_accuracy, train_loss, lambda_max, trace, adaptive_worst).",
+    help="A flatness metric or a name of the history (default: test_accuracy, train_loss,"
+    " lambda_max, trace, adaptive_worst).",
 )
 @click.option("--baseline", help="Method or group to compare with (default: sgd).")
 @click.option(

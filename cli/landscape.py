@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from ssgd_analysis.cli import console
 from ssgd_analysis.cli.options import (
     AMOUNT,
@@ -123,8 +122,8 @@ def command(
     if as_json:
         console.answer_json(answer)
         return
-    for path in (out / "landscape.npz", out / "landscape.json", *pictures):
-        console.answer(str(path))
+    for written in (out / "landscape.npz", out / "landscape.json", *pictures):
+        console.answer(str(written))
 
 
 def _command(checkpoints: tuple[str, ...], settings: Any, asked: dict[str, Any], out: Path) -> str:

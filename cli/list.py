@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-
 from ssgd_analysis.cli import console
 from ssgd_analysis.cli.options import json_option
 
@@ -68,7 +67,7 @@ KINDS: dict[str, Callable[[], list[dict[str, Any]]]] = {
 @click.argument("kind", type=click.Choice(list(KINDS)))
 @json_option
 def command(kind: str, as_json: bool) -> None:
-    """What exists by name: methods with their settings, metrics with their invariances, …"""
+    """What exists by name: methods with their settings, metrics with their invariances, etc."""
     entries = KINDS[kind]()
     if as_json:
         console.answer_json(entries)

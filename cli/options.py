@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from ssgd_analysis.cli import console
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -71,7 +70,7 @@ def computing(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def answering() -> Any:
-    """stdout belongs to the command's answer; all other printing goes to stderr."""
+    """Stdout belongs to the command's answer; all other printing goes to stderr."""
     with console.answers_to(sys.stdout), contextlib.redirect_stdout(sys.stderr):
         yield
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 import numpy as np
-
 from ssgd_analysis.cli import console
 from ssgd_analysis.cli.options import (
     COUNT,

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import click
-
 from ssgd_analysis.cli import console
 from ssgd_analysis.cli.options import COUNT, computing, json_option
 

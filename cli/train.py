@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from ssgd_analysis.cli import console
 from ssgd_analysis.cli.options import AMOUNT, COUNT, NATURAL, POSITIVE, computing, json_option
+
 from ssgd_analysis.errors import InputError
 
 

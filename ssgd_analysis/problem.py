@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ class Problem:
         """The parameters' device (the first one's)."""
         return next(iter(self.parameters.values())).device
 
-    def evaluating(self) -> evaluation_mode:  # type: ignore[valid-type]
+    def evaluating(self) -> AbstractContextManager[None]:
         """Evaluation mode as a context; see :func:`ssgd_analysis.weights.evaluation_mode`."""
         return evaluation_mode(self.model)
 

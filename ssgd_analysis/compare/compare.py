@@ -125,13 +125,13 @@ def _pair(group: Group, baseline: Group, match_loss: bool) -> Pair:
     seeds = [seed for seed in group.runs if seed in baseline.runs]
     if not seeds:  # no common seed: no pairs, final steps of all
         losses = [[_loss(run, None) for run in g.runs.values()] for g in (group, baseline)]
-        means = (sum(losses[0]) / len(losses[0]), sum(losses[1]) / len(losses[1]))
-        return Pair(group, baseline, [], means)
+        averages = [sum(side) / len(side) for side in losses]
+        return Pair(group, baseline, [], (averages[0], averages[1]))
     steps = []
     for seed in seeds:
         a, b = group.runs[seed], baseline.runs[seed]
         steps.append(_matched(a, b) if match_loss else ((a, None), (b, None)))
-    means = tuple(sum(_loss(*pair[side]) for pair in steps) / len(steps) for side in (0, 1))
+    means = [sum(_loss(*pair[side]) for pair in steps) / len(steps) for side in (0, 1)]
     return Pair(group, baseline, steps, (means[0], means[1]))
 
 

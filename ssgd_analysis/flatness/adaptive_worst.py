@@ -1,6 +1,6 @@
 """Adaptive worst-case sharpness: ascent within an elementwise relative ball."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ def adaptive_worst(
     steps: int = 10,
     seed: int = 0,
 ) -> Measurement:
-    """max L(w + |w|∘u) − L(w) over ‖u‖₂ ≤ ρ, found by projected gradient ascent on u.
+    """Max L(w + |w|∘u) − L(w) over ‖u‖₂ ≤ ρ, found by projected gradient ascent on u.
 
     Normalised gradient steps from u = 0, the first as long as the radius, halved whenever the
     loss did not rise; the best point seen counts. So it is a lower bound of the maximum.
@@ -76,7 +76,7 @@ def adaptive_worst(
 
 
 def _move(
-    parameters: list[Tensor], clean: list[Tensor], sizes: list[Tensor], u: list[Tensor]
+    parameters: Sequence[Tensor], clean: list[Tensor], sizes: list[Tensor], u: list[Tensor]
 ) -> None:
     for parameter, weight, size, v in zip(parameters, clean, sizes, u, strict=True):
         parameter.copy_(weight + size * v)

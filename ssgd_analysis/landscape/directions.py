@@ -1,6 +1,6 @@
 """Directions in weight space: one tensor for each parameter."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -131,7 +131,7 @@ def _flatten(direction: Direction) -> Tensor:
     return torch.cat([part.reshape(-1) for part in direction])
 
 
-def _flat(weights: dict[str, Tensor], problem: Problem) -> Tensor:
+def _flat(weights: Mapping[str, Tensor], problem: Problem) -> Tensor:
     """The problem's parameters out of named weights, as one vector."""
     parts = [weights[name].detach().to(p.device, p.dtype) for name, p in problem.parameters.items()]
     return _flatten(parts)

@@ -44,7 +44,7 @@ class LandscapeSettings:
         span: the grid runs from −span to span; for ``between`` from −span to 1 + span.
         points: for each axis.
         repeats: random directions sampled, for a band.
-        bn: BatchNorm's statistics ``frozen`` or ``recalibrate``\\ d at every point.
+        bn: BatchNorm's statistics ``frozen``, or ``recalibrate``: estimated anew at every point.
         seed: of the directions.
 
     Raises:

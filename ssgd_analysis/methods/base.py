@@ -25,7 +25,7 @@ def setting(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class MethodSettings:
     """A method's own hyper-parameters, checked when made.
 
     Raises:
@@ -112,9 +112,9 @@ class Method(ABC):
         settings: an instance of the class's own ``Settings``.
     """
 
-    Settings: ClassVar[type[Settings]] = Settings
+    Settings: ClassVar[type[MethodSettings]] = MethodSettings
 
-    def __init__(self, task: Task, settings: Settings) -> None:
+    def __init__(self, task: Task, settings: MethodSettings) -> None:
         self.task = task
         self.settings: Any = settings
 
@@ -140,10 +140,10 @@ class Method(ABC):
         """What the method must keep to be resumed, besides model and optimizer."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Take up a state of :meth:`state_dict`."""
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027
         """After the last step: average or recalibrate the weights, if the method does."""
 
 
@@ -161,7 +161,7 @@ def describe_settings(method: type[Method]) -> list[dict[str, Any]]:
     ]
 
 
-def parse_settings(name: str, method: type[Method], assignments: Sequence[str]) -> Settings:
+def parse_settings(name: str, method: type[Method], assignments: Sequence[str]) -> MethodSettings:
     """A method's settings from ``NAME=VALUE`` texts.
 
     Raises:
@@ -177,7 +177,7 @@ def parse_settings(name: str, method: type[Method], assignments: Sequence[str]) 
             if not fields:
                 raise InputError(f"method '{name}' has no settings, so none called '{key}'")
             raise unknown(f"setting of {name}", key, fields)
-        kind = type(fields[key].default)
+        kind: Any = type(fields[key].default)
         try:
             values[key] = (
                 {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)

@@ -1,8 +1,7 @@
 """Which of a step's passes update BatchNorm's running statistics."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import ContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -12,7 +11,7 @@ from ssgd_analysis.weights import borrowed_buffers
 POLICIES = ("first", "clean", "both", "frozen")
 
 
-def bn_statistics(model: nn.Module, policy: str, pass_index: int) -> ContextManager[None]:
+def bn_statistics(model: nn.Module, policy: str, pass_index: int) -> AbstractContextManager[None]:
     """The context for one of a step's passes.
 
     - ``first``: the first pass updates the statistics, the others do not;

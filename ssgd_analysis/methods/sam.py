@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssgd_analysis.methods.base import Method, Settings, setting
+from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
 from ssgd_analysis.weights import borrowed_weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAMSettings(Settings):
+class SAMSettings(MethodSettings):
     """Settings of SAM."""
 
     rho: float = setting(0.05, "radius of the ascent step, L2 norm over all parameters", minimum=0)

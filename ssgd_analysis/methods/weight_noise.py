@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis import seeds
-from ssgd_analysis.methods.base import FORWARD_SHARE, Method, Settings, Task, setting
+from ssgd_analysis.methods.base import FORWARD_SHARE, Method, MethodSettings, Task, setting
 from ssgd_analysis.methods.batchnorm import POLICIES, bn_statistics
 from ssgd_analysis.weights import LAWS, SCALES, Noise, borrowed_weights
 
@@ -19,7 +19,7 @@ SCHEDULES = ("constant", "linear", "cosine", "sqrt")
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightNoiseSettings(Settings):
+class WeightNoiseSettings(MethodSettings):
     """Settings of every method that takes gradients at noisy weights."""
 
     noise_scale: float = setting(0.1, "size c of the noise, see noise_relative_to", minimum=0)
@@ -103,7 +103,7 @@ class WeightNoiseMethod(Method):
     Settings = WeightNoiseSettings
     POINTS: ClassVar[tuple[tuple[int, int], ...]]
 
-    def __init__(self, task: Task, settings: Settings) -> None:
+    def __init__(self, task: Task, settings: MethodSettings) -> None:
         super().__init__(task, settings)
         self.noise = Noise(law=self.settings.noise_law, scale=self.settings.noise_relative_to)
         self.noisy = [

@@ -1,6 +1,7 @@
 """What all pictures share: colours, sizes, how they are saved."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from ssgd_analysis.files import write_atomically
 # Okabe and Ito: told apart by colour-blind readers too
 COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

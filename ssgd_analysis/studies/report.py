@@ -68,10 +68,9 @@ def write_study(
         )
         for index, (setting, members) in enumerate(by_setting.items()):
             planes = {
-                g.config.label: tuple(
-                    landscapes[f"{g.name}/2"][k] for k in ("alpha", "beta", "loss")
-                )
+                g.config.label: (found["alpha"], found["beta"], found["loss"])
                 for g in members
+                if (found := landscapes[f"{g.name}/2"])
             }
             name = f"contours-{index + 1}" if len(by_setting) > 1 else "contours"
             figures[name] = loss_contours(

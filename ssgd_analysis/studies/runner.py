@@ -78,7 +78,9 @@ def run_study(
             failures[done["folder"]] = done["error"]
             progress.warn(f"{done['folder']}: {done['error']}")
         progress.advance(1, Path(done["folder"]).name)
-    groups = _groups(study, [(n, l, f) for (n, l, _), f in zip(cells, folders, strict=True)])
+    groups = _groups(
+        study, [(*cell[:2], folder) for cell, folder in zip(cells, folders, strict=True)]
+    )
     _measure_matched(study, groups, jobs, progress)
 
     def measure(run: Run, metric: str, step: int | None) -> float | None:

@@ -48,10 +48,12 @@ class Setting:
     Args:
         name: in tables and pictures.
         overrides: fields of :class:`TrainConfig`.
+        arms: label → fields that differ for one arm here; ``set`` holds the method's settings.
     """
 
     name: str
     overrides: dict[str, Any]
+    arms: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,13 @@ class Study:
         Raises:
             InputError: a field that is out of range.
         """
-        fields = {**self.train, **setting.overrides, **arm.overrides}
+        own = dict(setting.arms.get(arm.label, {}))
+        chosen = {**arm.settings, **own.pop("set", {})}
+        fields = {**self.train, **setting.overrides, **arm.overrides, **own}
         fields["epochs"] = fields.get("epochs", TrainConfig.epochs) * arm.epochs_factor
         return TrainConfig(
             method=arm.method,
-            settings=arm.settings,
+            settings=chosen,
             seed=seed,
             device=device,
             data_dir=None if data_dir is None else str(data_dir),
@@ -166,9 +170,11 @@ def _study(name: str, table: dict[str, Any]) -> Study:
     settings = []
     for entry in table.get("setting", [{"name": ""}]):
         entry = dict(entry)
-        label = entry.pop("name", "")
+        label, own = entry.pop("name", ""), dict(entry.pop("arm", {}))
         _known(entry, TRAIN_FIELDS, "key of [[setting]]")
-        settings.append(Setting(label, entry))
+        for fields in own.values():
+            _known(fields, TRAIN_FIELDS | {"set"}, "key of [setting.arm]")
+        settings.append(Setting(label, entry, own))
     arms = []
     for entry in table.get("arm", []):
         entry = dict(entry)
@@ -205,6 +211,8 @@ def _check(study: Study) -> None:
     for kind, values in (("arm", labels), ("setting", [s.name for s in study.settings])):
         if len(set(values)) < len(values):
             raise InputError(f"study '{study.name}': two {kind}s have the same name")
+    for setting in study.settings:
+        _known(setting.arms, labels, "arm of [setting.arm]")
     if study.focus not in labels:
         raise unknown("focus", study.focus, labels)
     if not study.seeds or len(set(study.seeds)) < len(study.seeds):

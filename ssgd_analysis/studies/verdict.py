@@ -63,7 +63,7 @@ def _relations(
     setting: str,
     words: dict[str, str],
 ) -> str:
-    """ "flatter than A, B, not shown to differ from C"."""
+    """As in: flatter than A, B, not shown to differ from C."""
     rivals = {_name(arm.label, setting): arm.label for arm in study.arms}
     parts = []
     for verdict, word in words.items():

@@ -12,7 +12,7 @@ import torch
 
 from ssgd_analysis import references
 from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.methods import METHODS, Method, Settings, parse_settings
+from ssgd_analysis.methods import METHODS, Method, MethodSettings, parse_settings
 from ssgd_analysis.training.optimizers import OPTIMIZERS
 from ssgd_analysis.training.schedule import SCHEDULES
 
@@ -126,7 +126,7 @@ class TrainConfig:
         """The class that the method's name stands for."""
         return METHODS[self.method]
 
-    def method_settings(self) -> Settings:
+    def method_settings(self) -> MethodSettings:
         """The method's settings as its own type."""
         return self.method_class.Settings(**self.settings)
 

@@ -13,7 +13,8 @@ from ssgd_analysis import seeds
 
 def capture() -> dict[str, Any]:
     """Python's, numpy's and torch's global states (every GPU's too), as tensors and values."""
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    state: Any = np.random.get_state()  # noqa: NPY002
+    kind, keys, *rest = state
     return {
         "python": random.getstate(),
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *map(float, rest)],

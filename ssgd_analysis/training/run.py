@@ -20,7 +20,7 @@ class Run:
 
     Args:
         folder: its path.
-    """  # noqa: D205, D415
+    """  # noqa: D205
 
     folder: Path
 

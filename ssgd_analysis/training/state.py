@@ -34,7 +34,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            names = file.keys()  # not a dict, and not iterable itself
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (OSError, safetensors.SafetensorError, ValueError) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} is not a whole safetensors file: {line}") from error

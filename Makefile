@@ -1,0 +1,54 @@
+# Everything runs in .venv; a target installs what it needs once and says what it does.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= results/digits
+
+.PHONY: help demo test test-all lint format benchmark clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+
+.venv/.made:
+	@echo "==> making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.installed: .venv/.made pyproject.toml
+	@echo "==> installing ssgd-analysis and what it needs (torch is large: minutes, once)"
+	@$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/.installed-test: .venv/.installed
+	@echo "==> installing what the tests need"
+	@$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	@touch $@
+
+demo: .venv/.installed ## answer the question on real handwritten digits (about two minutes)
+	@echo "==> the study 'digits': train, measure, compare; results in $(OUT)"
+	@$(BIN)/ssgd-analyze study digits --out $(OUT) --resume
+
+test: .venv/.installed-test ## run the tests
+	@echo "==> running the tests"
+	@$(BIN)/python -m pytest -n 2 -m 'not slow' $(ARGS)
+
+test-all: .venv/.installed-test ## run all tests, the slow ones too
+	@echo "==> running all tests"
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: .venv/.installed-test ## ruff and mypy
+	@echo "==> linting and type checking"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: .venv/.installed-test ## format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+benchmark: .venv/.installed ## time and memory of every method beside SGD
+	@$(BIN)/python benchmarks/training.py
+
+clean: ## remove .venv and results
+	rm -rf .venv results build dist *.egg-info
