@@ -101,3 +101,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory: try a smaller --batch-size or --samples", 1
     return f"{type(error).__name__}: {error} (--debug shows where)", 1
+
+
+if __name__ == "__main__":
+    main()

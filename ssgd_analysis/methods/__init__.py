@@ -1,6 +1,6 @@
 """How one minibatch becomes one update: S-SGD and its rivals."""
 
-from ssgd_analysis.methods.base import Method, MethodSettings, Task, parse_settings
+from ssgd_analysis.methods.base import Method, MethodSettings, Task, make_settings, parse_settings
 from ssgd_analysis.methods.optimizer import SSGD
 from ssgd_analysis.methods.s_sgd import SymmetricSGD
 from ssgd_analysis.methods.sam import SAM
@@ -16,4 +16,4 @@ METHODS: dict[str, type[Method]] = {
     "sam": SAM,
 }
 
-__all__ = ["METHODS", "SSGD", "Method", "MethodSettings", "Task", "parse_settings"]
+__all__ = ["METHODS", "SSGD", "Method", "MethodSettings", "Task", "make_settings", "parse_settings"]

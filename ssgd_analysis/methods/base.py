@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
@@ -161,27 +161,50 @@ def describe_settings(method: type[Method]) -> list[dict[str, Any]]:
     ]
 
 
+def make_settings(name: str, method: type[Method], values: Mapping[str, Any]) -> MethodSettings:
+    """A method's settings, typed by its own defaults.
+
+    Args:
+        name: of the method, for errors.
+        method: its class.
+        values: by name; texts are read as the setting's type.
+
+    Raises:
+        InputError: an unknown name, or a value of the wrong type, out of range or no choice.
+    """
+    fields = {field.name: field for field in dataclasses.fields(method.Settings)}
+    typed = {}
+    for key, value in values.items():
+        if not fields:
+            raise InputError(f"method '{name}' has no settings, so none called '{key}'")
+        if key not in fields:
+            raise unknown(f"setting of {name}", key, fields)
+        kind: Any = type(fields[key].default)
+        try:
+            typed[key] = _read(kind, value)
+        except (ValueError, KeyError):
+            raise InputError(f"{key}={value}: '{value}' is not a {kind.__name__}") from None
+    return method.Settings(**typed)
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """The value as ``kind``; raises ValueError or KeyError where it is something else."""
+    if isinstance(value, str):
+        return {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+    allowed = (int, float) if kind is float else (kind,)
+    if not isinstance(value, allowed) or isinstance(value, bool) != (kind is bool):
+        raise ValueError
+    return kind(value)
+
+
 def parse_settings(name: str, method: type[Method], assignments: Sequence[str]) -> MethodSettings:
     """A method's settings from ``NAME=VALUE`` texts.
 
     Raises:
         InputError: not of that form, an unknown name, or a value that does not fit.
     """
-    fields = {field.name: field for field in dataclasses.fields(method.Settings)}
-    values: dict[str, Any] = {}
     for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
+        if "=" not in assignment:
             raise InputError(f"--set {assignment} should be NAME=VALUE")
-        if key not in fields:
-            if not fields:
-                raise InputError(f"method '{name}' has no settings, so none called '{key}'")
-            raise unknown(f"setting of {name}", key, fields)
-        kind: Any = type(fields[key].default)
-        try:
-            values[key] = (
-                {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
-            )
-        except (ValueError, KeyError):
-            raise InputError(f"--set {assignment}: '{text}' is not a {kind.__name__}") from None
-    return method.Settings(**values)
+    values = dict(assignment.split("=", 1) for assignment in assignments)
+    return make_settings(name, method, values)

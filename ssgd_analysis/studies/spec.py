@@ -152,9 +152,9 @@ def _parse(name: str, text: str) -> Study:
         raise InputError(f"study '{name}' is not TOML: {error}") from error
     try:
         study = _study(name, table)
+        _check(study)
     except (TypeError, AttributeError) as error:
         raise InputError(f"study '{name}': a value has the wrong type: {error}") from error
-    _check(study)
     return study
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: a run, a step of it, one of its files, or a stranger's weight file."""
 
 import pickle
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,9 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
         found: Any = read_tensors(path)[0]
     elif path.suffix in (".pt", ".pth"):
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # on pickle protocols: the error says enough
+                found = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise InputError(
                 f"{path} is not a weights-only file: save model.state_dict() instead"

@@ -12,7 +12,7 @@ import torch
 
 from ssgd_analysis import references
 from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.methods import METHODS, Method, MethodSettings, parse_settings
+from ssgd_analysis.methods import METHODS, Method, MethodSettings, make_settings, parse_settings
 from ssgd_analysis.training.optimizers import OPTIMIZERS
 from ssgd_analysis.training.schedule import SCHEDULES
 
@@ -97,7 +97,7 @@ class TrainConfig:
             object.__setattr__(self, name, references.absolute(getattr(self, name)))
         self._check_numbers()
         # every setting spelled out, so that a later default cannot change an old run
-        spelled = dataclasses.asdict(self.method_class.Settings(**self.settings))
+        spelled = dataclasses.asdict(self.method_settings())
         object.__setattr__(self, "settings", spelled)
 
     def _check_numbers(self) -> None:
@@ -128,7 +128,7 @@ class TrainConfig:
 
     def method_settings(self) -> MethodSettings:
         """The method's settings as its own type."""
-        return self.method_class.Settings(**self.settings)
+        return make_settings(self.method, self.method_class, self.settings)
 
     @staticmethod
     def parsed_settings(method: str, assignments: list[str]) -> dict[str, Any]:
