@@ -1,13 +1,12 @@
 """Runs a study: trains and measures in parallel, compares, draws, reports; loses nothing."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from joblib import Parallel, cpu_count, delayed
+from joblib import cpu_count
 
 from ssgd_analysis.compare import Group, compare, measured
 from ssgd_analysis.compare.compare import pairs_of
@@ -16,6 +15,7 @@ from ssgd_analysis.files import jsonable, make_folder, read_json, write_json
 from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.landscape import LandscapeSettings, Subject, sample_landscape, save_arrays
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.studies.parallel import parallel
 from ssgd_analysis.studies.report import write_study
 from ssgd_analysis.studies.spec import Study
 from ssgd_analysis.studies.verdict import study_verdict
@@ -73,7 +73,7 @@ def run_study(
         for (_, _, config), folder in zip(cells, folders, strict=True)
     ]
     failures = {}
-    for done in _parallel(jobs_list, jobs):
+    for done in parallel(jobs_list, jobs):
         if done["error"]:
             failures[done["folder"]] = done["error"]
             progress.warn(f"{done['folder']}: {done['error']}")
@@ -130,23 +130,6 @@ def _claim(study: Study, out: Path, resume: bool) -> None:
     write_json(path, spec)
 
 
-def _parallel(
-    calls: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], jobs: int
-) -> Iterator[Any]:
-    """Results of independent calls, as they come."""
-    workers = Parallel(n_jobs=min(jobs, max(len(calls), 1)), return_as="generator_unordered")
-    return workers(delayed(_one_thread)(function, arguments) for function, arguments in calls)
-
-
-def _one_thread(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return function(*arguments)
-    finally:
-        torch.set_num_threads(before)
-
-
 def _train_and_measure(config: TrainConfig, folder: Path, metrics: Sequence[str]) -> dict[str, Any]:
     """One run, and its metrics; a run that fails is a result, not the end of the study."""
     try:
@@ -175,7 +158,7 @@ def _measure_matched(study: Study, groups: list[Group], jobs: int, progress: Pro
     }
     calls = [(_measure_one, arguments) for arguments in sorted(needed, key=str)]
     progress.start("measuring at matched train loss", len(calls))
-    for _ in _parallel(calls, jobs):
+    for _ in parallel(calls, jobs):
         progress.advance()
 
 
@@ -210,7 +193,7 @@ def _landscapes(
             target = folder / f"{_slug(group.name)}-{dims}d.npz"
             calls.append((_landscape, (study, run, dims, target, group.config.device)))
     progress.start("landscapes", len(calls))
-    for _ in _parallel(calls, jobs):
+    for _ in parallel(calls, jobs):
         progress.advance()
     found = {}
     for group in groups:

@@ -1,0 +1,306 @@
+"""The commands do what the contract says, on digits and on strangers' things."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from ssgd_analysis.cli.main import COMMANDS
+
+from ssgd_analysis.flatness import METRICS
+from ssgd_analysis.methods import METHODS
+from ssgd_analysis.training.checkpoint import load_checkpoint
+
+SMALL = ["--epochs", 2, "--batch-size", 100, "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two methods, two seeds, with kept checkpoints."""
+    from ssgd_analysis.training import TrainConfig, train
+
+    folder = tmp_path_factory.mktemp("runs")
+    for method in ("sgd", "s-sgd"):
+        for seed in (0, 1):
+            config = TrainConfig(
+                method=method, data="digits", model="cnn", epochs=2, batch_size=100,
+                save_every=1, seed=seed,
+            )  # fmt: skip
+            train(config, folder / f"{method}-{seed}")
+    return folder
+
+
+def test_train_json(tmp_path, run):
+    outcome = run(
+        "train", "--method", "s-sgd", "--data", "digits", "--model", "mlp", *SMALL,
+        "--set", "noise_scale=0.3", "--set", "noise_law=gaussian", "--json",
+        "--out", tmp_path / "r",
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    answer = outcome.json
+    assert answer["run"] == str(tmp_path / "r")
+    assert answer["method"] == "s-sgd"
+    assert answer["config"]["settings"]["noise_scale"] == 0.3
+    assert answer["config"]["settings"]["noise_law"] == "gaussian"
+    last = (tmp_path / "r" / "history.jsonl").read_text().splitlines()[-1]
+    assert answer["final"] == json.loads(last)
+    assert (tmp_path / "r" / "final.safetensors").is_file()
+    assert json.loads((tmp_path / "r" / "config.json").read_text())["versions"]["torch"]
+
+
+def test_train_prints_a_table(tmp_path, run):
+    outcome = run("train", "--method", "sgd", "--data", "two_moons", "--model", "mlp", *SMALL,
+                  "--out", tmp_path / "r")  # fmt: skip
+    assert outcome.status == 0
+    assert "test_accuracy" in outcome.out
+
+
+def test_sharpness_json(run, runs):
+    outcome = run(
+        "sharpness", runs / "sgd-0", f"{runs / 'sgd-0'}@0", runs / "s-sgd-0" / "final.safetensors",
+        "--top", 3, "--metric", "expected", "--metric", "sam", "--samples", 300, "--json",
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    checkpoints = outcome.json["checkpoints"]
+    assert [c["checkpoint"] for c in checkpoints] == [
+        str(runs / "sgd-0"), f"{runs / 'sgd-0'}@0", str(runs / "s-sgd-0" / "final.safetensors")
+    ]  # fmt: skip
+    for found in checkpoints:
+        assert found["operator"] == "hessian"
+        assert found["split"] == "train"
+        assert found["n_samples"] == 300
+        assert found["n_parameters"] == 14458
+        values = [pair["value"] for pair in found["eigenvalues"]]
+        assert len(values) == 3
+        assert values == sorted(values, reverse=True)
+        assert all(pair["residual"] <= 1e-3 for pair in found["eigenvalues"])
+        assert found["smallest_eigenvalue"]["value"] < values[-1]
+        assert set(found["metrics"]) == {"expected", "sam"}
+        assert set(found["metrics"]["sam"]) == {"value", "stderr", "settings"}
+        density = found["density"]
+        assert len(density["grid"]) == len(density["density"])
+        assert found["cost"]["matvecs"] > 0
+        assert found["trace"]["stderr"] > 0
+
+
+def test_sharpness_repeats_under_a_seed(run, runs):
+    arguments = ["sharpness", runs / "sgd-0", "--metric", "expected", "--samples", 100, "--json"]
+
+    def without_time(outcome):
+        found = outcome.json["checkpoints"][0]
+        found["cost"].pop("seconds")
+        return found
+
+    assert without_time(run(*arguments)) == without_time(run(*arguments))
+
+
+def test_sharpness_writes_its_folder(tmp_path, run, runs):
+    outcome = run("sharpness", runs / "sgd-0", "--samples", 100, "--cross-check", "--out", tmp_path)
+    assert outcome.status == 0, outcome.err
+    assert {"sharpness.json", "density.png", "density.pdf"} <= {p.name for p in tmp_path.iterdir()}
+    check = json.loads((tmp_path / "sharpness.json").read_text())["checkpoints"][0]["cross_check"]
+    # both are judged by our operator; ranks agree unless two eigenvalues are nearly equal
+    assert check["largest_difference"] < 0.02
+    assert "pyhessian" in outcome.out
+
+
+@pytest.mark.parametrize("operator", ["hessian", "ggn", "fisher"])
+def test_strangers_model_data_and_tied_weights(tmp_path, run, strangers, operator):
+    out = tmp_path / "r"
+    reference = [
+        "--model", f"{strangers}:tagger", "--data", f"{strangers}:tags",
+    ]  # fmt: skip
+    outcome = run("train", "--method", "s-sgd", *reference, "--epochs", 2, "--batch-size", 8,
+                  "--out", out, "--json")  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    assert outcome.json["final"]["epoch"] == 2  # what the model prints is not on stdout
+    outcome = run("sharpness", out, "--operator", operator, "--top", 2, "--json", "--metric", "all")
+    assert outcome.status == 0, outcome.err
+    assert outcome.json["checkpoints"][0]["n_parameters"] == 12 * 6 + 6 * 2 + 12 + 3
+    weights = load_file(out / "final.safetensors")
+    tied = {name: tensor for name, tensor in weights.items() if name != "out.weight"}
+    save_file(tied, tmp_path / "foreign.safetensors")  # as writers do that keep a tied one once
+    foreign = run("sharpness", tmp_path / "foreign.safetensors", *reference, "--json",
+                  "--operator", operator, "--top", 2)  # fmt: skip
+    assert foreign.status == 0, foreign.err
+    assert (
+        foreign.json["checkpoints"][0]["eigenvalues"]
+        == outcome.json["checkpoints"][0]["eigenvalues"]
+    )
+
+
+def test_strangers_loss_and_regression_in_float64(tmp_path, run, strangers):
+    reference = [
+        "--model", f"{strangers}:linear", "--data", f"{strangers}:regression",
+        "--loss", f"{strangers}:huber",
+    ]  # fmt: skip
+    outcome = run("train", "--method", "wni-2", *reference, "--epochs", 3, "--batch-size", 10,
+                  "--out", tmp_path / "r", "--json")  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    assert outcome.json["final"]["test_accuracy"] is None
+    sharp = run("sharpness", tmp_path / "r", "--dtype", "float64", "--loss", "mse", "--json")
+    found = sharp.json["checkpoints"][0]
+    # mse of a linear model: the Hessian is known, 2/k · [x 1]ᵀ[x 1]/N for each of k outputs
+    problem = load_checkpoint(str(tmp_path / "r"), dtype=torch.float64).problem()
+    x = torch.cat([inputs for inputs, _ in problem.batches])
+    x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
+    exact = torch.linalg.eigvalsh(x.T @ x / len(x)).flip(0)
+    values = [pair["value"] for pair in found["eigenvalues"]]
+    np.testing.assert_allclose(values[:2], exact[:1].expand(2).numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["pt", "pth", "safetensors"])
+def test_foreign_files_and_common_wrappers(tmp_path, run, runs, kind):
+    weights = load_file(runs / "sgd-0" / "final.safetensors")
+    path = tmp_path / f"w.{kind}"
+    if kind == "safetensors":
+        save_file(weights, path)
+    elif kind == "pt":
+        torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in weights.items()}}, path)
+    else:
+        torch.save(weights, path)
+    arguments = ["--model", "cnn", "--data", "digits", "--samples", 100, "--top", 1, "--json"]
+    foreign = run("sharpness", path, *arguments)
+    own = run("sharpness", runs / "sgd-0", *arguments)
+    assert foreign.status == 0, foreign.err
+    values = [o.json["checkpoints"][0]["eigenvalues"] for o in (foreign, own)]
+    assert values[0] == values[1]
+
+
+def test_landscape_one_dimension(tmp_path, run, runs):
+    arguments = ["landscape", runs / "sgd-0", runs / "s-sgd-0", "--points", 5, "--repeats", 2]
+    outcome = run(*arguments, "--out", tmp_path, "--html", "--json")
+    assert outcome.status == 0, outcome.err
+    with np.load(tmp_path / "landscape.npz") as arrays:
+        assert arrays["alpha"].tolist() == [-1, -0.5, 0, 0.5, 1]
+        assert arrays["loss"].shape == arrays["accuracy"].shape == (2, 2, 5)
+        loss, accuracy = load_checkpoint(str(runs / "sgd-0")).problem().evaluate()
+        # the grid uses larger batches: float32 sums in another order
+        np.testing.assert_allclose(arrays["loss"][0, :, 2], loss, rtol=1e-5)
+        np.testing.assert_allclose(arrays["accuracy"][0, :, 2], accuracy)
+    record = json.loads((tmp_path / "landscape.json").read_text())
+    assert record["settings"]["seed"] == 0
+    names = {"landscape.npz", "landscape.json", "landscape.png", "landscape.pdf", "landscape.html"}
+    assert {p.name for p in tmp_path.iterdir()} == names
+
+
+def test_landscape_json_holds_the_command_that_repeats_it(tmp_path, run, runs):
+    import shlex
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    arguments = ["--dims", 2, "--points", 3, "--samples", 50, "--seed", 4]
+    assert run("landscape", runs / "sgd-0", *arguments, "--out", first).status == 0
+    command = json.loads((first / "landscape.json").read_text())["command"]
+    words = shlex.split(command)
+    words[words.index("--out") + 1] = str(second)
+    assert run(*words[1:]).status == 0
+    with np.load(first / "landscape.npz") as a, np.load(second / "landscape.npz") as b:
+        assert set(a.files) == {"alpha", "beta", "loss", "accuracy"}
+        assert a["loss"].shape == (3, 3)
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+@pytest.mark.parametrize("directions", ["eigen", "trajectory"])
+@pytest.mark.parametrize("normalize", ["filter", "layer", "none"])
+def test_landscape_directions(tmp_path, run, runs, directions, normalize):
+    outcome = run(
+        "landscape", runs / "sgd-0", "--dims", 2, "--directions", directions, "--points", 3,
+        "--normalize", normalize, "--samples", 100, "--bn", "recalibrate", "--out", tmp_path,
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    facts = json.loads((tmp_path / "landscape.json").read_text())["grids"][0]
+    assert abs(facts["cosine"]) < 1e-5
+
+
+def test_landscape_between_ends_at_both_checkpoints(tmp_path, run, runs):
+    ends = [runs / "sgd-0", runs / "s-sgd-0"]
+    outcome = run("landscape", *ends, "--directions", "between", "--points", 9, "--out", tmp_path)
+    assert outcome.status == 0, outcome.err
+    with np.load(tmp_path / "landscape.npz") as arrays:
+        alpha = arrays["alpha"].tolist()
+        assert len(alpha) == 9
+        assert (alpha[0], alpha[-1]) == (-0.5, 1.5)
+        for end, path in zip((0, 1), ends, strict=True):
+            loss, _ = load_checkpoint(str(path)).problem().evaluate()
+            # weights of the far end are w1 + (w2 − w1): one rounding away
+            np.testing.assert_allclose(arrays["loss"][alpha.index(end)], loss, rtol=1e-4)
+
+
+def test_compare_json(run, runs):
+    outcome = run("compare", runs, "--metric", "lambda_max", "--metric", "test_accuracy", "--json")
+    assert outcome.status == 0, outcome.err
+    answer = outcome.json
+    assert {g["name"] for g in answer["groups"]} == {"sgd", "s-sgd"}
+    for group in answer["groups"]:
+        assert len(group["runs"]) == 2
+        found = group["metrics"]["lambda_max"]
+        assert found["n"] == 2
+        assert found["ci95"][0] <= found["mean"] <= found["ci95"][1]
+    (test,) = answer["tests"]
+    assert (test["metric"], test["group"], test["baseline"]) == ("lambda_max", "s-sgd", "sgd")
+    assert test["verdict"] in {"flatter", "sharper", "no difference", "not comparable"}
+    assert answer["verdict"]
+
+
+def test_compare_one_seed_answers_and_says_so(run, runs):
+    outcome = run("compare", runs / "sgd-0", runs / "s-sgd-0", "--metric", "lambda_max")
+    assert outcome.status == 0, outcome.err
+    assert "one seed carries no interval" in outcome.out
+    answer = run("compare", runs / "sgd-0", runs / "s-sgd-0", "--metric", "sam", "--json").json
+    assert answer["tests"][0]["verdict"] == "not comparable"
+    assert answer["groups"][0]["metrics"]["sam"]["ci95"] is None
+
+
+def test_compare_writes_a_report(tmp_path, run, runs):
+    outcome = run("compare", runs, "--metric", "lambda_max", "--match-loss", "--out", tmp_path)
+    assert outcome.status == 0, outcome.err
+    names = {p.name for p in tmp_path.iterdir()}
+    assert {"report.html", "groups.csv", "tests.csv", "intervals.png", "compare.json"} <= names
+    page = (tmp_path / "report.html").read_text()
+    assert "http" not in page.replace("https://", "http") or 'src="http' not in page
+    assert "data:image/png;base64" in page
+
+
+@pytest.mark.parametrize("kind", ["methods", "models", "data", "metrics", "studies", "systems"])
+def test_list(run, kind):
+    entries = run("list", kind, "--json").json
+    assert all({"name", "summary"} <= entry.keys() for entry in entries)
+    if kind != "systems":
+        assert entries
+        assert entries[0]["name"] in run("list", kind).out
+    if kind == "methods":
+        assert [e["name"] for e in entries] == list(METHODS)
+        setting = next(e for e in entries if e["name"] == "s-sgd")["settings"][0]
+        assert setting == {
+            "name": "noise_scale", "type": "float", "default": 0.1, "choices": [],
+            "meaning": setting["meaning"],
+        }  # fmt: skip
+    if kind == "metrics":
+        assert {e["name"]: e["invariant_to"] for e in entries}.keys() == METRICS.keys()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_that_ends_with_an_example(run, command):
+    outcome = run(command, "--help")
+    assert outcome.status == 0
+    last = outcome.out.strip().split("\n\n")[-1]
+    assert last.strip().startswith("Example: ssgd-analyze") or "Example:" in last
+
+
+def test_help_imports_no_torch():
+    code = (
+        "import sys; from ssgd_analysis.cli.main import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "sharpness" in done.stdout
+
+
+def test_version(run):
+    assert "ssgd-analyze" in run("--version").out

@@ -1,0 +1,210 @@
+"""Grouping, pairing, verdicts: on runs made by hand and metrics that are planted."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ssgd_analysis.compare import compare, find_runs, group_runs, measured
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.training import Run, TrainConfig
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Write a finished run with a given curve of train losses; step = 10 × epoch."""
+
+    def build(method, seed, losses, accuracy=0.9, **fields):
+        config = TrainConfig(method=method, data="digits", model="mlp", seed=seed, **fields)
+        name = "-".join(map(str, (method, seed, *fields.values())))
+        run = Run(tmp_path / "runs" / name)
+        run.begin(config)
+        history = [
+            {"epoch": i, "step": 10 * i, "train_loss": loss, "test_accuracy": accuracy}
+            for i, loss in enumerate(losses, start=1)
+        ]
+        (run.folder / "history.jsonl").write_text("".join(json.dumps(r) + "\n" for r in history))
+        for record in history[:-1]:
+            run.save_checkpoint(record["step"], {"w": torch.zeros(1)})
+        save_file({"w": torch.zeros(1)}, run.final)
+        return run
+
+    return build
+
+
+def planted(values):
+    """A measure that reads (method, seed, step) from a table; the history for the rest."""
+
+    def measure(run, metric, step):
+        if metric != "lambda_max":
+            return measured(run, metric, step=step)
+        config = run.config()
+        return values[(config.method, config.seed, step)]
+
+    return measure
+
+
+def finished(tmp_path):
+    return find_runs([tmp_path / "runs"])[0]
+
+
+SHARP = {("sgd", s, None): 10 + 0.1 * s for s in range(5)}
+
+
+def verdict(tmp_path, values, **options):
+    groups = group_runs(finished(tmp_path))
+    result = compare(groups, planted(values), metrics=["lambda_max"], **options)
+    (test,) = result["tests"]
+    return test
+
+
+@pytest.mark.parametrize(
+    ("shift", "word"), [(-2.0, "flatter"), (2.0, "sharper"), (None, "no difference")]
+)
+def test_verdicts_follow_planted_differences(tmp_path, make, shift, word):
+    values = dict(SHARP)
+    for seed in range(5):
+        make("sgd", seed, [1.0, 0.5])
+        make("s-sgd", seed, [1.0, 0.5])
+        noise = (-1) ** seed * 0.2
+        values["s-sgd", seed, None] = (
+            SHARP["sgd", seed, None] + (shift or 0) + noise / (10 if shift else 1)
+        )
+    test = verdict(tmp_path, values)
+    assert test["verdict"] == word
+    assert test["n"] == 5
+    assert test["paired"]
+    assert (test["p_holm"] < 0.05) == (word != "no difference")
+
+
+def test_different_train_losses_are_not_comparable(tmp_path, make):
+    values = dict(SHARP)
+    for seed in range(3):
+        make("sgd", seed, [1.0, 0.5])
+        make("s-sgd", seed, [1.0, 0.8])
+        values["s-sgd", seed, None] = 1.0 + 0.01 * seed
+    test = verdict(tmp_path, values)
+    assert test["verdict"] == "not comparable"
+    assert test["p_holm"] is None
+    assert "train losses 0.8 and 0.5 differ by 38%" in test["why"]
+    assert verdict(tmp_path, values, loss_tolerance=0.5)["verdict"] == "flatter"
+
+
+def test_match_loss_takes_the_better_fit_back(tmp_path, make):
+    values = dict(SHARP)
+    for seed in range(3):
+        make("sgd", seed, [1.0, 0.81, 0.6, 0.3])
+        make("s-sgd", seed, [1.0, 0.9, 0.8])
+        values["sgd", seed, 20] = 5.0 + 0.1 * seed
+        values["s-sgd", seed, None] = 7.0 + 0.1 * seed + 0.01 * seed**2
+    test = verdict(tmp_path, values, match_loss=True)
+    assert test["steps"] == [[None, 20]] * 3
+    assert test["train_loss"] == pytest.approx([0.8, 0.81])
+    assert test["verdict"] == "sharper"
+    assert test["difference"] == pytest.approx(2.0, abs=0.1)
+
+
+def test_match_loss_that_finds_nothing_near_says_so(tmp_path, make):
+    values = dict(SHARP)
+    for seed in range(2):
+        make("sgd", seed, [0.3, 0.2])
+        make("s-sgd", seed, [1.0, 0.9])
+        values["sgd", seed, 10] = values["s-sgd", seed, None] = 1.0
+    assert verdict(tmp_path, values, match_loss=True)["verdict"] == "not comparable"
+
+
+def test_no_common_seed_is_welch(tmp_path, make):
+    values = {("sgd", 0, None): 5.0, ("sgd", 1, None): 5.1}
+    for seed in range(2):
+        make("sgd", seed, [0.5])
+        make("s-sgd", seed + 7, [0.5])
+        values["s-sgd", seed + 7, None] = 2.0 + 0.1 * seed
+    test = verdict(tmp_path, values)
+    assert not test["paired"]
+    assert test["verdict"] == "flatter"
+
+
+def test_groups_are_named_by_what_tells_them_apart(tmp_path, make):
+    for seed in (0, 1):
+        make("sgd", seed, [0.5])
+        make("sgd", seed, [0.5], batch_size=32)
+        make("s-sgd", seed, [0.5], batch_size=32)
+    groups = {group.name: group for group in group_runs(finished(tmp_path))}
+    assert set(groups) == {"sgd batch_size=128", "sgd batch_size=32", "s-sgd"}
+    assert list(groups["s-sgd"].runs) == [0, 1]
+
+
+def test_the_baseline_shares_the_settings(tmp_path, make):
+    for seed in (0, 1):
+        for method in ("sgd", "s-sgd"):
+            for batch in (32, 64):
+                make(method, seed, [0.5], batch_size=batch)
+    groups = group_runs(finished(tmp_path))
+    result = compare(groups, lambda run, metric, step: 1.0, metrics=["lambda_max"])
+    pairs = {(t["group"], t["baseline"]) for t in result["tests"]}
+    assert {
+        ("s-sgd batch_size=32", "sgd batch_size=32"),
+        ("s-sgd batch_size=64", "sgd batch_size=64"),
+    } <= pairs
+
+
+def test_holm_counts_all_metrics_and_groups(tmp_path, make):
+    for seed in range(4):
+        for method in ("sgd", "s-sgd", "sam"):
+            make(method, seed, [0.5])
+    table = {"sgd": 0.0, "s-sgd": 1.0, "sam": 2.0}
+
+    def measure(run, metric, step):
+        config = run.config()
+        return table[config.method] + 0.1 * config.seed * (1 + table[config.method])
+
+    metrics = ["lambda_max", "trace"]
+    tests = compare(group_runs(finished(tmp_path)), measure, metrics=metrics)["tests"]
+    assert len(tests) == 4
+    smallest = min(tests, key=lambda t: t["p"])
+    assert smallest["p_holm"] == pytest.approx(4 * smallest["p"])
+
+
+def test_accuracy_is_an_outcome_not_a_flatness_test(tmp_path, make):
+    for seed in range(3):
+        make("sgd", seed, [0.5], accuracy=0.90 + 0.001 * seed)
+        make("s-sgd", seed, [0.5], accuracy=0.95 + 0.0011 * seed)
+    groups = group_runs(finished(tmp_path))
+    result = compare(groups, planted({}), metrics=["test_accuracy"])
+    assert result["tests"] == []
+    assert result["outcomes"][0]["verdict"] == "higher"
+
+
+def test_unfinished_runs_are_told_apart_and_twins_refused(tmp_path, make):
+    make("sgd", 0, [0.5])
+    open_run = make("sgd", 1, [0.5])
+    open_run.final.unlink()
+    done, unfinished = find_runs([tmp_path / "runs"])
+    assert [r.folder.name for r in unfinished] == ["sgd-1"]
+    assert len(done) == 1
+    twin = Run(tmp_path / "runs" / "twin")
+    twin.begin(done[0].config())
+    save_file({"w": torch.zeros(1)}, twin.final)
+    with pytest.raises(InputError, match="same run twice"):
+        group_runs(find_runs([tmp_path / "runs"])[0])
+
+
+def test_measurements_are_kept_and_follow_the_weights(tmp_path, monkeypatch):
+    from ssgd_analysis.compare import measurements
+    from ssgd_analysis.training import train
+
+    config = TrainConfig(method="sgd", data="two_moons", model="mlp", epochs=1, batch_size=100)
+    run = Run(tmp_path / "r")
+    train(config, run.folder)
+    first = measured(run, "sam")
+
+    def counting(*arguments, **options):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(measurements, "load_checkpoint", counting)
+    assert measured(run, "sam") == first
+    weights = {"w": torch.ones(1)}
+    save_file(weights, run.final)
+    with pytest.raises(AssertionError, match="measured again"):
+        measured(run, "sam")

@@ -1,0 +1,55 @@
+"""Intervals and tests against scipy, closed forms and a simulation of their coverage."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ssgd_analysis.compare.statistics import holm, interval, paired_difference, welch_difference
+
+A, B = [3.1, 2.7, 3.9, 3.3], [2.9, 2.2, 3.1, 3.4]
+
+
+def test_interval_is_students():
+    found = interval(A)
+    low, high = stats.t.interval(0.95, 3, np.mean(A), stats.sem(A))
+    assert found.ci95 == pytest.approx((low, high))
+    assert (found.mean, found.n) == (pytest.approx(3.25), 4)
+
+
+def test_one_value_carries_no_interval():
+    assert interval([2.0]).ci95 is None
+    assert paired_difference([2.0], [1.0]).p is None
+    assert welch_difference([2.0], [1.0, 3.0]).p is None
+
+
+def test_paired_and_welch_match_scipy():
+    paired = paired_difference(A, B)
+    assert paired.p == pytest.approx(stats.ttest_rel(A, B).pvalue)
+    assert paired.mean == pytest.approx(np.mean(A) - np.mean(B))
+    welch = welch_difference(A, B[:3])
+    assert welch.p == pytest.approx(stats.ttest_ind(A, B[:3], equal_var=False).pvalue)
+    assert welch.n == 3
+
+
+def test_equal_differences_are_no_crash():
+    assert paired_difference([1, 2, 3], [1, 2, 3]).p == 1.0
+    assert paired_difference([2, 3, 4], [1, 2, 3]).p == 0.0
+    assert welch_difference([1, 1], [1, 1]).p == 1.0
+
+
+def test_holm_by_hand():
+    # sorted 0.01·4, 0.02·3, 0.03·2, 0.04·1, then made monotone
+    assert holm([0.04, 0.01, None, 0.03, 0.02]) == pytest.approx([0.06, 0.04, None, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([None]) == [None]
+
+
+def test_coverage_of_the_paired_interval():
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(1000):
+        differences = rng.normal(0.5, 1.0, 5)
+        low, high = paired_difference(differences, np.zeros(5)).ci95
+        inside += low <= 0.5 <= high
+    # 95% ± 3 binomial standard deviations of 1000 draws
+    assert 0.929 <= inside / 1000 <= 0.971

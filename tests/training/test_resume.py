@@ -1,0 +1,126 @@
+"""kill -9 at random moments, then --resume: the rest is bit-identical."""
+
+import os
+import random
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import ssgd_analysis.training.run as run_module
+from ssgd_analysis.training import Run, TrainConfig, train
+from ssgd_analysis.training.state import read_tree
+
+OPTIONS = [
+    "--data", "digits", "--model", "cnn", "--label-noise", 0.2, "--epochs", 12, "--batch-size", 100,
+    "--schedule", "cosine", "--warmup", 1, "--save-every", 3, "--seed", 5, "--device", "cpu",
+]  # fmt: skip
+
+
+def without_time(history):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
+
+
+def assert_same_run(a: Run, b: Run):
+    assert without_time(a.history()) == without_time(b.history())
+    assert [record["epoch"] for record in a.history()] == list(range(1, 13))
+    files = [path.relative_to(a.folder) for path in a.folder.rglob("*.safetensors")]
+    assert sorted(files) == sorted(p.relative_to(b.folder) for p in b.folder.rglob("*.safetensors"))
+    for file in files:
+        mine, other = load_file(a.folder / file), load_file(b.folder / file)
+        assert mine.keys() == other.keys()
+        for name, tensor in mine.items():
+            assert torch.equal(tensor, other[name]), (file, name)
+    states = [read_tree(run.folder / "state.safetensors") for run in (a, b)]
+    for key in ("epoch", "step", "examples"):
+        assert states[0][key] == states[1][key]
+    assert not list(a.folder.rglob("*.tmp*"))
+
+
+@pytest.mark.parametrize("method", ["s-sgd", "sam"])
+def test_killed_runs_end_as_uninterrupted_ones(tmp_path, spawn, run, method):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    arguments = ["train", "--method", method, *OPTIONS]
+    assert run(*arguments, "--out", whole).status == 0
+    moments = random.Random(method)
+    environment = {"OMP_NUM_THREADS": "1"}  # as many threads as the uninterrupted run
+    kills = 0
+    while not Run(killed).finished and kills < 4:
+        process = spawn(*arguments, "--out", killed, "--resume", env=_environment(environment))
+        _wait_for_some_work(killed, process)
+        time.sleep(moments.uniform(0, 0.5))
+        process.kill()
+        _, errors = process.communicate()
+        assert "Error" not in errors, errors
+        kills += 1
+    assert kills >= 2, "the run was over before it could be killed twice"
+    for left in killed.rglob(".*.tmp*"):  # a kill may leave a temporary file, never half a real one
+        left.unlink()
+    outcome = run("train", "--out", killed, "--resume", "--json")
+    assert outcome.status == 0, outcome.err
+    assert_same_run(Run(killed), Run(whole))
+
+
+def _environment(extra):
+    return {**os.environ, **extra}
+
+
+def _wait_for_some_work(folder, process):
+    """Until the process has trained at least one more epoch than it found."""
+    history = folder / "history.jsonl"
+
+    def lines():
+        return len(history.read_text().splitlines()) if history.is_file() else 0
+
+    before, deadline = lines(), time.monotonic() + 60
+    while lines() <= before and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_a_kill_between_history_and_state_repeats_no_line(tmp_path, monkeypatch):
+    config = TrainConfig(method="sgd", data="two_moons", model="mlp", epochs=3, batch_size=50)
+    whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
+    train(config, whole.folder)
+    save_tree = run_module.save_tree
+
+    def killed_in_epoch_2(path, tree):
+        if tree["epoch"] == 2:
+            raise KeyboardInterrupt
+        save_tree(path, tree)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_tree", killed_in_epoch_2)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, cut.folder)
+    assert len(cut.history()) == 2
+    assert cut.load_state()["epoch"] == 1
+    train(config, cut.folder, resume=True)
+    assert without_time(cut.history()) == without_time(whole.history())
+    assert torch.equal(load_file(cut.final)["1.weight"], load_file(whole.final)["1.weight"])
+
+
+def test_a_kill_before_the_first_state_starts_anew(tmp_path):
+    config = TrainConfig(method="sgd", data="two_moons", model="mlp", epochs=1, batch_size=50)
+    run = Run(tmp_path / "run")
+    run.begin(config)
+    train(config, run.folder, resume=True)
+    assert run.finished
+
+
+def test_resume_of_a_finished_run_says_so(tmp_path, run):
+    arguments = ["--method", "sgd", "--data", "two_moons", "--model", "mlp", "--epochs", 1]
+    assert run("train", *arguments, "--out", tmp_path / "r").status == 0
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "r").rglob("*")}
+    again = run("train", "--out", tmp_path / "r", "--resume")
+    assert again.status == 0
+    assert "finished" in again.err
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "r").rglob("*")} == before
+
+
+def test_resume_with_other_settings_is_refused(tmp_path, run):
+    arguments = ["--data", "two_moons", "--model", "mlp", "--epochs", 1, "--out", tmp_path / "r"]
+    assert run("train", "--method", "sgd", *arguments).status == 0
+    other = run("train", "--method", "sgd", "--lr", 0.3, *arguments, "--resume")
+    assert other.status == 2
+    assert "lr is 0.1 there, 0.3 here" in other.error
