@@ -53,7 +53,7 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
         module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
     except InputError:
         raise
-    except Exception as error:  # a stranger's file may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a stranger's file may do anything when imported
         raise InputError(
             f"{kind} reference '{name}' does not import: {type(error).__name__}: {error}"
         ) from error
@@ -83,7 +83,7 @@ def call(kind: str, name: str, target: Callable[..., Any], **offered: Any) -> An
         accepted = {key: value for key, value in offered.items() if takes_all or key in names}
     try:
         return target(**accepted)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"{kind} '{name}' raised {type(error).__name__} when called: {error}"
         ) from error

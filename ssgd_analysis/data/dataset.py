@@ -112,7 +112,8 @@ class Dataset:
     def num_outputs(self) -> int:
         """Classes, or values to regress for each example."""
         if self.classification:
-            return int(max(self.train.targets.max(), self.test.targets.max())) + 1
+            splits = [split for split in (self.train, self.test, self.val) if split is not None]
+            return max(int(split.targets.max()) for split in splits) + 1
         return self.train.targets.shape[1] if self.train.targets.ndim > 1 else 1
 
     def split(self, name: str) -> Split:

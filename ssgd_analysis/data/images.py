@@ -59,13 +59,18 @@ class Images:
         which = {"split": "train" if train else "test"} if self.by_split else {"train": train}
         try:
             found = self.source(str(folder), **which, download=False)
-        except Exception:  # torchvision raises RuntimeError, OSError or what a bad file causes
+        except Exception as unread:  # torchvision's RuntimeError, or whatever a bad file causes
+            if "not found" not in str(unread):
+                raise InputError(
+                    f"{self.name} in {folder} cannot be read"
+                    f" ({type(unread).__name__}: {unread}): put the published files there"
+                ) from unread
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 found = self.source(str(folder), **which, download=True)
             except Exception as error:
                 raise InputError(
-                    f"{self.name} is not in {folder} and could not be downloaded"
+                    f"{self.name} is not in {folder}, or damaged, and could not be downloaded"
                     f" ({type(error).__name__}): put {self.files} below {folder},"
                     " or name another folder with --data-dir"
                 ) from error

@@ -73,14 +73,14 @@ def _split(name: str, part: str, given: Any) -> Split:
             inputs, targets = (torch.as_tensor(side) for side in given)
         elif hasattr(given, "__getitem__") and hasattr(given, "__len__"):
             if len(given) == 0:
-                raise InputError(f"data '{name}': {part} is empty")
+                raise InputError("the data is empty")
             pairs = [given[index] for index in range(len(given))]
             inputs = torch.stack([torch.as_tensor(pair[0]) for pair in pairs])
             targets = torch.stack([torch.as_tensor(pair[1]) for pair in pairs])
         else:
             raise InputError(
-                f"data '{name}': {part} is a {type(given).__name__}, neither a pair of tensors"
-                " nor a data set with a length"
+                f"a {type(given).__name__} is neither a pair of tensors nor a data set"
+                " with a length"
             )
         return Split(_inputs(inputs.detach()), _targets(targets.detach()))
     except InputError as error:

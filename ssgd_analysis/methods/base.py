@@ -35,6 +35,9 @@ class MethodSettings:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), field.metadata["choices"]
+            kind = type(field.default)
+            if not _is(kind, value):
+                raise InputError(f"{field.name}={value!r} is not a {kind.__name__}")
             if choices and value not in choices:
                 raise InputError(f"{field.name}={value} should be one of {', '.join(choices)}")
             if isinstance(value, float) and not math.isfinite(value):
@@ -191,10 +194,15 @@ def _read(kind: Any, value: Any) -> Any:
     """The value as ``kind``; raises ValueError or KeyError where it is something else."""
     if isinstance(value, str):
         return {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
-    allowed = (int, float) if kind is float else (kind,)
-    if not isinstance(value, allowed) or isinstance(value, bool) != (kind is bool):
+    if not _is(kind, value):
         raise ValueError
     return kind(value)
+
+
+def _is(kind: Any, value: Any) -> bool:
+    """Whether a value is of a kind; whole numbers are also floats, booleans are no numbers."""
+    allowed = (int, float) if kind is float else (kind,)
+    return isinstance(value, allowed) and isinstance(value, bool) == (kind is bool)
 
 
 def parse_settings(name: str, method: type[Method], assignments: Sequence[str]) -> MethodSettings:

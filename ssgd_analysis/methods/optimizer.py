@@ -74,8 +74,10 @@ class SSGD(torch.optim.Optimizer):
             raise unknown("BatchNorm policy", bn_stats, [p for p in POLICIES if p != "clean"])
         self.noise = Noise(law=noise_law, scale=noise_relative_to)
         self.spare, self.seed, self.model, self.bn_stats = spare, seed, model, bn_stats
+        if bn_stats == "frozen" and model is None:
+            raise InputError("bn_stats='frozen' needs the model: SSGD(..., model=model)")
         super().__init__(params, {"noise_scale": noise_scale, "noise_step": 0})
-        self._check_scales()
+        self._check_groups()
         self.base_optimizer = base_optimizer(self.param_groups, **base_options)
         self.defaults = {**self.base_optimizer.defaults, **self.defaults}
         self.param_groups = self.base_optimizer.param_groups
@@ -124,7 +126,7 @@ class SSGD(torch.optim.Optimizer):
             group = self.param_groups[-1]
             for key, value in self.base_optimizer.defaults.items():
                 group.setdefault(key, value)
-            self._check_scales()
+            self._check_groups()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a state of ``state_dict()``, the base optimizer's and the noise's."""
@@ -159,7 +161,22 @@ class SSGD(torch.optim.Optimizer):
         ):
             yield
 
-    def _check_scales(self) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything: torch's own keeps groups and state only, too little for a copy."""
+        return dict(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`__getstate__` gave, or torch's part of it."""
+        super().__setstate__(state)
+        if hasattr(self, "base_optimizer"):
+            self._share()
+
+    def _check_groups(self) -> None:
+        by_name = self.spare not in ("1d", "none")
         for group in self.param_groups:
+            if by_name and "param_names" not in group:
+                raise InputError(
+                    f"spare='{self.spare}' needs names: SSGD(model.named_parameters(), ...)"
+                )
             if not 0 <= float(group["noise_scale"]) < float("inf"):
                 raise InputError(f"noise_scale {group['noise_scale']} should be ≥ 0 and finite")

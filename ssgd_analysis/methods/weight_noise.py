@@ -58,7 +58,7 @@ def is_spared(spare: str, name: str, parameter: Tensor) -> bool:
         return False
     if spare == "1d":
         return parameter.ndim < 2
-    return any(fnmatchcase(name, pattern) for pattern in spare.split(","))
+    return any(fnmatchcase(name, pattern.strip()) for pattern in spare.split(","))
 
 
 @contextmanager

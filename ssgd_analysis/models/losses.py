@@ -39,7 +39,7 @@ def mse(outputs: Tensor, targets: Tensor) -> Tensor:
     """
     if not targets.is_floating_point():
         targets = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
-    if outputs.numel() != targets.numel():
+    if outputs.numel() != targets.numel() or len(outputs) != len(targets):
         raise InputError(
             f"mse: outputs of shape {tuple(outputs.shape)} do not fit targets of shape"
             f" {tuple(targets.shape)}"

@@ -62,13 +62,17 @@ def read_tree(path: Path) -> dict[str, Any]:
     tensors, metadata = read_tensors(path)
     if "tree" not in metadata:
         raise InputError(f"{path} holds no training state")
-    return _unfold(json.loads(metadata["tree"]), tensors)
+    try:
+        return _unfold(json.loads(metadata["tree"]), tensors)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} holds a damaged training state: {error!r}") from error
 
 
 def _fold(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
     if isinstance(value, Tensor):
-        tensors[name] = value
-        return {_TENSOR: name}
+        key = f"{len(tensors)}{name}"  # two paths may read alike: {1: …} and {"1": …}
+        tensors[key] = value
+        return {_TENSOR: key}
     if isinstance(value, dict):  # keys may be integers, which JSON would make strings
         return {_PAIRS: [[k, _fold(v, tensors, f"{name}.{k}")] for k, v in value.items()]}
     if isinstance(value, tuple):

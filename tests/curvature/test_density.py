@@ -1,0 +1,138 @@
+import nets
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ssgd_analysis.curvature import (
+    DenseOperator,
+    Density,
+    HessianOperator,
+    density,
+    spectral_density,
+    trace,
+)
+from ssgd_analysis.errors import InputError
+
+
+def estimate(matrix: Tensor, seed: int = 0, **options) -> Density:
+    return spectral_density(DenseOperator(matrix), generator=nets.generator(seed), **options)
+
+
+def integral(found: Density, values: np.ndarray) -> float:
+    return float(np.trapezoid(values, found.grid))
+
+
+def smoothed(found: Density, eigenvalues: np.ndarray) -> np.ndarray:
+    """(1/P) Σ N(t; λ_i, σ²) on the grid."""
+    z = (found.grid[:, None] - eigenvalues) / found.sigma
+    return np.exp(-(z**2) / 2).mean(axis=1) / (found.sigma * (2 * np.pi) ** 0.5)
+
+
+def diagonal(values) -> Tensor:
+    return torch.diag(torch.as_tensor(np.asarray(values, dtype=float)))
+
+
+def rotated(values, seed: int = 0) -> Tensor:
+    basis, _ = torch.linalg.qr(nets.randn(len(values), len(values), seed=seed))
+    matrix = basis @ diagonal(values) @ basis.T
+    return (matrix + matrix.T) / 2
+
+
+MATRICES = {
+    "spread": rotated(np.linspace(-1, 3, 50)),
+    "bulk at zero": rotated([10, 5, *np.zeros(60)]),
+    "one value": diagonal([2.0] * 6),
+    "zero": diagonal([0.0] * 6),
+    "1x1": diagonal([-3.0]),
+    "2x2": rotated([1.0, -3.0]),
+}
+
+
+@pytest.mark.parametrize("steps", [2, 10, 40])
+@pytest.mark.parametrize("name", MATRICES)
+def test_integrates_to_one(name, steps):
+    found = estimate(MATRICES[name], steps=steps)
+    # the grid ends five σ beyond the outermost node: 6e-7 of a Gaussian lies outside
+    assert integral(found, found.density) == pytest.approx(1, abs=1e-4)
+    assert (found.density >= 0).all()
+    assert np.isfinite(found.stderr).all()
+    assert found.grid.shape == found.density.shape == found.stderr.shape == (density.GRID,)
+    assert (np.diff(found.grid) > 0).all()
+
+
+@pytest.mark.parametrize("steps", [2, 5, 40])
+@pytest.mark.parametrize("seed", range(5))
+def test_mean_is_the_trace_over_p(steps, seed):
+    matrix = rotated(np.linspace(-1, 3, 50) ** 3)
+    found = estimate(matrix, seed, steps=steps, probes=8)
+    variance = 2 * float(matrix.square().sum() - matrix.diag().square().sum())
+    error = (variance / found.probes) ** 0.5 / 50
+    mean = integral(found, found.grid * found.density)
+    assert abs(mean - float(matrix.trace()) / 50) < 4 * error + 1e-4 * found.grid[-1]
+
+
+def test_same_probes_give_the_mean_that_the_trace_gives():
+    # Gauss quadrature is exact for the first moment: zᵀHz / P, whatever the steps
+    matrix = rotated(np.linspace(-1, 3, 8))
+    found = estimate(matrix, seed=4, steps=3, probes=8)
+    block = torch.empty(8, 8, dtype=torch.float64)
+    stream = nets.generator(4)
+    for row in block:
+        row.bernoulli_(0.5, generator=stream).mul_(2).sub_(1)
+    quotients = torch.einsum("bi,ij,bj->b", block, matrix, block) / 8
+    mean = integral(found, found.grid * found.density)
+    assert mean == pytest.approx(float(quotients.mean()), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "values", [np.linspace(-1, 3, 30), [*np.zeros(20), 1, 1, 2, 5], [1.0, 2.0]]
+)
+def test_exact_on_diagonal_matrices(values):
+    # every eigenvector is a unit vector, on which a Rademacher probe has weight exactly 1/P
+    found = estimate(diagonal(values), steps=len(values))
+    truth = smoothed(found, np.asarray(values, dtype=float))
+    np.testing.assert_allclose(found.density, truth, atol=1e-8 * truth.max())
+    np.testing.assert_allclose(found.stderr, 0, atol=1e-8 * truth.max())
+
+
+def test_full_runs_agree_with_the_exact_spectrum_within_the_error():
+    values = np.array([-1, -0.5, 0, 0.2, 0.4, 1.5, 2, 3])
+    found = estimate(rotated(values, seed=3), steps=8, probes=400)
+    truth = smoothed(found, values)
+    seen = truth > 1e-3 * truth.max()
+    away = np.abs(found.density - truth)[seen] / found.stderr[seen]
+    assert away.max() < 4.5  # eight independent heights, 4.5 standard errors each
+    assert found.stderr[seen].max() < 0.1 * truth.max()
+
+
+def test_settings_are_reported_and_paid():
+    operator = DenseOperator(MATRICES["spread"])
+    found = spectral_density(operator, generator=nets.generator(), probes=3, steps=20)
+    assert (found.probes, found.steps, operator.products) == (3, 20, 60)
+    assert estimate(MATRICES["2x2"], steps=40).steps == 2
+
+
+def test_little_memory_shortens_the_runs_and_says_so(monkeypatch):
+    monkeypatch.setattr(density, "BASIS_BYTES", 50 * 8 * 10)  # ten vectors
+    found = estimate(MATRICES["spread"], steps=40)
+    assert found.steps == 10
+    assert integral(found, found.density) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"probes": 1}, {"steps": 1}, {"probes": 0}])
+def test_too_few_probes_or_steps_are_refused(options):
+    with pytest.raises(InputError, match="at least 2"):
+        estimate(MATRICES["spread"], **options)
+
+
+def test_a_network_in_float32():
+    case = nets.mlp()
+    model, inputs = case.model.float(), case.inputs.float()
+    operator = HessianOperator(model, case.loss, [(inputs, case.targets)])
+    found = spectral_density(operator, generator=nets.generator(), probes=16)
+    assert integral(found, found.density) == pytest.approx(1, abs=1e-4)
+    hutchinson = trace(operator, generator=nets.generator(1), probes=64)
+    mean = integral(found, found.grid * found.density) * operator.shape[0]
+    # 16 probes here, 64 there: errors of 2 and 1 times the latter's
+    assert abs(mean - hutchinson.value) < 4 * 5**0.5 * hutchinson.stderr

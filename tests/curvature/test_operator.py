@@ -1,0 +1,197 @@
+import nets
+import numpy as np
+import pytest
+import reference
+import scipy.sparse.linalg
+import torch
+
+from ssgd_analysis.curvature import OPERATORS, DenseOperator
+from ssgd_analysis.errors import InputError
+
+
+@pytest.fixture(params=nets.CASES)
+def case(request) -> nets.Case:
+    return nets.with_state(nets.CASES[request.param]())
+
+
+@pytest.fixture(params=OPERATORS)
+def name(request) -> str:
+    return request.param
+
+
+def close(found: torch.Tensor, truth: torch.Tensor) -> None:
+    # float64 sums of a few hundred terms, in another order
+    torch.testing.assert_close(found, truth, rtol=1e-9, atol=1e-11 * float(truth.abs().max()))
+
+
+def block(case: nets.Case, columns: int, seed: int = 0) -> torch.Tensor:
+    return nets.randn(len(reference.flat_weights(case.model)), columns, seed=seed)
+
+
+def test_reference_hessian_is_the_slope_of_the_gradient(case):
+    # the truth itself against central differences: error of order step² + 1e-16 / step
+    w, step = reference.flat_weights(case.model), 1e-5
+    direction = block(case, 1)[:, 0]
+    ahead = reference.gradient(case, w + step * direction)
+    behind = reference.gradient(case, w - step * direction)
+    found = (ahead - behind) / (2 * step)
+    torch.testing.assert_close(found, reference.hessian(case) @ direction, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("size", [nets.BATCH, nets.N])
+def test_products_equal_the_dense_matrix(case, name, columns, size):
+    operator = OPERATORS[name](case.model, case.loss, case.batches(size))
+    vectors = block(case, columns)
+    close(operator @ vectors, reference.OPERATORS[name](case) @ vectors)
+
+
+def test_one_vector_is_a_column(case, name):
+    operator = OPERATORS[name](*case.problem)
+    vector = block(case, 1)
+    assert torch.equal(operator @ vector[:, 0], (operator @ vector)[:, 0])
+
+
+def test_symmetric_and_linear(case, name):
+    operator = OPERATORS[name](*case.problem)
+    u, v = block(case, 2).T
+    hu, hv = (operator @ torch.stack([u, v], dim=1)).T
+    assert float(u @ hv) == pytest.approx(float(v @ hu), rel=1e-9, abs=1e-12)
+    close(operator @ (2 * u - 3 * v), 2 * hu - 3 * hv)
+
+
+@pytest.mark.parametrize("name", ["ggn", "fisher"])
+def test_relatives_are_positive_semidefinite(case, name):
+    operator = OPERATORS[name](*case.problem)
+    dense = operator @ torch.eye(operator.shape[0], dtype=torch.float64)
+    values = torch.linalg.eigvalsh((dense + dense.T) / 2)
+    assert float(values[0]) >= -1e-12 * float(values[-1])
+    assert float(values[-1]) > 0
+
+
+def test_hessian_and_ggn_differ_where_the_model_is_not_linear():
+    case = nets.mlp()
+    vector = block(case, 1)
+    hessian, ggn = (OPERATORS[n](*case.problem) @ vector for n in ("hessian", "ggn"))
+    assert float((hessian - ggn).norm()) > 0.01 * float(hessian.norm())
+
+
+def test_unused_and_frozen_parameters():
+    case = nets.unused()
+    operator = OPERATORS["hessian"](*case.problem)
+    names = list(operator.problem.parameters)
+    sizes = [parameter.numel() for parameter in operator.parameters]
+    pieces = dict(zip(names, (operator @ block(case, 1)[:, 0]).split(sizes), strict=True))
+    assert not pieces["unused"].any()
+    assert pieces["0.weight"].any()
+    assert "0.weight" not in OPERATORS["hessian"](*nets.frozen().problem).problem.parameters
+
+
+def test_products_count_columns(case, name):
+    operator = OPERATORS[name](*case.problem)
+    assert operator.products == 0
+    _ = operator @ block(case, 1)[:, 0]
+    assert operator.products == 1
+    _ = operator @ block(case, 3)
+    assert operator.products == 4
+    list(operator.parts(block(case, 2)))
+    assert operator.products == 6
+    assert OPERATORS[name](*case.problem).products == 0  # not shared between operators
+
+
+def test_parts_are_the_batches_with_their_shares(case, name):
+    operator = OPERATORS[name](*case.problem)
+    vectors = block(case, 2)
+    parts = list(operator.parts(vectors))
+    assert [weight for weight, _ in parts] == pytest.approx([4 / 11, 4 / 11, 3 / 11])
+    for (_, part), (x, y) in zip(parts, case.batches(), strict=True):
+        single = nets.Case(case.model, case.loss, x, y)
+        close(part, reference.OPERATORS[name](single) @ vectors)
+
+
+def test_scipy_finds_the_dense_eigenvalues(case, name):
+    operator = OPERATORS[name](*case.problem).scipy()
+    start = np.random.default_rng(0).normal(size=operator.shape[0])
+    found = scipy.sparse.linalg.eigsh(operator, k=2, which="LA", v0=start, tol=1e-10)[0]
+    truth = torch.linalg.eigvalsh(reference.OPERATORS[name](case))[-2:].numpy()
+    np.testing.assert_allclose(np.sort(found), truth, rtol=1e-8, atol=1e-10 * abs(truth[-1]))
+
+
+def test_scipy_multiplies_every_way():
+    matrix = nets.randn(6, 6) + nets.randn(6, 6).T
+    operator, dense = DenseOperator(matrix).scipy(), matrix.numpy()
+    vectors = nets.randn(6, 3, seed=2).numpy()
+    assert operator.dtype == np.float64
+    np.testing.assert_allclose(operator @ vectors, dense @ vectors, rtol=1e-13)
+    np.testing.assert_allclose(operator.matvec(vectors[:, 0]), dense @ vectors[:, 0], rtol=1e-13)
+    np.testing.assert_allclose(operator.matvec(vectors[:, :1]), dense @ vectors[:, :1], rtol=1e-13)
+    np.testing.assert_allclose(operator.rmatvec(vectors[:, 0]), dense @ vectors[:, 0], rtol=1e-13)
+    np.testing.assert_allclose(operator.H @ vectors, dense @ vectors, rtol=1e-13)
+    np.testing.assert_allclose(operator.T @ vectors, dense @ vectors, rtol=1e-13)
+
+
+def test_scipy_keeps_the_precision():
+    operator = DenseOperator(torch.eye(4)).scipy()
+    assert operator.dtype == np.float32
+    assert (operator @ np.ones(4, dtype=np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", ["reversed", "read-only"])
+def test_scipy_takes_any_numpy_array(kind):
+    matrix = nets.randn(6, 6) + nets.randn(6, 6).T
+    vector = nets.randn(6, seed=2).numpy()
+    if kind == "reversed":
+        vector = vector[::-1]  # a view with a negative stride
+    else:
+        vector.setflags(write=False)
+    np.testing.assert_allclose(
+        DenseOperator(matrix).scipy() @ vector, matrix.numpy() @ vector, rtol=1e-13
+    )
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 2), (7, 2), (2, 6), (6, 2, 1)])
+def test_shapes_that_do_not_fit_are_refused(shape):
+    operator = DenseOperator(torch.eye(6, dtype=torch.float64))
+    with pytest.raises(ValueError, match="does not fit"):
+        _ = operator @ torch.zeros(shape, dtype=torch.float64)
+    assert operator.products == 0
+
+
+def test_no_data_is_refused(name):
+    with pytest.raises(InputError, match="empty"):
+        OPERATORS[name](nets.mlp().model, nets.cross_entropy, [])
+
+
+def test_model_comes_back_untouched(case, name):
+    before = nets.state(case.model)
+    _ = OPERATORS[name](*case.problem) @ block(case, 2)
+    assert nets.state(case.model) == before
+
+
+def test_model_comes_back_untouched_after_an_error(case, name):
+    before = nets.state(case.model)
+    failing = nets.RaisesAfter(case.loss, 1)
+    operator = OPERATORS[name](case.model, failing, case.batches())
+    with pytest.raises(KeyboardInterrupt):
+        _ = operator @ block(case, 2)
+    assert nets.state(case.model) == before
+
+
+def test_model_is_itself_while_the_caller_looks_at_a_part(case, name):
+    before = nets.state(case.model)
+    for _ in OPERATORS[name](*case.problem).parts(block(case, 2)):
+        assert nets.state(case.model) == before
+
+
+def test_global_random_numbers_are_not_spent(name):
+    case = nets.mlp()
+    before = torch.random.get_rng_state()
+    _ = OPERATORS[name](*case.problem) @ block(case, 1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_products_work_where_gradients_are_off(name):
+    case = nets.mlp()
+    with torch.no_grad():
+        found = OPERATORS[name](*case.problem) @ block(case, 1)
+    close(found, reference.OPERATORS[name](case) @ block(case, 1))

@@ -1,0 +1,195 @@
+import copy
+
+import nets
+import numpy as np
+import pytest
+import reference
+import torch
+from torch import Tensor, nn
+
+from ssgd_analysis.landscape import Grid, evaluate_grid, normalized, random_directions
+from ssgd_analysis.landscape.surface import recalibrate_batchnorm
+from ssgd_analysis.problem import Problem
+
+
+def flat(direction: list[Tensor]) -> Tensor:
+    return torch.cat([part.reshape(-1) for part in direction])
+
+
+def surface(case: nets.Case, axes: list, how: str = "none", **options) -> tuple[Grid, list]:
+    problem = Problem(*case.problem)
+    directions = normalized(problem, random_directions(problem, len(axes), seed=0), how)
+    grid = Grid.empty([np.asarray(axis, dtype=float) for axis in axes])
+    evaluate_grid(problem, directions, grid, **options)
+    return grid, directions
+
+
+def test_quadratic_along_a_unit_direction_is_the_exact_parabola():
+    case = nets.quadratic()
+    grid, (direction,) = surface(case, [np.linspace(-3, 3, 13)])
+    d, g, H = flat(direction), reference.gradient(case), reference.hessian(case)
+    base = reference.loss_at(case, reference.flat_weights(case.model))
+    alpha = grid.axes[0]
+    truth = base + alpha * float(g @ d) + alpha**2 / 2 * float(d @ H @ d)
+    np.testing.assert_allclose(grid.loss, truth, rtol=1e-12)
+    assert grid.done.all()
+    assert np.isnan(grid.accuracy).all()  # regression
+
+
+@pytest.mark.parametrize("net", nets.CASES)
+@pytest.mark.parametrize("how", ["filter", "layer", "none"])
+def test_each_point_is_the_loss_there(net, how):
+    case = nets.CASES[net]()
+    grid, (first, second) = surface(case, [[-0.5, 0, 1], [0, 0.7]], how)
+    w = reference.flat_weights(case.model)
+    for i, a in enumerate(grid.axes[0]):
+        for j, b in enumerate(grid.axes[1]):  # alpha is the first axis
+            truth = reference.loss_at(case, w + a * flat(first) + b * flat(second))
+            assert grid.loss[i, j] == pytest.approx(truth, rel=1e-12)
+
+
+def test_the_origin_is_the_model_exactly():
+    case = nets.conv_batchnorm()
+    grid, _ = surface(case, [[-1, 0, 1]], "filter")
+    assert (grid.loss[1], grid.accuracy[1]) == Problem(*case.problem).evaluate()
+
+
+def test_only_points_that_are_not_done_are_computed():
+    case = nets.mlp()
+    problem = Problem(*case.problem)
+    directions = normalized(problem, random_directions(problem, 1, seed=0), "none")
+    grid = Grid.empty([np.linspace(-1, 1, 5)])
+    grid.done[:3], grid.loss[:3] = True, 42.0
+    saved = []
+    evaluate_grid(problem, directions, grid, save=lambda: saved.append(grid.loss.copy()))
+    assert (grid.loss[:3] == 42.0).all()
+    assert grid.done.all()
+    assert len(saved) == 2
+    whole, _ = surface(case, [np.linspace(-1, 1, 5)])
+    assert (grid.loss[3:] == whole.loss[3:]).all()
+
+
+@pytest.mark.parametrize("net", nets.CASES)
+@pytest.mark.parametrize("again", [False, True])
+def test_model_comes_back_untouched(net, again):
+    case = nets.with_state(nets.CASES[net]())
+    before = nets.state(case.model)
+    surface(case, [[-1, 1]], "filter", recalibrate=case.batches() if again else None)
+    assert nets.state(case.model) == before
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("calls", [0, 4])
+def test_model_comes_back_untouched_after_an_error(calls, again):
+    case = nets.with_state(nets.conv_batchnorm())
+    before = nets.state(case.model)
+    failing = nets.Case(case.model, nets.RaisesAfter(case.loss, calls), case.inputs, case.targets)
+    recalibrate = case.batches() if again else None
+    with pytest.raises(KeyboardInterrupt):
+        surface(failing, [[-1, 0, 1]], "filter", recalibrate=recalibrate)
+    assert nets.state(case.model) == before
+
+
+# --- BatchNorm's statistics ---
+
+
+def batch_statistics(case: nets.Case, batches: list) -> dict[str, tuple[Tensor, Tensor]]:
+    """Plain mean over batches of each BatchNorm's batch mean and unbiased batch variance."""
+    model = nets.evaluated(case.model)
+    seen: dict[str, list] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
+            seen[name] = []
+            module.register_forward_pre_hook(
+                lambda _, args, kept=seen[name]: kept.append(
+                    (args[0].mean(dim=(0, 2, 3)), args[0].var(dim=(0, 2, 3)))
+                )
+            )
+    with torch.no_grad():
+        for inputs, _ in batches:
+            model(inputs)
+    return {
+        name: tuple(torch.stack(column).mean(dim=0) for column in zip(*kept, strict=True))
+        for name, kept in seen.items()
+    }
+
+
+@pytest.mark.parametrize("size", [nets.BATCH, nets.N])
+def test_recalibration_is_the_plain_mean_of_batch_statistics(size):
+    case = nets.conv_batchnorm()
+    truth = batch_statistics(case, case.batches(size))
+    recalibrate_batchnorm(case.model, case.batches(size))
+    for name, (mean, variance) in truth.items():
+        layer = case.model.get_submodule(name)
+        torch.testing.assert_close(layer.running_mean, mean, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(layer.running_var, variance, rtol=1e-12, atol=1e-14)
+
+
+def test_recalibration_forgets_what_was_there():
+    first, second = nets.conv_batchnorm(), nets.conv_batchnorm()
+    second.model[1].running_mean.add_(100)
+    second.model[4].num_batches_tracked.add_(1000)
+    for case in (first, second):
+        recalibrate_batchnorm(case.model, case.batches())
+    assert torch.equal(first.model[1].running_mean, second.model[1].running_mean)
+    assert torch.equal(first.model[4].running_var, second.model[4].running_var)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_recalibration_restores_momentum_and_mode(fails):
+    model = nets.conv_batchnorm().model
+    model[1].momentum, model[4].momentum = 0.3, None
+    modes = nets.per_module_modes(model)
+    weights = [nets.bits(parameter) for parameter in model.parameters()]
+    batches = nets.conv_batchnorm().batches()
+    if fails:
+        batches.append((nets.randn(2, 7), torch.zeros(2)))
+        with pytest.raises(RuntimeError):
+            recalibrate_batchnorm(model, batches)
+    else:
+        recalibrate_batchnorm(model, batches)
+    assert (model[1].momentum, model[4].momentum) == (0.3, None)
+    assert nets.per_module_modes(model) == modes
+    assert [nets.bits(parameter) for parameter in model.parameters()] == weights
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_recalibration_drops_nothing_out():
+    # as everything is measured: dropout off, whatever mode the model was lent in
+    case = nets.conv_batchnorm()
+    model = nn.Sequential(nn.Dropout(0.5), case.model)
+    dropping = nets.Case(model, case.loss, case.inputs, case.targets)
+    truth = batch_statistics(dropping, case.batches())
+    model.train()
+    recalibrate_batchnorm(model, case.batches())
+    torch.testing.assert_close(case.model[1].running_mean, truth["1.1"][0], rtol=1e-12, atol=1e-14)
+
+
+def test_recalibration_of_a_model_without_batchnorm_does_nothing():
+    case = nets.with_state(nets.mlp())
+    before = nets.state(case.model)
+    recalibrate_batchnorm(case.model, case.batches())
+    assert nets.state(case.model) == before
+
+
+@pytest.mark.parametrize("how", ["filter", "none"])
+def test_recalibrated_points_use_the_statistics_there(how):
+    case = nets.conv_batchnorm()
+    grid, (direction,) = surface(case, [[-0.5, 0, 0.8]], how, recalibrate=case.batches())
+    frozen, _ = surface(case, [[-0.5, 0, 0.8]], how)
+    assert (grid.loss != frozen.loss).all()
+    for alpha, loss in zip(grid.axes[0], grid.loss, strict=True):
+        assert loss == pytest.approx(recalibrated_loss(case, alpha, direction), rel=1e-12)
+
+
+def recalibrated_loss(case: nets.Case, alpha: float, direction: list[Tensor]) -> float:
+    moved = nets.Case(copy.deepcopy(case.model), case.loss, case.inputs, case.targets)
+    with torch.no_grad():
+        for parameter, part in zip(moved.model.parameters(), direction, strict=True):
+            parameter.add_(alpha * part)
+    for name, (mean, variance) in batch_statistics(moved, case.batches()).items():
+        layer = moved.model.get_submodule(name)
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance)
+    return reference.loss_at(moved, reference.flat_weights(moved.model))

@@ -1,0 +1,239 @@
+"""Slow, literal readings of every method's update equation.
+
+A tanh network with one hidden layer, written out by hand in float64; SGD with momentum and
+weight decay, written out too. Of the package only two documented things are used: the seed
+stream ``seeds.derive(seed, "weight noise", step, draw)`` and the unit draws of ``Noise``, which
+no equation can give. The size of the noise is worked out here.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssgd_analysis import seeds
+from ssgd_analysis.methods import METHODS, Method, Task
+from ssgd_analysis.models import load_loss
+from ssgd_analysis.weights import Noise
+
+Weights = list[Tensor]  # (5, 4), (5,), (3, 5), (3,)
+Direction = Callable[[Weights, Tensor, Tensor, "Step"], Weights]
+
+
+class Step:
+    """What a method's step may depend on besides weights and minibatch."""
+
+    def __init__(self, settings: Any, *, seed: int, number: int, elapsed: float) -> None:
+        self.settings, self.seed, self.number, self.elapsed = settings, seed, number, elapsed
+
+
+# The problem
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    """The network that the functions below write out by hand."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+
+
+def minibatch(number: int, size: int = 6) -> tuple[Tensor, Tensor]:
+    """Inputs (size, 4) and labels (size,) of three classes."""
+    generator = torch.Generator().manual_seed(100 + number)
+    inputs = torch.randn(size, 4, generator=generator, dtype=torch.float64)
+    return inputs, torch.randint(3, (size,), generator=generator)
+
+
+def loss(weights: Weights, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy, one example after the other."""
+    first, first_bias, second, second_bias = weights
+    total = torch.zeros((), dtype=torch.float64)
+    for example, target in zip(inputs, targets, strict=True):
+        hidden = torch.tanh(first @ example + first_bias)
+        logits = second @ hidden + second_bias
+        total = total + torch.log(torch.exp(logits).sum()) - logits[target]
+    return total / len(inputs)
+
+
+def gradient(weights: Weights, inputs: Tensor, targets: Tensor) -> Weights:
+    """Gradient of :func:`loss`."""
+    leaves = [weight.detach().clone().requires_grad_() for weight in weights]
+    return list(torch.autograd.grad(loss(leaves, inputs, targets), leaves))
+
+
+# The noise
+
+
+def _schedule(settings: Any, elapsed: float) -> float:
+    """From 1 at the beginning to ``noise_end`` at the end."""
+    end = settings.noise_end
+    return {
+        "constant": 1.0,
+        "linear": (1 - elapsed) + elapsed * end,
+        "cosine": end + (1 - end) * 0.5 * (1 + math.cos(math.pi * elapsed)),
+        "sqrt": (1 - math.sqrt(elapsed)) + math.sqrt(elapsed) * end,
+    }[settings.noise_schedule]
+
+
+def _rms(values: Tensor) -> float:
+    numbers = values.flatten().tolist()
+    return math.sqrt(sum(number * number for number in numbers) / len(numbers))
+
+
+def _unit(weight: Tensor, law: str, relative_to: str, generator: torch.Generator) -> Tensor:
+    """A draw of root mean square one; the sphere's has it exactly, in each group."""
+    if law != "sphere":
+        return Noise(law=law, scale="none").sample(weight, generator)
+    draw = Noise(law="gaussian", scale="none").sample(weight, generator)
+    if relative_to == "filter":
+        return torch.stack([row / _rms(row) for row in draw])
+    return draw / _rms(draw)
+
+
+def _relative(weight: Tensor, unit: Tensor, relative_to: str) -> Tensor:
+    if relative_to == "filter":
+        return torch.stack([_rms(row) * draw for row, draw in zip(weight, unit, strict=True)])
+    if relative_to == "layer":
+        return _rms(weight) * unit
+    return weight.abs() * unit if relative_to == "weight" else unit
+
+
+def noise(weights: Weights, step: Step, draw: int) -> Weights:
+    """n = c · size · unit draw, for matrices; biases are spared."""
+    settings = step.settings
+    stream = seeds.derive(step.seed, "weight noise", step.number, draw)
+    generator = torch.Generator().manual_seed(stream)
+    c = settings.noise_scale * _schedule(settings, step.elapsed)
+    law, relative_to = settings.noise_law, settings.noise_relative_to
+    return [
+        c * _relative(weight, _unit(weight, law, relative_to, generator), relative_to)
+        if weight.ndim > 1
+        else torch.zeros_like(weight)
+        for weight in weights
+    ]
+
+
+def moved(weights: Weights, by: Weights, sign: float = 1.0) -> Weights:
+    """w + sign · by."""
+    return [weight + sign * part for weight, part in zip(weights, by, strict=True)]
+
+
+def mean(first: Weights, second: Weights) -> Weights:
+    """½ (first + second)."""
+    return [(a + b) / 2 for a, b in zip(first, second, strict=True)]
+
+
+# The methods
+
+
+def sgd(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
+    """∇L_B(w)."""
+    return gradient(weights, inputs, targets)
+
+
+def s_sgd(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
+    """½ [∇L_B(w + n) + ∇L_B(w − n)]; with halves, B is another half at each point."""
+    n = noise(weights, step, 0)
+    plus = minus = slice(None)
+    if step.settings.minibatch == "halves":
+        middle = len(inputs) // 2
+        plus, minus = slice(0, middle), slice(middle, None)
+    return mean(
+        gradient(moved(weights, n), inputs[plus], targets[plus]),
+        gradient(moved(weights, n, -1), inputs[minus], targets[minus]),
+    )
+
+
+def wni(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
+    """∇L_B(w + n)."""
+    return gradient(moved(weights, noise(weights, step, 0)), inputs, targets)
+
+
+def wni_2(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
+    """½ [∇L_B(w + n) + ∇L_B(w + n′)], n and n′ independent."""
+    return mean(
+        gradient(moved(weights, noise(weights, step, 0)), inputs, targets),
+        gradient(moved(weights, noise(weights, step, 1)), inputs, targets),
+    )
+
+
+def sam(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
+    """∇L_B(w + ρ g/‖g‖), g = ∇L_B(w), the norm over all parameters."""
+    slope = gradient(weights, inputs, targets)
+    norm = math.sqrt(sum(float((part**2).sum()) for part in slope))
+    ascent = [step.settings.rho * part / norm for part in slope]
+    return gradient(moved(weights, ascent), inputs, targets)
+
+
+REFERENCES: dict[str, Direction] = {
+    "sgd": sgd,
+    "s-sgd": s_sgd,
+    "wni": wni,
+    "wni-2": wni_2,
+    "sam": sam,
+}
+
+
+class HeavyBall:
+    """v ← μ v + g + λ w; w ← w − η v. Weight decay acts at w."""
+
+    def __init__(self, lr: float, momentum: float, weight_decay: float) -> None:
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+        self.velocity: Weights | None = None
+
+    def update(self, weights: Weights, direction: Weights) -> Weights:
+        """The new weights."""
+        slopes = moved(direction, weights, self.weight_decay)
+        if self.velocity is None:
+            self.velocity = slopes
+        else:
+            self.velocity = [
+                self.momentum * v + g for v, g in zip(self.velocity, slopes, strict=True)
+            ]
+        return moved(weights, self.velocity, -self.lr)
+
+
+# The package's side
+
+
+class Still(torch.optim.Optimizer):
+    """A base optimizer that does nothing: what it leaves is what the passes left."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": 0.0})
+
+    def step(self, closure: Any = None) -> None:
+        """Nothing."""
+
+
+def make_method(
+    name: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    seed: int = 0,
+    batch_size: int = 6,
+    loss: str = "cross_entropy",
+    **settings: Any,
+) -> Method:
+    """One of the package's methods on a model; default base: SGD, momentum, weight decay."""
+    base = optimizer or torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, weight_decay=0.05)
+    task = Task(model, load_loss(loss), base, batch_size=batch_size, seed=seed)
+    return METHODS[name](task, METHODS[name].Settings(**settings))
+
+
+def run_steps(method: Method, steps: int, *, size: int = 6, total: int = 10) -> list[float]:
+    """Steps as the training loop makes them; returns the losses."""
+    losses = []
+    for number in range(steps):
+        inputs, targets = minibatch(number, size)
+        dtype = next(method.task.model.parameters()).dtype
+        losses.append(method.step(inputs.to(dtype), targets, number / total))
+        method.task.step += 1
+    return losses
+
+
+def bits(model: nn.Module) -> list[bytes]:
+    """The exact bits of all parameters (−0 and 0 differ, which ``torch.equal`` hides)."""
+    return [parameter.detach().cpu().numpy().tobytes() for parameter in model.parameters()]

@@ -1,0 +1,153 @@
+"""The noise of S-SGD and its one-sided kin: where it goes, how it changes, what it does."""
+
+import math
+
+import pytest
+import torch
+from method_reference import Still, bits, make_method, minibatch, network, run_steps
+from torch import Tensor, nn
+
+from ssgd_analysis.methods.weight_noise import is_spared, noisy_weights, scheduled
+from ssgd_analysis.weights import Noise
+
+# On a quadratic
+
+
+def _linear_regression(name: str, steps: int = 10) -> list[Tensor]:
+    """Weights after some steps on a linear model with squared error: a quadratic in w."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    method = make_method(name, model, optimizer, loss="mse")
+    for number in range(steps):
+        inputs, _ = minibatch(number)
+        method.step(inputs, inputs[:, :2].sin(), number / steps)
+        method.task.step += 1
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+def test_on_a_quadratic_symmetric_noise_cancels_exactly():
+    for found, expected in zip(_linear_regression("s-sgd"), _linear_regression("sgd"), strict=True):
+        # equal but for float64 rounding over ten steps
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["wni", "wni-2"])
+def test_on_a_quadratic_one_sided_noise_does_not(name):
+    found, expected = _linear_regression(name), _linear_regression("sgd")
+    assert (found[0] - expected[0]).abs().max() > 1e-3
+
+
+# Schedules
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "sqrt"])
+@pytest.mark.parametrize("end", [0.0, 0.3, 2.0])
+def test_a_schedule_goes_from_one_to_its_end(schedule, end):
+    assert scheduled(schedule, end, 0.0) == 1
+    assert scheduled(schedule, end, 1.0) == pytest.approx(end)
+    points = [scheduled(schedule, end, t / 20) for t in range(21)]
+    assert points == sorted(points, reverse=end < 1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", 1.0),
+        ("linear", 0.75 + 0.25 * 0.2),
+        ("cosine", 0.2 + 0.8 * (1 + math.cos(math.pi / 4)) / 2),
+        ("sqrt", 0.5 + 0.5 * 0.2),
+    ],
+)
+def test_a_schedule_at_a_quarter_of_training(schedule, expected):
+    assert scheduled(schedule, 0.2, 0.25) == pytest.approx(expected)
+
+
+def test_half_way_down_a_line_the_noise_is_half_as_large():
+    def trained(elapsed: float, **settings) -> list[bytes]:
+        model = network()
+        make_method("s-sgd", model, **settings).step(*minibatch(0), elapsed)
+        return bits(model)
+
+    falling = trained(0.5, noise_scale=0.4, noise_schedule="linear")
+    assert falling == trained(0.0, noise_scale=0.2)
+    gone = trained(1.0, noise_scale=0.4, noise_schedule="linear")
+    assert gone == trained(0.0, noise_scale=0.0)
+    constant = trained(0.5, noise_scale=0.4, noise_end=0.1)  # an end without a schedule is idle
+    assert constant == trained(0.0, noise_scale=0.4)
+
+
+# Which parameters
+
+
+def _moved_names(model: nn.Module, **settings) -> set[str]:
+    """Names of the parameters that differ from w while the model is called."""
+    clean = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    moved = set()
+
+    def look(*_: object) -> None:
+        moved.update(n for n, p in model.named_parameters() if not torch.equal(p, clean[n]))
+
+    model.register_forward_pre_hook(look)
+    run_steps(make_method("wni", model, Still(model.parameters()), **settings), 1)
+    return moved
+
+
+def _normalised() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    nn.init.normal_(model[1].bias)  # relative noise on zeros is zero
+    return model
+
+
+ALL = {"0.weight", "0.bias", "1.weight", "1.bias", "2.weight", "2.bias"}
+
+
+@pytest.mark.parametrize(
+    ("spare", "expected"),
+    [
+        ("1d", {"0.weight", "2.weight"}),
+        ("none", ALL),
+        ("2.*", ALL - {"2.weight", "2.bias"}),
+        ("*.bias,0.weight", {"1.weight", "2.weight"}),
+        ("0.*,1.*,2.*", set()),
+    ],
+)
+def test_spared_parameters_are_not_moved(spare, expected):
+    assert _moved_names(_normalised(), spare=spare) == expected
+
+
+@pytest.mark.parametrize("pattern", ["2.*, 0.*", "2.*,0.*"])
+def test_patterns_may_be_parted_by_a_comma_and_a_space(pattern):
+    assert is_spared(pattern, "0.weight", torch.zeros(2, 2))
+    assert not is_spared(pattern, "1.weight", torch.zeros(2, 2))
+
+
+# The context manager
+
+
+def test_noisy_weights_are_symmetric_and_repeat():
+    model = network()
+    weight = model[0].weight
+    clean = weight.detach().clone()
+
+    def noise(sign: int, seed: int) -> Tensor:
+        with noisy_weights([(weight, 0.5)], Noise(), sign=sign, seed=seed):
+            return weight.detach() - clean
+
+    rms = clean.square().mean(dim=1, keepdim=True).sqrt()
+    # float64: the difference loses bits of w, here at most 1e-16
+    torch.testing.assert_close(noise(1, 0).abs(), (0.5 * rms).expand(5, 4), rtol=1e-12, atol=0)
+    torch.testing.assert_close(noise(1, 0), -noise(-1, 0), rtol=1e-12, atol=0)
+    assert torch.equal(noise(1, 0), noise(1, 0))
+    assert not torch.equal(noise(1, 0), noise(1, 1))
+    assert torch.equal(weight, clean)
+
+
+def test_noise_takes_no_part_in_the_graph():
+    model = network()
+    with noisy_weights([(model[0].weight, 0.5)], Noise(), sign=1, seed=0):
+        assert model[0].weight.is_leaf
+        assert model[0].weight.requires_grad
+        model(minibatch(0)[0]).sum().backward()
+    assert model[0].weight.grad is not None

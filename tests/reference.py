@@ -1,0 +1,167 @@
+"""The truth, written a second time: slow, literal float64 readings of each definition.
+
+Everything works on one flat weight vector and one full batch, by other means than the package
+(``torch.func.functional_call``, explicit matrices, one example at a time).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import nets
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ssgd_analysis import seeds
+from ssgd_analysis.flatness import Measurement
+from ssgd_analysis.weights import Noise
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    return {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def flat_weights(model: nn.Module) -> Tensor:
+    return torch.cat([p.reshape(-1) for p in trainable(model).values()])
+
+
+def output_function(case: nets.Case, inputs: Tensor) -> Callable[[Tensor], Tensor]:
+    """Outputs in evaluation mode as a function of the flat weights (P,)."""
+    model, shapes = nets.evaluated(case.model), trainable(case.model)
+
+    def outputs(flat: Tensor) -> Tensor:
+        pieces = flat.split([p.numel() for p in shapes.values()])
+        named = {n: v.reshape(p.shape) for (n, p), v in zip(shapes.items(), pieces, strict=True)}
+        return functional_call(model, named, (inputs,))
+
+    return outputs
+
+
+def loss_function(case: nets.Case) -> Callable[[Tensor], Tensor]:
+    """The mean loss over all examples, as one batch, as a function of the flat weights."""
+    outputs = output_function(case, case.inputs)
+    return lambda flat: case.loss(outputs(flat), case.targets)
+
+
+def loss_at(case: nets.Case, flat: Tensor) -> float:
+    with torch.no_grad():
+        return float(loss_function(case)(flat))
+
+
+def gradient(case: nets.Case, flat: Tensor | None = None) -> Tensor:
+    """∇L, shape (P,)."""
+    flat = flat_weights(case.model) if flat is None else flat
+    return torch.autograd.functional.jacobian(loss_function(case), flat)
+
+
+def hessian(case: nets.Case) -> Tensor:
+    """∇²L, shape (P, P), row by row."""
+    return torch.autograd.functional.hessian(loss_function(case), flat_weights(case.model))
+
+
+def ggn(case: nets.Case) -> Tensor:
+    """Jᵀ H_out J with the explicit Jacobian of all outputs and Hessian of the loss by them."""
+    outputs, flat = output_function(case, case.inputs), flat_weights(case.model)
+    values = outputs(flat)
+    jacobian = torch.autograd.functional.jacobian(lambda w: outputs(w).reshape(-1), flat)
+    inner = torch.autograd.functional.hessian(
+        lambda f: case.loss(f.reshape(values.shape), case.targets), values.detach().reshape(-1)
+    )
+    return jacobian.T @ inner @ jacobian
+
+
+def example_gradients(case: nets.Case) -> Tensor:
+    """One gradient an example, each from its own batch of one, shape (N, P)."""
+    singles = [
+        nets.Case(case.model, case.loss, x[None], y[None])
+        for x, y in zip(case.inputs, case.targets, strict=True)
+    ]
+    return torch.stack([gradient(single) for single in singles])
+
+
+def fisher(case: nets.Case) -> Tensor:
+    """(1/N) Σ g_i g_iᵀ."""
+    rows = example_gradients(case)
+    return rows.T @ rows / len(rows)
+
+
+OPERATORS = {"hessian": hessian, "ggn": ggn, "fisher": fisher}
+
+
+def noise_draws(case: nets.Case, noise: Noise, sigma: float, draws: int, seed: int) -> list[Tensor]:
+    """The perturbations that ``expected`` documents: parameter by parameter, draw by draw."""
+    stream = seeds.generator(seed, "expected")
+    weights = trainable(case.model).values()
+    return [
+        sigma * torch.cat([noise.sample(w, stream).reshape(-1) for w in weights])
+        for _ in range(draws)
+    ]
+
+
+def expected(case: nets.Case, perturbations: list[Tensor]) -> float:
+    """Mean over z of ½[L(w + z) + L(w − z)] − L(w)."""
+    w, base = flat_weights(case.model), loss_at(case, flat_weights(case.model))
+    rises = [(loss_at(case, w + z) + loss_at(case, w - z)) / 2 - base for z in perturbations]
+    return sum(rises) / len(rises)
+
+
+def sam(case: nets.Case, rho: float) -> float:
+    """L(w + ρ g/‖g‖) − L(w)."""
+    w, g = flat_weights(case.model), gradient(case)
+    return loss_at(case, w + rho * g / g.norm()) - loss_at(case, w)
+
+
+def adaptive_worst(case: nets.Case, rho: float, steps: int) -> float:
+    """Projected, normalised ascent on u in L(w + |w|∘u), ‖u‖ ≤ ρ; the best point counts."""
+    w = flat_weights(case.model)
+    u, length = torch.zeros_like(w), rho
+    start = best = loss_at(case, w)
+    for _ in range(steps):
+        slope = w.abs() * gradient(case, w + w.abs() * u)
+        trial = u + length * slope / slope.norm()
+        if trial.norm() > rho:
+            trial = trial * (rho / trial.norm())
+        reached = loss_at(case, w + w.abs() * trial)
+        if reached > best:
+            u, best = trial, reached
+        else:
+            length /= 2
+    return best - start
+
+
+def fisher_rao(case: nets.Case) -> float:
+    """(1/N) Σ ⟨g_i, w⟩²."""
+    return float((example_gradients(case) @ flat_weights(case.model)).square().mean())
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a metric must give: its settings, the literal value, and how far off is still right."""
+
+    value: Callable[[nets.Case], float]
+    settings: dict[str, object] = field(default_factory=dict)
+    tolerance: Callable[[Measurement], float] = lambda found: 1e-9 * (1 + abs(found.value))
+
+
+METRICS = {
+    # a unit vector's quotient is off by at most its residual, 1e-7 of the value here
+    "lambda_max": Truth(
+        lambda case: float(torch.linalg.eigvalsh(hessian(case))[-1]),
+        {"tol": 1e-7},
+        lambda found: 1e-7 * abs(found.value),
+    ),
+    # random probes: five standard errors of 256 of them
+    "trace": Truth(
+        lambda case: float(hessian(case).trace()), {"probes": 256}, lambda found: 5 * found.stderr
+    ),
+    "expected": Truth(
+        lambda case: expected(
+            case, noise_draws(case, Noise(law="gaussian", scale="weight"), 0.2, 8, seed=3)
+        ),
+        {"sigma": 0.2, "draws": 8, "seed": 3},
+    ),
+    "sam": Truth(lambda case: sam(case, 0.1), {"rho": 0.1}),
+    # the ascent compares losses: rounding could tip a tie, and 1e-9 says that it did not
+    "adaptive_worst": Truth(lambda case: adaptive_worst(case, 0.4, 6), {"rho": 0.4, "steps": 6}),
+    "fisher_rao": Truth(fisher_rao),
+}

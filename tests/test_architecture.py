@@ -1,0 +1,247 @@
+"""The arrows of the design, proved with plain ``ast``: nothing here imports the package."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "ssgd_analysis"
+MAX_LINES = 320
+
+# Room or single file at the top of the package -> the other rooms that it may import.
+# A new room must get a line here: the design is a decision, not an accident.
+FOUNDATION = {"errors", "files", "progress", "seeds", "devices"}
+ARROWS = {
+    "__init__": {"methods", "curvature", "flatness", "problem"},
+    "errors": set(),
+    "devices": {"errors"},
+    "seeds": set(),
+    "files": {"errors"},
+    "progress": set(),
+    "references": {"errors"},
+    "weights": {"errors"},
+    "problem": {"errors", "weights"},
+    "data": FOUNDATION | {"references"},
+    "models": FOUNDATION | {"references"},
+    "methods": FOUNDATION | {"weights", "problem"},
+    "training": FOUNDATION | {"references", "weights", "problem", "data", "models", "methods"},
+    "curvature": FOUNDATION | {"weights", "problem"},
+    "flatness": FOUNDATION | {"weights", "problem", "curvature"},
+    "landscape": FOUNDATION | {"weights", "problem", "curvature"},
+    "plots": {"errors", "files"},
+    "compare": FOUNDATION | {"training", "problem", "flatness", "curvature"},
+    "report": FOUNDATION | {"plots", "compare"},
+    "studies": FOUNDATION
+    | {"training", "compare", "flatness", "curvature", "landscape", "plots", "report", "methods"},
+}
+
+
+def _sources() -> dict[str, Path]:
+    """Module name to file; the folder ``cli`` installs as ``ssgd_analysis.cli``."""
+    found = {}
+    for folder, prefix in ((ROOT / PACKAGE, PACKAGE), (ROOT / "cli", f"{PACKAGE}.cli")):
+        for path in folder.rglob("*.py"):
+            parts = path.relative_to(folder).with_suffix("").parts
+            name = ".".join([prefix, *parts]).removesuffix(".__init__")
+            found[name] = path
+    return found
+
+
+SOURCES = _sources()
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
+LIBRARY = sorted(name for name in SOURCES if not name.startswith(f"{PACKAGE}.cli"))
+
+
+def _for_type_checking(tree: ast.Module) -> set[ast.AST]:
+    return {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+
+
+def _base(module: str, node: ast.ImportFrom) -> str:
+    """The absolute module of a ``from … import``, relative ones resolved."""
+    if not node.level:
+        return node.module or ""
+    is_package = SOURCES[module].name == "__init__.py"
+    parts = module.split(".")
+    kept = parts[: len(parts) - node.level + is_package]
+    return ".".join([*kept, node.module] if node.module else kept)
+
+
+def _named(module: str, node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = _base(module, node)
+        for alias in node.names:
+            inner = f"{base}.{alias.name}"
+            yield inner if inner in SOURCES else base
+
+
+def _imports(module: str) -> set[str]:
+    """Every module that one names in an import, at the top or inside a function."""
+    skipped = _for_type_checking(TREES[module])
+    nodes = [node for node in ast.walk(TREES[module]) if node not in skipped]
+    return {name for node in nodes for name in _named(module, node)}
+
+
+IMPORTS = {name: _imports(name) for name in SOURCES}
+
+
+def _room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def _rooms_used(room: str) -> set[str]:
+    used = {
+        _room(target)
+        for module in SOURCES
+        if _room(module) == room
+        for target in IMPORTS[module]
+        if target.split(".")[0] == PACKAGE
+    }
+    return used - {room}
+
+
+def _cycle(graph: dict[str, set[str]]) -> list[str]:
+    """One cycle of a directed graph, or nothing."""
+    done: set[str] = set()
+
+    def visit(node: str, path: list[str]) -> list[str]:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return []
+        for target in sorted(graph.get(node, ())):
+            if found := visit(target, [*path, node]):
+                return found
+        done.add(node)
+        return []
+
+    return next((found for node in sorted(graph) if (found := visit(node, []))), [])
+
+
+def test_the_cycle_finder_finds_cycles():
+    assert _cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert _cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_sources_are_found():
+    assert len(SOURCES) > 50
+    assert f"{PACKAGE}.cli.main" in SOURCES
+    # a sample edge of each kind: sibling, other room, late import
+    assert f"{PACKAGE}.weights.noise" in IMPORTS[f"{PACKAGE}.weights"]
+    assert f"{PACKAGE}.weights" in IMPORTS[f"{PACKAGE}.problem"]
+    assert f"{PACKAGE}.training" in IMPORTS[f"{PACKAGE}.cli.train"]
+
+
+def test_no_import_cycle_between_modules():
+    own = {name: {t for t in targets if t in SOURCES} for name, targets in IMPORTS.items()}
+    assert _cycle(own) == []
+
+
+def test_no_import_cycle_between_rooms():
+    rooms = {_room(name) for name in SOURCES}
+    assert _cycle({room: _rooms_used(room) for room in rooms}) == []
+
+
+@pytest.mark.parametrize("room", sorted({_room(name) for name in SOURCES} - {"cli"}))
+def test_a_room_imports_only_what_the_design_allows(room):
+    assert room in ARROWS, f"'{room}' is new: decide what it may import"
+    assert sorted(_rooms_used(room) - ARROWS[room]) == []
+
+
+FORBIDDEN = [
+    ("curvature", {"training", "methods"}),
+    ("flatness", {"plots", "training", "methods"}),
+    ("landscape", {"training", "methods"}),
+    ("data", {"models", "methods", "training"}),
+    ("plots", {"training", "methods", "curvature", "flatness", "landscape", "compare", "problem"}),
+]
+
+
+@pytest.mark.parametrize(("room", "forbidden"), FORBIDDEN)
+def test_forbidden_arrows_hold_also_indirectly(room, forbidden):
+    """As the first test, through any number of steps."""
+    reached, waiting = set(), [room]
+    while waiting:
+        new = _rooms_used(waiting.pop()) - reached
+        reached |= new
+        waiting += new
+    assert sorted(reached & forbidden) == []
+
+
+@pytest.mark.parametrize("module", LIBRARY)
+def test_the_library_does_not_import_the_command_line(module):
+    assert [t for t in IMPORTS[module] if t.startswith(f"{PACKAGE}.cli") or t == "cli"] == []
+    assert "click" not in {target.split(".")[0] for target in IMPORTS[module]}
+
+
+def _calls(module: str, *names: str) -> Iterator[ast.Call]:
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in names:
+            yield node
+
+
+@pytest.mark.parametrize("module", LIBRARY)
+def test_the_library_does_not_print(module):
+    assert [call.lineno for call in _calls(module, "print", "sys.stdout.write")] == []
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_no_pickle_is_written_or_run(module):
+    unsafe = ("pickle.load", "pickle.loads", "pickle.dump", "pickle.dumps", "torch.save")
+    assert [call.lineno for call in _calls(module, *unsafe, "joblib.load", "joblib.dump")] == []
+    for call in _calls(module, "torch.load"):
+        keywords = {k.arg: ast.unparse(k.value) for k in call.keywords}
+        assert keywords.get("weights_only") == "True", f"torch.load in line {call.lineno}"
+    for call in _calls(module, "np.load", "numpy.load"):
+        keywords = {k.arg: ast.unparse(k.value) for k in call.keywords}
+        assert keywords.get("allow_pickle", "False") == "False"
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_files_stay_small(module):
+    lines = len(SOURCES[module].read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES, f"{SOURCES[module]} has {lines} lines: split it by idea"
+
+
+def _undocumented(body: list[ast.stmt], place: str) -> Iterator[str]:
+    """Public classes, functions and methods without a docstring."""
+    for node in body:
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if node.name.startswith("_"):
+            continue
+        if ast.get_docstring(node) is None:
+            yield f"{place}.{node.name}"
+        if isinstance(node, ast.ClassDef):
+            yield from _undocumented(node.body, f"{place}.{node.name}")
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_every_public_name_has_a_docstring(module):
+    tree = TREES[module]
+    assert ast.get_docstring(tree) or not tree.body, "the module itself"
+    assert list(_undocumented(tree.body, module)) == []
+
+
+def test_the_command_line_starts_without_torch():
+    """``--help`` must answer at once; torch alone takes more than a second."""
+    heavy = ("torch", "numpy", "scipy", "matplotlib", "sklearn", "torchvision", "plotly")
+    script = (
+        "import sys, ssgd_analysis.cli.main\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
