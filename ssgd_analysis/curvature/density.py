@@ -80,7 +80,8 @@ def spectral_density(
         nodes.append(values)
         weights.append(coordinates[0] ** 2)
     low, high = min(v[0] for v in nodes), max(v[-1] for v in nodes)
-    sigma = 0.01 * (high - low) or 0.01 * max(abs(high), 1e-12)
+    size = max(abs(low), abs(high), 1e-12)
+    sigma = 0.01 * (high - low if high - low > 1e-6 * size else size)  # one eigenvalue: a spike
     grid = np.linspace(low - 5 * sigma, high + 5 * sigma, GRID)
     runs = np.array(
         [

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.sampling import weighted_stderr
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.progress import SILENT, Progress
 
 BASIS_BYTES = 2e9  # memory for the basis; beyond it Lanczos restarts
@@ -83,6 +83,8 @@ class KrylovBasis:
         known = self.vectors[: self.count + 1]
         image = self.operator @ known[-1]
         size = float(image.norm())
+        if not math.isfinite(size):
+            raise WorkError("the operator's product is not finite at these weights")
         overlap = torch.zeros(len(known), dtype=image.dtype, device=image.device)
         for _ in range(2):  # twice is enough (Giraud, Langou, Rozložník 2005)
             part = known @ image
@@ -144,8 +146,9 @@ def eigenpairs(
     """The k largest eigenvalues (algebraic) and the smallest one, with residuals.
 
     Stops when every wanted pair has ‖Hv − λv‖ ≤ tol·|λ|, or ≤ 10 machine epsilons of the
-    largest |λ|, below which the operator's own rounding speaks. An eigenvalue of exact
-    multiplicity can be found fewer times than it stands in the spectrum.
+    largest |λ|, below which the operator's own rounding speaks. Eigenvalues that are equal, or
+    closer than about 2·tol·|λ|, can be found fewer times than they stand in the spectrum; and
+    with a budget below k products fewer than k pairs come back.
 
     Args:
         operator: symmetric, shape (P, P).
@@ -158,6 +161,7 @@ def eigenpairs(
 
     Raises:
         InputError: a k below 1, or a tolerance that is not positive.
+        WorkError: a product is not finite.
 
     Reference:
         Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems",

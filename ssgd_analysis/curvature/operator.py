@@ -54,7 +54,8 @@ class Operator(ABC):
         """The same map for scipy, on numpy arrays of the same precision."""
 
         def multiply(array: np.ndarray) -> np.ndarray:
-            vectors = torch.as_tensor(array, dtype=self.dtype, device=self.device)
+            whole = np.array(array, order="C")  # torch takes no reversed or read-only arrays
+            vectors = torch.as_tensor(whole, dtype=self.dtype, device=self.device)
             return (self @ vectors).cpu().numpy()
 
         dtype = torch.empty(0, dtype=self.dtype).numpy().dtype

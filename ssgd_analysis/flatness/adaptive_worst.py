@@ -1,5 +1,6 @@
 """Adaptive worst-case sharpness: ascent within an elementwise relative ball."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -45,8 +46,8 @@ def adaptive_worst(
         Kwon et al. 2021 (arXiv 2102.11600), adaptive sharpness; Andriushchenko et al. 2023
         (arXiv 2302.07011), with several steps.
     """
-    if not rho >= 0 or steps < 1:
-        raise InputError(f"adaptive_worst: rho {rho} and steps {steps} should be ≥ 0 and ≥ 1")
+    if not 0 <= rho < math.inf or steps < 1:
+        raise InputError(f"adaptive_worst: rho {rho} should be ≥ 0 and finite, steps {steps} ≥ 1")
     problem = Problem(model, loss, batches)
     parameters = list(problem.parameters.values())
     before = problem.batch_losses()

@@ -1,5 +1,6 @@
 """Expected sharpness: the mean rise of the loss under random weight noise."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -50,8 +51,8 @@ def expected(
     Reference:
         Andriushchenko et al. 2023 (arXiv 2302.07011), average-case adaptive sharpness.
     """
-    if not sigma >= 0 or draws < 2:
-        raise InputError(f"expected: sigma {sigma} and draws {draws} should be ≥ 0 and ≥ 2")
+    if not 0 <= sigma < math.inf or draws < 2:
+        raise InputError(f"expected: sigma {sigma} should be ≥ 0 and finite, draws {draws} ≥ 2")
     problem, noise = Problem(model, loss, batches), Noise(law=law, scale=scale)
     parameters = list(problem.parameters.values())
     generator = seeds.generator(seed, "expected", device=problem.device)

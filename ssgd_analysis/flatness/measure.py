@@ -8,7 +8,7 @@ from typing import Any
 
 from ssgd_analysis import seeds
 from ssgd_analysis.curvature import OPERATORS, eigenpairs, spectral_density, trace
-from ssgd_analysis.errors import unknown
+from ssgd_analysis.errors import WorkError, unknown
 from ssgd_analysis.flatness import METRICS, Measurement
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
@@ -52,6 +52,8 @@ def measure(
     problem.check()
     began = time.monotonic()
     loss, accuracy = problem.evaluate()
+    if not math.isfinite(loss):
+        raise WorkError(f"the loss is {loss} at these weights")
     matrix = OPERATORS[operator](problem.model, problem.loss, problem.batches)
 
     def generator(name: str) -> Any:

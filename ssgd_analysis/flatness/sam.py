@@ -1,5 +1,6 @@
 """SAM sharpness: the rise of the loss after one ascent step."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -34,8 +35,8 @@ def sam(
     Reference:
         Foret et al. 2021 (arXiv 2010.01412), eq. 2.
     """
-    if not rho >= 0:
-        raise InputError(f"sam: rho {rho} should be ≥ 0")
+    if not 0 <= rho < math.inf:
+        raise InputError(f"sam: rho {rho} should be ≥ 0 and finite")
     problem = Problem(model, loss, batches)
     parameters = list(problem.parameters.values())
     gradient = problem.gradient()

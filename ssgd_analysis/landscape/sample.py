@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,17 +156,17 @@ def sample_landscape(
     for (subject, repeat), grid in zip(jobs, grids, strict=True):
         if between:
             directions = [_line(subjects[0].problem, subjects[1].problem)]
-            buffers = _BufferLine(subjects[0].problem, subjects[1].problem)
+            rest = _RestOfLine(subjects[0].problem, subjects[1].problem)
         else:
             directions = _directions(subject, settings, repeat, progress)
-            buffers = None
+            rest = None
         facts.append({"checkpoint": subject.name, "repeat": repeat, **_facts(directions)})
         evaluate_grid(
             subject.problem,
             directions,
             grid,
             recalibrate=subject.calibration if settings.bn == "recalibrate" else None,
-            buffers=buffers,
+            rest=rest,
             save=save,
             progress=progress,
         )
@@ -212,16 +213,21 @@ def _line(start: Problem, end: Problem) -> Direction:
     return [(b[name] - a[name]).detach() for name in a]
 
 
-class _BufferLine:
-    """Moves floating-point buffers (BatchNorm statistics) along the line with the weights."""
+class _RestOfLine:
+    """Moves BatchNorm statistics and frozen parameters along the line with the weights."""
 
     def __init__(self, start: Problem, end: Problem) -> None:
-        pairs = zip(start.model.buffers(), end.model.buffers(), strict=True)
-        self.moves = [(a, a.clone(), b.clone()) for a, b in pairs if a.is_floating_point()]
+        buffers = zip(start.model.buffers(), end.model.buffers(), strict=True)
+        parameters = zip(start.model.parameters(), end.model.parameters(), strict=True)
+        self.moves = [
+            (a, a.detach().clone(), b.detach().clone())
+            for a, b in (*buffers, *parameters)
+            if a.is_floating_point() and not a.requires_grad
+        ]
 
     def __call__(self, alpha: float) -> None:
-        for buffer, start, end in self.moves:
-            buffer.copy_(start + alpha * (end - start))
+        for tensor, start, end in self.moves:
+            tensor.copy_(start + alpha * (end - start))
 
 
 def _facts(directions: list[Direction]) -> dict[str, Any]:
@@ -251,12 +257,15 @@ def _fingerprint(subjects: Sequence[Subject], settings: LandscapeSettings) -> st
     digest = hashlib.blake2b(json.dumps(dataclasses.asdict(settings)).encode(), digest_size=16)
     for subject in subjects:
         problem = subject.problem
-        digest.update(f"{problem.n_samples} {problem.dtype}".encode())
-        for tensor in (*problem.parameters.values(), *problem.model.buffers()):
+        digest.update(f"{problem.mean_loss()!r} {problem.dtype}".encode())
+        tensors = [*problem.model.parameters(), *problem.model.buffers()]
+        tensors += [tensor for batch in problem.batches for tensor in batch]
+        if settings.bn == "recalibrate":
+            tensors += [inputs for inputs, _ in subject.calibration]
+        if settings.directions == "trajectory":
+            tensors += [tensor for weights in subject.path for tensor in weights.values()]
+        for tensor in tensors:
             digest.update(tensor.detach().cpu().numpy().tobytes())
-        for inputs, targets in problem.batches:
-            digest.update(inputs.cpu().numpy().tobytes())
-            digest.update(targets.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -270,7 +279,7 @@ def _store(path: Path, key: str, grids: Sequence[Grid]) -> None:
 
 def _load(path: Path, key: str, grids: Sequence[Grid]) -> None:
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             if str(kept["key"]) != key:
                 raise InputError(
                     f"{path} holds points of another landscape: name another --out, or leave out"
@@ -279,7 +288,7 @@ def _load(path: Path, key: str, grids: Sequence[Grid]) -> None:
             for number, grid in enumerate(grids):
                 for name in ("loss", "accuracy", "done"):
                     setattr(grid, name, kept[f"{name}{number}"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is damaged: {error}; leave out --resume") from error

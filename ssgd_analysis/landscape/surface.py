@@ -11,7 +11,7 @@ from torch import nn
 from ssgd_analysis.landscape.directions import Direction
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.progress import SILENT, Progress
-from ssgd_analysis.weights import borrowed_buffers, borrowed_weights
+from ssgd_analysis.weights import borrowed_buffers, borrowed_modes, borrowed_weights
 
 
 @dataclass
@@ -43,7 +43,7 @@ def evaluate_grid(
     grid: Grid,
     *,
     recalibrate: list[Batch] | None = None,
-    buffers: Callable[[float], None] | None = None,
+    rest: Callable[[float], None] | None = None,
     save: Callable[[], None] = lambda: None,
     progress: Progress = SILENT,
 ) -> None:
@@ -58,15 +58,20 @@ def evaluate_grid(
         grid: filled in place.
         recalibrate: if given, BatchNorm's running statistics are estimated anew from these
             batches at every point; else they stay as they are.
-        buffers: called with alpha before each point, to move buffers along (a line between
-            two checkpoints).
+        rest: called with alpha before each point, to move buffers and frozen parameters along
+            (a line between two checkpoints).
         save: called now and then, to keep what is done.
         progress: told of every point.
     """
     parameters = list(problem.parameters.values())
+    frozen = [p for p in problem.model.parameters() if not p.requires_grad]
     progress.start("landscape", grid.loss.size)
     progress.advance(int(grid.done.sum()))
-    with borrowed_weights(parameters) as clean, borrowed_buffers(problem.model):
+    with (
+        borrowed_weights(parameters) as clean,
+        borrowed_weights(frozen),
+        borrowed_buffers(problem.model),
+    ):
         for index in itertools.product(*[range(len(axis)) for axis in grid.axes]):
             if grid.done[index]:
                 continue
@@ -76,8 +81,8 @@ def evaluate_grid(
                     parameter.copy_(weight)
                     for amount, direction in zip(place, directions, strict=True):
                         parameter.add_(direction[number], alpha=float(amount))
-            if buffers is not None:
-                buffers(float(place[0]))
+            if rest is not None:
+                rest(float(place[0]))
             if recalibrate is not None:
                 recalibrate_batchnorm(problem.model, recalibrate)
             loss, accuracy = problem.evaluate()
@@ -97,14 +102,15 @@ def recalibrate_batchnorm(model: nn.Module, batches: list[Batch]) -> None:
     """
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     layers = [layer for layer in layers if layer.track_running_stats]
-    before = [(layer.training, layer.momentum) for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.training, layer.momentum = True, None  # None: cumulative average
-    try:
-        with torch.no_grad():
+    momenta = [layer.momentum for layer in layers]
+    with borrowed_modes(model), torch.no_grad():
+        model.eval()
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.training, layer.momentum = True, None  # None: cumulative average
+        try:
             for inputs, _ in batches:
                 model(inputs)
-    finally:
-        for layer, (training, momentum) in zip(layers, before, strict=True):
-            layer.training, layer.momentum = training, momentum
+        finally:
+            for layer, momentum in zip(layers, momenta, strict=True):
+                layer.momentum = momentum

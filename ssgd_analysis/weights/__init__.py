@@ -4,7 +4,12 @@ Both halves of the package stand on this room: methods perturb weights to train,
 landscapes perturb them to measure.
 """
 
-from ssgd_analysis.weights.borrowed import borrowed_buffers, borrowed_weights, evaluation_mode
+from ssgd_analysis.weights.borrowed import (
+    borrowed_buffers,
+    borrowed_modes,
+    borrowed_weights,
+    evaluation_mode,
+)
 from ssgd_analysis.weights.groups import SCOPES, grouped, rms
 from ssgd_analysis.weights.noise import LAWS, SCALES, Noise
 
@@ -14,6 +19,7 @@ __all__ = [
     "SCOPES",
     "Noise",
     "borrowed_buffers",
+    "borrowed_modes",
     "borrowed_weights",
     "evaluation_mode",
     "grouped",

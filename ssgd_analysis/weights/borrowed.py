@@ -30,26 +30,38 @@ def borrowed_weights(weights: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def borrowed_buffers(model: nn.Module) -> Iterator[None]:
-    """Undo what happens inside to the model's buffers (BatchNorm's running statistics)."""
-    lent = list(model.buffers())
+    """Undo what happens inside to the model's buffers (BatchNorm's running statistics).
+
+    A buffer that was changed in place or replaced by another tensor comes back either way.
+    """
+    places = [(m, name, b) for m in model.modules() for name, b in m._buffers.items()]
+    lent = [buffer for _, _, buffer in places if buffer is not None]
     clean = [buffer.clone() for buffer in lent]
     try:
         yield
     finally:
+        for module, name, buffer in places:
+            module._buffers[name] = buffer
         _put_back(lent, clean)
+
+
+@contextmanager
+def borrowed_modes(model: nn.Module) -> Iterator[None]:
+    """Each module's own training or evaluation mode comes back after."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; each module's own mode and every buffer come back after."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        with borrowed_buffers(model):
-            model.eval()
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with borrowed_modes(model), borrowed_buffers(model):
+        model.eval()
+        yield
 
 
 def _put_back(lent: list[Tensor], clean: list[Tensor]) -> None:
