@@ -96,7 +96,8 @@ def command(
             if checkpoint.run is None:
                 raise InputError(f"{checkpoint.name} is not inside a run: it has no trajectory")
             path = [read_tensors(file)[0] for file in checkpoint.run.checkpoints().values()]
-        subjects.append(Subject(checkpoint.name, problem, checkpoint.data.train.batches(512), path))
+        calibration = checkpoint.data.train.batches(512)
+        subjects.append(Subject(checkpoint.name, problem, calibration, path, str(options["loss"])))
     make_folder(out)
     keep = out / "landscape.partial.npz"
     with console.Display() as progress:

@@ -101,12 +101,14 @@ class Subject:
         problem: at its weights.
         calibration: batches for ``bn="recalibrate"``.
         path: named weights of its run's kept checkpoints, for ``trajectory``.
+        loss: name of the loss, so that kept points of another loss do not count.
     """
 
     name: str
     problem: Problem
     calibration: list[Batch]
     path: Sequence[dict[str, Tensor]] = ()
+    loss: str = ""
 
 
 def sample_landscape(
@@ -257,7 +259,7 @@ def _fingerprint(subjects: Sequence[Subject], settings: LandscapeSettings) -> st
     digest = hashlib.blake2b(json.dumps(dataclasses.asdict(settings)).encode(), digest_size=16)
     for subject in subjects:
         problem = subject.problem
-        digest.update(f"{problem.mean_loss()!r} {problem.dtype}".encode())
+        digest.update(f"{subject.loss} {problem.dtype}".encode())
         tensors = [*problem.model.parameters(), *problem.model.buffers()]
         tensors += [tensor for batch in problem.batches for tensor in batch]
         if settings.bn == "recalibrate":
