@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= results/digits
 
-.PHONY: help demo test test-all lint format benchmark clean
+.PHONY: help demo test test-all lint format docs benchmark clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -46,6 +46,10 @@ lint: .venv/.installed-test ## ruff and mypy
 format: .venv/.installed-test ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: .venv/.installed ## the documents as a site, in build/site
+	@$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@$(BIN)/mkdocs build --quiet --strict
 
 benchmark: .venv/.installed ## time and memory of every method beside SGD
 	@$(BIN)/python benchmarks/training.py

@@ -5,13 +5,15 @@ from typing import Any
 
 import click
 from ssgd_analysis.cli import console
-from ssgd_analysis.cli.options import AMOUNT, COUNT, computing, json_option
+from ssgd_analysis.cli.options import AMOUNT, COUNT, computing, example, json_option
 
 
 @click.command(
-    epilog="Example: for m in sgd s-sgd; do for s in 0 1 2; do ssgd-analyze train --method $m"
-    " --data digits --model mlp --epochs 5 --seed $s --out runs/$m-$s; done; done;"
-    " ssgd-analyze compare runs --metric lambda_max"
+    epilog=example(
+        "for m in sgd s-sgd; do for s in 0 1 2; do ssgd-analyze train --method $m --data "
+        "digits --model mlp --epochs 5 --seed $s --out runs/compare/$m-$s --resume; done; "
+        "done; ssgd-analyze compare runs/compare --metric lambda_max"
+    )
 )
 @click.argument(
     "paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH..."

@@ -11,14 +11,18 @@ from ssgd_analysis.cli.options import (
     COUNT,
     checkpoint_options,
     computing,
+    example,
     json_option,
     load_checkpoints,
 )
 
 
 @click.command(
-    epilog="Example: ssgd-analyze train --method sgd --data digits --model mlp --epochs 5"
-    " --out runs/sgd && ssgd-analyze landscape runs/sgd --dims 2 --points 15 --out pictures"
+    epilog=example(
+        "ssgd-analyze train --method sgd --data digits --model mlp --epochs 5 --out "
+        "runs/landscape --resume && ssgd-analyze landscape runs/landscape --dims 2 --points "
+        "15 --out pictures"
+    )
 )
 @checkpoint_options
 @click.option("--dims", type=int, default=1, help="1 or 2 (default: 1).")

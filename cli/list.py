@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 from ssgd_analysis.cli import console
-from ssgd_analysis.cli.options import json_option
+from ssgd_analysis.cli.options import example, json_option
 
 
 def _methods() -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ KINDS: dict[str, Callable[[], list[dict[str, Any]]]] = {
 }
 
 
-@click.command(name="list", epilog="Example: ssgd-analyze list methods")
+@click.command(name="list", epilog=example("ssgd-analyze list methods"))
 @click.argument("kind", type=click.Choice(list(KINDS)))
 @json_option
 def command(kind: str, as_json: bool) -> None:

@@ -43,6 +43,11 @@ AMOUNT = Number(float, 0)
 POSITIVE = Number(float, 0, above=True)
 
 
+def example(line: str) -> str:
+    """The end of a help page: one line that can be copied, so it is never wrapped."""
+    return f"\b\nExample: {line}"
+
+
 def computing(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options and manners of every command that computes.
 

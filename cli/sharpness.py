@@ -12,14 +12,18 @@ from ssgd_analysis.cli.options import (
     Number,
     checkpoint_options,
     computing,
+    example,
     json_option,
     load_checkpoints,
 )
 
 
 @click.command(
-    epilog="Example: ssgd-analyze train --method sgd --data digits --model mlp --epochs 5"
-    " --out runs/sgd && ssgd-analyze sharpness runs/sgd --top 3 --metric expected"
+    epilog=example(
+        "ssgd-analyze train --method sgd --data digits --model mlp --epochs 5 --out "
+        "runs/sharpness --resume && ssgd-analyze sharpness runs/sharpness --top 3 --metric "
+        "expected"
+    )
 )
 @checkpoint_options
 @click.option("--operator", default="hessian", help="hessian, ggn or fisher (default: hessian).")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 from ssgd_analysis.cli import console
-from ssgd_analysis.cli.options import COUNT, computing, json_option
+from ssgd_analysis.cli.options import COUNT, computing, example, json_option
 
 
-@click.command(epilog="Example: ssgd-analyze study digits --out results/digits")
+@click.command(epilog=example("ssgd-analyze study digits --out results/digits"))
 @click.argument("name", default="digits", metavar="[NAME|FILE.toml]")
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder for runs and report."

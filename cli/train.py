@@ -5,14 +5,24 @@ from typing import Any
 
 import click
 from ssgd_analysis.cli import console
-from ssgd_analysis.cli.options import AMOUNT, COUNT, NATURAL, POSITIVE, computing, json_option
+from ssgd_analysis.cli.options import (
+    AMOUNT,
+    COUNT,
+    NATURAL,
+    POSITIVE,
+    computing,
+    example,
+    json_option,
+)
 
 from ssgd_analysis.errors import InputError
 
 
 @click.command(
-    epilog="Example: ssgd-analyze train --method s-sgd --data digits --model mlp"
-    " --set noise_scale=0.2 --epochs 20 --out runs/s-sgd"
+    epilog=example(
+        "ssgd-analyze train --method s-sgd --data digits --model mlp --set noise_scale=0.2 "
+        "--epochs 20 --out runs/train"
+    )
 )
 @click.option("--method", help="How to train: `ssgd-analyze list methods`.")
 @click.option("--data", help="Data: a name of `ssgd-analyze list data`, or a reference.")

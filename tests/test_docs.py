@@ -66,7 +66,7 @@ def test_the_first_session_works_in_an_empty_folder(tmp_path, monkeypatch, run):
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "study"])
 def test_the_example_of_every_help_page_works(tmp_path, monkeypatch, run, command):
     monkeypatch.chdir(tmp_path)
-    text = " ".join(run(command, "--help").out.split("Example:")[1].split())
+    text = run(command, "--help").out.strip().splitlines()[-1].partition("Example: ")[2]
     loop = re.match(r"for m in (.*?); do for s in (.*?); do (.*?); done; done; (.*)", text)
     if loop:  # the shell loop of `compare`
         lines = [

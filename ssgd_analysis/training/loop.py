@@ -114,6 +114,7 @@ class _Training:
 
     def run_to_end(self) -> None:
         """All epochs that are not done, then the final weights."""
+        self.run.sweep()
         state = self.run.load_state() if self.run.exists else None
         if state is None:
             self.run.begin(self.config)

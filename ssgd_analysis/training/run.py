@@ -79,6 +79,11 @@ class Run:
         make_folder(self.folder)
         write_json(self._config, config.to_json())
 
+    def sweep(self) -> None:
+        """Remove the temporary files that a kill left behind."""
+        for left in self.folder.rglob(".*.tmp*"):
+            left.unlink(missing_ok=True)
+
     def save_epoch(self, history: list[dict[str, Any]], state: dict[str, Any]) -> None:
         """Write history, then state: on resume the state says how much of the history counts."""
         lines = [json.dumps(jsonable(record)) + "\n" for record in history]

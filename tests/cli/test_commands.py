@@ -287,8 +287,9 @@ def test_list(run, kind):
 def test_every_command_has_help_that_ends_with_an_example(run, command):
     outcome = run(command, "--help")
     assert outcome.status == 0
-    last = outcome.out.strip().split("\n\n")[-1]
-    assert last.strip().startswith("Example: ssgd-analyze") or "Example:" in last
+    last = outcome.out.strip().splitlines()[-1].strip()
+    assert last.startswith("Example: ")
+    assert f"ssgd-analyze {command}" in last
 
 
 def test_help_imports_no_torch():
