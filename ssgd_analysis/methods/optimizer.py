@@ -11,6 +11,7 @@ from torch.optim.optimizer import ParamsT
 from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.methods.batchnorm import POLICIES, bn_statistics
+from ssgd_analysis.methods.gradient_sum import GradientSum
 from ssgd_analysis.methods.weight_noise import is_spared, noisy_weights
 from ssgd_analysis.weights import Noise
 
@@ -100,21 +101,22 @@ class SSGD(torch.optim.Optimizer):
             raise InputError("SSGD.step needs a closure: it evaluates the loss at two points")
         group = self.param_groups[0]
         seed = seeds.derive(self.seed, "weight noise", group["noise_step"], 0)
-        losses, halves = [], []
+        losses = []
+        for parameter in self._parameters():
+            parameter.grad = None  # what was there before is no part of this step
+        gradients = GradientSum(self._parameters())
         for index, sign in enumerate((1, -1)):
-            for parameter in self._parameters():
-                parameter.grad = None  # the gradient at w + n must not be accumulated into
+            gradients.take()
             with (
                 self._statistics(index),
                 noisy_weights(self._noisy(), self.noise, sign=sign, seed=seed),
                 torch.enable_grad(),
             ):
                 losses.append(torch.as_tensor(closure()).detach())
-            halves.append([parameter.grad for parameter in self._parameters()])
-        for parameter, plus, minus in zip(self._parameters(), *halves, strict=True):
-            found = [gradient for gradient in (plus, minus) if gradient is not None]
-            if found:  # one side only: the other one's gradient is zero
-                parameter.grad = (found[0].add_(found[1]) if len(found) == 2 else found[0]).div_(2)
+        gradients.give_back()
+        for parameter in self._parameters():
+            if parameter.grad is not None:  # at one point only: the other gradient is zero
+                parameter.grad.div_(2)
         self.base_optimizer.step()
         group["noise_step"] += 1
         return (losses[0] + losses[1]) / 2

@@ -13,6 +13,7 @@ from torch import Tensor
 from ssgd_analysis import seeds
 from ssgd_analysis.methods.base import FORWARD_SHARE, Method, MethodSettings, Task, setting
 from ssgd_analysis.methods.batchnorm import POLICIES, bn_statistics
+from ssgd_analysis.methods.gradient_sum import GradientSum
 from ssgd_analysis.weights import LAWS, SCALES, Noise, borrowed_weights
 
 SCHEDULES = ("constant", "linear", "cosine", "sqrt")
@@ -126,14 +127,18 @@ class WeightNoiseMethod(Method):
                 task.forward(inputs)
             task.examples += len(inputs) * FORWARD_SHARE
         task.optimizer.zero_grad()
+        several = len(self.POINTS) > 1
+        gradients = GradientSum(p for _, p in task.parameters if several)
         losses = []
         batches = self.minibatches(inputs, targets)
         for index, ((draw, sign), batch) in enumerate(zip(self.POINTS, batches, strict=True)):
+            gradients.take()
             seed = seeds.derive(task.seed, "weight noise", task.step, draw)
             with (
                 bn_statistics(task.model, settings.bn_stats, index),
                 noisy_weights(parameters, self.noise, sign=sign, seed=seed),
             ):
                 losses.append(task.backward(*batch, share=1 / len(self.POINTS)))
+        gradients.give_back()
         task.optimizer.step()
         return sum(losses) / len(losses)
