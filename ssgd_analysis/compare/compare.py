@@ -117,8 +117,9 @@ def _baseline_of(group: Group, groups: Sequence[Group], wanted: str | None) -> G
     if not found:
         raise unknown("baseline", str(wanted), sorted({g.config.method for g in groups}))
     # an exact name or label beats a method that several groups share
-    exact = [g for g in found if wanted in (g.name, g.config.label)]
-    return min(exact or found, key=lambda g: differences(g.config, group.config))
+    exact = [g for g in found if wanted in (g.name, g.config.label)] or found
+    beside = [g for g in exact if g.condition == group.condition] or exact
+    return min(beside, key=lambda g: differences(g.config, group.config))
 
 
 def _pair(group: Group, baseline: Group, match_loss: bool) -> Pair:

@@ -22,11 +22,13 @@ class Group:
         name: its label or method, and what tells it from the groups beside it.
         config: of the first repeat.
         runs: by seed, ascending.
+        condition: groups of another condition (a study's setting) are no baseline for it.
     """
 
     name: str
     config: TrainConfig
     runs: dict[int, Run]
+    condition: str = ""
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Run]]:

@@ -41,9 +41,7 @@ def write_study(
         Paths of the pictures (PNG), and of the page.
     """
     by_setting = {
-        setting.name: [
-            g for g in groups if g.name.endswith(f", {setting.name}") or not setting.name
-        ]
+        setting.name: [g for g in groups if g.condition == setting.name]
         for setting in study.settings
     }
     figures = {

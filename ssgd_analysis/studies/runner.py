@@ -172,7 +172,12 @@ def _groups(study: Study, cells: Sequence[tuple[str, str, Path]]) -> list[Group]
     if not any(label == study.focus for _, label in runs):
         raise WorkError(f"every run of {study.focus} failed: see the warnings")
     return [
-        Group(f"{label}, {name}" if name else label, next(iter(members.values())).config(), members)
+        Group(
+            f"{label}, {name}" if name else label,
+            next(iter(members.values())).config(),
+            members,
+            condition=name,
+        )
         for name in [setting.name for setting in study.settings]
         for label in [arm.label for arm in study.arms]
         if (members := runs.get((name, label)))
