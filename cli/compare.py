@@ -87,6 +87,7 @@ def command(
                 step=step,
                 split=split,
                 samples=samples,
+                seed=seed,
                 device=device,
                 data_dir=data_dir,
             )

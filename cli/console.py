@@ -53,8 +53,8 @@ def answer_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: st
     for row in rows:
         table.add_row(*row)
     stream = _answers[-1] if _answers else sys.stdout
-    width = None if stream.isatty() else 200
-    Console(file=stream, width=width, highlight=False, markup=False).print(table)
+    # as wide as it needs: a cut number is worse than a line that the terminal wraps
+    Console(file=stream, width=400, highlight=False, markup=False).print(table)
 
 
 def say(message: str) -> None:

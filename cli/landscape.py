@@ -29,7 +29,7 @@ from ssgd_analysis.cli.options import (
 @click.option(
     "--directions", default="random", help="random, eigen, trajectory or between (default: random)."
 )
-@click.option("--normalize", help="filter, layer or none (default: filter).")
+@click.option("--normalize", help="filter, layer or none (default: filter; none but for random).")
 @click.option(
     "--span", type=AMOUNT, help="From -F to F (default: 1; between: 0.5 beyond each end)."
 )
@@ -82,7 +82,7 @@ def command(
     settings = LandscapeSettings(
         dims=dims,
         directions=directions,
-        normalize="none" if between else normalize or "filter",
+        normalize=normalize or ("filter" if directions == "random" else "none"),
         span=(0.5 if between else 1.0) if span is None else span,
         points=points or (41 if dims == 1 else 21),
         repeats=repeats,

@@ -60,5 +60,6 @@ def command(
     console.answer()
     console.answer_table(*group_rows(result))
     console.answer()
-    for path in (result["report"], *result["pictures"]):
-        console.answer(path)
+    console.answer(f"report: {result['report']}")
+    for path in result["pictures"]:
+        console.answer(f"picture: {path}")

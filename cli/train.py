@@ -65,6 +65,7 @@ def command(
     The folder --out gets config.json, history.jsonl (a line an epoch), final.safetensors and
     what --resume needs. With --resume the other options may be left out; they are the run's.
     """
+    from ssgd_analysis.devices import resolve_device
     from ssgd_analysis.training import Run, TrainConfig, train
 
     context = click.get_current_context()
@@ -78,6 +79,7 @@ def command(
             if context.get_parameter_source(key) is click.core.ParameterSource.DEFAULT:
                 chosen[key] = getattr(known, key)
         chosen = {**vars(known), **chosen}
+        resolve_device(chosen["device"])  # it may be another machine
     else:
         for key in ("method", "data", "model"):
             if key not in chosen:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         WorkError: the disk is full or the folder is not writable; an older ``path`` is intact.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.ssgd-tmp{path.suffix}")
     try:
         try:
             write(temporary)
@@ -38,6 +39,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise WorkError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is one that :func:`write_atomically` left behind when it was killed."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}\.ssgd-tmp(\.\w+)?", path.name) is not None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -73,8 +73,8 @@ class Problem:
         """
         try:
             outputs = self.model(inputs)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
+        except Exception as error:  # a stranger's model may raise anything
+            if isinstance(error, torch.OutOfMemoryError | MemoryError):
                 raise
             raise InputError(
                 f"the model does not take inputs of shape {tuple(inputs.shape)}: {_line(error)}"
@@ -141,21 +141,26 @@ class Problem:
                 range.
             WorkError: the loss is not finite at the present weights.
         """
-        for _, targets in self.batches:
-            if not targets.is_floating_point() and int(targets.min()) < 0:
-                raise InputError(f"label {int(targets.min())} is out of range: labels count from 0")
         inputs, targets = self.batches[0]
         with self.evaluating(), torch.no_grad():
             outputs = self.outputs(inputs)
-            if not targets.is_floating_point() and outputs.ndim == targets.ndim + 1:
-                largest = max(int(y.max()) for _, y in self.batches)
-                if largest >= outputs.shape[1]:
-                    raise InputError(
-                        f"label {largest} is out of range: the model has {outputs.shape[1]} outputs"
-                    )
+            self._check_labels(outputs)
             loss = self.batch_loss(outputs, targets)
         if not math.isfinite(float(loss)):
             raise WorkError(f"the loss is {float(loss)} at these weights")
+
+    def _check_labels(self, outputs: Tensor) -> None:
+        """Cross-entropy's labels count from 0 to the number of outputs; other losses may differ."""
+        labels = [targets for _, targets in self.batches]
+        if getattr(self.loss, "__name__", "") != "cross_entropy" or labels[0].is_floating_point():
+            return
+        low, high = min(int(y.min()) for y in labels), max(int(y.max()) for y in labels)
+        if low < 0:
+            raise InputError(f"label {low} is out of range: labels count from 0")
+        if outputs.ndim > 1 and high >= outputs.shape[1]:
+            raise InputError(
+                f"label {high} is out of range: the model has {outputs.shape[1]} outputs"
+            )
 
 
 def scalar_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -168,8 +173,8 @@ def scalar_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
         value = loss(outputs, targets)
     except InputError:
         raise
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+    except Exception as error:  # a stranger's loss may raise anything
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
         raise InputError(
             f"the loss does not take outputs of shape {tuple(outputs.shape)} and targets of shape"
@@ -189,7 +194,7 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float | None:
         outputs: logits, shape (B, C, …).
         targets: class labels, shape (B, …); anything else gives ``None``.
     """
-    if targets.is_floating_point() or outputs.ndim != targets.ndim + 1:
+    if targets.is_floating_point() or outputs.ndim != targets.ndim + 1 or outputs.shape[1] < 2:
         return None
     return float((outputs.argmax(dim=1) == targets).double().mean())
 

@@ -1,11 +1,12 @@
 """Groups of runs against a baseline, with verdicts that are true to the numbers."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from ssgd_analysis.compare.groups import Group, differences
+from ssgd_analysis.compare.groups import Group
 from ssgd_analysis.compare.measurements import check_metric
+from ssgd_analysis.compare.pairs import Pair, pairs_of
 from ssgd_analysis.compare.statistics import (
     Difference,
     holm,
@@ -13,7 +14,6 @@ from ssgd_analysis.compare.statistics import (
     paired_difference,
     welch_difference,
 )
-from ssgd_analysis.errors import unknown
 from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.training import Run
 
@@ -22,29 +22,6 @@ LOSS_TOLERANCE = 0.1
 DEFAULT_METRICS = ("test_accuracy", "train_loss", "lambda_max", "trace", "adaptive_worst")
 
 Measure = Callable[[Run, str, int | None], float | None]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One comparison: at which step of which run, for each seed.
-
-    Args:
-        group: what is judged.
-        baseline: what it is judged against.
-        steps: for each common seed, (run, step) of both; ``None`` is the final step.
-        losses: mean train loss of both.
-    """
-
-    group: Group
-    baseline: Group
-    steps: list[tuple[tuple[Run, int | None], tuple[Run, int | None]]]
-    losses: tuple[float, float]
-
-    @property
-    def loss_gap(self) -> float:
-        """|difference of the mean train losses|, relative to the larger one."""
-        a, b = self.losses
-        return abs(a - b) / max(abs(a), abs(b), 1e-300)
 
 
 def compare(
@@ -92,67 +69,6 @@ def compare(
         "matched_loss": match_loss,
         "verdict": _sentence(tests),
     }
-
-
-def pairs_of(groups: Sequence[Group], baseline: str | None, match_loss: bool) -> list[Pair]:
-    """Each group with its baseline, as :func:`compare` pairs them.
-
-    Raises:
-        InputError: an unknown baseline.
-    """
-    return [
-        _pair(group, base, match_loss)
-        for group in groups
-        if (base := _baseline_of(group, groups, baseline)) is not group
-    ]
-
-
-def _baseline_of(group: Group, groups: Sequence[Group], wanted: str | None) -> Group:
-    """The baseline that shares most settings with the group (batch size, data, …)."""
-
-    def named(name: str) -> list[Group]:
-        return [g for g in groups if name in (g.name, g.config.label, g.config.method)]
-
-    found = named("sgd") or [groups[0]] if wanted is None else named(wanted)
-    if not found:
-        raise unknown("baseline", str(wanted), sorted({g.config.method for g in groups}))
-    # an exact name or label beats a method that several groups share
-    exact = [g for g in found if wanted in (g.name, g.config.label)] or found
-    beside = [g for g in exact if g.condition == group.condition] or exact
-    return min(beside, key=lambda g: differences(g.config, group.config))
-
-
-def _pair(group: Group, baseline: Group, match_loss: bool) -> Pair:
-    seeds = [seed for seed in group.runs if seed in baseline.runs]
-    if not seeds:  # no common seed: no pairs, final steps of all
-        losses = [[_loss(run, None) for run in g.runs.values()] for g in (group, baseline)]
-        averages = [sum(side) / len(side) for side in losses]
-        return Pair(group, baseline, [], (averages[0], averages[1]))
-    steps = []
-    for seed in seeds:
-        a, b = group.runs[seed], baseline.runs[seed]
-        steps.append(_matched(a, b) if match_loss else ((a, None), (b, None)))
-    means = [sum(_loss(*pair[side]) for pair in steps) / len(steps) for side in (0, 1)]
-    return Pair(group, baseline, steps, (means[0], means[1]))
-
-
-def _matched(a: Run, b: Run) -> tuple[tuple[Run, int | None], tuple[Run, int | None]]:
-    """Take the run that fits better back to the train loss that the other one ended with."""
-    if _loss(a, None) >= _loss(b, None):
-        return (a, None), (b, _nearest(b, _loss(a, None)))
-    return (a, _nearest(a, _loss(b, None))), (b, None)
-
-
-def _nearest(run: Run, loss: float) -> int:
-    kept = run.checkpoints()
-    records = [record for record in run.history() if record["step"] in kept]
-    return min(records, key=lambda record: abs(record["train_loss"] - loss))["step"]
-
-
-def _loss(run: Run, step: int | None) -> float:
-    history = run.history()
-    record = history[-1] if step is None else next(r for r in history if r["step"] == step)
-    return float(record["train_loss"])
 
 
 def _summary(group: Group, metrics: Sequence[str], measure: Measure) -> dict[str, Any]:
@@ -237,11 +153,14 @@ def _judge(
         return "not comparable", (
             f"train losses {a:.4g} and {b:.4g} differ by {pair.loss_gap:.0%}, more than"
             f" {tolerance:.0%}: at different losses {metric} tells nothing of the methods"
+            " (--match-loss compares runs that were trained with --save-every)"
         )
     if found is None:
         return "not comparable", f"{metric} is missing in some runs"
-    if p_holm is None:
+    if p_holm is None and found.n < 2:
         return "not comparable", "one seed carries no interval: train at least two"
+    if p_holm is None:
+        return "not comparable", "all differences are equal: no spread to test them by"
     kind = "paired" if found.paired else "Welch"
     numbers = f"{kind} t-test over {found.n} seeds, Holm-corrected p = {p_holm:.2g}"
     if p_holm >= LEVEL:
@@ -253,15 +172,21 @@ def _judge(
 def _outcomes(
     pairs: Sequence[Pair], metrics: Sequence[str], measure: Measure
 ) -> list[dict[str, Any]]:
-    """The same for what is no flatness metric: accuracy, losses. Always at the final weights."""
+    """The same for what is no flatness metric: accuracy, losses. Always at the final weights.
+
+    Corrected metric by metric: what was spent or how large the weights grew is no rival
+    question to accuracy.
+    """
     finals = [
-        Pair(p.group, p.baseline, [((a[0], None), (b[0], None)) for a, b in p.steps], p.losses)
+        dataclasses.replace(p, steps=[((a[0], None), (b[0], None)) for a, b in p.steps])
         for p in pairs
     ]
     cases = [
         (metric, pair, _difference(pair, metric, measure)) for metric in metrics for pair in finals
     ]
-    corrected = holm([d.p if d else None for _, _, d in cases])
+    corrected: list[float | None] = []
+    for metric in metrics:
+        corrected += holm([d.p if d else None for name, _, d in cases if name == metric])
     outcomes = []
     for (metric, pair, found), p_holm in zip(cases, corrected, strict=True):
         if p_holm is None or found is None:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import inspect
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +43,16 @@ def measured(
     step: int | None = None,
     split: str = "train",
     samples: int | None = None,
+    seed: int = 0,
     device: str = "cpu",
     data_dir: Path | None = None,
 ) -> float | None:
     """A metric of a finished run at a kept step (default: the final weights).
 
-    What had to be computed is kept in the run's folder ``measurements/``, one file for each
-    weight file and setting, and read from there the next time. Every run is measured with the
-    same random numbers.
+    What had to be computed is kept in the run's folder ``measurements/`` and read from there
+    the next time, as long as weights, settings and version are the same. The random numbers
+    are those of ``seed`` plus the run's own seed: the same for all methods, so that pairs share
+    them, and independent between seeds.
 
     Raises:
         InputError: an unknown metric, or nothing kept at that step.
@@ -61,17 +65,24 @@ def measured(
         return None if record is None else record.get(metric)
     at = history[-1]["step"] if step is None else step
     path = run.checkpoints().get(at)
-    name = f"{metric}-{split}-{samples or 'all'}-step-{at:08d}"
+    name = f"{metric}-{split}-{samples or 'all'}-seed{seed}-step-{at:08d}"
     kept = run.folder / "measurements" / f"{name}.json"
-    fingerprint = hashlib.blake2b(path.read_bytes() if path else b"", digest_size=8).hexdigest()
+    content = path.read_bytes() if path else b""
+    key = {
+        "weights": hashlib.blake2b(content, digest_size=8).hexdigest(),
+        "metric": f"{metric}{inspect.signature(METRICS[metric].measure)}",
+        "version": version("ssgd-analysis"),
+    }
     if kept.is_file():
         found = read_json(kept)
-        if found.get("weights") == fingerprint:
+        if isinstance(found, dict) and found.get("key") == key:
             return found["value"]
     checkpoint = load_checkpoint(f"{run.folder}@{at}", device=device, data_dir=data_dir)
     problem = checkpoint.problem(split, samples=samples)
-    result = METRICS[metric].measure(problem.model, problem.loss, problem.batches)
-    _keep(kept, {"weights": fingerprint, **dataclasses.asdict(result)})
+    result = METRICS[metric].measure(
+        problem.model, problem.loss, problem.batches, seed=seed + run.config().seed
+    )
+    _keep(kept, {"key": key, **dataclasses.asdict(result)})
     return result.value
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ssgd_analysis.problem import Batch, Loss, Problem
 
@@ -112,7 +113,12 @@ class ProblemOperator(Operator):
         sizes = [parameter.numel() for parameter in self.parameters]
         shares = self.problem.shares
         for share, (inputs, targets) in zip(shares, self.problem.batches, strict=True):
-            with self.problem.evaluating(), torch.enable_grad():
+            # Fused attention has no double backward (pytorch issue 116350); the plain kernel has.
+            with (
+                self.problem.evaluating(),
+                torch.enable_grad(),
+                sdpa_kernel(SDPBackend.MATH),
+            ):
                 multiply = self._multiplier(inputs, targets)
                 columns = []
                 for column in block.T:

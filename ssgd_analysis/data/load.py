@@ -62,7 +62,7 @@ def load_data(name: str, folder: Path | None = None) -> Dataset:
     except (TypeError, ValueError):
         raise InputError(f"data '{name}' should return (train, test)") from None
     loaded = Dataset(name, _split(name, "train", train), _split(name, "test", test))
-    _check_labels(loaded)
+    _check_shapes(loaded)
     return loaded
 
 
@@ -100,15 +100,10 @@ def _targets(targets: Tensor) -> Tensor:
     return targets if targets.is_floating_point() else targets.long()
 
 
-def _check_labels(data: Dataset) -> None:
-    for part, split in (("train", data.train), ("test", data.test)):
+def _check_shapes(data: Dataset) -> None:
+    for split in (data.train, data.test):
         if split.inputs.shape[1:] != data.train.inputs.shape[1:]:
             raise InputError(
                 f"data '{data.name}': test inputs have shape {tuple(split.inputs.shape[1:])},"
                 f" train inputs {tuple(data.train.inputs.shape[1:])}"
-            )
-        if not split.targets.is_floating_point() and int(split.targets.min()) < 0:
-            raise InputError(
-                f"data '{data.name}': {part} holds the label {int(split.targets.min())};"
-                " labels count from 0"
             )

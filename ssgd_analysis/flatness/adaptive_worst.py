@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ssgd_analysis.errors import InputError
+from ssgd_analysis import seeds
+from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.measurement import Measurement, rise
 from ssgd_analysis.problem import Batch, Loss, Problem
 from ssgd_analysis.weights import borrowed_weights
@@ -34,13 +35,14 @@ def adaptive_worst(
             their sizes.
         rho: radius, L2 norm of the relative perturbation over all parameters.
         steps: ascent steps, one gradient of the whole data each.
-        seed: not needed, nothing is random.
+        seed: of the first direction where the gradient is exactly zero; else nothing is random.
 
     Returns:
         Nats; the error is that of sampling the examples, at the perturbation found.
 
     Raises:
-        InputError: a negative radius or no steps.
+        InputError: a negative or infinite radius, or no steps.
+        WorkError: the gradient is not finite.
 
     Reference:
         Kwon et al. 2021 (arXiv 2102.11600), adaptive sharpness; Andriushchenko et al. 2023
@@ -59,8 +61,15 @@ def adaptive_worst(
         for _ in range(steps):
             slopes = [size * part for size, part in zip(sizes, problem.gradient(), strict=True)]
             norm = _norm(slopes)
-            if norm == 0:
-                break
+            if not math.isfinite(norm):
+                raise WorkError("adaptive_worst: the gradient is not finite")
+            if norm == 0:  # at a stationary point any direction is as good: a random one
+                generator = seeds.generator(seed, "adaptive_worst", device=problem.device)
+                slopes = [
+                    torch.randn(w.shape, generator=generator, dtype=w.dtype, device=w.device)
+                    for w in clean
+                ]
+                norm = _norm(slopes)
             trial = [v + slope * (length / norm) for v, slope in zip(u, slopes, strict=True)]
             shrink = min(1.0, rho / max(_norm(trial), 1e-300))
             trial = [v * shrink for v in trial]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.measurement import Measurement, rise
 from ssgd_analysis.problem import Batch, Loss, Problem
 from ssgd_analysis.weights import borrowed_weights
@@ -17,7 +17,8 @@ def sam(
 ) -> Measurement:
     """L(w + ρ g/‖g‖) − L(w), g the gradient of the mean loss over all examples.
 
-    One first-order step, a lower bound of the worst case in the L2 ball of radius ρ.
+    One first-order step, a lower bound of the worst case in the L2 ball of radius ρ; where the
+    gradient is exactly zero there is no direction to go and the value is zero.
 
     Args:
         model: any ``nn.Module``.
@@ -30,7 +31,8 @@ def sam(
         Nats; the error is that of sampling the examples, at this perturbation.
 
     Raises:
-        InputError: a negative radius.
+        InputError: a negative or infinite radius.
+        WorkError: the gradient is not finite.
 
     Reference:
         Foret et al. 2021 (arXiv 2010.01412), eq. 2.
@@ -41,6 +43,8 @@ def sam(
     parameters = list(problem.parameters.values())
     gradient = problem.gradient()
     norm = float(torch.stack([part.norm() for part in gradient]).norm())
+    if not math.isfinite(norm):
+        raise WorkError("sam: the gradient is not finite at these weights")
     before = problem.batch_losses()
     with borrowed_weights(parameters), torch.no_grad():
         for parameter, slope in zip(parameters, gradient, strict=True):

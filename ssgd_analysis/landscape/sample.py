@@ -216,7 +216,10 @@ def _line(start: Problem, end: Problem) -> Direction:
 
 
 class _RestOfLine:
-    """Moves BatchNorm statistics and frozen parameters along the line with the weights."""
+    """Moves BatchNorm statistics and frozen parameters along the line with the weights.
+
+    Beyond the ends they stay at the end's: a variance that is extrapolated turns negative.
+    """
 
     def __init__(self, start: Problem, end: Problem) -> None:
         buffers = zip(start.model.buffers(), end.model.buffers(), strict=True)
@@ -228,8 +231,9 @@ class _RestOfLine:
         ]
 
     def __call__(self, alpha: float) -> None:
+        inside = min(max(alpha, 0.0), 1.0)
         for tensor, start, end in self.moves:
-            tensor.copy_(start + alpha * (end - start))
+            tensor.copy_(end if inside == 1 else start + inside * (end - start))
 
 
 def _facts(directions: list[Direction]) -> dict[str, Any]:

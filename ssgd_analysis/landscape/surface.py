@@ -110,7 +110,8 @@ def recalibrate_batchnorm(model: nn.Module, batches: list[Batch]) -> None:
             layer.training, layer.momentum = True, None  # None: cumulative average
         try:
             for inputs, _ in batches:
-                model(inputs)
+                if len(inputs) > 1 or len(batches) == 1:  # one example has no variance
+                    model(inputs)
         finally:
             for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum

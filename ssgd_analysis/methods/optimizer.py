@@ -23,7 +23,8 @@ class SSGD(torch.optim.Optimizer):
     and lets the base optimizer step with the mean of the two gradients. The closure zeroes the
     gradients, computes the loss, calls ``backward()`` (and clips, if it likes: each gradient
     by itself) and returns the loss. Works with LR schedulers, parameter groups (each may have
-    its own ``noise_scale``) and ``state_dict``.
+    its own ``noise_scale``) and ``state_dict``. Not for sparse gradients, nor around a base
+    optimizer that needs a closure itself (LBFGS).
 
     Args:
         params: parameters, parameter groups, or named parameters.
@@ -165,7 +166,8 @@ class SSGD(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything: torch's own keeps groups and state only, too little for a copy."""
-        return dict(self.__dict__)
+        # A scheduler wraps step() of the one optimizer that it was given.
+        return {key: value for key, value in self.__dict__.items() if key != "step"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take up what :meth:`__getstate__` gave, or torch's part of it."""

@@ -30,8 +30,8 @@ class SymmetricSGD(WeightNoiseMethod):
     relative to, the same minibatch at both points, noise-free biases and normalisation
     parameters, and BatchNorm statistics from the +n pass only are our choices, and options.
 
-    To second order the mean step descends L + ½ Tr(ΣH), as one-sided noise does, while the
-    first-order noise Hn cancels: on a quadratic it equals SGD exactly.
+    To second order, and with Σ held constant, the mean step descends L + ½ Tr(ΣH), as one-sided
+    noise does, while the first-order noise Hn cancels: on a quadratic it equals SGD exactly.
     """
 
     Settings = SymmetricSGDSettings

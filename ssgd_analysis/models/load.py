@@ -14,6 +14,7 @@ from ssgd_analysis.models.simple import cnn, image_channels, mlp
 from ssgd_analysis.models.vgg import vgg16_bn
 
 TORCHVISION = "torchvision:"
+_AUXILIARY = ("googlenet", "inception_v3")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ def _torchvision(name: str, input_shape: tuple[int, ...], num_outputs: int) -> n
     if name not in known:
         raise unknown("torchvision model", name, known)
     channels = image_channels(TORCHVISION + name, input_shape)
-    model = torchvision.models.get_model(name, weights=None, num_classes=num_outputs)
+    # the two old networks with auxiliary outputs, which no plain loss takes
+    plain = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
+    model = torchvision.models.get_model(name, weights=None, num_classes=num_outputs, **plain)
     if channels != 3:
         _replace_first_convolution(model, channels)
     return model

@@ -104,8 +104,8 @@ def write_comparison(
     Raises:
         WorkError: the disk is full or the folder not writable.
     """
-    figure = interval_figure({"": interval_panels(result, values)})
-    pictures = save_figure(figure, out / "intervals")
+    panels = interval_panels(result, values)
+    pictures = save_figure(interval_figure({"": panels}), out / "intervals") if panels else []
     groups, tests = group_rows(result), test_rows(result["tests"])
     outcomes = test_rows(result["outcomes"])
     plain = [

@@ -27,7 +27,7 @@ def parallel(calls: Sequence[Call], jobs: int) -> Iterator[Any]:
 
 def _one_thread(parent: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     if os.getpid() != parent:
-        _end_with(parent)
+        _begin_worker(parent)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -37,12 +37,15 @@ def _one_thread(parent: int, function: Callable[..., Any], arguments: tuple[Any,
 
 
 @functools.cache
-def _end_with(parent: int) -> None:
-    """End this process soon after its parent is gone.
+def _begin_worker(parent: int) -> None:
+    """Once in each worker process.
 
+    stdout is the parent's, for its answer: what a stranger's model prints goes to stderr.
     joblib's workers outlive a parent that was killed by five minutes; they would go on
-    writing into the folder of a study that is being resumed.
+    writing into the folder of a study that is being resumed, so they end soon after it.
     """
+    os.dup2(2, 1)
+    torch.backends.cudnn.allow_tf32 = False  # as resolve_device does in the parent
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -9,7 +9,7 @@ import numpy as np
 from joblib import cpu_count
 
 from ssgd_analysis.compare import Group, compare, measured
-from ssgd_analysis.compare.compare import pairs_of
+from ssgd_analysis.compare.pairs import pairs_of
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.files import jsonable, make_folder, read_json, write_json
 from ssgd_analysis.flatness import METRICS
@@ -38,7 +38,7 @@ def run_study(
     Args:
         study: what to run.
         out: a folder; refused if it holds a study, unless ``resume``.
-        jobs: processes, one thread each; default: one a core.
+        jobs: processes, one thread each; default: one a core, on a GPU one in all.
         resume: keep every result that is there.
         device: for training and measuring.
         data_dir: for data files.
@@ -52,7 +52,7 @@ def run_study(
         WorkError: every run of the focus failed.
     """
     _claim(study, out, resume)
-    jobs = jobs or cpu_count()
+    jobs = jobs or (cpu_count() if device == "cpu" else 1)
     cells = [
         (
             setting.name,
@@ -78,9 +78,8 @@ def run_study(
             failures[done["folder"]] = done["error"]
             progress.warn(f"{done['folder']}: {done['error']}")
         progress.advance(1, Path(done["folder"]).name)
-    groups = _groups(
-        study, [(*cell[:2], folder) for cell, folder in zip(cells, folders, strict=True)]
-    )
+    placed = [(*cell[:2], folder) for cell, folder in zip(cells, folders, strict=True)]
+    groups = _groups(study, [place for place in placed if str(place[2]) not in failures])
     _measure_matched(study, groups, jobs, progress)
 
     def measure(run: Run, metric: str, step: int | None) -> float | None:
@@ -136,8 +135,9 @@ def _train_and_measure(config: TrainConfig, folder: Path, metrics: Sequence[str]
         train(config, folder, resume=True)
         for metric in metrics:
             measured(Run(folder), metric, device=config.device)
-    except WorkError as error:
-        return {"folder": str(folder), "error": str(error)}
+    except Exception as error:
+        kind = "" if isinstance(error, WorkError) else f"{type(error).__name__}: "
+        return {"folder": str(folder), "error": f"{kind}{error}"}
     return {"folder": str(folder), "error": None}
 
 

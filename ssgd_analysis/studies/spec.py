@@ -179,7 +179,10 @@ def _study(name: str, table: dict[str, Any]) -> Study:
     for entry in table.get("arm", []):
         entry = dict(entry)
         method, chosen = entry.pop("method", ""), dict(entry.pop("set", {}))
-        label, factor = entry.pop("label", method), int(entry.pop("epochs_factor", 1))
+        label, factor = (
+            entry.pop("label", method),
+            _whole("epochs_factor", entry.pop("epochs_factor", 1)),
+        )
         _known(entry, TRAIN_FIELDS, "key of [[arm]]")
         arms.append(Arm(label, method, chosen, factor, entry))
     if not arms:
@@ -189,7 +192,7 @@ def _study(name: str, table: dict[str, Any]) -> Study:
         summary=str(table.get("summary", "")),
         focus=str(table.get("focus", arms[0].label)),
         metrics=list(table.get("metrics", ["test_accuracy", "train_loss", "lambda_max"])),
-        seeds=[int(seed) for seed in table.get("seeds", [0, 1, 2])],
+        seeds=[_whole("seeds", seed) for seed in table.get("seeds", [0, 1, 2])],
         loss_tolerance=float(table.get("loss_tolerance", 0.1)),
         landscape_points=int(table.get("landscape_points", 0)),
         landscape_span=float(table.get("landscape_span", 1.0)),
@@ -198,6 +201,12 @@ def _study(name: str, table: dict[str, Any]) -> Study:
         settings=settings,
         arms=arms,
     )
+
+
+def _whole(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{name}: {value!r} should be a whole number")
+    return value
 
 
 def _known(table: dict[str, Any], names: Iterable[str], kind: str) -> None:

@@ -35,7 +35,11 @@ def study_verdict(study: Study, result: dict[str, Any]) -> str:
     clauses = []
     flatness = [metric for metric in study.metrics if metric in METRICS]
     invariant = [metric for metric in flatness if METRICS[metric].invariant_to]
+    known = {group["name"] for group in result["groups"]}
     for setting in study.settings:
+        if _name(study.focus, setting.name) not in known:
+            clauses.append(f"{setting.name}: all its runs failed")
+            continue
         parts = [
             f"by {NAMES.get(metric, metric)} at matched train loss it is "
             + _relations(result["matched_tests"], metric, study, setting.name, FLATNESS)
@@ -74,7 +78,7 @@ def _relations(
         ]
         if names:
             parts.append(f"{word} {', '.join(names)}")
-    return ", ".join(parts) or "alone"
+    return ", ".join(parts) or "without a rival to compare with"
 
 
 def _accuracy(result: dict[str, Any], name: str) -> str:

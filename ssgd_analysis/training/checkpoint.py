@@ -86,15 +86,16 @@ def load_checkpoint(
         InputError: nothing there, a damaged file, a pickle that is not weights-only, tensors
             that do not fit, or a foreign file without ``model`` and ``data``.
     """
-    run, weights_of = _find(name)
+    run, weights_of = _find(name, foreign=model is not None and data is not None)
     if run is None and (model is None or data is None):
         raise InputError(f"{name} is not inside a run: say what it is with --model and --data")
     config = None if run is None else run.config()
     source, weights = weights_of
     if weights is None:
         weights = _read_foreign(source)
-    examples = _data(config, data, data_dir).to(device, dtype)
-    with seeded(0):  # initial weights are overwritten; the global generators stay untouched
+    # As in training: a stranger's data may draw from the global generators. They stay untouched.
+    with seeded(config.seed if config else 0):
+        examples = _data(config, data, data_dir).to(device, dtype)
         network = load_model(
             model or _field(config, "model"), examples.input_shape, examples.num_outputs
         )
@@ -108,8 +109,14 @@ def load_checkpoint(
     )
 
 
-def _find(name: str) -> tuple[Run | None, tuple[Path, dict[str, Tensor] | None]]:
-    """The run a checkpoint belongs to, and its weights (``None``: still to be read)."""
+def _find(name: str, foreign: bool) -> tuple[Run | None, tuple[Path, dict[str, Tensor] | None]]:
+    """The run a checkpoint belongs to, and its weights (``None``: still to be read).
+
+    Args:
+        name: as the user gave it.
+        foreign: model and data are given, so that a weight file needs no run; a config.json
+            beside it may be another tool's.
+    """
     path = Path(name)
     folder, at, step = name.rpartition("@")
     if not path.exists() and at and step.isdigit():
@@ -123,7 +130,7 @@ def _find(name: str) -> tuple[Run | None, tuple[Path, dict[str, Tensor] | None]]
     if not path.is_file():
         raise InputError(f"there is no checkpoint {name}")
     for parent in list(path.resolve().parents)[:2]:
-        if Run(parent).exists:
+        if Run(parent).exists and not foreign:
             return Run(parent), (path, None)
     return None, (path, None)
 

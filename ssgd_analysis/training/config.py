@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
@@ -101,6 +101,12 @@ class TrainConfig:
         object.__setattr__(self, "settings", spelled)
 
     def _check_numbers(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            if hint not in (int, float, bool, float | None):
+                continue
+            value, allowed = getattr(self, name), hint if hint in (int, bool) else hint | int
+            if not isinstance(value, allowed) or isinstance(value, bool) != (hint is bool):
+                raise InputError(f"{_option(name)} {value!r} has the wrong type")
         for name in ("lr", "momentum", "weight_decay", "warmup", "label_noise", "val"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
@@ -142,7 +148,7 @@ class TrainConfig:
         """The config that a run folder holds.
 
         Raises:
-            InputError: a field is missing, unknown or out of range.
+            InputError: a field is missing or out of range. Other keys are left alone.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ssgd_analysis import seeds
 from ssgd_analysis.data import Dataset, Split, load_data
@@ -65,7 +66,7 @@ def train(
     return {
         "run": str(folder),
         "method": config.method,
-        "config": config.to_json(),
+        "config": run.record(),
         "final": run.history()[-1],
     }
 
@@ -85,6 +86,12 @@ class _Training:
         loss = load_loss(config.loss)
         self.model = load_model(config.model, data.input_shape, data.num_outputs)
         self.model.to(config.device)
+        for name, value in self.model.state_dict().items():
+            if not isinstance(value, Tensor):
+                raise InputError(
+                    f"the model's state '{name}' is a {type(value).__name__}: only"
+                    " tensors can be kept in a run"
+                )
         optimizer = make_optimizer(
             config.optimizer,
             [p for p in self.model.parameters() if p.requires_grad],
@@ -169,7 +176,7 @@ class _Training:
             record[f"{name}_loss"], record[f"{name}_accuracy"] = problem.evaluate()
         if not math.isfinite(record["train_loss"]):
             self._diverged(epoch, record["train_loss"])
-        squares = sum(p.detach().double().square().sum() for p in self.model.parameters())
+        squares = sum(p.detach().double().square().sum() for _, p in self.task.parameters)
         return {
             **record,
             "lr": rate,
@@ -201,6 +208,7 @@ class _Training:
             "examples": self.task.examples,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
+            "buffers": dict(self.model.named_buffers()),  # those outside state_dict too
             "optimizer": self.task.optimizer.state_dict(),
             "method": self.method.state_dict(),
             "order": self.order.get_state(),
@@ -213,6 +221,8 @@ class _Training:
         self.task.step, self.task.examples = state["step"], state["examples"]
         self.seconds = state["seconds"]
         self.model.load_state_dict(state["model"])
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(state["buffers"][name])
         self.task.optimizer.load_state_dict(state["optimizer"])
         self.method.load_state_dict(state["method"])
         self.order.set_state(state["order"])

@@ -8,7 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.files import jsonable, make_folder, read_json, write_json, write_text
+from ssgd_analysis.files import (
+    is_temporary,
+    jsonable,
+    make_folder,
+    read_json,
+    write_json,
+    write_text,
+)
 from ssgd_analysis.training.config import TrainConfig
 from ssgd_analysis.training.state import read_tensors, read_tree, save_tensors, save_tree
 
@@ -51,8 +58,8 @@ class Run:
     def _state(self) -> Path:
         return self.folder / "state.safetensors"
 
-    def config(self) -> TrainConfig:
-        """What the run was made with.
+    def record(self) -> dict[str, Any]:
+        """The content of ``config.json``: settings, and the versions that made the run.
 
         Raises:
             InputError: there is no run, or its config is damaged.
@@ -62,7 +69,15 @@ class Run:
         value = read_json(self._config)
         if not isinstance(value, dict):
             raise InputError(f"{self._config} is damaged: not an object")
-        return TrainConfig.from_json(value)
+        return value
+
+    def config(self) -> TrainConfig:
+        """What the run was made with.
+
+        Raises:
+            InputError: there is no run, or its config is damaged.
+        """
+        return TrainConfig.from_json(self.record())
 
     def history(self) -> list[dict[str, Any]]:
         """One record for each epoch that is done."""
@@ -80,9 +95,11 @@ class Run:
         write_json(self._config, config.to_json())
 
     def sweep(self) -> None:
-        """Remove the temporary files that a kill left behind."""
-        for left in self.folder.rglob(".*.tmp*"):
-            left.unlink(missing_ok=True)
+        """Remove the temporary files that a kill left behind: this run's own, nothing else."""
+        for folder in (self.folder, self.folder / "checkpoints", self.folder / "measurements"):
+            for left in folder.glob(".*.ssgd-tmp*") if self.exists else ():
+                if is_temporary(left):
+                    left.unlink(missing_ok=True)
 
     def save_epoch(self, history: list[dict[str, Any]], state: dict[str, Any]) -> None:
         """Write history, then state: on resume the state says how much of the history counts."""

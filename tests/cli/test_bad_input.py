@@ -65,7 +65,7 @@ def flat(options):
             "label 9 is out of range: the model has 3",
         ),
         ({"--data": "STRANGERS:empty"}, "empty"),
-        ({"--data": "STRANGERS:negative_labels"}, "label -1"),
+        ({"--data": "STRANGERS:negative_labels", "--batch-size": 5}, "label -1"),
         ({"--data": "STRANGERS:value"}, "not a callable"),
         ({"--data": "STRANGERS:raises"}, "KeyError"),
         ({"--data": "STRANGERS:not_a_model"}, "(train, test)"),

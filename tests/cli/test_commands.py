@@ -305,3 +305,114 @@ def test_help_imports_no_torch():
 
 def test_version(run):
     assert "ssgd-analyze" in run("--version").out
+
+
+STRANGE = """
+import torch
+from torch import nn
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+        self.body, self.head = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), nn.Linear(8, 3)
+    def forward(self, x):
+        print("hello")
+        return self.head(self.body(x).mean(1))
+
+def attention():
+    return Attention()
+
+def random_data():
+    x = torch.randn(40, 4, 8)
+    return (x, torch.randint(3, (40,))), (x, torch.randint(3, (40,)))
+
+def binary():
+    x = torch.randn(30, 4)
+    return (x, torch.randint(2, (30,))), (x, torch.randint(2, (30,)))
+
+def logit():
+    return nn.Linear(4, 1)
+
+def bce(outputs, targets):
+    return nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], targets.float())
+"""  # noqa: E501
+
+
+@pytest.fixture
+def strange(tmp_path):
+    path = tmp_path / "strange.py"
+    path.write_text(STRANGE)
+    return path
+
+
+def test_attention_has_a_hessian_and_random_data_is_the_runs_own(tmp_path, run, strange):
+    out = tmp_path / "r"
+    made = run("train", "--method", "s-sgd", "--model", f"{strange}:attention",
+               "--data", f"{strange}:random_data", "--epochs", 1, "--batch-size", 10,
+               "--seed", 3, "--out", out, "--json")  # fmt: skip
+    assert made.status == 0, made.err
+    found = run("sharpness", out, "--top", 2, "--json")
+    assert found.status == 0, found.err
+    # the data set draws from the global generator, seeded by the run's seed in both commands
+    checkpoint = found.json["checkpoints"][0]
+    assert checkpoint["loss"] == pytest.approx(made.json["final"]["train_loss"], rel=1e-5)
+
+
+def test_own_loss_for_one_logit(tmp_path, run, strange):
+    made = run("train", "--method", "sgd", "--model", f"{strange}:logit",
+               "--data", f"{strange}:binary", "--loss", f"{strange}:bce", "--epochs", 1,
+               "--batch-size", 10, "--out", tmp_path / "r", "--json")  # fmt: skip
+    assert made.status == 0, made.err
+    assert made.json["final"]["train_accuracy"] is None
+
+
+def test_a_reserved_looking_file_of_the_users_survives(tmp_path, run):
+    out = tmp_path / "home"
+    (out / "deep").mkdir(parents=True)
+    mine = [out / ".editor.tmp", out / "deep" / ".notes.tmp.bak", out / ".a.12345678.tmp"]
+    for path in mine:
+        path.write_text("mine")
+    arguments = ["--method", "sgd", "--data", "two_moons", "--model", "mlp", *SMALL]
+    assert run("train", *arguments, "--out", out).status == 0
+    assert all(path.read_text() == "mine" for path in mine)
+
+
+def test_a_foreign_file_beside_another_tools_config(tmp_path, run, runs):
+    save_file(load_file(runs / "sgd-0" / "final.safetensors"), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"architectures": ["Net"]}')
+    found = run("sharpness", tmp_path / "model.safetensors", "--model", "cnn", "--data", "digits",
+                "--samples", 50, "--top", 1, "--json")  # fmt: skip
+    assert found.status == 0, found.err
+
+
+def test_between_stays_finite_beyond_the_ends(tmp_path, run, runs):
+    ends = [f"{runs / 'sgd-0'}@0", runs / "sgd-0"]
+    outcome = run("landscape", *ends, "--directions", "between", "--points", 7, "--out", tmp_path)
+    assert outcome.status == 0, outcome.err
+    with np.load(tmp_path / "landscape.npz") as arrays:
+        assert np.isfinite(arrays["loss"]).all()
+
+
+def test_eigen_directions_are_not_rescaled_unless_asked(tmp_path, run, runs):
+    arguments = ["landscape", runs / "sgd-0", "--directions", "eigen", "--points", 3]
+    run(*arguments, "--samples", 50, "--out", tmp_path)
+    record = json.loads((tmp_path / "landscape.json").read_text())
+    assert record["settings"]["normalize"] == "none"
+    assert record["grids"][0]["norms"] == pytest.approx([1.0], rel=1e-5)
+
+
+def test_study_json_is_pure_though_the_model_prints(tmp_path, spawn, strange):
+    import subprocess
+
+    spec = tmp_path / "s.toml"
+    spec.write_text(
+        'focus = "s-sgd"\nmetrics = ["train_loss"]\nseeds = [0, 1]\n'
+        f'[train]\ndata = "{strange}:random_data"\nmodel = "{strange}:attention"\nepochs = 1\n'
+        'batch_size = 10\n[[arm]]\nmethod = "sgd"\n[[arm]]\nmethod = "s-sgd"\n'
+    )
+    command = [sys.executable, "-m", "ssgd_analysis.cli.main", "study", spec, "--jobs", "2",
+               "--out", tmp_path / "out", "--json"]  # fmt: skip
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["groups"]) == 2

@@ -208,3 +208,40 @@ def test_measurements_are_kept_and_follow_the_weights(tmp_path, monkeypatch):
     save_file(weights, run.final)
     with pytest.raises(AssertionError, match="measured again"):
         measured(run, "sam")
+
+
+def test_opposite_loss_gaps_do_not_cancel(tmp_path, make):
+    for seed, (a, b) in enumerate([(0.2, 0.6), (0.6, 0.2), (0.4, 0.4)]):
+        make("sgd", seed, [a])
+        make("s-sgd", seed, [b])
+    values = {(m, s, None): 1.0 + s for m in ("sgd", "s-sgd") for s in range(3)}
+    assert verdict(tmp_path, values)["verdict"] == "not comparable"
+
+
+def test_one_common_seed_of_several_is_welch_over_all(tmp_path, make):
+    values = {}
+    for seed in (0, 1, 2):
+        make("sgd", seed, [0.5])
+        make("s-sgd", seed + 2, [0.5])
+        values["sgd", seed, None] = 5 + 0.1 * seed
+        values["s-sgd", seed + 2, None] = 2 + 0.1 * seed
+    test = verdict(tmp_path, values)
+    assert (test["n"], test["paired"], test["verdict"]) == (3, False, "flatter")
+
+
+def test_two_groups_of_one_method_are_compared(tmp_path, make):
+    for seed in (0, 1):
+        make("sgd", seed, [0.5], lr=0.1)
+        make("sgd", seed, [0.5], lr=0.2)
+    groups = group_runs(finished(tmp_path))
+    result = compare(groups, lambda run, *_: run.config().seed * 1.0, metrics=["lambda_max"])
+    assert [(t["group"], t["baseline"]) for t in result["tests"]] == [("sgd lr=0.2", "sgd lr=0.1")]
+
+
+def test_outcomes_are_corrected_metric_by_metric(tmp_path, make):
+    for seed in range(4):
+        make("sgd", seed, [0.5 + 0.01 * seed], accuracy=0.90 + 0.003 * seed)
+        make("s-sgd", seed, [0.51 + 0.012 * seed], accuracy=0.91 + 0.004 * seed)
+    groups = group_runs(finished(tmp_path))
+    outcomes = compare(groups, planted({}), metrics=["test_accuracy", "train_loss"])["outcomes"]
+    assert [o["p_holm"] for o in outcomes] == [o["p"] for o in outcomes]  # one test of each

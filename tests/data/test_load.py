@@ -93,8 +93,6 @@ REFUSED = [
     (f"(torch.zeros(0, 3), torch.zeros(0).long()), {GOOD}", "train", "empty"),
     (f"{GOOD}, (torch.zeros(0, 3), torch.zeros(0).long())", "test", "empty"),
     (f"TensorDataset(torch.zeros(0, 3), torch.zeros(0).long()), {GOOD}", "train", "empty"),
-    (f"(torch.zeros(4, 3), torch.tensor([0, -2, 1, 1])), {GOOD}", "train", "label -2"),
-    (f"{GOOD}, (torch.zeros(2, 3), torch.tensor([0, -1]))", "test", "label -1"),
     (f"(torch.zeros(4, 3), torch.zeros(5).long()), {GOOD}", "train", "4 inputs but 5 targets"),
     (f"{GOOD}, (torch.zeros(2, 9), torch.tensor([0, 1]))", "test", "(9,)"),
     (f"(n for n in range(3)), {GOOD}", "train", "generator"),

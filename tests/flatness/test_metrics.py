@@ -365,3 +365,15 @@ def test_one_seed_gives_two_models_the_same_probes():
 def test_the_documented_stream_is_the_one_used():
     # what reference.noise_draws rests on: one named stream a metric
     assert seeds.derive(3, "expected") != seeds.derive(3, "trace")
+
+
+def test_adaptive_worst_leaves_an_exact_stationary_point():
+    """At a minimum the gradient is zero, the curvature is not."""
+    model = torch.nn.Linear(2, 1, bias=False).double()
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    x = 30 * torch.eye(2, dtype=torch.float64)
+    found = METRICS["adaptive_worst"].measure(
+        model, torch.nn.functional.mse_loss, [(x, x.sum(1, keepdim=True))]
+    )
+    assert found.value > 1.0

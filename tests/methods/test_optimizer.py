@@ -524,3 +524,23 @@ def test_is_a_torch_optimizer():
     assert isinstance(optimizer, torch.optim.Optimizer)
     assert "noise_scale: 0.1" in repr(optimizer)
     assert "lr: 0.1" in repr(optimizer)
+
+
+def test_a_copy_under_a_scheduler_steps_its_own_weights():
+    import copy
+
+    model = torch.nn.Linear(3, 1)
+    optimizer = SSGD(model.parameters(), noise_scale=0.1, lr=0.1)
+    torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    twin, other = copy.deepcopy((optimizer, model))
+
+    def closure():
+        twin.zero_grad()
+        loss = other(torch.ones(2, 3)).square().mean()
+        loss.backward()
+        return loss
+
+    before = [other.weight.detach().clone(), model.weight.detach().clone()]
+    twin.step(closure)
+    assert not torch.equal(other.weight, before[0])
+    assert torch.equal(model.weight, before[1])
