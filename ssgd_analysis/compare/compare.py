@@ -55,6 +55,7 @@ def compare(
     Raises:
         InputError: an unknown metric or baseline.
     """
+    metrics = list(dict.fromkeys(metrics))
     for metric in metrics:
         check_metric(metric)
     pairs = pairs_of(groups, baseline, match_loss)
@@ -67,7 +68,7 @@ def compare(
         "outcomes": _outcomes(pairs, outcome, measure),
         "loss_tolerance": loss_tolerance,
         "matched_loss": match_loss,
-        "verdict": _sentence(tests),
+        "verdict": _sentence(tests) if pairs else "Nothing to compare: there is only one group.",
     }
 
 
@@ -127,13 +128,7 @@ def _tests(
         verdict, why = _judge(metric, pair, found, p_holm, tolerance)
         tests.append(
             {
-                "metric": metric,
-                "group": pair.group.name,
-                "baseline": pair.baseline.name,
-                "difference": None if found is None else found.mean,
-                "ci95": None if found is None else found.ci95,
-                "p": None if found is None else found.p,
-                "p_holm": p_holm,
+                **_numbers(metric, pair, found, p_holm),
                 "paired": None if found is None else found.paired,
                 "n": 0 if found is None else found.n,
                 "train_loss": pair.losses,
@@ -143,6 +138,21 @@ def _tests(
             }
         )
     return tests
+
+
+def _numbers(
+    metric: str, pair: Pair, found: Difference | None, p_holm: float | None
+) -> dict[str, Any]:
+    """What every test reports, whatever its verdict is called."""
+    return {
+        "metric": metric,
+        "group": pair.group.name,
+        "baseline": pair.baseline.name,
+        "difference": None if found is None else found.mean,
+        "ci95": None if found is None else found.ci95,
+        "p": None if found is None else found.p,
+        "p_holm": p_holm,
+    }
 
 
 def _judge(
@@ -197,13 +207,7 @@ def _outcomes(
             verdict = "higher" if found.mean > 0 else "lower"
         outcomes.append(
             {
-                "metric": metric,
-                "group": pair.group.name,
-                "baseline": pair.baseline.name,
-                "difference": None if found is None else found.mean,
-                "ci95": None if found is None else found.ci95,
-                "p": None if found is None else found.p,
-                "p_holm": p_holm,
+                **_numbers(metric, pair, found, p_holm),
                 "verdict": verdict,
             }
         )
@@ -213,7 +217,7 @@ def _outcomes(
 def _sentence(tests: Sequence[dict[str, Any]]) -> str:
     """All verdicts in one sentence, metric by metric."""
     if not tests:
-        return "Nothing to compare: there is only one group."
+        return "No flatness metric was asked for; see the outcomes."
     parts = []
     for metric in dict.fromkeys(test["metric"] for test in tests):
         words = []
