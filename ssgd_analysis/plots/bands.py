@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import colour, panels, styled
+from ssgd_analysis.plots.style import colour, legend_below, panels, short_names, styled
 
 
 @styled
@@ -26,7 +26,8 @@ def loss_bands(
     """
     figure, axes = panels(1, len(settings), width=4.4, height=3.4, sharey=True)
     for panel, (setting, lines) in zip(axes, settings.items(), strict=True):
-        for index, (name, (alpha, losses)) in enumerate(lines.items()):
+        names = short_names(lines, 50)
+        for index, (name, (alpha, losses)) in enumerate(zip(names, lines.values(), strict=True)):
             values = losses - losses.mean(axis=0)[np.abs(alpha).argmin()] if rise else losses
             panel.plot(alpha, values.mean(axis=0), color=colour(index), label=name, lw=1.4)
             if len(values) > 1:
@@ -34,6 +35,5 @@ def loss_bands(
                 panel.fill_between(alpha, low, high, color=colour(index), alpha=0.15, lw=0)
         panel.set(title=setting, xlabel=xlabel)
     axes[0].set_ylabel(ylabel)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
+    legend_below(figure, axes[0])
     return figure

@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import panels, styled
+from ssgd_analysis.plots.style import panels, short_names, styled
 
 LEVELS = 16
 
@@ -39,7 +39,8 @@ def loss_contours(
     levels = np.geomspace(low + shift, max(high + shift, (low + shift) * 1.0001), LEVELS) - shift
     levels[[0, -1]] += [-1e-9 * abs(low) - 1e-12, 1e-9 * abs(high) + 1e-12]  # both ends inside
     norm = mpl.colors.BoundaryNorm(levels, 256)
-    for index, (name, (alpha, beta, loss)) in enumerate(planes.items()):
+    names = short_names(planes, 28)
+    for index, (name, (alpha, beta, loss)) in enumerate(zip(names, planes.values(), strict=True)):
         panel = axes[index]
         filled = panel.contourf(alpha, beta, loss.T, levels=levels, norm=norm, cmap="viridis")
         panel.contour(alpha, beta, loss.T, levels=levels[1:-1], colors="white", linewidths=0.3)

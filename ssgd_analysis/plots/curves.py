@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import colour, panels, styled
+from ssgd_analysis.plots.style import colour, legend_below, panels, styled
 
 
 @styled
@@ -38,6 +38,5 @@ def training_curves(
         accuracy.set(
             title=setting, xlabel="gradients (passes over a minibatch)", ylabel="test accuracy (%)"
         )
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
+    legend_below(figure, axes[0])
     return figure

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import colour, panels, styled
+from ssgd_analysis.plots.style import colour, panels, short_names, styled
 
 
 @styled
@@ -21,8 +21,9 @@ def density_figure(
         operator: whose spectrum it is.
     """
     figure, axes = panels(len(densities), 1, width=6.0, height=2.6, sharex=True)
-    for index, (panel, (name, (grid, density, stderr, top))) in enumerate(
-        zip(axes, densities.items(), strict=True)
+    names = short_names(densities, 70)
+    for index, (panel, name, (grid, density, stderr, top)) in enumerate(
+        zip(axes, names, densities.values(), strict=True)
     ):
         floor = max(density.max() * 1e-7, 1e-12)
         panel.fill_between(

@@ -1,5 +1,6 @@
 """What all pictures share: colours, sizes, how they are saved."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,33 @@ def panels(
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     return figure, list(axes.flat)
+
+
+def short_names(names: Iterable[str], limit: int) -> list[str]:
+    """Names that fit: without the folders that all share, cut at the front where still too long.
+
+    Args:
+        names: of checkpoints (paths) or methods.
+        limit: characters of the longest.
+    """
+    paths = [name.split("/") for name in names]
+    shared = 0 if len(paths) > 1 else max(0, len(paths[0]) - 2)
+    while len(paths) > 1 and all(len(path) > shared + 1 for path in paths):
+        if len({path[shared] for path in paths}) > 1:
+            break
+        shared += 1
+    tails = ["/".join(path[shared:]) for path in paths]
+    return [tail if len(tail) <= limit else "…" + tail[1 - limit :] for tail in tails]
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """One legend for the whole figure below it, in as many columns as fit its width."""
+    handles, labels = axes.get_legend_handles_labels()
+    longest = max(len(label) for label in labels)
+    columns = int(figure.get_figwidth() / (0.55 + 0.075 * longest))
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=max(1, min(len(labels), columns, 6))
+    )
 
 
 @styled

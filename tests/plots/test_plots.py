@@ -33,6 +33,23 @@ def curves():
     return plots.training_curves({s: dict.fromkeys(NAMES, one) for s in ("small", "large")})
 
 
+LONG = [f"results/experiments/{'a-long-folder-name/' * 3}method-{m}-seed0" for m in "abcd"]
+
+
+def bands_of_long_names():
+    return plots.loss_bands({"": dict.fromkeys(LONG, (X, X[None] ** 2))}, xlabel="α")
+
+
+def contours_of_long_names():
+    plane = X[:, None] ** 2 + 2 * X[None, :] ** 2
+    return plots.loss_contours(dict.fromkeys(LONG, (X, X, plane)))
+
+
+def contour_of_one_long_name():
+    plane = X[:, None] ** 2 + 2 * X[None, :] ** 2
+    return plots.loss_contours({LONG[0] * 2: (X, X, plane)})
+
+
 def density():
     one = (X, np.exp(-(X**2)), np.full(11, 0.01), [0.8, 0.9])
     return plots.density_figure({"runs/a": one, "runs/b": one})
@@ -45,7 +62,17 @@ def intervals():
     return plots.interval_figure({s: {"λ_max": rows, "accuracy": rows} for s in ("a", "b")})
 
 
-FIGURES = [bands, contours, contours_with_zero_loss, curves, density, intervals]
+FIGURES = [
+    bands,
+    bands_of_long_names,
+    contours,
+    contours_of_long_names,
+    contour_of_one_long_name,
+    contours_with_zero_loss,
+    curves,
+    density,
+    intervals,
+]
 
 
 @pytest.mark.parametrize("make", FIGURES)
@@ -61,6 +88,13 @@ def test_no_labels_overlap(make):
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
+    titles = [axes.title.get_window_extent(renderer) for axes in figure.axes if axes.get_title()]
+    legends = [legend.get_window_extent(renderer) for legend in figure.legends]
+    for a, b in itertools.combinations(titles, 2):
+        assert not a.overlaps(b)
+    for box in (*titles, *legends):
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.width
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             boxes = [
