@@ -8,7 +8,7 @@ from typing import Any
 
 from ssgd_analysis import seeds
 from ssgd_analysis.curvature import OPERATORS, eigenpairs, spectral_density, trace
-from ssgd_analysis.errors import WorkError, unknown
+from ssgd_analysis.errors import InputError, WorkError, unknown
 from ssgd_analysis.flatness import METRICS, Measurement
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
@@ -54,6 +54,12 @@ def measure(
     loss, accuracy = problem.evaluate()
     if not math.isfinite(loss):
         raise WorkError(f"the loss is {loss} at these weights")
+    again = problem.mean_loss()
+    if not math.isclose(loss, again, rel_tol=1e-6):
+        raise InputError(
+            f"the loss differs between two evaluations ({loss:.6g}, {again:.6g}): curvature needs a"
+            " model that is deterministic in evaluation mode"
+        )
     matrix = OPERATORS[operator](problem.model, problem.loss, problem.batches)
 
     def generator(name: str) -> Any:

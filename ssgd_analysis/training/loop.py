@@ -85,7 +85,7 @@ class _Training:
         self.data = data
         loss = load_loss(config.loss)
         self.model = load_model(config.model, data.input_shape, data.num_outputs)
-        self.model.to(config.device)
+        self.model.to(config.device, torch.float32)
         for name, value in self.model.state_dict().items():
             if not isinstance(value, Tensor):
                 raise InputError(

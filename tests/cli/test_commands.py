@@ -334,6 +334,19 @@ def binary():
 def logit():
     return nn.Linear(4, 1)
 
+class Noisy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+    def forward(self, x):
+        return self.layer(x + torch.randn_like(x))
+
+def noisy():
+    return Noisy()
+
+def double():
+    return nn.Linear(4, 2).double()
+
 def bce(outputs, targets):
     return nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], targets.float())
 """  # noqa: E501
@@ -416,3 +429,22 @@ def test_study_json_is_pure_though_the_model_prints(tmp_path, spawn, strange):
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["groups"]) == 2
+
+
+def test_a_model_that_is_random_in_evaluation_mode_is_not_measured(tmp_path, run, strange):
+    reference = ["--model", f"{strange}:noisy", "--data", f"{strange}:binary"]
+    made = run("train", "--method", "sgd", *reference, "--epochs", 1, "--batch-size", 10,
+               "--out", tmp_path / "r")  # fmt: skip
+    assert made.status == 0, made.err
+    found = run("sharpness", tmp_path / "r")
+    assert found.status == 2
+    assert "differs between two evaluations" in found.error
+
+
+def test_a_float64_model_trains_in_float32(tmp_path, run, strange):
+    reference = ["--model", f"{strange}:double", "--data", f"{strange}:binary"]
+    made = run("train", "--method", "sgd", *reference, "--epochs", 1, "--batch-size", 10,
+               "--out", tmp_path / "r")  # fmt: skip
+    assert made.status == 0, made.err
+    weights = load_file(tmp_path / "r" / "final.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
