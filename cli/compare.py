@@ -65,7 +65,7 @@ def command(
     the run's folder.
     """
     from ssgd_analysis.compare import compare, find_runs, group_runs, measured
-    from ssgd_analysis.compare.compare import DEFAULT_METRICS
+    from ssgd_analysis.compare.compare import DEFAULT_METRICS, seed_values
     from ssgd_analysis.files import make_folder
     from ssgd_analysis.report.comparison import group_rows, test_rows, write_comparison
 
@@ -104,17 +104,7 @@ def command(
             loss_tolerance=loss_tolerance,
             match_loss=match_loss,
         )
-        values = {
-            group.name: {
-                metric: [
-                    v
-                    for run in group.runs.values()
-                    if (v := measure(run, metric, None)) is not None
-                ]
-                for metric in wanted
-            }
-            for group in groups
-        }
+        values = {group.name: seed_values(group, wanted, measure) for group in groups}
     written = [] if out is None else write_comparison(out, result, values)
     if as_json:
         console.answer_json(result)

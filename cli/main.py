@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.errors import InputError, WorkError, unknown
 
 COMMANDS = {
     "train": "Train one model with one method; leaves a run folder.",
@@ -43,8 +43,6 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Refuse an unknown command with the nearest name."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from ssgd_analysis.errors import unknown
-
             raise unknown("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
 

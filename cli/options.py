@@ -11,13 +11,9 @@ from typing import Any
 import click
 from ssgd_analysis.cli import console
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
 
 class Number(click.ParamType):
     """A finite number, not below a minimum."""
-
-    name = "number"
 
     def __init__(self, kind: type[int] | type[float], minimum: float = 0, *, above: bool = False):
         self.kind, self.minimum, self.above = kind, minimum, above

@@ -91,6 +91,21 @@ class Problem:
         """
         return scalar_loss(self.loss, outputs, targets)
 
+    def split(self, vector: Tensor) -> list[Tensor]:
+        """A vector over all parameters, (P,), as one tensor of each parameter's shape."""
+        parameters = list(self.parameters.values())
+        pieces = vector.split([parameter.numel() for parameter in parameters])
+        return [piece.reshape(p.shape) for piece, p in zip(pieces, parameters, strict=True)]
+
+    def mean(self, values: Iterable[float]) -> float:
+        """The mean over all examples of one value for each batch."""
+        return math.fsum(s * v for s, v in zip(self.shares, values, strict=True))
+
+    def weight_norm(self) -> float:
+        """L2 norm over all parameters, in float64."""
+        squares = [p.detach().double().square().sum().item() for p in self.parameters.values()]
+        return math.sqrt(math.fsum(squares))
+
     def batch_losses(self) -> list[float]:
         """The mean loss of each batch at the present weights, no gradients."""
         with self.evaluating(), torch.no_grad():
@@ -98,7 +113,7 @@ class Problem:
 
     def mean_loss(self) -> float:
         """The mean loss over all examples at the present weights."""
-        return math.fsum(s * v for s, v in zip(self.shares, self.batch_losses(), strict=True))
+        return self.mean(self.batch_losses())
 
     def evaluate(self) -> tuple[float, float | None]:
         """Mean loss and accuracy over all examples.
@@ -107,16 +122,16 @@ class Problem:
             The loss, and the share of right class labels (``None`` where the targets are no
             class labels).
         """
-        losses, rights = [], []
+        losses: list[float] = []
+        rights: list[float | None] = []
         with self.evaluating(), torch.no_grad():
             for inputs, targets in self.batches:
                 outputs = self.outputs(inputs)
                 losses.append(float(self.batch_loss(outputs, targets)))
                 rights.append(accuracy(outputs, targets))
-        loss = math.fsum(s * v for s, v in zip(self.shares, losses, strict=True))
-        if any(right is None for right in rights):
-            return loss, None
-        return loss, math.fsum(s * r for s, r in zip(self.shares, rights, strict=True) if r)
+        known = [right for right in rights if right is not None]
+        right = self.mean(known) if len(known) == len(rights) else None
+        return self.mean(losses), right
 
     def gradient(self) -> list[Tensor]:
         """The gradient of the mean loss, one tensor for each parameter; ``.grad`` is untouched."""

@@ -72,11 +72,17 @@ def compare(
     }
 
 
+def seed_values(group: Group, metrics: Sequence[str], measure: Measure) -> dict[str, list[float]]:
+    """Metric → its values at the final weights, seed by seed; missing ones are left out."""
+    found = {
+        metric: [measure(run, metric, None) for run in group.runs.values()] for metric in metrics
+    }
+    return {metric: [v for v in values if v is not None] for metric, values in found.items()}
+
+
 def _summary(group: Group, metrics: Sequence[str], measure: Measure) -> dict[str, Any]:
     found = {}
-    for metric in metrics:
-        values = [measure(run, metric, None) for run in group.runs.values()]
-        known = [value for value in values if value is not None]
+    for metric, known in seed_values(group, metrics, measure).items():
         if known:
             result = interval(known)
             found[metric] = {"mean": result.mean, "ci95": result.ci95, "n": result.n}
@@ -205,12 +211,7 @@ def _outcomes(
             verdict = "no difference"
         else:
             verdict = "higher" if found.mean > 0 else "lower"
-        outcomes.append(
-            {
-                **_numbers(metric, pair, found, p_holm),
-                "verdict": verdict,
-            }
-        )
+        outcomes.append({**_numbers(metric, pair, found, p_holm), "verdict": verdict})
     return outcomes
 
 

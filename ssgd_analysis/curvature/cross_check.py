@@ -11,6 +11,7 @@ from ssgd_analysis import seeds
 from ssgd_analysis.curvature.hessian import HessianOperator
 from ssgd_analysis.curvature.lanczos import certify, eigenpairs
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.weights import flattened
 
 
 def cross_check_pyhessian(problem: Problem, top: int, *, seed: int = 0) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def cross_check_pyhessian(problem: Problem, top: int, *, seed: int = 0) -> dict[
     except Exception as error:  # it crashes on unused parameters and mixed precisions
         note = f"PyHessian failed: {type(error).__name__}: {error}"
         return {"ours": ours, "pyhessian": None, "largest_difference": None, "note": note}
-    columns = [torch.cat([part.reshape(-1) for part in vector]) for vector in vectors]
+    columns = [flattened(vector) for vector in vectors]
     pairs, _ = certify(operator, torch.stack(columns, dim=1).to(operator.dtype))
     theirs = sorted(
         ({"value": p.value, "residual": p.residual} for p in pairs), key=lambda p: -p["value"]

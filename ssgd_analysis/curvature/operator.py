@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ssgd_analysis.problem import Batch, Loss, Problem
+from ssgd_analysis.weights import flattened
 
 
 class Operator(ABC):
@@ -110,7 +111,6 @@ class ProblemOperator(Operator):
         """Build one batch's graph once; return the product with one vector, split by parameter."""
 
     def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:
-        sizes = [parameter.numel() for parameter in self.parameters]
         shares = self.problem.shares
         for share, (inputs, targets) in zip(shares, self.problem.batches, strict=True):
             # Fused attention has no double backward (pytorch issue 116350); the plain kernel has.
@@ -120,16 +120,9 @@ class ProblemOperator(Operator):
                 sdpa_kernel(SDPBackend.MATH),
             ):
                 multiply = self._multiplier(inputs, targets)
-                columns = []
-                for column in block.T:
-                    pieces = [
-                        piece.reshape(parameter.shape)
-                        for piece, parameter in zip(
-                            column.split(sizes), self.parameters, strict=True
-                        )
-                    ]
-                    product = multiply(pieces)
-                    columns.append(torch.cat([piece.detach().reshape(-1) for piece in product]))
+                columns = [
+                    flattened(multiply(self.problem.split(column))).detach() for column in block.T
+                ]
                 del multiply  # the graph is not kept while the caller works
             yield share, torch.stack(columns, dim=1)
 

@@ -10,7 +10,7 @@ from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.measurement import Measurement, rise
 from ssgd_analysis.problem import Batch, Loss, Problem
-from ssgd_analysis.weights import borrowed_weights
+from ssgd_analysis.weights import borrowed_weights, global_norm
 
 
 def adaptive_worst(
@@ -56,11 +56,11 @@ def adaptive_worst(
     with borrowed_weights(parameters) as clean, torch.no_grad():
         sizes = [weight.abs() for weight in clean]
         u = [torch.zeros_like(weight) for weight in clean]
-        best, best_losses = _mean(problem, before), before
+        best, best_losses = problem.mean(before), before
         length = rho
         for _ in range(steps):
             slopes = [size * part for size, part in zip(sizes, problem.gradient(), strict=True)]
-            norm = _norm(slopes)
+            norm = float(global_norm(slopes))
             if not math.isfinite(norm):
                 raise WorkError("adaptive_worst: the gradient is not finite")
             if norm == 0:  # at a stationary point any direction is as good: a random one
@@ -69,14 +69,14 @@ def adaptive_worst(
                     torch.randn(w.shape, generator=generator, dtype=w.dtype, device=w.device)
                     for w in clean
                 ]
-                norm = _norm(slopes)
+                norm = float(global_norm(slopes))
             trial = [v + slope * (length / norm) for v, slope in zip(u, slopes, strict=True)]
-            shrink = min(1.0, rho / max(_norm(trial), 1e-300))
+            shrink = min(1.0, rho / max(float(global_norm(trial)), 1e-300))
             trial = [v * shrink for v in trial]
             _move(parameters, clean, sizes, trial)
             losses = problem.batch_losses()
-            if _mean(problem, losses) > best:
-                u, best, best_losses = trial, _mean(problem, losses), losses
+            if problem.mean(losses) > best:
+                u, best, best_losses = trial, problem.mean(losses), losses
             else:
                 length /= 2
                 _move(parameters, clean, sizes, u)
@@ -90,11 +90,3 @@ def _move(
 ) -> None:
     for parameter, weight, size, v in zip(parameters, clean, sizes, u, strict=True):
         parameter.copy_(weight + size * v)
-
-
-def _norm(tensors: list[Tensor]) -> float:
-    return float(torch.stack([tensor.norm() for tensor in tensors]).norm())
-
-
-def _mean(problem: Problem, losses: list[float]) -> float:
-    return sum(share * value for share, value in zip(problem.shares, losses, strict=True))

@@ -1,16 +1,13 @@
 """The Fisher-Rao norm of the weights."""
 
-import math
 from collections.abc import Iterable
 
-import numpy as np
-import torch
 from torch import nn
 
 from ssgd_analysis.curvature import FisherOperator
-from ssgd_analysis.curvature.sampling import weighted_stderr
-from ssgd_analysis.flatness.measurement import Measurement
+from ssgd_analysis.flatness.measurement import Measurement, mean_with_error
 from ssgd_analysis.problem import Batch, Loss
+from ssgd_analysis.weights import flattened
 
 
 def fisher_rao(
@@ -34,12 +31,7 @@ def fisher_rao(
         Liang et al. 2019 (arXiv 1711.01530), definition 2 and theorem 3.1.
     """
     operator = FisherOperator(model, loss, batches)
-    weights = torch.cat([parameter.detach().reshape(-1) for parameter in operator.parameters])
-    shares, values = [], []
-    for share, product in operator.parts(weights[:, None]):
-        shares.append(share)
-        values.append(float(weights @ product[:, 0]))
-    error = weighted_stderr(np.array(shares), np.array(values))
-    value = math.fsum(s * v for s, v in zip(shares, values, strict=True))
-    settings = {"fisher": "empirical", "error": "examples"}
-    return Measurement(value, None if error is None else float(error), settings)
+    weights = flattened(operator.parameters).detach()
+    values = [float(weights @ product[:, 0]) for _, product in operator.parts(weights[:, None])]
+    value, error = mean_with_error(operator.problem, values)
+    return Measurement(value, error, {"fisher": "empirical", "error": "examples"})

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from ssgd_analysis import seeds
-from ssgd_analysis.curvature import HessianOperator, eigenpairs, trace
+from ssgd_analysis.curvature import HessianOperator, Spectrum, Trace, eigenpairs, trace
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.problem import Batch, Loss
 
@@ -31,9 +31,7 @@ def lambda_max(
     operator = HessianOperator(model, loss, batches)
     generator = seeds.generator(seed, "lambda_max", device=operator.device)
     spectrum = eigenpairs(operator, 1, tol=tol, smallest=False, generator=generator)
-    pair = spectrum.largest[0]
-    settings = {"tol": tol, "residual": pair.residual, "seed": seed, "error": "examples"}
-    return Measurement(pair.value, pair.stderr, settings)
+    return of_spectrum(spectrum, tol=tol, seed=seed)
 
 
 def hessian_trace(
@@ -53,6 +51,17 @@ def hessian_trace(
     """
     operator = HessianOperator(model, loss, batches)
     generator = seeds.generator(seed, "trace", device=operator.device)
-    found = trace(operator, probes=probes, generator=generator)
-    settings = {"probes": probes, "seed": seed, "error": "probes"}
+    return of_trace(trace(operator, probes=probes, generator=generator), seed=seed)
+
+
+def of_spectrum(spectrum: Spectrum, *, tol: float, seed: int) -> Measurement:
+    """``lambda_max`` out of a Hessian spectrum that was found with this tolerance and seed."""
+    pair = spectrum.largest[0]
+    settings = {"tol": tol, "residual": pair.residual, "seed": seed, "error": "examples"}
+    return Measurement(pair.value, pair.stderr, settings)
+
+
+def of_trace(found: Trace, *, seed: int) -> Measurement:
+    """``trace`` out of a Hessian trace that was found with this seed."""
+    settings = {"probes": found.probes, "seed": seed, "error": "probes"}
     return Measurement(found.value, found.stderr, settings)

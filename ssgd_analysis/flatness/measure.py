@@ -10,6 +10,7 @@ from ssgd_analysis import seeds
 from ssgd_analysis.curvature import OPERATORS, eigenpairs, spectral_density, trace
 from ssgd_analysis.errors import InputError, WorkError, unknown
 from ssgd_analysis.flatness import METRICS, Measurement
+from ssgd_analysis.flatness.hessian import of_spectrum, of_trace
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 
@@ -70,18 +71,16 @@ def measure(
     )
     found = trace(matrix, probes=probes, generator=generator("trace"), progress=progress)
     density = spectral_density(matrix, generator=generator("density"), progress=progress)
+    known: dict[str, Measurement] = {}
+    if operator == "hessian":  # no product is made twice, and λ_max is known to a finer tol
+        known["lambda_max"] = of_spectrum(spectrum, tol=tol, seed=seed)
+        known["trace"] = of_trace(found, seed=seed)
     measured = {}
     progress.start("metrics", len(metrics))
     for name in metrics:
-        if name == "lambda_max" and operator == "hessian":  # known already, and to a finer tol
-            pair = spectrum.largest[0]
-            settings = {"tol": tol, "residual": pair.residual, "seed": seed, "error": "examples"}
-            result = Measurement(pair.value, pair.stderr, settings)
-        elif name == "trace" and operator == "hessian":
-            settings = {"probes": probes, "seed": seed, "error": "probes"}
-            result = Measurement(found.value, found.stderr, settings)
-        else:
-            result = METRICS[name].measure(problem.model, problem.loss, problem.batches, seed=seed)
+        result = known.get(name) or METRICS[name].measure(
+            problem.model, problem.loss, problem.batches, seed=seed
+        )
         measured[name] = dataclasses.asdict(result)
         progress.advance(note=name)
     return {
@@ -90,11 +89,7 @@ def measure(
         "n_parameters": problem.n_parameters,
         "loss": loss,
         "accuracy": accuracy,
-        "weight_norm": math.sqrt(
-            math.fsum(
-                float(p.detach().double().square().sum()) for p in problem.parameters.values()
-            )
-        ),
+        "weight_norm": problem.weight_norm(),
         "eigenvalues": [dataclasses.asdict(pair) for pair in spectrum.largest],
         "smallest_eigenvalue": dataclasses.asdict(spectrum.smallest),
         "stop": spectrum.stop,

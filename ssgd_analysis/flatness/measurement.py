@@ -1,6 +1,5 @@
 """What a metric returns."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +32,10 @@ def rise(problem: Problem, before: list[float], after: list[float]) -> tuple[flo
         before: mean loss of each batch.
         after: the same at other weights.
     """
-    rises = np.array(after) - np.array(before)
-    shares = np.array(problem.shares)
-    error = weighted_stderr(shares, rises)
-    return math.fsum(shares * rises), None if error is None else float(error)
+    return mean_with_error(problem, [b - a for a, b in zip(before, after, strict=True)])
+
+
+def mean_with_error(problem: Problem, values: list[float]) -> tuple[float, float | None]:
+    """Mean over all examples of one value for each batch, and its sampling error."""
+    error = weighted_stderr(np.array(problem.shares), np.array(values))
+    return problem.mean(values), None if error is None else float(error)

@@ -9,7 +9,7 @@ from torch import nn
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.measurement import Measurement, rise
 from ssgd_analysis.problem import Batch, Loss, Problem
-from ssgd_analysis.weights import borrowed_weights
+from ssgd_analysis.weights import borrowed_weights, global_norm
 
 
 def sam(
@@ -42,7 +42,7 @@ def sam(
     problem = Problem(model, loss, batches)
     parameters = list(problem.parameters.values())
     gradient = problem.gradient()
-    norm = float(torch.stack([part.norm() for part in gradient]).norm())
+    norm = float(global_norm(gradient))
     if not math.isfinite(norm):
         raise WorkError("sam: the gradient is not finite at these weights")
     before = problem.batch_losses()

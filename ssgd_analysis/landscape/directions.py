@@ -10,7 +10,7 @@ from ssgd_analysis.curvature import HessianOperator, eigenpairs
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
-from ssgd_analysis.weights import grouped
+from ssgd_analysis.weights import flattened, grouped
 
 Direction = list[Tensor]
 NORMALIZATIONS = ("filter", "layer", "none")
@@ -100,7 +100,7 @@ def normalized(problem: Problem, directions: list[Direction], how: str) -> list[
     if how not in NORMALIZATIONS:
         raise unknown("normalization", how, NORMALIZATIONS)
     if how == "none":
-        flat = [_flatten(direction) for direction in directions]
+        flat = [flattened(direction) for direction in directions]
         return [_split(problem, row[0]) for row in _orthonormal([row[None] for row in flat])]
     weights = list(problem.parameters.values())
     columns: list[Direction] = [[] for _ in directions]
@@ -127,20 +127,11 @@ def _orthonormal(blocks: list[Tensor]) -> list[Tensor]:
     return done
 
 
-def _flatten(direction: Direction) -> Tensor:
-    return torch.cat([part.reshape(-1) for part in direction])
-
-
 def _flat(weights: Mapping[str, Tensor], problem: Problem) -> Tensor:
     """The problem's parameters out of named weights, as one vector."""
     parts = [weights[name].detach().to(p.device, p.dtype) for name, p in problem.parameters.items()]
-    return _flatten(parts)
+    return flattened(parts)
 
 
 def _split(problem: Problem, vector: Tensor) -> Direction:
-    parameters = list(problem.parameters.values())
-    pieces = vector.split([p.numel() for p in parameters])
-    return [
-        piece.reshape(p.shape).to(p.device, p.dtype)
-        for piece, p in zip(pieces, parameters, strict=True)
-    ]
+    return problem.split(vector.to(problem.device, problem.dtype))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ssgd_analysis.errors import InputError, unknown
@@ -28,6 +27,7 @@ from ssgd_analysis.landscape.directions import (
 from ssgd_analysis.landscape.surface import Grid, evaluate_grid
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.weights import flattened
 
 DIRECTIONS = ("random", "eigen", "trajectory", "between")
 BN = ("frozen", "recalibrate")
@@ -237,9 +237,7 @@ class _RestOfLine:
 
 
 def _facts(directions: list[Direction]) -> dict[str, Any]:
-    flat = [
-        torch.cat([part.reshape(-1) for part in direction]).double() for direction in directions
-    ]
+    flat = [flattened(direction).double() for direction in directions]
     facts: dict[str, Any] = {"norms": [float(vector.norm()) for vector in flat]}
     if len(flat) == 2:
         facts["cosine"] = float(flat[0] @ flat[1] / (flat[0].norm() * flat[1].norm()))

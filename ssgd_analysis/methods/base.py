@@ -36,7 +36,7 @@ class MethodSettings:
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), field.metadata["choices"]
             kind = type(field.default)
-            if not _is(kind, value):
+            if not is_kind(kind, value):
                 raise InputError(f"{field.name}={value!r} is not a {kind.__name__}")
             if choices and value not in choices:
                 raise InputError(f"{field.name}={value} should be one of {', '.join(choices)}")
@@ -194,12 +194,12 @@ def _read(kind: Any, value: Any) -> Any:
     """The value as ``kind``; raises ValueError or KeyError where it is something else."""
     if isinstance(value, str):
         return {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
-    if not _is(kind, value):
+    if not is_kind(kind, value):
         raise ValueError
     return kind(value)
 
 
-def _is(kind: Any, value: Any) -> bool:
+def is_kind(kind: Any, value: Any) -> bool:
     """Whether a value is of a kind; whole numbers are also floats, booleans are no numbers."""
     allowed = (int, float) if kind is float else (kind,)
     return isinstance(value, allowed) and isinstance(value, bool) == (kind is bool)

@@ -1,7 +1,7 @@
 """S-SGD as a plain ``torch.optim.Optimizer``, for a user's own loop."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -155,14 +155,10 @@ class SSGD(torch.optim.Optimizer):
             if parameter.requires_grad and not is_spared(self.spare, name, parameter)
         ]
 
-    @contextmanager
-    def _statistics(self, pass_index: int) -> Iterator[None]:
-        with (
-            nullcontext()
-            if self.model is None
-            else bn_statistics(self.model, self.bn_stats, pass_index)
-        ):
-            yield
+    def _statistics(self, pass_index: int) -> AbstractContextManager[None]:
+        if self.model is None:
+            return nullcontext()
+        return bn_statistics(self.model, self.bn_stats, pass_index)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything: torch's own keeps groups and state only, too little for a copy."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
-from ssgd_analysis.weights import borrowed_weights
+from ssgd_analysis.weights import borrowed_weights, global_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class SAM(Method):
         slopes = [(p, p.grad) for p in parameters if p.grad is not None]
         with borrowed_weights([p for p, _ in slopes]):
             with torch.no_grad():
-                norm = torch.stack([slope.norm() for _, slope in slopes]).norm()
+                norm = global_norm(slope for _, slope in slopes)
                 length = self.settings.rho / norm.clamp_min(1e-12)
                 for parameter, slope in slopes:
                     parameter.add_(slope * length)

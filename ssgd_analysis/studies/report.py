@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ssgd_analysis.compare import Group, measured
+from ssgd_analysis.compare.compare import seed_values
 from ssgd_analysis.plots import (
     interval_figure,
     loss_bands,
@@ -156,10 +157,9 @@ def _intervals(result: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any
         ]
     }
     values = {
-        group.config.label: {
-            metric: [v for run in group.runs.values() if (v := measured(run, metric)) is not None]
-            for metric in pictured
-        }
+        group.config.label: seed_values(
+            group, pictured, lambda run, metric, step: measured(run, metric, step=step)
+        )
         for group in groups
     }
     return interval_panels(shown, values)

@@ -57,30 +57,23 @@ def run_study(
         (
             setting.name,
             arm.label,
+            out / "runs" / _slug(setting.name) / f"{_slug(arm.label)}-seed{seed}",
             study.config(setting, arm, seed, device=device, data_dir=data_dir),
         )
         for seed in study.seeds
         for setting in study.settings
         for arm in study.arms
     ]
-    folders = [
-        out / "runs" / _slug(name) / f"{_slug(label)}-seed{config.seed}"
-        for name, label, config in cells
-    ]
     progress.start("training and measuring", len(cells))
-    jobs_list = [
-        (_train_and_measure, (config, folder, study.metrics))
-        for (_, _, config), folder in zip(cells, folders, strict=True)
-    ]
+    calls = [(_train_and_measure, (config, folder, study.metrics)) for *_, folder, config in cells]
     failures = {}
-    for done in parallel(jobs_list, jobs):
+    for done in parallel(calls, jobs):
         if done["error"]:
             failures[done["folder"]] = done["error"]
             progress.warn(f"{done['folder']}: {done['error']}")
         progress.advance(1, Path(done["folder"]).name)
-    placed = [(*cell[:2], folder) for cell, folder in zip(cells, folders, strict=True)]
-    groups = _groups(study, [place for place in placed if str(place[2]) not in failures])
-    _measure_matched(study, groups, jobs, progress)
+    groups = _groups(study, [cell[:3] for cell in cells if str(cell[2]) not in failures])
+    _measure_matched(study, groups, device, jobs, progress)
 
     def measure(run: Run, metric: str, step: int | None) -> float | None:
         return measured(run, metric, step=step, device=device)
@@ -96,7 +89,7 @@ def run_study(
         )
         for matched in (False, True)
     }
-    landscapes = _landscapes(study, groups, out, jobs, progress)
+    landscapes = _landscapes(study, groups, out, device, jobs, progress)
     result = {
         "study": study.name,
         "out": str(out),
@@ -145,11 +138,13 @@ def _measure_one(folder: Path, metric: str, step: int | None, device: str) -> No
     measured(Run(folder), metric, step=step, device=device)
 
 
-def _measure_matched(study: Study, groups: list[Group], jobs: int, progress: Progress) -> None:
+def _measure_matched(
+    study: Study, groups: list[Group], device: str, jobs: int, progress: Progress
+) -> None:
     """What the comparison at matched train loss needs, measured in parallel beforehand."""
     flatness = [metric for metric in study.metrics if metric in METRICS]
     needed = {
-        (run.folder, metric, step, run.config().device)
+        (run.folder, metric, step, device)
         for pair in pairs_of(groups, study.focus, match_loss=True)
         for steps in pair.steps
         for run, step in steps
@@ -185,27 +180,28 @@ def _groups(study: Study, cells: Sequence[tuple[str, str, Path]]) -> list[Group]
 
 
 def _landscapes(
-    study: Study, groups: list[Group], out: Path, jobs: int, progress: Progress
+    study: Study, groups: list[Group], out: Path, device: str, jobs: int, progress: Progress
 ) -> dict[str, dict[str, np.ndarray]]:
     """Lines and a plane for the first seed of every group."""
     if not study.landscape_points:
         return {}
     folder = make_folder(out / "landscapes")
-    calls = []
-    for group in groups:
-        run = next(iter(group.runs.values())).folder
-        for dims in (1, 2):
-            target = folder / f"{_slug(group.name)}-{dims}d.npz"
-            calls.append((_landscape, (study, run, dims, target, group.config.device)))
+    wanted = {
+        f"{group.name}/{dims}": (folder / f"{_slug(group.name)}-{dims}d.npz", dims, group)
+        for group in groups
+        for dims in (1, 2)
+    }
+    calls = [
+        (_landscape, (study, next(iter(group.runs.values())).folder, dims, target, device))
+        for target, dims, group in wanted.values()
+    ]
     progress.start("landscapes", len(calls))
     for _ in parallel(calls, jobs):
         progress.advance()
     found = {}
-    for group in groups:
-        for dims in (1, 2):
-            path = folder / f"{_slug(group.name)}-{dims}d.npz"
-            with np.load(path, allow_pickle=False) as arrays:
-                found[f"{group.name}/{dims}"] = {key: arrays[key] for key in arrays.files}
+    for name, (target, _, _) in wanted.items():
+        with np.load(target, allow_pickle=False) as arrays:
+            found[name] = {key: arrays[key] for key in arrays.files}
     return found
 
 

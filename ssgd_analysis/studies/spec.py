@@ -123,9 +123,10 @@ def load_study(name: str) -> Study:
         except OSError as error:
             raise InputError(f"cannot read {name}: {error.strerror}") from error
         return _parse(Path(name).stem, text)
-    if name not in _embedded():
-        raise unknown("study", name, _embedded())
-    return _parse(name, _embedded()[name])
+    embedded = _embedded()
+    if name not in embedded:
+        raise unknown("study", name, embedded)
+    return _parse(name, embedded[name])
 
 
 def list_studies() -> list[dict[str, Any]]:
@@ -179,10 +180,8 @@ def _study(name: str, table: dict[str, Any]) -> Study:
     for entry in table.get("arm", []):
         entry = dict(entry)
         method, chosen = entry.pop("method", ""), dict(entry.pop("set", {}))
-        label, factor = (
-            entry.pop("label", method),
-            _whole("epochs_factor", entry.pop("epochs_factor", 1)),
-        )
+        label = entry.pop("label", method)
+        factor = _whole("epochs_factor", entry.pop("epochs_factor", 1))
         _known(entry, TRAIN_FIELDS, "key of [[arm]]")
         arms.append(Arm(label, method, chosen, factor, entry))
     if not arms:

@@ -13,6 +13,7 @@ import torch
 from ssgd_analysis import references
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.methods import METHODS, Method, MethodSettings, make_settings, parse_settings
+from ssgd_analysis.methods.base import is_kind
 from ssgd_analysis.training.optimizers import OPTIMIZERS
 from ssgd_analysis.training.schedule import SCHEDULES
 
@@ -102,10 +103,11 @@ class TrainConfig:
 
     def _check_numbers(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            if hint not in (int, float, bool, float | None):
+            kind = float if hint == float | None else hint
+            value = getattr(self, name)
+            if kind not in (int, float, bool) or (value is None and kind is not hint):
                 continue
-            value, allowed = getattr(self, name), hint if hint in (int, bool) else hint | int
-            if not isinstance(value, allowed) or isinstance(value, bool) != (hint is bool):
+            if not is_kind(kind, value):
                 raise InputError(f"{_option(name)} {value!r} has the wrong type")
         for name in ("lr", "momentum", "weight_decay", "warmup", "label_noise", "val"):
             value = getattr(self, name)

@@ -176,12 +176,11 @@ class _Training:
             record[f"{name}_loss"], record[f"{name}_accuracy"] = problem.evaluate()
         if not math.isfinite(record["train_loss"]):
             self._diverged(epoch, record["train_loss"])
-        squares = sum(p.detach().double().square().sum() for _, p in self.task.parameters)
         return {
             **record,
             "lr": rate,
             "gradients": self.task.gradients,
-            "weight_norm": float(squares) ** 0.5,
+            "weight_norm": self.splits["train"].weight_norm(),
         }
 
     def _diverged(self, epoch: int, loss: float) -> None:

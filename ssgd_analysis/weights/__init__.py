@@ -10,7 +10,7 @@ from ssgd_analysis.weights.borrowed import (
     borrowed_weights,
     evaluation_mode,
 )
-from ssgd_analysis.weights.groups import SCOPES, grouped, rms
+from ssgd_analysis.weights.groups import SCOPES, flattened, global_norm, grouped, rms
 from ssgd_analysis.weights.noise import LAWS, SCALES, Noise
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "borrowed_modes",
     "borrowed_weights",
     "evaluation_mode",
+    "flattened",
+    "global_norm",
     "grouped",
     "rms",
 ]

@@ -1,5 +1,7 @@
 """Filters and layers: the groups of weights that share one scale."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -34,3 +36,13 @@ def rms(tensor: Tensor, scope: str) -> Tensor:
     rows = grouped(tensor, scope)
     values = torch.linalg.vector_norm(rows, dim=1) / rows.shape[1] ** 0.5
     return values.reshape(-1, *[1] * (tensor.ndim - 1)) if tensor.ndim else values.reshape(())
+
+
+def flattened(tensors: Iterable[Tensor]) -> Tensor:
+    """Several tensors, one for each parameter, as one vector of shape (P,)."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def global_norm(tensors: Iterable[Tensor]) -> Tensor:
+    """L2 norm over all entries of several tensors; a scalar tensor."""
+    return torch.stack([tensor.norm() for tensor in tensors]).norm()
