@@ -1,12 +1,15 @@
 """A user's own model, data set or loss, named by reference.
 
-A reference is ``package.module:attribute`` or ``path/to/file.py:attribute``.
+A reference is ``package.module:attribute`` or ``path/to/file.py:attribute``. A run keeps it as
+:func:`absolute` gives it: with the file's whole path, or, for a module of a package that is not
+installed, as ``/folder/of/the/package/package.module:attribute``.
 """
 
 import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,19 +19,51 @@ from ssgd_analysis.errors import InputError
 
 
 def is_reference(name: str) -> bool:
-    """Whether ``name`` has the form of a reference (as against a registered name)."""
-    return ":" in name and not name.startswith("torchvision:")
+    """Whether ``name`` has the form of a reference (as against a registered name).
+
+    A file without an attribute has too: :func:`resolve` says what is missing.
+    """
+    return (":" in name and not name.startswith("torchvision:")) or name.endswith(".py")
 
 
 def absolute(name: str) -> str:
-    """The same reference, with the path of a file made absolute.
+    """The same reference, as it is found from any working directory.
 
-    A run folder must be readable from any working directory.
+    A run folder must be readable from everywhere, so what is not installed gets its path.
     """
-    if not is_reference(name):
-        return name
     place, _, attribute = name.rpartition(":")
-    return f"{Path(place).resolve()}:{attribute}" if place.endswith(".py") else name
+    if not place or not is_reference(name):
+        return name
+    if place.endswith(".py"):
+        return f"{Path(place).resolve()}:{attribute}"
+    folder, slash, module = place.rpartition("/")
+    if slash:
+        return f"{Path(folder or slash).resolve() / module}:{attribute}"
+    found = _not_installed(module)
+    if found is None:
+        return name
+    file = found / f"{module}.py"
+    return f"{file if file.is_file() else found / module}:{attribute}"
+
+
+def _not_installed(module: str) -> Path | None:
+    """The folder from which a module is imported, unless any Python would find it."""
+    _add_working_directory()
+    try:
+        spec = importlib.util.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):  # the error comes when it is resolved
+        return None
+    if spec is None:
+        return None
+    if spec.submodule_search_locations:  # a package
+        folder = Path(next(iter(spec.submodule_search_locations))).resolve().parent
+    elif spec.has_location and spec.origin:
+        folder = Path(spec.origin).resolve().parent
+    else:
+        return None
+    paths = sysconfig.get_paths()
+    installed = [Path(paths[k]).resolve() for k in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return None if any(folder.is_relative_to(path) for path in installed) else folder
 
 
 def resolve(kind: str, name: str) -> Callable[..., Any]:
@@ -47,7 +82,7 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:
         raise InputError(
-            f"{kind} reference '{name}' should be module:attribute or file.py:attribute"
+            f"{kind} reference '{name}' should be module:attribute or path.py:attribute"
         )
     try:
         module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
@@ -89,11 +124,26 @@ def call(kind: str, name: str, target: Callable[..., Any], **offered: Any) -> An
         ) from error
 
 
-def _load_module(name: str) -> ModuleType:
-    # An installed command does not have the working directory on its path; users expect it.
+def _add_working_directory() -> None:
+    """An installed command does not have it on its path; users expect it."""
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    return importlib.import_module(name)
+
+
+def _load_module(place: str) -> ModuleType:
+    """Import ``package.module`` or ``/folder/package.module``."""
+    folder, slash, name = place.rpartition("/")
+    if not slash:
+        _add_working_directory()
+        return importlib.import_module(name)
+    root = Path(folder or slash).resolve()
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    module = importlib.import_module(name)
+    places = [module.__file__, *getattr(module, "__path__", [])]
+    if not any(place and Path(place).resolve().is_relative_to(root) for place in places):
+        raise InputError(f"{name} is not the one in {root}: {places[0]} has the same name")
+    return module
 
 
 def _load_file(path: Path) -> ModuleType:

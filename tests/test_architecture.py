@@ -33,7 +33,7 @@ ARROWS = {
     "flatness": FOUNDATION | {"weights", "problem", "curvature"},
     "landscape": FOUNDATION | {"weights", "problem", "curvature"},
     "plots": {"errors", "files"},
-    "compare": FOUNDATION | {"training", "problem", "flatness", "curvature"},
+    "compare": FOUNDATION | {"references", "training", "problem", "flatness", "curvature"},
     "report": FOUNDATION | {"plots", "compare"},
     "studies": FOUNDATION
     | {"training", "compare", "flatness", "curvature", "landscape", "plots", "report", "methods"},

@@ -33,6 +33,7 @@ def _write(path: Path, text: str) -> Path:
         ("torchvision:resnet18", False),
         ("package.module:thing", True),
         ("path/to/file.py:thing", True),
+        ("file.py", True),  # the refusal says what is missing
     ],
 )
 def test_what_is_a_reference(name, expected):
@@ -45,6 +46,48 @@ def test_absolute(tmp_path, monkeypatch):
     assert references.absolute("a.module:make") == "a.module:make"
     assert references.absolute("resnet20") == "resnet20"
     assert references.absolute("torchvision:resnet18") == "torchvision:resnet18"
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "kept"),
+    [
+        ({"user_plain.py": "def make(): return 1\n"}, "user_plain:make", "user_plain.py:make"),
+        (
+            {
+                "user_kit/__init__.py": "",
+                "user_kit/inner.py": "from .value import one\ndef make(): return one\n",
+                "user_kit/value.py": "one = 1\n",
+            },
+            "user_kit.inner:make",
+            "user_kit.inner:make",
+        ),
+        ({"user_space/inner.py": "def make(): return 1\n"}, "user_space.inner:make", None),
+    ],
+)
+def test_a_module_is_found_again_from_elsewhere(tmp_path, monkeypatch, files, name, kept):
+    for file, text in files.items():
+        _write(tmp_path / "home" / file, text)
+    monkeypatch.chdir(tmp_path / "home")
+    found = references.absolute(name)
+    assert found == f"{tmp_path.resolve()}/home/{kept or name}"
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p and str(tmp_path) not in p])
+    assert references.absolute(found) == found
+    assert references.resolve("model", found)() == 1
+
+
+def test_installed_modules_keep_their_name():
+    for name in ("torch.nn.functional:l1_loss", "math:fsum", "json:loads", "sys:exit"):
+        assert references.absolute(name) == name
+
+
+def test_two_packages_of_one_name_are_not_mixed_up(tmp_path):
+    for place in "ab":
+        _write(tmp_path / place / "user_twin" / "inner.py", "def make(): pass\n")
+    references.resolve("model", f"{tmp_path}/a/user_twin.inner:make")
+    with pytest.raises(InputError, match=r"not the one in .*/b: .*/a/user_twin.* same name"):
+        references.resolve("model", f"{tmp_path}/b/user_twin.inner:make")
 
 
 # What is found
@@ -139,6 +182,7 @@ def test_a_file_that_failed_is_tried_again(tmp_path):
         ("no_such_file_anywhere.py:make", "there is no file"),
         (":make", "module:attribute"),
         ("module:", "module:attribute"),
+        ("net.py", "'net.py' should be module:attribute or path.py:attribute"),
         ("math:nothing", "has no attribute 'nothing'"),
         ("math:pi", "not a callable"),
         (".relative:make", "does not import"),

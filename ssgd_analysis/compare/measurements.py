@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ssgd_analysis.compare.sources import fingerprint
 from ssgd_analysis.errors import WorkError, unknown
 from ssgd_analysis.files import make_folder, read_json, write_json
 from ssgd_analysis.flatness import METRICS
@@ -50,7 +51,8 @@ def measured(
     """A metric of a finished run at a kept step (default: the final weights).
 
     What had to be computed is kept in the run's folder ``measurements/`` and read from there
-    the next time, as long as weights, settings and version are the same. The random numbers
+    the next time, as long as weights, settings, version and the code of model, data and loss are
+    the same. The random numbers
     are those of ``seed`` plus the run's own seed: the same for all methods, so that pairs share
     them, and independent between seeds.
 
@@ -68,7 +70,10 @@ def measured(
     name = f"{metric}-{split}-{samples or 'all'}-seed{seed}-step-{at:08d}"
     kept = run.folder / "measurements" / f"{name}.json"
     content = path.read_bytes() if path else b""
+    config = run.config()
     key = {
+        "problem": {name: fingerprint(getattr(config, name)) for name in ("model", "data", "loss")},
+        "data": [config.label_noise, config.val, config.seed],
         "weights": hashlib.blake2b(content, digest_size=8).hexdigest(),
         "metric": f"{metric}{inspect.signature(METRICS[metric].measure)}",
         "version": version("ssgd-analysis"),
@@ -80,7 +85,7 @@ def measured(
     checkpoint = load_checkpoint(f"{run.folder}@{at}", device=device, data_dir=data_dir)
     problem = checkpoint.problem(split, samples=samples)
     result = METRICS[metric].measure(
-        problem.model, problem.loss, problem.batches, seed=seed + run.config().seed
+        problem.model, problem.loss, problem.batches, seed=seed + config.seed
     )
     _keep(kept, {"key": key, **dataclasses.asdict(result)})
     return result.value

@@ -1,12 +1,14 @@
 """Grouping, pairing, verdicts: on runs made by hand and metrics that are planted."""
 
 import json
+import sys
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from ssgd_analysis.compare import compare, find_runs, group_runs, measured
+from ssgd_analysis.compare.sources import fingerprint
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.training import Run, TrainConfig
 
@@ -208,6 +210,55 @@ def test_measurements_are_kept_and_follow_the_weights(tmp_path, monkeypatch):
     save_file(weights, run.final)
     with pytest.raises(AssertionError, match="measured again"):
         measured(run, "sam")
+
+
+CODE = """
+import torch
+from torch import nn
+from beside import width
+
+def make(): return nn.Linear(2, width)
+def load(): return (torch.zeros(20, 2), torch.arange(20) % 2), (torch.zeros(4, 2), torch.zeros(4).long())
+def loss(outputs, targets): return nn.functional.cross_entropy(outputs, targets)
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize("changed", ["model.py", "data.py", "loss.py", "beside.py"])
+def test_measurements_follow_the_code_of_model_data_and_loss(tmp_path, monkeypatch, changed):
+    from ssgd_analysis.compare import measurements
+    from ssgd_analysis.training import train
+
+    for name in ("model.py", "data.py", "loss.py"):
+        (tmp_path / name).write_text(CODE)
+    (tmp_path / "beside.py").write_text("width = 2\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    config = TrainConfig(
+        method="sgd", epochs=1, batch_size=10, model=f"{tmp_path}/model.py:make",
+        data=f"{tmp_path}/data.py:load", loss=f"{tmp_path}/loss.py:loss",
+    )  # fmt: skip
+    run = Run(tmp_path / "r")
+    monkeypatch.delitem(sys.modules, "beside", raising=False)
+    train(config, run.folder)
+    first = measured(run, "sam")
+
+    def counting(*arguments, **options):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(measurements, "load_checkpoint", counting)
+    assert measured(run, "sam") == first
+    with (tmp_path / changed).open("a") as file:
+        file.write("# another\n")
+    with pytest.raises(AssertionError, match="measured again"):
+        measured(run, "sam")
+
+
+def test_the_code_behind_a_name():
+    assert fingerprint("digits") == "digits"
+    assert fingerprint("math:fsum").startswith("math:fsum ")
+    one, other = fingerprint("json.decoder:JSONDecoder"), fingerprint("json.encoder:JSONEncoder")
+    assert one.split()[1] != other.split()[1]
+    with pytest.raises(InputError, match="there is no file"):
+        fingerprint("/nowhere/net.py:make")
 
 
 def test_opposite_loss_gaps_do_not_cancel(tmp_path, make):
