@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ssgd_analysis.compare.groups import Group
+from ssgd_analysis.compare.groups import Group, unlike
 from ssgd_analysis.compare.measurements import check_metric
 from ssgd_analysis.compare.pairs import Pair, pairs_of
 from ssgd_analysis.compare.statistics import (
@@ -39,7 +39,8 @@ def compare(
     flatness metrics are corrected together (Holm). Where the mean train losses differ by more
     than the tolerance, curvature says nothing about the methods, and the verdict is ``not
     comparable``; with ``match_loss`` the run that fits better is judged at that kept
-    checkpoint whose train loss is nearest to the other's final one.
+    checkpoint whose train loss is nearest to the other's final one. Nor are groups comparable
+    that differ in data, model or loss.
 
     Args:
         groups: from :func:`group_runs`.
@@ -125,7 +126,12 @@ def _tests(
         (metric, pair, _difference(pair, metric, measure)) for metric in metrics for pair in pairs
     ]
     # only comparable cases are tested, so only they count as tests in the correction
-    valid = [d is not None and pair.loss_gap <= tolerance for _, pair, d in cases]
+    valid = [
+        d is not None
+        and pair.loss_gap <= tolerance
+        and not unlike(pair.group.config, pair.baseline.config)
+        for _, pair, d in cases
+    ]
     corrected = holm(
         [d.p if ok and d else None for ok, (_, _, d) in zip(valid, cases, strict=True)]
     )
@@ -164,6 +170,11 @@ def _numbers(
 def _judge(
     metric: str, pair: Pair, found: Difference | None, p_holm: float | None, tolerance: float
 ) -> tuple[str, str]:
+    if differ := unlike(pair.group.config, pair.baseline.config):
+        return "not comparable", (
+            f"the groups differ in {differ}: {metric} of another problem tells nothing of the"
+            " methods"
+        )
     a, b = pair.losses
     if pair.loss_gap > tolerance:
         return "not comparable", (

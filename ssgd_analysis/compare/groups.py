@@ -12,6 +12,8 @@ from ssgd_analysis.training import Run, TrainConfig
 
 # what does not make another group: the repeat itself, and where it was computed
 REPEATS = {"seed", "device", "data_dir", "save_every"}
+# what fixes the loss as a function of the weights: flatness compares only where these are equal
+PROBLEM = ("data", "model", "loss", "label_noise", "val")
 
 
 @dataclass(frozen=True)
@@ -83,20 +85,43 @@ def differences(one: TrainConfig, other: TrainConfig) -> int:
     return sum(a[k] != b[k] for k in a if k not in {"method", "settings", "label", "epochs"})
 
 
+def unlike(one: TrainConfig, other: TrainConfig) -> str:
+    """In what the problems of two groups differ, in words; empty where they are the same."""
+    pairs = [(name, getattr(one, name), getattr(other, name)) for name in PROBLEM]
+    return ", ".join(f"{name} ({a}, {b})" for name, a, b in pairs if a != b)
+
+
 def _identity(config: TrainConfig) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(config).items() if k not in REPEATS}
 
 
 def _names(configs: list[TrainConfig]) -> list[str]:
-    """The label or method of each, with the settings that tell equal ones apart."""
+    """The label or method of each, with the settings that tell it from the others.
+
+    Settings of the methods, and all settings of groups with a label, are told only where the
+    names would be equal; but another problem is told always.
+    """
     names = [config.label or config.method for config in configs]
     described = []
-    for index, (name, config) in enumerate(zip(names, configs, strict=True)):
-        same = [c for i, c in enumerate(configs) if names[i] == name and i != index]
+    for name, config in zip(names, configs, strict=True):
         mine = _flat(config)
-        told = [k for k in mine if any(_flat(other).get(k) != mine[k] for other in same)]
-        described.append(" ".join([name, *(f"{key}={mine[key]}" for key in told)]))
+        told = set()
+        for other, theirs in zip(names, map(_flat, configs), strict=True):
+            common = PROBLEM if config.label else _identity(config).keys() - {"method", "label"}
+            keys = mine if other == name else common
+            told |= {key for key in keys if theirs.get(key) != mine.get(key)}
+        values = [f"{key}={_tail(key, mine[key], configs)}" for key in mine if key in told]
+        described.append(" ".join([name, *values]))
     return described
+
+
+def _tail(key: str, value: Any, configs: list[TrainConfig]) -> Any:
+    """A reference without its folder, where that still tells it from the others."""
+    if key not in ("data", "model", "loss"):
+        return value
+    others = {getattr(config, key) for config in configs}
+    tails = {other.rpartition("/")[2] for other in others}
+    return value.rpartition("/")[2] if len(tails) == len(others) else value
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:

@@ -136,6 +136,6 @@ def _how(result: dict[str, Any]) -> str:
     where = "at matched train loss" if result["matched_loss"] else "at the final weights"
     return (
         f"Difference: group minus baseline, {where}; two-sided t-tests over seeds,"
-        f" Holm-corrected; not comparable where mean train losses differ by more than"
-        f" {result['loss_tolerance']:.0%}."
+        f" Holm-corrected; not comparable where data, model or loss differ, or mean train losses by"
+        f" more than {result['loss_tolerance']:.0%}."
     )

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from ssgd_analysis.compare import compare, find_runs, group_runs, measured
+from ssgd_analysis.compare.groups import _names
 from ssgd_analysis.compare.sources import fingerprint
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.training import Run, TrainConfig
@@ -18,7 +19,8 @@ def make(tmp_path):
     """Write a finished run with a given curve of train losses; step = 10 × epoch."""
 
     def build(method, seed, losses, accuracy=0.9, **fields):
-        config = TrainConfig(method=method, data="digits", model="mlp", seed=seed, **fields)
+        parts = {"data": "digits", "model": "mlp", **fields}
+        config = TrainConfig(method=method, seed=seed, **parts)
         name = "-".join(map(str, (method, seed, *fields.values())))
         run = Run(tmp_path / "runs" / name)
         run.begin(config)
@@ -133,8 +135,51 @@ def test_groups_are_named_by_what_tells_them_apart(tmp_path, make):
         make("sgd", seed, [0.5], batch_size=32)
         make("s-sgd", seed, [0.5], batch_size=32)
     groups = {group.name: group for group in group_runs(finished(tmp_path))}
-    assert set(groups) == {"sgd batch_size=128", "sgd batch_size=32", "s-sgd"}
-    assert list(groups["s-sgd"].runs) == [0, 1]
+    assert set(groups) == {"sgd batch_size=128", "sgd batch_size=32", "s-sgd batch_size=32"}
+    assert list(groups["s-sgd batch_size=32"].runs) == [0, 1]
+
+
+def test_names_show_another_problem_under_a_label_too(tmp_path, make):
+    make("sgd", 0, [0.5], label="A", lr=0.2)
+    make("sgd", 1, [0.5], label="B", lr=0.3, label_noise=0.1)
+    groups = group_runs(finished(tmp_path))
+    assert {group.name for group in groups} == {"A label_noise=0.0", "B label_noise=0.1"}
+
+
+def test_names_leave_out_folders_that_tell_nothing():
+    def config(model):
+        return TrainConfig(method="sgd", data="digits", model=model)
+
+    short = _names([config("/some/where/net.py:one"), config("/some/where/net.py:two")])
+    assert short == ["sgd model=net.py:one", "sgd model=net.py:two"]
+    long = _names([config("/some/where/net.py:one"), config("/else/where/net.py:one")])
+    assert long == ["sgd model=/some/where/net.py:one", "sgd model=/else/where/net.py:one"]
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"data": "two_moons"}, "data (two_moons, digits)"),
+        ({"model": "cnn", "loss": "mse"}, "model (cnn, mlp), loss (mse, cross_entropy)"),
+        ({"label_noise": 0.2}, "label_noise (0.2, 0.0)"),
+        ({"val": 0.1}, "val (0.1, 0.0)"),
+    ],
+)
+@pytest.mark.parametrize("match_loss", [False, True])
+def test_other_problems_are_not_comparable(tmp_path, make, other, words, match_loss):
+    values = dict(SHARP)
+    for seed in range(3):
+        make("sgd", seed, [1.0, 0.5])
+        make("s-sgd", seed, [1.0, 0.5], **other)
+        values["s-sgd", seed, None] = 1.0 + 0.01 * seed
+        values["sgd", seed, 20] = values["sgd", seed, None]
+    test = verdict(tmp_path, values, match_loss=match_loss)
+    assert test["verdict"] == "not comparable"
+    assert test["p_holm"] is None
+    assert f"differ in {words}:" in test["why"]
+    for name, value in other.items():
+        assert f"{name}={value}" in test["group"]
+        assert f"{name}=" in test["baseline"]
 
 
 def test_the_baseline_shares_the_settings(tmp_path, make):
