@@ -62,9 +62,9 @@ def measured(
     check_metric(metric)
     history = run.history()
     if metric in HISTORY_METRICS:
-        record = next((r for r in history if step is None or r["step"] == step), None)
-        record = history[-1] if step is None else record
-        return None if record is None else record.get(metric)
+        known = zip(history, run.recorded(metric), strict=True)
+        values = [value for record, value in known if step in (None, record["step"])]
+        return values[-1] if values else None
     at = history[-1]["step"] if step is None else step
     path = run.checkpoints().get(at)
     name = f"{metric}-{split}-{samples or 'all'}-seed{seed}-step-{at:08d}"

@@ -133,12 +133,8 @@ def _sections(
 def _curves(groups: Sequence[Group]) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     curves = {}
     for group in groups:
-        histories = [run.history() for run in group.runs.values()]
-        columns = [
-            np.array(
-                [[r[key] if r[key] is not None else np.nan for r in h] for h in histories],
-                dtype=float,
-            )
+        columns = [  # what is None becomes NaN
+            np.array([run.recorded(key) for run in group.runs.values()], dtype=float)
             for key in ("gradients", "train_loss", "test_accuracy")
         ]
         curves[group.config.label] = (columns[0][0], columns[1], columns[2])

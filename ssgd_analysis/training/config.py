@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import torch
 
@@ -78,6 +78,7 @@ class TrainConfig:
     label: str = ""
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.method not in METHODS:
             raise unknown("method", self.method, METHODS)
         if self.optimizer not in OPTIMIZERS:
@@ -101,14 +102,15 @@ class TrainConfig:
         spelled = dataclasses.asdict(self.method_settings())
         object.__setattr__(self, "settings", spelled)
 
-    def _check_numbers(self) -> None:
+    def _check_types(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            kind = float if hint == float | None else hint
-            value = getattr(self, name)
-            if kind not in (int, float, bool) or (value is None and kind is not hint):
-                continue
-            if not is_kind(kind, value):
+            value, kinds = getattr(self, name), get_args(hint) or (hint,)
+            if name == "settings":
+                kinds = (dict,)
+            if not any(is_kind(kind, value) for kind in kinds):
                 raise InputError(f"{_option(name)} {value!r} has the wrong type")
+
+    def _check_numbers(self) -> None:
         for name in ("lr", "momentum", "weight_decay", "warmup", "label_noise", "val"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
@@ -156,7 +158,7 @@ class TrainConfig:
         try:
             return cls(**{key: entry for key, entry in value.items() if key in names})
         except TypeError as error:
-            raise InputError(f"the run's config.json is damaged: {error}") from error
+            raise InputError(f"the config is damaged: {error}") from error
 
     def to_json(self) -> dict[str, Any]:
         """All fields, and the versions that made the run."""

@@ -229,6 +229,11 @@ class _Training:
         random_state.restore(state["random"])
         # A kill between history and state leaves one epoch too many in the history.
         self.history = self.run.history()[: state["epoch"]]
+        if len(self.history) < state["epoch"]:
+            raise InputError(
+                f"{self.run.folder / 'history.jsonl'} is damaged: it has {len(self.history)} of the"
+                f" {state['epoch']} epochs that are done"
+            )
 
 
 def _difference(run: Run, config: TrainConfig) -> str:

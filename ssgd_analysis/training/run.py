@@ -1,6 +1,7 @@
 """The run folder: the only handover between commands."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,16 @@ from ssgd_analysis.files import (
     write_json,
     write_text,
 )
+from ssgd_analysis.methods.base import is_kind
 from ssgd_analysis.training.config import TrainConfig
 from ssgd_analysis.training.state import read_tensors, read_tree, save_tensors, save_tree
+
+ALWAYS = ("epoch", "step", "train_loss")  # in every record of the history, and finite
+RECORDED = {
+    *ALWAYS,
+    *("train_accuracy", "test_loss", "test_accuracy", "val_loss", "val_accuracy"),
+    *("lr", "gradients", "seconds", "weight_norm"),
+}
 
 
 @dataclass(frozen=True)
@@ -77,17 +86,57 @@ class Run:
         Raises:
             InputError: there is no run, or its config is damaged.
         """
-        return TrainConfig.from_json(self.record())
+        try:
+            return TrainConfig.from_json(self.record())
+        except InputError as error:
+            named = str(self.folder) in str(error)
+            raise error if named else InputError(f"{self._config}: {error}") from error
 
     def history(self) -> list[dict[str, Any]]:
-        """One record for each epoch that is done."""
-        if not self._history.is_file():
-            return []
-        lines = self._history.read_text(encoding="utf-8").splitlines()
+        """One record for each epoch that is done; a finished run has at least one.
+
+        Raises:
+            InputError: the file is damaged; it and the line are named.
+        """
         try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
+            text = self._history.read_text(encoding="utf-8") if self._history.is_file() else ""
+        except (OSError, ValueError) as error:
             raise InputError(f"{self._history} is damaged: {error}") from error
+        records = [self._epoch(*numbered) for numbered in enumerate(text.splitlines(), start=1)]
+        if self.finished and not records:
+            raise InputError(f"{self._history} is missing or empty, but the run is finished")
+        return records
+
+    def _epoch(self, number: int, line: str) -> dict[str, Any]:
+        """One line of the history, checked; what was not finite is ``None`` in it."""
+        place = f"{self._history}, line {number}, is damaged"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{place}: {error}") from error
+        if not isinstance(record, dict):
+            raise InputError(f"{place}: not an object")
+        for key in ALWAYS:
+            if record.get(key) is None:
+                raise InputError(f"{place}: it has no '{key}'")
+        for key in RECORDED & record.keys():
+            value = record[key]
+            fits = is_kind(int if key in ("epoch", "step") else float, value)
+            if value is not None and not (fits and math.isfinite(value)):
+                raise InputError(f"{place}: '{key}' is {value!r}")
+        return record
+
+    def recorded(self, name: str) -> list[float | None]:
+        """One value of the history, epoch by epoch; ``None`` where it was not finite.
+
+        Raises:
+            InputError: a record lacks it (but for ``val_…``: few runs hold examples out).
+        """
+        history = self.history()
+        for number, record in enumerate(history, start=1):
+            if name not in record and not name.startswith("val_"):
+                raise InputError(f"{self._history}, line {number}, is damaged: it has no '{name}'")
+        return [record.get(name) for record in history]
 
     def begin(self, config: TrainConfig) -> None:
         """Make the folder and write the config."""

@@ -1,6 +1,7 @@
 """Bad input: exit 2, one line that names the fault, nothing written or lost."""
 
 import errno
+import json
 import os
 import pickle
 import shutil
@@ -229,6 +230,85 @@ def test_a_damaged_file_inside_a_run(tmp_path, run, trained):
     outcome = run("sharpness", copy)
     assert outcome.status == 2
     assert "final.safetensors" in outcome.error
+
+
+GOOD = '{"epoch": 1, "step": 6, "train_loss": 0.5, "test_accuracy": 0.9}\n'
+
+
+@pytest.mark.parametrize(
+    ("history", "named"),
+    [
+        ("", "missing or empty"),
+        (None, "missing or empty"),
+        (GOOD + "{}", "line 2, is damaged: it has no 'epoch'"),
+        (GOOD[:30], "line 1, is damaged"),
+        ("[1]", "line 1, is damaged: not an object"),
+        (b"\xff\xfe", "is damaged"),
+        (GOOD.replace("0.5", "NaN"), "'train_loss' is nan"),
+        (GOOD.replace("0.5", "null"), "no 'train_loss'"),
+        (GOOD.replace("0.5", '"low"'), "'train_loss' is 'low'"),
+        (GOOD.replace("6", "6.5"), "'step' is 6.5"),
+        (GOOD.replace("0.9", "[0.9]"), "'test_accuracy' is [0.9]"),
+        (GOOD.replace("test_accuracy", "accuracy"), "line 1, is damaged: it has no 'test_accuracy"),
+    ],
+)
+def test_a_damaged_history(tmp_path, run, trained, history, named):
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    path = copy / "history.jsonl"
+    if history is None:
+        path.unlink()
+    else:
+        path.write_bytes(history if isinstance(history, bytes) else history.encode())
+    outcome = run("compare", copy, "--metric", "test_accuracy", "--metric", "sam")
+    assert outcome.status == 2, outcome.err
+    assert str(path) in outcome.error
+    assert named in outcome.error
+    if "accuracy" not in named:
+        assert run("train", "--out", copy, "--resume").status == 2
+
+
+def test_a_history_that_lost_epochs_is_not_resumed(tmp_path, run):
+    out = tmp_path / "r"
+    assert run("train", *flat({**TRAIN, "--epochs": 2}), "--out", out).status == 0
+    (out / "final.safetensors").unlink()
+    lines = (out / "history.jsonl").read_text().splitlines(keepends=True)
+    (out / "history.jsonl").write_text(lines[0])
+    outcome = run("train", "--out", out, "--resume")
+    assert outcome.status == 2
+    assert "history.jsonl is damaged: it has 1 of the 2 epochs" in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"method": "sdg"}, "did you mean 'sgd'"),
+        ({"method": None}, "--method None has the wrong type"),
+        ({"model": 3}, "--model 3 has the wrong type"),
+        ({"settings": [1]}, "--settings [1] has the wrong type"),
+        ({"lr": float("nan")}, "--lr nan"),
+        ({"label": 1}, "--label 1"),
+        ({"data_dir": 5}, "--data-dir 5"),
+        ({"batch_size": "many"}, "--batch-size 'many'"),
+        ("cut", "cannot read"),
+        ("[]", "not an object"),
+        ("{}", "missing"),
+    ],
+)
+@pytest.mark.parametrize("command", ["compare", "sharpness"])
+def test_a_damaged_config(tmp_path, run, trained, change, named, command):
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    path = copy / "config.json"
+    text = path.read_text()
+    if isinstance(change, dict):
+        path.write_text(json.dumps({**json.loads(text), **change}))
+    else:
+        path.write_text(text[:50] if change == "cut" else change)
+    outcome = run(command, copy)
+    assert outcome.status == 2, outcome.err
+    assert str(path) in outcome.error
+    assert named in outcome.error
 
 
 @pytest.mark.parametrize(
