@@ -118,9 +118,10 @@ def command(
         "axes": {name: list(array.shape) for name, array in arrays.items()},
         "command": _command(checkpoints, settings, asked, out),
     }
-    pictures = _draw(names, arrays, settings, out)
+    label = f"{options['split']} loss"
+    pictures = _draw(names, arrays, settings, out, label)
     if html:
-        pictures.append(_surface(names, arrays, settings, out))
+        pictures.append(_surface(names, arrays, settings, out, label))
     answer = {**record, "out": str(out), "pictures": [str(picture) for picture in pictures]}
     write_json(out / "landscape.json", answer)
     keep.unlink(missing_ok=True)
@@ -146,7 +147,9 @@ def _grids(arrays: dict[str, Any], settings: Any) -> Any:
     return arrays["loss"].reshape(-1, *arrays["loss"].shape[-settings.dims :])
 
 
-def _draw(names: list[str], arrays: dict[str, Any], settings: Any, out: Path) -> list[Path]:
+def _draw(
+    names: list[str], arrays: dict[str, Any], settings: Any, out: Path, label: str
+) -> list[Path]:
     from ssgd_analysis.plots import loss_bands, loss_contours, save_figure
 
     unit = {"filter": "fraction of filter norm", "layer": "fraction of layer norm"}
@@ -156,24 +159,26 @@ def _draw(names: list[str], arrays: dict[str, Any], settings: Any, out: Path) ->
             name: (arrays["alpha"], arrays["beta"], grid)
             for name, grid in zip(names, grids, strict=True)
         }
-        return save_figure(loss_contours(planes), out / "landscape")
+        return save_figure(loss_contours(planes, label=label), out / "landscape")
     if settings.directions == "between":
         xlabel = "α (0: first checkpoint, 1: second)"
     else:
         xlabel = f"α ({unit.get(settings.normalize, 'distance')})"
     rows = grids.reshape(-1, settings.repeats, grids.shape[-1])
     lines = {
-        name.partition(" #")[0]: (arrays["alpha"], row)
+        (name.rpartition(" #")[0] if settings.repeats > 1 else name): (arrays["alpha"], row)
         for name, row in zip(names[:: settings.repeats], rows, strict=True)
     }
-    return save_figure(loss_bands({"": lines}, xlabel=xlabel, ylabel="loss"), out / "landscape")
+    return save_figure(loss_bands({"": lines}, xlabel=xlabel, ylabel=label), out / "landscape")
 
 
-def _surface(names: list[str], arrays: dict[str, Any], settings: Any, out: Path) -> Path:
+def _surface(
+    names: list[str], arrays: dict[str, Any], settings: Any, out: Path, label: str
+) -> Path:
     from ssgd_analysis.plots import surface_html
 
     planes = {
         name: (arrays["alpha"], arrays.get("beta"), grid)
         for name, grid in zip(names, _grids(arrays, settings), strict=True)
     }
-    return surface_html(planes, out / "landscape.html")
+    return surface_html(planes, out / "landscape.html", label=label)

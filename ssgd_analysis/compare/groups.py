@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,12 +117,14 @@ def _names(configs: list[TrainConfig]) -> list[str]:
 
 
 def _tail(key: str, value: Any, configs: list[TrainConfig]) -> Any:
-    """A reference without its folder, where that still tells it from the others."""
+    """A reference without its folder, or where that is not enough without what all share."""
     if key not in ("data", "model", "loss"):
         return value
     others = {getattr(config, key) for config in configs}
-    tails = {other.rpartition("/")[2] for other in others}
-    return value.rpartition("/")[2] if len(tails) == len(others) else value
+    if len({other.rpartition("/")[2] for other in others}) == len(others):
+        return value.rpartition("/")[2]
+    shared = os.path.commonprefix(list(others))  # noqa: RUF071 (letters are meant)
+    return value[shared.rfind("/") + 1 :]
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:

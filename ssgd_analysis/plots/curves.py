@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import colour, legend_below, panels, styled
+from ssgd_analysis.plots.style import colour, legend_below, panels, short_names, styled
 
 
 @styled
@@ -21,7 +21,9 @@ def training_curves(
     figure, axes = panels(len(settings), 2, width=4.2)
     for row, (setting, methods) in enumerate(settings.items()):
         loss, accuracy = axes[2 * row : 2 * row + 2]
-        for index, (name, (spent, losses, accuracies)) in enumerate(methods.items()):
+        names = short_names(methods, 90)
+        for index, (name, line) in enumerate(zip(names, methods.values(), strict=True)):
+            spent, losses, accuracies = line
             for panel, values in ((loss, losses), (accuracy, 100 * accuracies)):
                 panel.plot(spent, values.mean(axis=0), color=colour(index), label=name, lw=1.3)
                 panel.fill_between(

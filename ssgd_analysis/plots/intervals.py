@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import colour, marker, panels, styled
+from ssgd_analysis.plots.style import colour, marker, panels, short_names, styled
 
 Row = tuple[float, tuple[float, float] | None, Sequence[float]]
 
@@ -20,6 +20,10 @@ def interval_figure(settings: Mapping[str, Mapping[str, Mapping[str, Row]]]) -> 
     columns = max(len(metrics) for metrics in settings.values())
     methods = max(len(rows) for metrics in settings.values() for rows in metrics.values())
     figure, axes = panels(len(settings), columns, height=0.8 + 0.3 * methods)
+    names = {id(rows): short_names(rows, 60) for m in settings.values() for rows in m.values()}
+    longest = max(len(name) for short in names.values() for name in short)
+    # room for long names, about 0.07 inches a letter, that the axes do not have to give
+    figure.set_figwidth(figure.get_figwidth() + 0.07 * max(0, longest - 10))
     for row, (setting, metrics) in enumerate(settings.items()):
         for column, (label, rows) in enumerate(metrics.items()):
             panel = axes[row * columns + column]
@@ -31,7 +35,7 @@ def interval_figure(settings: Mapping[str, Mapping[str, Mapping[str, Row]]]) -> 
             panel.set(
                 title=setting, xlabel=label, yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5)
             )
-            panel.set_yticklabels(rows if column == 0 else [])
+            panel.set_yticklabels(names[id(rows)] if column == 0 else [])
             panel.grid(axis="y", lw=0.3)
         for panel in axes[row * columns + len(metrics) : (row + 1) * columns]:
             panel.set_visible(False)

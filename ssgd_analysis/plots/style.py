@@ -1,5 +1,6 @@
 """What all pictures share: colours, sizes, how they are saved."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,15 @@ def panels(
 
 
 def short_names(names: Iterable[str], limit: int) -> list[str]:
-    """Names that fit: without the folders that all share, cut at the front where still too long.
+    """Names that fit: without the folders that all share, cut where still too long.
+
+    They are cut at the front, or wherever else they stay distinct; numbers are the last resort.
 
     Args:
         names: of checkpoints (paths) or methods.
         limit: characters of the longest.
     """
+    names = list(names)
     paths = [name.split("/") for name in names]
     shared = 0 if len(paths) > 1 else max(0, len(paths[0]) - 2)
     while len(paths) > 1 and all(len(path) > shared + 1 for path in paths):
@@ -73,7 +77,19 @@ def short_names(names: Iterable[str], limit: int) -> list[str]:
             break
         shared += 1
     tails = ["/".join(path[shared:]) for path in paths]
-    return [tail if len(tail) <= limit else "…" + tail[1 - limit :] for tail in tails]
+    long = [tail for tail in tails if len(tail) > limit]
+    alike = os.path.commonprefix(long)  # noqa: RUF071 (letters are meant)
+    differ = max(0, len(alike) - limit // 4)
+    half = limit // 2
+    for cut in (
+        lambda tail: "…" + tail[1 - limit :],
+        lambda tail: tail[:half] + "…" + tail[1 + half - limit :],
+        lambda tail: "…" + tail[differ : differ + limit - 2] + "…",
+    ):
+        short = [cut(tail) if len(tail) > limit else tail for tail in tails]
+        if len(set(short)) == len(set(names)):
+            return short
+    return [f"{tail[: limit - 6]}… ({number})" for number, tail in enumerate(tails, start=1)]
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:

@@ -13,7 +13,10 @@ from ssgd_analysis.plots.style import short_names
 
 
 def surface_html(
-    planes: Mapping[str, tuple[np.ndarray, np.ndarray | None, np.ndarray]], path: Path
+    planes: Mapping[str, tuple[np.ndarray, np.ndarray | None, np.ndarray]],
+    path: Path,
+    *,
+    label: str = "train loss",
 ) -> Path:
     """Surfaces side by side on one colour scale, or lines in one plot; needs no network.
 
@@ -21,6 +24,7 @@ def surface_html(
         planes: name → (alpha, shape (A,); beta, shape (B,), or ``None`` for a line; loss,
             shape (A, B) or (A,)).
         path: the file to write.
+        label: what the values are.
 
     Raises:
         WorkError: the disk is full or the folder not writable.
@@ -32,14 +36,16 @@ def surface_html(
             for name, (alpha, _, loss) in zip(names, planes.values(), strict=True)
         ]
         figure = go.Figure(lines)
-        figure.update_layout(xaxis_title="alpha", yaxis_title="loss")
+        figure.update_layout(xaxis_title="alpha", yaxis_title=label)
     else:
-        figure = _surfaces(planes)
+        figure = _surfaces(planes, label)
     write_text(path, figure.to_html(include_plotlyjs=True, full_html=True))
     return path
 
 
-def _surfaces(planes: Mapping[str, tuple[np.ndarray, np.ndarray | None, np.ndarray]]) -> go.Figure:
+def _surfaces(
+    planes: Mapping[str, tuple[np.ndarray, np.ndarray | None, np.ndarray]], label: str
+) -> go.Figure:
     columns = min(len(planes), 3)
     rows = math.ceil(len(planes) / columns)
     figure = make_subplots(
@@ -58,7 +64,7 @@ def _surfaces(planes: Mapping[str, tuple[np.ndarray, np.ndarray | None, np.ndarr
             showscale=index == 0,
         )  # fmt: skip
         figure.add_trace(surface, row=1 + index // columns, col=1 + index % columns)
-    axes = {"xaxis_title": "alpha", "yaxis_title": "beta", "zaxis_title": "loss"}
+    axes = {"xaxis_title": "alpha", "yaxis_title": "beta", "zaxis_title": label}
     eye = {"x": 1.9, "y": 1.9, "z": 1.3}  # far enough that no label is cut
     figure.update_scenes(**axes, zaxis_range=[low, high], camera_eye=eye)
     figure.update_layout(height=520 * rows)

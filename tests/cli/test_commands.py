@@ -187,6 +187,19 @@ def test_landscape_one_dimension(tmp_path, run, runs):
     assert {p.name for p in tmp_path.iterdir()} == names
 
 
+@pytest.mark.parametrize("dims", [1, 2])
+def test_landscapes_name_the_split(tmp_path, run, runs, dims, monkeypatch):
+    from ssgd_analysis import plots
+
+    drawn = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, stem: drawn.append(figure) or [])
+    outcome = run("landscape", runs / "sgd-0", "--dims", dims, "--points", 3, "--samples", 50,
+                  "--split", "test", "--html", "--out", tmp_path)  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    assert drawn[0].axes[-1].get_ylabel() == "test loss"
+    assert "test loss" in (tmp_path / "landscape.html").read_text(encoding="utf-8")
+
+
 def test_landscape_json_holds_the_command_that_repeats_it(tmp_path, run, runs):
     import shlex
 

@@ -153,7 +153,7 @@ def test_names_leave_out_folders_that_tell_nothing():
     short = _names([config("/some/where/net.py:one"), config("/some/where/net.py:two")])
     assert short == ["sgd model=net.py:one", "sgd model=net.py:two"]
     long = _names([config("/some/where/net.py:one"), config("/else/where/net.py:one")])
-    assert long == ["sgd model=/some/where/net.py:one", "sgd model=/else/where/net.py:one"]
+    assert long == ["sgd model=some/where/net.py:one", "sgd model=else/where/net.py:one"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ssgd_analysis import plots
+from ssgd_analysis.plots import style
 
 RNG = np.random.default_rng(0)
 X = np.linspace(-1, 1, 11)
@@ -62,7 +63,19 @@ def intervals():
     return plots.interval_figure({s: {"λ_max": rows, "accuracy": rows} for s in ("a", "b")})
 
 
+def contours_in_two_rows():
+    plane = X[:, None] ** 2 + 2 * X[None, :] ** 2
+    return plots.loss_contours(dict.fromkeys("abcd", (X, X, plane)))
+
+
+def intervals_of_long_names():
+    row = (0.95, (0.94, 0.96), [0.945, 0.95, 0.955])
+    return plots.interval_figure({"": dict.fromkeys(["λ_max", "trace"], dict.fromkeys(LONG, row))})
+
+
 FIGURES = [
+    contours_in_two_rows,
+    intervals_of_long_names,
     bands,
     bands_of_long_names,
     contours,
@@ -95,6 +108,11 @@ def test_no_labels_overlap(make):
     for box in (*titles, *legends):
         assert box.x0 >= 0
         assert box.x1 <= figure.bbox.width
+    whole = figure.get_tightbbox(renderer)
+    assert whole.x0 >= 0
+    assert whole.y0 >= 0
+    assert whole.x1 <= figure.get_figwidth()
+    assert whole.y1 <= figure.get_figheight()
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             boxes = [
@@ -112,4 +130,51 @@ def test_surface_is_self_contained(tmp_path):
     page = path.read_text(encoding="utf-8")
     assert "<script src=" not in page
     assert "Plotly.newPlot" in page
-    plots.surface_html({"line": (X, None, X**2)}, tmp_path / "l.html")
+    pages = {
+        label: plots.surface_html(
+            {"line": (X, None, X**2)}, tmp_path / "l.html", label=label
+        ).read_text(encoding="utf-8")
+        for label in ("train loss", "test loss")
+    }
+    assert all(label in page for label, page in pages.items())
+
+
+def labels(figure):
+    return [axes.get_xlabel() for axes in figure.axes if axes.get_visible()][:-1]  # the bar's
+
+
+def test_four_planes_are_two_and_two():
+    assert labels(contours_in_two_rows()) == ["", "", "α", "α"]
+    assert labels(contours()) == ["", "", "", "α", "α", "α"]
+
+
+def test_long_names_do_not_shrink_the_intervals():
+    widths = []
+    for figure in (intervals(), intervals_of_long_names()):
+        FigureCanvasAgg(figure).draw()
+        widths.append(figure.axes[0].get_position().width * figure.get_figwidth())
+    assert widths[1] > 0.9 * widths[0]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["results/exp-a/" + "long/" * 20 + "run", "results/exp-b/" + "long/" * 20 + "run"],
+        [f"{'x' * 50}-seed{seed}-{'y' * 50}" for seed in range(12)],
+        [f"{'x' * 50}{a}{'y' * 50}{b}{'z' * 50}" for a in "ab" for b in "ab"],
+        ["x" * 60, "short", "y" * 28],
+    ],
+)
+def test_short_names_stay_distinct(names):
+    short = style.short_names(names, 28)
+    assert len(set(short)) == len(names)
+    assert max(map(len, short)) <= 28
+
+
+def test_short_names_keep_what_tells_them_apart():
+    assert style.short_names(["a/b/one", "a/b/two"], 28) == ["one", "two"]
+    assert style.short_names(["a/" * 20 + "one"], 28) == ["a/one"]
+    folders = [f"results/exp-{m}/{'long-name/' * 6}run" for m in "ab"]
+    assert style.short_names(folders, 20) == ["exp-a/long…-name/run", "exp-b/long…-name/run"]
+    inside = [f"{'x' * 50}-seed{seed}-{'y' * 50}" for seed in (1, 2)]
+    assert ["seed1" in name for name in style.short_names(inside, 28)] == [True, False]
