@@ -73,7 +73,13 @@ def command(
     """
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder, write_json
-    from ssgd_analysis.landscape import LandscapeSettings, Subject, sample_landscape, save_arrays
+    from ssgd_analysis.landscape import (
+        LandscapeSettings,
+        Subject,
+        fingerprint,
+        sample_landscape,
+        save_arrays,
+    )
     from ssgd_analysis.training.state import read_tensors
 
     between = directions == "between"
@@ -102,6 +108,15 @@ def command(
             path = [read_tensors(file)[0] for file in checkpoint.run.checkpoints().values()]
         calibration = checkpoint.data.train.batches(512)
         subjects.append(Subject(checkpoint.name, problem, calibration, path, str(options["loss"])))
+    asked = {key: options[key] for key in ("split", "samples", "model", "data", "loss", "dtype")}
+    identity = {
+        "command": _command(checkpoints, settings, asked, out),
+        "fingerprint": fingerprint(subjects, settings),
+    }
+    if resume and (done := _finished(out, identity, html)):
+        console.say(f"{out} is finished; nothing to do")
+        _answer(done, as_json)
+        return
     make_folder(out)
     keep = out / "landscape.partial.npz"
     with console.Display() as progress:
@@ -109,14 +124,13 @@ def command(
             subjects, settings, keep=keep, resume=resume, progress=progress
         )
     save_arrays(out / "landscape.npz", arrays)
-    asked = {key: options[key] for key in ("split", "samples", "model", "data", "loss", "dtype")}
     record = {
         "settings": dataclasses.asdict(settings),
         "checkpoints": list(checkpoints),
         "grids": facts,
         **asked,
         "axes": {name: list(array.shape) for name, array in arrays.items()},
-        "command": _command(checkpoints, settings, asked, out),
+        **identity,
     }
     label = f"{options['split']} loss"
     pictures = _draw(names, arrays, settings, out, label)
@@ -125,11 +139,32 @@ def command(
     answer = {**record, "out": str(out), "pictures": [str(picture) for picture in pictures]}
     write_json(out / "landscape.json", answer)
     keep.unlink(missing_ok=True)
+    _answer(answer, as_json)
+
+
+def _answer(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         console.answer_json(answer)
         return
-    for written in (out / "landscape.npz", out / "landscape.json", *pictures):
+    out = Path(answer["out"])
+    for written in (out / "landscape.npz", out / "landscape.json", *answer["pictures"]):
         console.answer(str(written))
+
+
+def _finished(out: Path, identity: dict[str, str], html: bool) -> dict[str, Any] | None:
+    """The answer of the same call, if it came to its end and all that it wrote is there."""
+    from ssgd_analysis.errors import InputError
+    from ssgd_analysis.files import read_json
+
+    try:
+        found = read_json(out / "landscape.json")
+    except InputError:
+        return None
+    if not isinstance(found, dict) or any(found.get(k) != v for k, v in identity.items()):
+        return None
+    pictures = [Path(picture) for picture in found["pictures"]]
+    whole = all(path.is_file() for path in (out / "landscape.npz", *pictures))
+    return found if whole and (not html or out / "landscape.html" in pictures) else None
 
 
 def _command(checkpoints: tuple[str, ...], settings: Any, asked: dict[str, Any], out: Path) -> str:

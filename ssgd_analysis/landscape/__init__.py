@@ -9,6 +9,7 @@ from ssgd_analysis.landscape.directions import (
 from ssgd_analysis.landscape.sample import (
     LandscapeSettings,
     Subject,
+    fingerprint,
     sample_landscape,
     save_arrays,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Subject",
     "eigen_directions",
     "evaluate_grid",
+    "fingerprint",
     "normalized",
     "random_directions",
     "sample_landscape",

@@ -143,7 +143,7 @@ def sample_landscape(
         (subject, repeat) for subject in subjects for repeat in range(settings.repeats)
     ]  # fmt: skip
     grids = [Grid.empty(settings.axes()) for _ in jobs]
-    key = _fingerprint(subjects, settings)
+    key = fingerprint(subjects, settings)
     if resume and keep is not None and keep.is_file():
         _load(keep, key, grids)
     saved = time.monotonic()
@@ -256,7 +256,7 @@ def _arrays(
     return dict(zip(("alpha", "beta"), grids[0].axes, strict=False)) | arrays
 
 
-def _fingerprint(subjects: Sequence[Subject], settings: LandscapeSettings) -> str:
+def fingerprint(subjects: Sequence[Subject], settings: LandscapeSettings) -> str:
     """What must be the same for points of an earlier call to count."""
     digest = hashlib.blake2b(json.dumps(dataclasses.asdict(settings)).encode(), digest_size=16)
     for subject in subjects:

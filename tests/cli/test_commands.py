@@ -1,6 +1,7 @@
 """The commands do what the contract says, on digits and on strangers' things."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -185,6 +186,36 @@ def test_landscape_one_dimension(tmp_path, run, runs):
     assert record["settings"]["seed"] == 0
     names = {"landscape.npz", "landscape.json", "landscape.png", "landscape.pdf", "landscape.html"}
     assert {p.name for p in tmp_path.iterdir()} == names
+
+
+def test_resume_of_a_finished_landscape_computes_nothing(tmp_path, run, runs, monkeypatch):
+    from ssgd_analysis.landscape import sample
+
+    mine = tmp_path / "run"
+    shutil.copytree(runs / "sgd-0", mine)
+    arguments = ["landscape", mine, "--points", 3, "--samples", 50, "--out", tmp_path / "l"]
+    first = run(*arguments)
+    as_json = run(*arguments, "--json")
+    evaluate = sample.evaluate_grid
+    calls = []
+    monkeypatch.setattr(
+        sample, "evaluate_grid", lambda *a, **k: calls.append(1) or evaluate(*a, **k)
+    )
+    again = run(*arguments, "--resume")
+    assert (again.status, again.out) == (0, first.out)
+    assert again.err.strip() == f"{tmp_path / 'l'} is finished; nothing to do"
+    assert run(*arguments, "--resume", "--json").json == as_json.json
+    assert not calls
+    # another call, other weights, or a picture that is gone: not finished
+    assert "finished" not in run(*arguments, "--resume", "--html").err
+    assert "finished" not in run(*arguments, "--resume", "--seed", 1).err
+    assert run(*arguments).status == 0
+    (tmp_path / "l" / "landscape.png").unlink()
+    assert "finished" not in run(*arguments, "--resume").err
+    weights = load_file(mine / "final.safetensors")
+    save_file({name: 2 * tensor for name, tensor in weights.items()}, mine / "final.safetensors")
+    assert "finished" not in run(*arguments, "--resume").err
+    assert len(calls) == 5
 
 
 @pytest.mark.parametrize("dims", [1, 2])
