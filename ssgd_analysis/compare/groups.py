@@ -1,5 +1,6 @@
 """Runs that differ in their seed only are repeats of one thing: a group."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -35,7 +36,7 @@ class Group:
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Run]]:
-    """All runs at or below the given paths, finished ones and others.
+    """All runs at or below the given paths, finished ones and others; links are followed.
 
     Raises:
         InputError: a path that is not there, or no runs at all.
@@ -44,7 +45,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Run]]:
     for path in paths:
         if not path.is_dir():
             raise InputError(f"there is no folder {path}")
-        folders |= {config.parent for config in path.resolve().rglob("config.json")}
+        folders |= _run_folders(path.resolve())
     runs = [Run(folder) for folder in sorted(folders)]
     if not runs:
         raise InputError(f"no runs in {', '.join(map(str, paths))}: train some first")
@@ -52,6 +53,21 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Run]]:
     if not finished:
         raise InputError(f"none of the {len(runs)} runs is finished: train them on with --resume")
     return finished, [run for run in runs if not run.finished]
+
+
+def _run_folders(top: Path) -> set[Path]:
+    """Each by its real path, once; ``rglob`` would not follow links, nor survive a circle."""
+    found, seen, waiting = set(), set(), [top]
+    while waiting:
+        folder = waiting.pop()
+        if folder in seen:
+            continue
+        seen.add(folder)
+        if (folder / "config.json").is_file():
+            found.add(folder)
+        with contextlib.suppress(PermissionError):  # somebody else's folder beside the runs
+            waiting += [inner.resolve() for inner in folder.iterdir() if inner.is_dir()]
+    return found
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

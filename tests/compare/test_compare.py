@@ -237,6 +237,20 @@ def test_unfinished_runs_are_told_apart_and_twins_refused(tmp_path, make):
         group_runs(find_runs([tmp_path / "runs"])[0])
 
 
+def test_links_to_runs_are_followed_once(tmp_path, make):
+    for seed in range(3):
+        make("sgd", seed, [0.5])
+    linked = tmp_path / "linked" / "deep"
+    linked.mkdir(parents=True)
+    for name in ("sgd-0", "sgd-1"):
+        (linked / name).symlink_to(tmp_path / "runs" / name)
+    (linked / "again").symlink_to(tmp_path / "runs" / "sgd-1")
+    (linked / "circle").symlink_to(linked.parent)
+    (linked / "gone").symlink_to(tmp_path / "nowhere")
+    done, _ = find_runs([tmp_path / "linked"])
+    assert [run.folder for run in done] == [tmp_path / "runs" / f"sgd-{seed}" for seed in (0, 1)]
+
+
 def test_measurements_are_kept_and_follow_the_weights(tmp_path, monkeypatch):
     from ssgd_analysis.compare import measurements
     from ssgd_analysis.training import train
