@@ -1,5 +1,6 @@
 """``ssgd-analyze``: finds the command, and turns every failure into one line and a status."""
 
+import contextlib
 import importlib
 import sys
 import traceback
@@ -80,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         message, status = _explain(error)
-        sys.stderr.write(f"Error: {' '.join(message.split())}\n")
+        with contextlib.suppress(OSError):  # stderr may be what is full; the status still tells
+            sys.stderr.write(f"Error: {' '.join(message.split())}\n")
     sys.exit(status)
 
 
@@ -95,7 +97,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return "interrupted; what was finished is kept", 1
     if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {error.strerror or error}", 1
+        # whatever is written or read by name says so; what is left is the answer itself
+        return f"{error.filename or 'standard output'}: {error.strerror or error}", 1
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory: try a smaller --batch-size or --samples", 1
     return f"{type(error).__name__}: {error} (--debug shows where)", 1

@@ -88,10 +88,10 @@ def command(
         chosen["settings"] = TrainConfig.parsed_settings(chosen["method"], list(assignments))
     config = TrainConfig(**chosen)
     finished = run.exists and run.finished
-    if resume and finished:
-        console.say(f"{out} is finished; nothing to do")
     with console.Display() as progress:
         result = train(config, out, resume=resume, progress=progress)
+    if resume and finished:
+        console.say(f"{out} is finished; nothing to do")
     if as_json:
         console.answer_json(result)
         return

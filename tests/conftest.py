@@ -140,6 +140,9 @@ def negative_labels():
 def three_outputs():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
 
+def batchnorm():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+
 def explodes(outputs, targets):
     return outputs.square().mean() * 1e30
 

@@ -2,7 +2,6 @@
 
 import pickle
 import warnings
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +98,8 @@ def load_checkpoint(
         network = load_model(
             model or _field(config, "model"), examples.input_shape, examples.num_outputs
         )
+    if not weights.keys() <= network.state_dict().keys():
+        weights = _unwrapped(weights)
     load_weights(network, weights, source)
     return Checkpoint(
         name=name,
@@ -151,8 +152,10 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
     """The tensors of a weight file, by name.
 
     Wrappers that are common in the field are opened: a state dict under ``state_dict``,
-    ``model_state_dict`` or ``model``, and the ``module.`` prefix of DataParallel.
+    ``model_state_dict`` or ``model``.
     """
+    if not path.stat().st_size:
+        raise InputError(f"{path} is empty")
     if path.suffix == ".safetensors":
         found: Any = read_tensors(path)[0]
     elif path.suffix in (".pt", ".pth"):
@@ -165,8 +168,10 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
                 f"{path} is not a weights-only file: save model.state_dict() instead"
                 " (other pickles can run code and are not opened)"
             ) from error
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            line = (str(error).splitlines() or [""])[0]
+        except MemoryError:
+            raise
+        except Exception as error:  # reading bytes that are no pickle may raise anything
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(f"{path} is damaged or not a torch file: {line}") from error
     else:
         raise InputError(f"{path} should be a .safetensors, .pt or .pth file")
@@ -175,6 +180,12 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
             found = found[wrapper]
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
         raise InputError(f"{path} holds no state dict (names to tensors)")
-    if found and all(key.startswith("module.") for key in found):
-        found = {key.removeprefix("module."): value for key, value in found.items()}
     return found
+
+
+def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefixes of torch.compile (at any depth) and DataParallel."""
+    plain = {key.replace("_orig_mod.", ""): tensor for key, tensor in weights.items()}
+    if all(key.startswith("module.") for key in plain):
+        plain = {key.removeprefix("module."): tensor for key, tensor in plain.items()}
+    return plain

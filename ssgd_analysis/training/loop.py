@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssgd_analysis import seeds
 from ssgd_analysis.data import Dataset, Split, load_data
@@ -20,6 +20,7 @@ from ssgd_analysis.training.config import TrainConfig
 from ssgd_analysis.training.optimizers import make_optimizer
 from ssgd_analysis.training.run import Run
 from ssgd_analysis.training.schedule import learning_rate
+from ssgd_analysis.weights import borrowed_buffers, borrowed_modes
 
 EVALUATION_BATCH = 512
 
@@ -114,10 +115,35 @@ class _Training:
             self.splits["val"] = self._problem(data.val)
         for problem in self.splits.values():
             problem.check()
+        self._check_batchnorm()
         self.order = seeds.generator(config.seed, "order")
         self.augmentation = seeds.generator(config.seed, "augmentation")
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
+
+    def _check_batchnorm(self) -> None:
+        """Refuse passes over one example where BatchNorm has no variance to divide by."""
+        settings, model = self.method.settings, self.model
+        halves = getattr(settings, "minibatch", "same") == "halves"
+        frozen = getattr(settings, "bn_stats", "") == "frozen"
+        if self.config.batch_size > 1 + 2 * halves or frozen:
+            return
+        if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+            return
+        before = random_state.capture()
+        try:
+            with borrowed_modes(model), borrowed_buffers(model), torch.no_grad():
+                model.train()
+                self.task.forward(self.data.train.inputs[:1])
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                f"the model's BatchNorm cannot train on one example at once: --batch-size"
+                f" {self.config.batch_size} should be at least {4 if halves else 2}"
+            ) from error
+        finally:
+            random_state.restore(before)
 
     def run_to_end(self) -> None:
         """All epochs that are not done, then the final weights."""

@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,12 +95,60 @@ def test_train_refuses(tmp_path, run, strangers, change, named):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize(
+    ("size", "settings", "least"),
+    [(1, [], 2), (3, ["--set", "minibatch=halves"], 4)],
+)
+def test_batchnorm_needs_two_examples(tmp_path, run, strangers, size, settings, least):
+    options = {**TRAIN, "--model": f"{strangers}:batchnorm", "--batch-size": size}
+    outcome = run("train", *flat(options), *settings, "--out", tmp_path / "r")
+    assert outcome.status == 2, outcome.err
+    assert f"BatchNorm cannot train on one example at once: --batch-size {size}" in outcome.error
+    assert outcome.error.endswith(f"at least {least}")
+    assert not (tmp_path / "r").exists()
+
+
 @pytest.mark.parametrize("missing", ["--method", "--data", "--model"])
 def test_train_names_what_is_missing(tmp_path, run, missing):
     options = {k: v for k, v in TRAIN.items() if k != missing}
     outcome = run("train", *flat(options), "--out", tmp_path / "r")
     assert outcome.status == 2
     assert missing in outcome.error
+
+
+def test_a_file_reference_without_attribute(tmp_path, run, strangers):
+    for option in ("--model", "--data", "--loss"):
+        outcome = run("train", *flat({**TRAIN, option: strangers}), "--out", tmp_path / "r")
+        assert outcome.status == 2
+        assert f"'{strangers}' should be module:attribute or path.py:attribute" in outcome.error
+
+
+def test_an_unknown_name_with_no_near_one(tmp_path, run):
+    outcome = run("train", *flat({**TRAIN, "--model": "xyzzy"}), "--out", tmp_path / "r")
+    assert "unknown model 'xyzzy' (known: mlp, " in outcome.error
+
+
+def test_an_error_is_not_preceded_by_nothing_to_do(run, trained):
+    outcome = run("train", *flat({**TRAIN, "--epochs": 9}), "--out", trained, "--resume")
+    assert outcome.status == 2
+    assert "nothing to do" not in outcome.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_stdout_or_stderr():
+    command = [sys.executable, "-m", "ssgd_analysis.cli.main"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "list", "models"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert done.stderr == "Error: standard output: No space left on device\n"
+        done = subprocess.run([*command, "sharpness", "nowhere"], stderr=full, check=False)
+        assert done.returncode == 2
 
 
 def test_unknown_command_and_option(run):
@@ -195,6 +245,10 @@ def foreign_files(folder: Path, trained: Path) -> dict[str, Path]:
     files["torn"].write_bytes(files["torn"].read_bytes()[:-500])
     files["list"] = folder / "list.pt"
     torch.save([1, 2], files["list"])
+    files["empty"] = folder / "empty.pt"
+    files["empty"].touch()
+    files["noise"] = folder / "noise.pt"
+    files["noise"].write_bytes(b"abc")
     files["text"] = folder / "weights.txt"
     files["text"].write_text("0.1 0.2")
     return files
@@ -212,6 +266,8 @@ def foreign_files(folder: Path, trained: Path) -> dict[str, Path]:
         ("evil", "weights-only"),
         ("torn", "damaged"),
         ("list", "no state dict"),
+        ("empty", "empty.pt is empty"),
+        ("noise", "noise.pt is damaged or not a torch file: pop from empty list"),
         ("text", ".safetensors, .pt or .pth"),
     ],
 )

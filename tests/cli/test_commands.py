@@ -153,6 +153,18 @@ def test_strangers_loss_and_regression_in_float64(tmp_path, run, strangers):
     np.testing.assert_allclose(values[:2], exact[:1].expand(2).numpy(), rtol=1e-6)
 
 
+def test_weights_of_a_compiled_model(tmp_path, run, runs):
+    weights = load_file(runs / "sgd-0" / "final.safetensors")
+    values = []
+    for prefix in ("", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
+        save_file({f"{prefix}{k}": v for k, v in weights.items()}, tmp_path / "w.safetensors")
+        found = run("sharpness", tmp_path / "w.safetensors", "--model", "cnn", "--data", "digits",
+                    "--samples", 50, "--top", 1, "--json")  # fmt: skip
+        assert found.status == 0, found.err
+        values.append(found.json["checkpoints"][0]["eigenvalues"])
+    assert all(value == values[0] for value in values)
+
+
 @pytest.mark.parametrize("kind", ["pt", "pth", "safetensors"])
 def test_foreign_files_and_common_wrappers(tmp_path, run, runs, kind):
     weights = load_file(runs / "sgd-0" / "final.safetensors")
