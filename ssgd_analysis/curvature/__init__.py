@@ -5,9 +5,9 @@ on planted spectra.
 """
 
 from ssgd_analysis.curvature.density import Density, spectral_density
+from ssgd_analysis.curvature.eigenpairs import Eigenpair, Spectrum, eigenpairs
 from ssgd_analysis.curvature.gauss_newton import FisherOperator, GGNOperator
 from ssgd_analysis.curvature.hessian import HessianOperator
-from ssgd_analysis.curvature.lanczos import Eigenpair, Spectrum, eigenpairs
 from ssgd_analysis.curvature.operator import DenseOperator, Operator, ProblemOperator
 from ssgd_analysis.curvature.trace import Trace, trace
 

@@ -8,8 +8,8 @@ import torch
 from pyhessian import hessian as pyhessian
 
 from ssgd_analysis import seeds
+from ssgd_analysis.curvature.eigenpairs import certify, eigenpairs
 from ssgd_analysis.curvature.hessian import HessianOperator
-from ssgd_analysis.curvature.lanczos import certify, eigenpairs
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import flattened
 

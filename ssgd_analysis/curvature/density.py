@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ssgd_analysis.curvature.lanczos import BASIS_BYTES, KrylovBasis
+from ssgd_analysis.curvature.krylov import KrylovBasis, capacity
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.progress import SILENT, Progress
@@ -65,17 +65,21 @@ def spectral_density(
         raise InputError(f"the density needs at least 2 probes and 2 steps, not {probes}, {steps}")
     n = operator.shape[0]
     steps = min(steps, n)
-    itemsize = torch.finfo(operator.dtype).bits // 8
-    steps = max(2, min(steps, int(BASIS_BYTES / (n * itemsize)))) if n > 1 else 1
+    steps = max(2, min(steps, capacity(n, operator.dtype))) if n > 1 else 1
     progress.start("density", probes * steps)
     nodes, weights = [], []
     for _ in range(probes):
         start = torch.empty(n, dtype=operator.dtype, device=operator.device)
         start.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
-        basis = KrylovBasis(operator, steps, start, generator)
+        basis = KrylovBasis(n, steps, dtype=operator.dtype, device=operator.device)
+        vector = start / start.norm()
         while basis.count < steps:
-            basis.expand()
+            basis.take(vector, operator @ vector)
             progress.advance()
+            following = basis.tail()
+            if following is None:
+                break
+            vector = following
         values, _, coordinates = basis.ritz()
         nodes.append(values)
         weights.append(coordinates[0] ** 2)

@@ -1,249 +1,295 @@
-"""Eigenpairs by thick-restart Lanczos with full re-orthogonalisation, stopped by residuals."""
+"""The search for extreme eigenpairs as a coroutine: it yields vectors and receives their images.
+
+As it calls no operator, many searches share one sweep over the data (see ``lockstep``).
+"""
 
 import math
+import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ssgd_analysis.curvature.operator import Operator
-from ssgd_analysis.curvature.sampling import weighted_stderr
-from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.curvature.krylov import KrylovBasis, orthonormal
+from ssgd_analysis.curvature.multiplicity import CONFIDENCE, Complement
 
-BASIS_BYTES = 2e9  # memory for the basis; beyond it Lanczos restarts
-BASIS_VECTORS = 600  # beyond it the projected problem costs more than it saves
+Result = TypeVar("Result")
+Products = Generator[Tensor, Tensor, Result]  # yields (P, K), receives H times it
 
-
-@dataclass(frozen=True)
-class Eigenpair:
-    """An eigenvalue with its doubt.
-
-    Args:
-        value: Rayleigh quotient of the unit vector found.
-        residual: ‖Hv − λv‖₂ / |λ|, by a product of its own; infinite for λ = 0 unless exact.
-        residual_norm: ‖Hv − λv‖₂: some true eigenvalue lies within it of ``value``.
-        stderr: sampling error over examples, from the batches' quotients of the same vector;
-            ``None`` with a single batch. Of a top eigenvalue it does not hold the upward
-            selection bias of a small sample.
-    """
-
-    value: float
-    residual: float
-    residual_norm: float
-    stderr: float | None
+SLACK = 0.01  # the check is content with a bound this far beyond the last wanted value
+ZERO = 0.01  # of the largest |λ|: below it the smallest pair's tolerance shrinks no more
+ATTEMPTS = 4  # checks that a full basis may cut short before they are given up
 
 
 @dataclass(frozen=True)
-class Spectrum:
-    """Both ends of a spectrum.
+class Goal:
+    """What a search is after.
 
     Args:
-        largest: the K largest eigenvalues, algebraic, descending.
-        smallest: the smallest one.
-        vectors: unit vectors of ``largest``, shape (P, K).
-        products: operator products spent.
-        stop: ``"residual"``: every wanted pair met the tolerance; ``"exact"``: the basis
-            spans the whole space; ``"products"``: the budget ran out first, see the residuals.
+        k: pairs wanted at the upper end, or by magnitude.
+        tol: relative residual.
+        by: ``"value"`` or ``"magnitude"``.
+        smallest: wait for the smallest pair too.
+        check: look for missed copies after convergence.
+        guard: the check covers the lower end too.
+        max_products: budget.
+        deadline: of ``time.monotonic()``.
     """
 
-    largest: list[Eigenpair]
-    smallest: Eigenpair
-    vectors: Tensor
+    k: int
+    tol: float
+    by: str = "value"
+    smallest: bool = True
+    check: bool = True
+    guard: bool = False
+    max_products: int = 1000
+    deadline: float | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was done against missed copies of eigenvalues.
+
+    Args:
+        products: spent after the first convergence.
+        complete: whether the check came to its end.
+        bound: no eigenvalue outside the reported ones exceeds it (in magnitude, where pairs
+            are wanted by magnitude), with the given confidence; infinite where not known.
+        confidence: of the bound.
+    """
+
     products: int
-    stop: str
+    complete: bool
+    bound: float
+    confidence: float = CONFIDENCE
 
 
-class KrylovBasis:
-    """An orthonormal basis that grows by the operator's image of its newest vector.
+class Search:
+    """Thick-restart Lanczos with full re-orthogonalisation, driven from outside.
 
-    The projected matrix QᵀHQ is kept whole, not tridiagonal, so that restarts with Ritz
-    vectors and fresh random directions need no case of their own.
+    After :meth:`run`, ``stop``, ``check``, ``spent`` and :meth:`vectors` say what was found.
 
     Args:
-        operator: the map.
-        size: the most vectors to hold.
-        start: the first vector, any length, not zero.
-        generator: for fresh directions after an invariant subspace was found.
+        basis: empty; its size is the memory.
+        goal: what to look for.
+        generator: of all random directions.
     """
 
-    def __init__(
-        self, operator: Operator, size: int, start: Tensor, generator: torch.Generator
-    ) -> None:
-        self.operator, self.generator = operator, generator
-        self.vectors = torch.empty(size + 1, len(start), dtype=start.dtype, device=start.device)
-        self.vectors[0] = start / start.norm()
-        self.projected = np.zeros((size, size))
-        self.count = 0  # vectors whose image is known; one more is pending
-        self.beta = 0.0  # coupling of the newest of them to the pending one
+    def __init__(self, basis: KrylovBasis, goal: Goal, generator: torch.Generator) -> None:
+        self.basis, self.goal, self.generator = basis, goal, generator
+        self.spent, self.note = 0, ""
+        self.stop = "products"
+        self.check: Check | None = None
+        self.began = time.monotonic()
 
-    def expand(self) -> None:
-        """Multiply the pending vector and take it in; orthonormalise the next one."""
-        known = self.vectors[: self.count + 1]
-        image = self.operator @ known[-1]
-        size = float(image.norm())
-        if not math.isfinite(size):
-            raise WorkError("the operator's product is not finite at these weights")
-        overlap = torch.zeros(len(known), dtype=image.dtype, device=image.device)
-        for _ in range(2):  # twice is enough (Giraud, Langou, Rozložník 2005)
-            part = known @ image
-            image = image - known.T @ part
-            overlap += part
-        column = overlap.double().cpu().numpy()
-        self.projected[: len(known), self.count] = column
-        self.projected[self.count, : len(known)] = column
-        self.count += 1
-        self.beta = float(image.norm())
-        scale = max(size, float(np.abs(self.projected[: self.count, : self.count]).max()))
-        if self.count == len(image):
-            self.beta = 0.0
-        elif self.beta <= 10 * torch.finfo(image.dtype).eps * scale:
-            self.beta = 0.0  # an invariant subspace: go on in a fresh direction
-            self.vectors[self.count] = self._fresh(known)
-        else:
-            self.vectors[self.count] = image / self.beta
-
-    def restart(self, keep: np.ndarray) -> None:
-        """Shrink the basis to the Ritz vectors with the given coordinates, plus the pending one.
+    def run(self, start: Tensor | None = None) -> Products[None]:
+        """The whole search, until it stops.
 
         Args:
-            keep: orthonormal eigenvectors of the projected matrix, shape (count, kept).
+            start: vectors to begin with, shape (P, m); a random one if ``None``.
         """
-        values = (keep * (self.projected[: self.count, : self.count] @ keep)).sum(axis=0)
-        rotation = torch.as_tensor(keep.T, dtype=self.vectors.dtype, device=self.vectors.device)
-        pending = self.vectors[self.count].clone()
-        self.vectors[: len(rotation)] = rotation @ self.vectors[: self.count]
-        self.count = len(rotation)
-        self.vectors[self.count] = pending
-        self.projected[:] = 0
-        self.projected[range(self.count), range(self.count)] = values
+        block = self._block(start)
+        images = yield block
+        self._take(block, images)
+        self.stop = yield from self._converge()
+        converged = self.spent
+        bound, complete = math.inf, self.stop == "exact"
+        for attempt in range(ATTEMPTS * self.goal.k + ATTEMPTS):
+            if self.stop != "residual" or not self.goal.check:
+                break
+            before = self.values[self.top]
+            bound, complete = yield from self._look()
+            stop = yield from self._converge()
+            if stop != "residual":
+                self.stop, complete = stop, stop == "exact"
+                break
+            allowed = self.goal.tol * np.abs(before) + self.floor
+            joined = bool((np.abs(self.values[self.top] - before) > allowed).any())
+            if not joined and (complete or self._over() or attempt >= ATTEMPTS):
+                break
+        if self.stop == "exact":
+            bound = self.values[self.top[-1]] if len(self.top) else math.inf
+        if self.goal.check:
+            self.check = Check(self.spent - converged, complete, float(bound))
 
-    def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ritz values (ascending), their residual norms, and coordinates in the basis."""
-        values, coordinates = np.linalg.eigh(self.projected[: self.count, : self.count])
-        return values, self.beta * np.abs(coordinates[-1]), coordinates
+    def vectors(self) -> Tensor:
+        """Ritz vectors of the wanted pairs and, last, of the smallest: shape (P, K + 1)."""
+        return self.basis.combine(self.coordinates[:, [*self.top, 0]])
 
-    def _fresh(self, known: Tensor) -> Tensor:
-        vector = torch.randn(
-            known.shape[1], generator=self.generator, dtype=known.dtype, device=known.device
-        )
-        for _ in range(2):
-            vector -= known.T @ (known @ vector)
-        return vector / vector.norm()
+    def _block(self, start: Tensor | None) -> Tensor:
+        if start is not None:
+            most = min(self.goal.max_products, self.basis.size - 1)
+            block = orthonormal(start)[:, : max(most, 1)]
+            if block.shape[1]:
+                return block
+        return self.basis.fresh(self.generator)[:, None]
+
+    def _take(self, block: Tensor, images: Tensor) -> None:
+        self.spent += block.shape[1]
+        for vector, image in zip(block.T, images.T, strict=True):
+            self.basis.take(vector, image)
+
+    def _step(self, vector: Tensor) -> Products[Tensor | None]:
+        """One product; returns the next vector of the same Krylov space."""
+        image = yield vector[:, None]
+        self.spent += 1
+        self.basis.take(vector, image[:, 0])
+        return self.basis.tail()
+
+    def _solve(self) -> None:
+        """Ritz pairs, and which of them are wanted."""
+        self.values, self.residuals, self.coordinates = self.basis.ritz()
+        key = np.abs(self.values) if self.goal.by == "magnitude" else self.values
+        self.top = np.argsort(-key, kind="stable")[: self.goal.k]
+        eps = float(torch.finfo(self.basis.vectors.dtype).eps)
+        self.floor = 10 * eps * float(np.abs(self.values).max())
+
+    def _allowed(self) -> np.ndarray:
+        """The residual norm at which each Ritz pair is accepted."""
+        sizes = np.abs(self.values)
+        if 0 not in self.top:  # the smallest can be zero, where no relative residual is reached
+            sizes[0] = max(sizes[0], ZERO * sizes.max())
+        return np.maximum(self.goal.tol * sizes, self.floor)
+
+    def _converge(self) -> Products[str]:
+        """Expand by the residual of the worst wanted pair until none is above its tolerance."""
+        basis, goal = self.basis, self.goal
+        while True:
+            self._solve()
+            awaited = [*self.top, 0] if goal.smallest else [*self.top]
+            allowed = self._allowed()
+            ratios = (self.residuals / np.maximum(allowed, 1e-300))[awaited]
+            worst = awaited[int(ratios.argmax())]
+            self.note = (
+                f"λ1 {self.values[self.top[0]]:.4g}, "
+                f"residual {ratios.max() * goal.tol:.0e} of {goal.tol:.0e}"
+            )
+            if basis.count == basis.dimension:
+                return "exact"
+            # fewer vectors than pairs: the smallest would be one of the largest
+            if ratios.max() <= 1 and basis.count >= min(goal.k + goal.smallest, basis.dimension):
+                return "residual"
+            if self._over():
+                return "products" if self.spent >= goal.max_products else "time"
+            if basis.count == basis.size:
+                self._restart(basis.size // 4)
+                continue
+            vector = basis.residual(self.coordinates[:, worst])
+            # the dense problem is solved now and then only
+            for _ in range(1 + basis.count // 40):
+                if vector is None:
+                    vector = basis.fresh(self.generator)
+                vector = yield from self._step(vector)
+                if self._over() or basis.count == basis.size:
+                    break
+
+    def _over(self) -> bool:
+        """Whether the budget is spent, or too little time is left to go on and to certify."""
+        if self.spent >= self.goal.max_products:
+            return True
+        if self.goal.deadline is None:
+            return False
+        now = time.monotonic()
+        each = (now - self.began) / max(self.spent, 1)
+        return now + each * (self.goal.k + 2) > self.goal.deadline
+
+    def _restart(self, extra: int) -> None:
+        """Keep the wanted pairs and some of their neighbours, and a little of the other end."""
+        size, k = self.basis.size, len(self.top)
+        below = 1 + size // 10
+        above = min(k + extra, size - below - 4)
+        if self.goal.by == "magnitude":
+            below = above = max((k + extra) // 2, (size - 4) // 3)
+        kept = {*range(below), *range(size - above, size)} | {int(i) for i in self.top}
+        self.basis.restart(self.coordinates[:, sorted(i for i in kept if i < self.basis.count)])
+        self._solve()
+
+    def _look(self) -> Products[tuple[float, bool]]:
+        """Lanczos from a random start in all that the basis does not hold.
+
+        A plain Krylov space holds one vector of each eigenspace. Deflated by the pairs found,
+        a second one shows the missing copies, or bounds what can be missing.
+
+        Returns:
+            The bound on other eigenvalues, and whether the question is settled: nothing wanted
+            is missing, or the missing pair has been found to the tolerance.
+        """
+        basis, goal, limits = self.basis, self.goal, self._limits()
+        basis.restart(self.coordinates[:, self._settled(limits)])
+        self._solve()
+        rest = np.delete(np.arange(basis.count), [*self.top, *([0] if goal.guard else [])])
+        coupling = (basis.coupling[:, : basis.count] @ self.coordinates)[:, rest]
+        complement = Complement(self.values[rest], coupling, basis.dimension - basis.count)
+        allowed = max(goal.tol * abs(self.values[self.top]).min(), self.floor)
+        vector: Tensor | None = basis.fresh(self.generator)
+        first, complete = basis.count, False
+        while vector is not None and not complete:
+            vector = yield from self._step(vector)
+            chain = slice(first, basis.count)
+            complement.extend(basis.projected[chain, chain], basis.beta())
+            complete = all(
+                complement.bound(side, limit) <= limit or complement.residual(side) <= allowed
+                for side, limit in limits.items()
+            )
+            if basis.count == basis.size or self._over():
+                break
+        bounds = {side: complement.bound(side, math.inf) for side in limits}
+        outer = max(bounds.values()) if goal.by == "magnitude" else bounds[1]
+        return outer, complete or basis.count == basis.dimension
+
+    def _limits(self) -> dict[int, float]:
+        """For each end looked at, 1 and -1, the value above which nothing may be missing."""
+        values, slack = self.values, lambda value: max(SLACK * abs(value), self.floor)
+        if self.goal.by == "magnitude":
+            least = float(np.abs(values[self.top]).min())
+            return {1: least + slack(least), -1: least + slack(least)}
+        least, lowest = float(values[self.top].min()), float(values[0])
+        lower = {-1: slack(lowest) - lowest} if self.goal.guard and self.goal.smallest else {}
+        return {1: least + slack(least), **lower}
+
+    def _settled(self, limits: dict[int, float]) -> list[int]:
+        """Pairs to deflate a check by: those wanted, and neighbours with a small residual.
+
+        The more neighbours, the shorter the check; but a residual ρ adds up to
+        Σ ρ² / (limit − θ) to its bound, so their sum stays below a quarter of the room.
+        """
+        kept = {0, *self.top.tolist()}
+        most = max(self.basis.size // 2 - len(kept), 0)
+        for side, limit in limits.items():
+            order = [i for i in np.argsort(-side * self.values) if i not in kept]
+            rooms = np.maximum(limit - side * self.values[order], 1e-300)
+            costs = np.cumsum(self.residuals[order] ** 2 / rooms)
+            count = int((costs <= rooms[:1].sum() / 4).sum()) if len(order) else 0
+            kept |= set(order[: min(count, most // len(limits))])
+        return sorted(int(i) for i in kept)
 
 
-def eigenpairs(
-    operator: Operator,
-    k: int,
-    *,
-    generator: torch.Generator,
-    tol: float = 1e-4,
-    max_products: int = 1000,
-    smallest: bool = True,
-    progress: Progress = SILENT,
-) -> Spectrum:
-    """The k largest eigenvalues (algebraic) and the smallest one, with residuals.
-
-    Stops when every wanted pair has ‖Hv − λv‖ ≤ tol·|λ|, or ≤ 10 machine epsilons of the
-    largest |λ|, below which the operator's own rounding speaks. Eigenvalues that are equal, or
-    closer than about 2·tol·|λ|, can be found fewer times than they stand in the spectrum; and
-    with a budget below k products fewer than k pairs come back.
+def lockstep(
+    runs: list[Products[Result]],
+    multiply: Callable[[dict[int, Tensor]], dict[int, Tensor]],
+) -> list[Result]:
+    """Drive several coroutines together, one joint multiplication a round.
 
     Args:
-        operator: symmetric, shape (P, P).
-        k: how many of the largest; at most P are returned.
-        generator: on the operator's device; picks the starting vector.
-        tol: relative residual to reach.
-        max_products: budget of operator products for the search; k + 1 more certify.
-        smallest: wait for the smallest one too; else it is as good as it happens to be.
-        progress: told of every product.
-
-    Raises:
-        InputError: a k below 1, or a tolerance that is not positive.
-        WorkError: a product is not finite.
-
-    Reference:
-        Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems",
-        SIAM J. Matrix Anal. Appl. 22 (2000).
-    """
-    if k < 1:
-        raise InputError(f"the number of eigenvalues {k} should be at least 1")
-    if not tol > 0 or not math.isfinite(tol):
-        raise InputError(f"the tolerance {tol} should be positive")
-    n, before = operator.shape[0], operator.products
-    k = min(k, n)
-    itemsize = torch.finfo(operator.dtype).bits // 8
-    size = min(n, max(2 * k + 20, min(BASIS_VECTORS, int(BASIS_BYTES / (n * itemsize)))))
-    start = torch.randn(n, generator=generator, dtype=operator.dtype, device=operator.device)
-    basis = KrylovBasis(operator, size, start, generator)
-    progress.start("eigenvalues", max_products)
-    next_check = k + 1
-    while True:
-        basis.expand()
-        spent = operator.products - before
-        if spent < min(next_check, max_products) and basis.count < size:
-            progress.advance(1)
-            continue
-        next_check = spent + 3 + spent // 20  # the dense problem is solved now and then only
-        values, residuals, coordinates = basis.ritz()
-        wanted = [*range(len(values) - 1, max(len(values) - 1 - k, -1), -1), 0]
-        allowed = np.maximum(
-            tol * np.abs(values), 10 * torch.finfo(operator.dtype).eps * np.abs(values).max()
-        )
-        awaited = wanted if smallest else wanted[:-1]
-        worst = float((residuals / np.maximum(allowed, 1e-300))[awaited].max())
-        progress.advance(1, f"residual {worst * tol:.1e} of {tol:.0e}")
-        if basis.count == n:
-            stop = "exact"
-        elif worst <= 1 and len(values) > k:
-            stop = "residual"
-        elif spent >= max_products:
-            stop = "products"
-        else:
-            if basis.count == size:  # keep the upper end and a little of the lower one
-                upper, lower = min(k + size // 4, size - 10), 1 + size // 10
-                keep = np.r_[0:lower, size - upper : size]
-                basis.restart(coordinates[:, np.unique(keep)])
-            continue
-        break
-    rotation = torch.as_tensor(coordinates[:, wanted], dtype=operator.dtype, device=operator.device)
-    vectors = basis.vectors[: basis.count].T @ rotation
-    del basis
-    pairs, vectors = certify(operator, vectors)
-    found = sorted(range(len(pairs) - 1), key=lambda i: -pairs[i].value)
-    return Spectrum(
-        largest=[pairs[i] for i in found],
-        smallest=pairs[-1],
-        vectors=vectors[:, found],
-        products=operator.products - before,
-        stop=stop,
-    )
-
-
-def certify(operator: Operator, vectors: Tensor) -> tuple[list[Eigenpair], Tensor]:
-    """Rayleigh quotient, true residual and sampling error of given vectors, one product each.
-
-    Args:
-        operator: shape (P, P).
-        vectors: shape (P, K), not zero.
+        runs: each yields blocks and receives their images.
+        multiply: from each unfinished run's block to its image.
 
     Returns:
-        One pair for each vector, and the vectors scaled to length one.
+        What each run returned.
     """
-    vectors = vectors / vectors.norm(dim=0)
-    total = torch.zeros_like(vectors)
-    weights, quotients = [], []
-    for weight, part in operator.parts(vectors):
-        total.add_(part, alpha=weight)
-        weights.append(weight)
-        quotients.append((vectors * part).sum(dim=0).double().cpu().numpy())
-    values = (vectors * total).sum(dim=0)
-    norms = (total - vectors * values).norm(dim=0).tolist()
-    errors = weighted_stderr(np.array(weights), np.array(quotients))
-    pairs = []
-    for index, (value, norm) in enumerate(zip(values.tolist(), norms, strict=True)):
-        relative = norm / abs(value) if value else (math.inf if norm else 0.0)
-        error = None if errors is None else float(errors[index])
-        pairs.append(Eigenpair(value, relative, norm, error))
-    return pairs, vectors
+    results: dict[int, Result] = {}
+    requests: dict[int, Tensor] = {}
+    images: dict[int, Tensor | None] = dict.fromkeys(range(len(runs)))
+    while images:
+        requests = {}
+        for index, image in images.items():
+            try:
+                # the first send starts the coroutine and has to be None
+                requests[index] = runs[index].send(image)  # type: ignore[arg-type]
+            except StopIteration as end:
+                results[index] = end.value
+        images = dict(multiply(requests)) if requests else {}
+    return [results[index] for index in range(len(runs))]

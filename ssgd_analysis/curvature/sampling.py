@@ -1,6 +1,13 @@
 """The error that comes from having measured on a sample of examples."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
+import torch
+from torch import Tensor
+
+from ssgd_analysis.curvature.operator import Operator
 
 
 def weighted_stderr(weights: np.ndarray, values: np.ndarray) -> np.ndarray | None:
@@ -21,3 +28,53 @@ def weighted_stderr(weights: np.ndarray, values: np.ndarray) -> np.ndarray | Non
     shares = weights.reshape(-1, *[1] * (values.ndim - 1))
     mean = (shares * values).sum(axis=0)
     return np.sqrt((shares * (values - mean) ** 2).sum(axis=0) / (count - 1))
+
+
+@dataclass(frozen=True)
+class Quotients:
+    """Numbers of several vectors or probes, batch by batch; a mean over batches is the whole's.
+
+    Args:
+        shares: each batch's share of the examples, shape (batches,).
+        values: shape (batches, K).
+    """
+
+    shares: np.ndarray
+    values: np.ndarray
+
+    def mean(self) -> np.ndarray:
+        """Over batches, shape (K,)."""
+        return self.shares @ self.values
+
+    def stderr(self) -> np.ndarray | None:
+        """Sampling error of each mean, shape (K,); ``None`` with one batch."""
+        return weighted_stderr(self.shares, self.values)
+
+    def __getitem__(self, columns: Sequence[int]) -> "Quotients":
+        """The same for some columns."""
+        return Quotients(self.shares, self.values[:, list(columns)])
+
+
+def quotients(
+    operator: Operator, block: Tensor, places: Sequence[slice] = (slice(None),)
+) -> tuple[Tensor, list[Quotients]]:
+    """The product with a block, and each batch's ⟨v, H_b v⟩ of its columns.
+
+    Args:
+        operator: shape (P, P).
+        block: shape (P, K).
+        places: parts of the P entries; the inner products are taken over each alone.
+
+    Returns:
+        H times the block, shape (P, K), and the quotients of each place.
+    """
+    total = torch.zeros_like(block)
+    shares, rows = [], []
+    for share, part in operator.parts(block):
+        total.add_(part, alpha=share)
+        shares.append(share)
+        inner = block * part
+        rows.append(
+            [inner[place].sum(dim=0, dtype=torch.float64).cpu().numpy() for place in places]
+        )
+    return total, [Quotients(np.array(shares), np.array(own)) for own in zip(*rows, strict=True)]

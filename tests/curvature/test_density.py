@@ -9,6 +9,7 @@ from ssgd_analysis.curvature import (
     Density,
     HessianOperator,
     density,
+    krylov,
     spectral_density,
     trace,
 )
@@ -114,7 +115,7 @@ def test_settings_are_reported_and_paid():
 
 
 def test_little_memory_shortens_the_runs_and_says_so(monkeypatch):
-    monkeypatch.setattr(density, "BASIS_BYTES", 50 * 8 * 10)  # ten vectors
+    monkeypatch.setattr(krylov, "BASIS_BYTES", 50 * 8 * 10)  # ten vectors
     found = estimate(MATRICES["spread"], steps=40)
     assert found.steps == 10
     assert integral(found, found.density) == pytest.approx(1, abs=1e-4)
