@@ -1,10 +1,14 @@
-"""Devices by name."""
+"""Devices by name, how much memory they have, and what running out of it looks like."""
 
 import re
+from pathlib import Path
 
+import psutil
 import torch
 
 from ssgd_analysis.errors import InputError
+
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError, RuntimeError)
 
 
 def resolve_device(name: str) -> str:
@@ -27,3 +31,25 @@ def resolve_device(name: str) -> str:
         raise InputError(f"device '{name}' is not there: this machine has {count} CUDA devices")
     torch.backends.cudnn.allow_tf32 = False
     return name
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory of a device in bytes; on the CPU within the control group's limit."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return min(free, max(0, int(limit) - used)) if limit.isdigit() else free
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out; on the CPU torch raises a RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return "not enough memory" in text or "can't allocate memory" in text

@@ -1,17 +1,20 @@
 """A problem: a model, a loss and batches. Everything that measures takes one."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from ssgd_analysis import batch as batching
+from ssgd_analysis.batch import Batch, pair
+from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.loss import Loss, first_line, scalar_loss, takes_model
 from ssgd_analysis.weights import evaluation_mode
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-Batch = tuple[Tensor, Tensor]
 
 
 class Problem:
@@ -25,22 +28,35 @@ class Problem:
 
     Args:
         model: returns outputs of shape (B, …).
-        loss: ``(outputs, targets) -> scalar``, the mean over the batch.
-        batches: ``(inputs, targets)`` pairs, read once and kept; they must lie on the model's
-            device.
+        loss: ``(outputs, targets) -> scalar``, the mean over the batch. A loss whose first
+            parameter is named ``model`` is called as ``loss(model, batch)`` instead, for models
+            with several inputs, losses of their own, or no targets at all.
+        batches: ``(inputs, targets)`` pairs, or whatever ``loss(model, batch)`` takes; read
+            once, moved to the model's device and kept there.
+        layers: patterns as ``conv*`` over parameter and module names: only the parameters that
+            match one of them count; the others are constants. Default: all.
 
     Raises:
-        InputError: no batches, an empty batch, or no parameter that requires gradients.
+        InputError: no batches, an empty batch, no parameter that requires gradients, or a
+            pattern that matches none.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, batches: Iterable[Batch]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        batches: Iterable[Batch],
+        *,
+        layers: Sequence[str] = (),
+    ) -> None:
         self.model = model
         self.loss = loss
-        self.batches: list[Batch] = [(inputs, targets) for inputs, targets in batches]
-        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        if not self.parameters:
-            raise InputError("the model has no parameters that require gradients")
-        sizes = [len(inputs) for inputs, _ in self.batches]
+        self.takes_model = takes_model(loss)
+        self.parameters = _matching(
+            {n: p for n, p in model.named_parameters() if p.requires_grad}, layers
+        )
+        self.batches: list[Batch] = [batching.to(batch, self.device) for batch in batches]
+        sizes = [batching.examples(batch) for batch in self.batches]
         if not sizes or min(sizes) == 0:
             raise InputError("the data is empty: no batch, or a batch without examples")
         self.n_samples = sum(sizes)
@@ -74,22 +90,50 @@ class Problem:
         try:
             outputs = self.model(inputs)
         except Exception as error:  # a stranger's model may raise anything
-            if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            if is_out_of_memory(error):
                 raise
+            shape = tuple(inputs.shape)
             raise InputError(
-                f"the model does not take inputs of shape {tuple(inputs.shape)}: {_line(error)}"
+                f"the model does not take inputs of shape {shape}: {first_line(error)}"
             ) from error
         if not isinstance(outputs, Tensor):
             raise InputError(f"the model returns a {type(outputs).__name__}, not a tensor")
         return outputs
 
-    def batch_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of one batch.
+    def output_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of given outputs.
 
         Raises:
             InputError: the loss raises, or is not a scalar tensor.
         """
         return scalar_loss(self.loss, outputs, targets)
+
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """The loss of one batch, a scalar.
+
+        Raises:
+            InputError: model or loss do not take the batch, or the loss is not a scalar tensor.
+        """
+        if self.takes_model:
+            return scalar_loss(self.loss, self.model, batch)
+        inputs, targets = pair(batch)
+        return self.output_loss(self.outputs(inputs), targets)
+
+    def outputs_at(self, weights: Sequence[Tensor], inputs: Tensor) -> Tensor:
+        """The outputs as a pure function of the weights, for ``torch.func``.
+
+        Args:
+            weights: one tensor for each of ``parameters``; the model's own are not touched.
+            inputs: of one batch.
+        """
+        return functional_call(self.model, self._named(weights), (inputs,))
+
+    def loss_at(self, weights: Sequence[Tensor], batch: Batch) -> Tensor:
+        """One batch's loss as a pure function of the weights, for ``torch.func``."""
+        return functional_call(_BatchLoss(self), self._named(weights, "model."), (batch,))
+
+    def _named(self, weights: Sequence[Tensor], prefix: str = "") -> dict[str, Tensor]:
+        return {prefix + name: w for name, w in zip(self.parameters, weights, strict=True)}
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """A vector over all parameters, (P,), as one tensor of each parameter's shape."""
@@ -109,7 +153,7 @@ class Problem:
     def batch_losses(self) -> list[float]:
         """The mean loss of each batch at the present weights, no gradients."""
         with self.evaluating(), torch.no_grad():
-            return [float(self.batch_loss(self.outputs(x), y)) for x, y in self.batches]
+            return [float(self.batch_loss(batch)) for batch in self.batches]
 
     def mean_loss(self) -> float:
         """The mean loss over all examples at the present weights."""
@@ -125,9 +169,14 @@ class Problem:
         losses: list[float] = []
         rights: list[float | None] = []
         with self.evaluating(), torch.no_grad():
-            for inputs, targets in self.batches:
+            for batch in self.batches:
+                if self.takes_model:
+                    losses.append(float(self.batch_loss(batch)))
+                    rights.append(None)
+                    continue
+                inputs, targets = pair(batch)
                 outputs = self.outputs(inputs)
-                losses.append(float(self.batch_loss(outputs, targets)))
+                losses.append(float(self.output_loss(outputs, targets)))
                 rights.append(accuracy(outputs, targets))
         known = [right for right in rights if right is not None]
         right = self.mean(known) if len(known) == len(rights) else None
@@ -138,8 +187,8 @@ class Problem:
         parameters = list(self.parameters.values())
         total = [torch.zeros_like(parameter) for parameter in parameters]
         with self.evaluating(), torch.enable_grad():
-            for share, (inputs, targets) in zip(self.shares, self.batches, strict=True):
-                loss = self.batch_loss(self.outputs(inputs), targets)
+            for share, batch in zip(self.shares, self.batches, strict=True):
+                loss = self.batch_loss(batch)
                 for sum_, part in zip(
                     total,
                     torch.autograd.grad(loss, parameters, materialize_grads=True),
@@ -149,26 +198,68 @@ class Problem:
         return total
 
     def check(self) -> None:
-        """Evaluate the first batch once, so that unfit parts are refused before long work.
+        """Evaluate a batch, again, and in halves, so that unfit parts are refused early.
 
         Raises:
             InputError: shapes that do not fit, a loss that is not a scalar, labels out of
-                range.
+                range, a loss that differs between two evaluations, or that is a sum.
             WorkError: the loss is not finite at the present weights.
         """
-        inputs, targets = self.batches[0]
+        batch = self.batches[0]
         with self.evaluating(), torch.no_grad():
-            outputs = self.outputs(inputs)
-            self._check_labels(outputs)
-            loss = self.batch_loss(outputs, targets)
-        if not math.isfinite(float(loss)):
-            raise WorkError(f"the loss is {float(loss)} at these weights")
+            stuck = [name for name, module in self.model.named_modules() if module.training]
+            if stuck:
+                raise InputError(
+                    f"the model's '{stuck[0]}' stays in training mode: curvature needs a model"
+                    " that can be set to evaluation mode"
+                )
+            self._check_labels(batch)
+            loss = float(self.batch_loss(batch))
+            if not math.isfinite(loss):
+                raise WorkError(f"the loss is {loss} at these weights")
+            again = float(self.batch_loss(batch))
+            if not math.isclose(loss, again, rel_tol=1e-5, abs_tol=1e-30):
+                raise InputError(
+                    f"the loss differs between two evaluations ({loss:.6g}, {again:.6g}): curvature"
+                    " needs a model that is deterministic in evaluation mode"
+                )
+            self._check_mean(loss, batch)
 
-    def _check_labels(self, outputs: Tensor) -> None:
-        """Cross-entropy's labels count from 0 to the number of outputs; other losses may differ."""
-        labels = [targets for _, targets in self.batches]
-        if getattr(self.loss, "__name__", "") != "cross_entropy" or labels[0].is_floating_point():
+    def _check_mean(self, loss: float, batch: Batch) -> None:
+        """A sum over the batch would make every number depend on the batch size."""
+        count = batching.examples(batch)
+        if count < 2 or self.mean_of_examples(batch, loss):
             return
+        halves = batching.pieces(batch, (count + 1) // 2)
+        total = math.fsum(float(self.batch_loss(half)) for half in halves)
+        if math.isclose(loss, total, rel_tol=1e-3):
+            raise InputError(
+                "the loss is a sum over the batch: return the mean over its examples, so that it"
+                " does not depend on the batch size"
+            )
+
+    def mean_of_examples(self, batch: Batch, loss: float) -> bool:
+        """Whether a batch's ``loss`` is the mean of its halves' losses.
+
+        It is not where examples of a batch see one another (BatchNorm without running
+        statistics, contrastive losses) or count unequally (padded sequences). Such a batch
+        must not be cut. To be called in evaluation mode, without gradients.
+        """
+        count = batching.examples(batch)
+        halves = batching.pieces(batch, (count + 1) // 2)
+        mean = math.fsum(
+            float(self.batch_loss(half)) * batching.examples(half) / count for half in halves
+        )
+        return math.isclose(loss, mean, rel_tol=1e-4, abs_tol=1e-6 * (1 + abs(loss)))
+
+    def _check_labels(self, batch: Batch) -> None:
+        """Cross-entropy's labels count from 0 to the number of outputs; other losses may differ."""
+        if self.takes_model or getattr(self.loss, "__name__", "") != "cross_entropy":
+            return
+        labels = [pair(batch)[1] for batch in self.batches]
+        if labels[0].is_floating_point():
+            return
+        outputs = self.outputs(pair(batch)[0])
         low, high = min(int(y.min()) for y in labels), max(int(y.max()) for y in labels)
         if low < 0:
             raise InputError(f"label {low} is out of range: labels count from 0")
@@ -178,28 +269,16 @@ class Problem:
             )
 
 
-def scalar_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Apply a loss that may be a stranger's.
+class _BatchLoss(nn.Module):
+    """A problem's batch loss as a module, so that its weights can be given from outside."""
 
-    Raises:
-        InputError: it raises, or does not return a scalar tensor.
-    """
-    try:
-        value = loss(outputs, targets)
-    except InputError:
-        raise
-    except Exception as error:  # a stranger's loss may raise anything
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
-            raise
-        raise InputError(
-            f"the loss does not take outputs of shape {tuple(outputs.shape)} and targets of shape"
-            f" {tuple(targets.shape)}: {_line(error)}"
-        ) from error
-    if not isinstance(value, Tensor):
-        raise InputError(f"the loss returns a {type(value).__name__}, not a scalar tensor")
-    if value.numel() != 1:
-        raise InputError(f"the loss is not scalar: its shape is {tuple(value.shape)}")
-    return value.reshape(())
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.model = problem.model
+        self.batch_loss = problem.batch_loss
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.batch_loss(batch)
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float | None:
@@ -214,6 +293,24 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float | None:
     return float((outputs.argmax(dim=1) == targets).double().mean())
 
 
-def _line(error: Exception) -> str:
-    """The first line of an error's text."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _matching(parameters: dict[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:
+    """The parameters whose name, or the name of a module that holds them, fits a pattern.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not parameters:
+        raise InputError("the model has no parameters that require gradients")
+
+    def fits(name: str, pattern: str) -> bool:
+        parts = name.split(".")
+        return any(fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))
+
+    for pattern in patterns:
+        if not any(fits(name, pattern) for name in parameters):
+            raise InputError(
+                f"no parameter matches --layers '{pattern}': there are {', '.join(parameters)}"
+            )
+    return {
+        n: p for n, p in parameters.items() if not patterns or any(fits(n, q) for q in patterns)
+    }

@@ -150,6 +150,62 @@ def positions() -> Case:
     return Case(model, cross_entropy, randn(N, 2, 5), targets)
 
 
+def normalised() -> Case:
+    """LayerNorm and GELU."""
+    with seeded():
+        model = nn.Sequential(
+            nn.Linear(4, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 3, bias=False)
+        ).double()
+    return Case(model, cross_entropy, randn(N, 4), labels())
+
+
+class Attends(nn.Module):
+    """Fused attention over a short sequence; a class for the whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 4)
+        self.layer = nn.TransformerEncoderLayer(4, 2, 5, dropout=0.1, batch_first=True)
+        self.read = nn.Linear(4, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.read(self.layer(self.embed(tokens)).mean(dim=1))
+
+
+def attention() -> Case:
+    with seeded():
+        model = Attends().double()
+    tokens = torch.randint(0, 7, (N, 3), generator=generator())
+    return Case(model, cross_entropy, tokens, labels())
+
+
+class Recurs(nn.Module):
+    """An LSTM whose last state is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(2, 3, batch_first=True)
+        self.read = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(self.lstm(x)[0][:, -1])
+
+
+def recurrent() -> Case:
+    with seeded():
+        model = Recurs().double()
+    return Case(model, cross_entropy, randn(N, 4, 2), labels())
+
+
+def volumes() -> Case:
+    """Three-dimensional convolutions."""
+    with seeded():
+        model = nn.Sequential(
+            nn.Conv3d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(2 * 8, 3)
+        ).double()
+    return Case(model, cross_entropy, randn(N, 1, 4, 4, 4), labels())
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "mlp": mlp,
     "conv_batchnorm": conv_batchnorm,
@@ -159,6 +215,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "regression": regression,
     "embedding": embedding,
     "positions": positions,
+    "normalised": normalised,
+    "attention": attention,
+    "recurrent": recurrent,
+    "volumes": volumes,
 }
 
 

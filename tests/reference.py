@@ -11,6 +11,7 @@ import nets
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ssgd_analysis import seeds
 from ssgd_analysis.flatness import Measurement
@@ -32,7 +33,8 @@ def output_function(case: nets.Case, inputs: Tensor) -> Callable[[Tensor], Tenso
     def outputs(flat: Tensor) -> Tensor:
         pieces = flat.split([p.numel() for p in shapes.values()])
         named = {n: v.reshape(p.shape) for (n, p), v in zip(shapes.items(), pieces, strict=True)}
-        return functional_call(model, named, (inputs,))
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+            return functional_call(model, named, (inputs,))
 
     return outputs
 
@@ -85,7 +87,26 @@ def fisher(case: nets.Case) -> Tensor:
     return rows.T @ rows / len(rows)
 
 
-OPERATORS = {"hessian": hessian, "ggn": ggn, "fisher": fisher}
+def covariance(case: nets.Case) -> Tensor:
+    """(1/N) Σ (g_i − ḡ)(g_i − ḡ)ᵀ."""
+    rows = example_gradients(case)
+    away = rows - rows.mean(dim=0)
+    return away.T @ away / len(rows)
+
+
+def layers(case: nets.Case) -> dict[str, slice]:
+    """Where each module's own parameters stand in the flat vector, written by hand."""
+    found: dict[str, slice] = {}
+    start = 0
+    for name, parameter in trainable(case.model).items():
+        owner = ".".join(name.split(".")[:-1]) or name
+        first = found[owner].start if owner in found else start
+        found[owner] = slice(first, start + parameter.numel())
+        start += parameter.numel()
+    return found
+
+
+OPERATORS = {"hessian": hessian, "ggn": ggn, "fisher": fisher, "covariance": covariance}
 
 
 def noise_draws(case: nets.Case, noise: Noise, sigma: float, draws: int, seed: int) -> list[Tensor]:
@@ -165,3 +186,17 @@ METRICS = {
     "adaptive_worst": Truth(lambda case: adaptive_worst(case, 0.4, 6), {"rho": 0.4, "steps": 6}),
     "fisher_rao": Truth(fisher_rao),
 }
+
+
+def curvature_slope(case: nets.Case, n: Tensor, step: float = 1e-5) -> Tensor:
+    """½ ∇(nᵀHn) = ½ dH(w + t n)/dt n, by differences of dense Hessians: error ~ step⁴."""
+    loss, w = loss_function(case), flat_weights(case.model)
+
+    def difference(t: float) -> Tensor:
+        with sdpa_kernel(SDPBackend.MATH):
+            ahead, behind = (
+                torch.autograd.functional.hessian(loss, w + sign * t * n) for sign in (1, -1)
+            )
+        return (ahead - behind) @ n / (2 * t)
+
+    return (4 * difference(step) - difference(2 * step)) / 6

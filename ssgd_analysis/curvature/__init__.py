@@ -4,29 +4,43 @@ Operators know models; eigenpairs, traces and densities know operators only, so 
 on planted spectra.
 """
 
+from ssgd_analysis.curvature.block_diagonal import BlockDiagonalOperator
+from ssgd_analysis.curvature.covariance import CovarianceOperator
 from ssgd_analysis.curvature.density import Density, spectral_density
 from ssgd_analysis.curvature.eigenpairs import Eigenpair, Spectrum, eigenpairs
-from ssgd_analysis.curvature.gauss_newton import FisherOperator, GGNOperator
+from ssgd_analysis.curvature.fisher import FisherOperator, MonteCarloFisherOperator
+from ssgd_analysis.curvature.ggn import GGNOperator
 from ssgd_analysis.curvature.hessian import HessianOperator
-from ssgd_analysis.curvature.operator import DenseOperator, Operator, ProblemOperator
+from ssgd_analysis.curvature.operator import DenseOperator, Operator, ScaledOperator
+from ssgd_analysis.curvature.plan import Options, Plan
+from ssgd_analysis.curvature.problem_operator import BatchOperator, ProblemOperator
 from ssgd_analysis.curvature.trace import Trace, trace
 
 OPERATORS: dict[str, type[ProblemOperator]] = {
     "hessian": HessianOperator,
     "ggn": GGNOperator,
     "fisher": FisherOperator,
+    "fisher-mc": MonteCarloFisherOperator,
+    "covariance": CovarianceOperator,
 }
 
 __all__ = [
     "OPERATORS",
+    "BatchOperator",
+    "BlockDiagonalOperator",
+    "CovarianceOperator",
     "DenseOperator",
     "Density",
     "Eigenpair",
     "FisherOperator",
     "GGNOperator",
     "HessianOperator",
+    "MonteCarloFisherOperator",
     "Operator",
+    "Options",
+    "Plan",
     "ProblemOperator",
+    "ScaledOperator",
     "Spectrum",
     "Trace",
     "eigenpairs",

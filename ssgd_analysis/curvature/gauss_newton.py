@@ -1,69 +1,83 @@
 """Positive semi-definite relatives of the Hessian: Jᵀ M J with J the outputs' Jacobian."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.func import jvp, vjp
 
-from ssgd_analysis.curvature.operator import ProblemOperator, linear_gradient
+from ssgd_analysis.batch import Batch, pair
+from ssgd_analysis.curvature.plan import Options
+from ssgd_analysis.curvature.problem_operator import Multiply, ProblemOperator, linear_gradient
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.problem import Problem
+
+Metric = Callable[[Tensor], Tensor]
 
 
 class GaussNewtonOperator(ProblemOperator):
     """Jᵀ M J: J is the Jacobian of a batch's outputs by the weights, M a metric on outputs.
 
-    J v by double backward with a dummy cotangent, then M, then one backward for Jᵀ.
+    Raises:
+        InputError: a loss ``(model, batch)``, which hides the outputs.
     """
 
-    @abstractmethod
-    def _metric(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
-        """M for one batch, for detached ``outputs`` that require gradients."""
+    def _use(self, problem: Problem, options: Options | None) -> None:
+        if problem.takes_model:
+            raise InputError(
+                "this operator needs a loss of (outputs, targets): a loss of (model, batch) hides"
+                " the outputs; use --operator hessian"
+            )
+        super()._use(problem, options)
 
-    def _multiplier(
-        self, inputs: Tensor, targets: Tensor
-    ) -> Callable[[list[Tensor]], list[Tensor]]:
-        outputs = self.problem.outputs(inputs)
-        metric = self._metric(outputs.detach().requires_grad_(), targets)
+    @abstractmethod
+    def metric(self, outputs: Tensor, batch: Batch) -> Metric:
+        """M for one batch by autograd, for detached ``outputs``, shape (B, …)."""
+
+    @abstractmethod
+    def flow_metric(self, outputs: Tensor, batch: Batch) -> Metric:
+        """The same by ``torch.func``."""
+
+    def multiplier(self, batch: Batch) -> tuple[Sequence[Tensor], Multiply]:
+        """J v by double backward with a dummy cotangent, then M, then one backward for Jᵀ."""
+        outputs = self.problem.outputs(pair(batch)[0])
+        metric = self.metric(outputs.detach(), batch)
         dummy = torch.zeros_like(outputs, requires_grad=True)
         pulled = torch.autograd.grad(
             outputs, self.parameters, dummy, create_graph=True, materialize_grads=True
         )
 
-        def multiply(vector: list[Tensor]) -> list[Tensor]:
-            (pushed,) = linear_gradient(list(pulled), [dummy], vector)
-            return linear_gradient([outputs], self.parameters, [metric(pushed)])
+        def multiply(vector: list[Tensor], members: Sequence[int]) -> list[Tensor]:
+            chosen = [pulled[index] for index in members]
+            (pushed,) = linear_gradient(chosen, [dummy], vector)
+            weights = [self.parameters[index] for index in members]
+            return linear_gradient([outputs], weights, [metric(pushed)])
 
-        return multiply
+        return pulled, multiply
 
+    def flow(
+        self, weights: Sequence[Tensor], vector: Sequence[Tensor], batch: Batch
+    ) -> Sequence[Tensor]:
+        """J v in forward mode, M, and Jᵀ in reverse mode."""
+        inputs, _ = pair(batch)
 
-class GGNOperator(GaussNewtonOperator):
-    """Generalised Gauss-Newton matrix: M is the Hessian of the loss by the outputs.
+        def outputs(weights: Sequence[Tensor]) -> Tensor:
+            return self.problem.outputs_at(weights, inputs)
 
-    Positive semi-definite where the loss is convex in the outputs (Schraudolph 2002).
-    """
+        values, pull = vjp(outputs, tuple(weights))[:2]
+        pushed = jvp(outputs, (tuple(weights),), (tuple(vector),))[1]
+        return pull(self.flow_metric(values.detach(), batch)(pushed))[0]
 
-    def _metric(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
-        loss = self.problem.batch_loss(outputs, targets)
-        (slope,) = torch.autograd.grad(loss, outputs, create_graph=True)
-        return lambda vector: linear_gradient([slope], [outputs], [vector])[0]
-
-
-class FisherOperator(GaussNewtonOperator):
-    """Empirical Fisher matrix: the mean over examples of g gᵀ, g an example's loss gradient.
-
-    Labels are the data's, not drawn from the model. With s_i the gradient of example i's loss
-    by its outputs, M maps u to s_i ⟨s_i, u_i⟩ / B; the loss must be a mean of terms that each
-    see one example (the first axis of the outputs).
-    """
-
-    def _metric(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
-        loss = self.problem.batch_loss(outputs, targets)
-        (slope,) = torch.autograd.grad(loss, outputs)
-        batch = len(outputs)
-        rows = slope.reshape(batch, -1) * batch  # (B, outputs of an example): s_i
-
-        def metric(vector: Tensor) -> Tensor:
-            inner = (rows * vector.reshape(batch, -1)).sum(dim=1, keepdim=True)
-            return (rows * inner / batch).reshape(outputs.shape)
-
-        return metric
+    def difference(self, batch: Batch, move: Callable[[int], None], step: float) -> list[Tensor]:
+        """J v by central differences of the outputs; Jᵀ by one backward."""
+        inputs, _ = pair(batch)
+        with torch.no_grad():
+            move(1)
+            ahead = self.problem.outputs(inputs)
+            move(-1)
+            pushed = (ahead - self.problem.outputs(inputs)) / (2 * step)
+        move(0)
+        outputs = self.problem.outputs(inputs)
+        metric = self.metric(outputs.detach(), batch)
+        return linear_gradient([outputs], self.parameters, [metric(pushed)])

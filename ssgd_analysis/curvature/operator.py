@@ -1,16 +1,12 @@
 """The contract of an operator: a symmetric linear map with a cost."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
-from ssgd_analysis.problem import Batch, Loss, Problem
-from ssgd_analysis.weights import flattened
+from torch import Tensor
 
 
 class Operator(ABC):
@@ -87,68 +83,26 @@ class DenseOperator(Operator):
         yield 1.0, self.matrix @ block
 
 
-class ProblemOperator(Operator):
-    """An operator over the weights of a model.
+class ScaledOperator(Operator):
+    """D H D for a diagonal D: the same loss in the coordinates u of w = D u.
+
+    With D = diag(|w|) its trace and eigenvalues are those of the scale-invariant metrics
+    (Tsuzuku, Sato and Sugiyama 2020; Petzka et al. 2021).
 
     Args:
-        model: any ``nn.Module``; evaluation mode is set during a product and given back.
-        loss: ``(outputs, targets) -> scalar``, the mean over the batch.
-        batches: iterable of ``(inputs, targets)`` on the model's device, read once.
+        operator: H, shape (P, P).
+        diagonal: of D, shape (P,).
 
     Raises:
-        InputError: no data, or no parameter that requires gradients.
+        ValueError: a diagonal of another length.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, batches: Iterable[Batch]) -> None:
-        self.problem = Problem(model, loss, batches)
-        self.shape = (self.problem.n_parameters,) * 2
-        self.dtype, self.device = self.problem.dtype, self.problem.device
-
-    @abstractmethod
-    def _multiplier(
-        self, inputs: Tensor, targets: Tensor
-    ) -> Callable[[list[Tensor]], list[Tensor]]:
-        """Build one batch's graph once; return the product with one vector, split by parameter."""
+    def __init__(self, operator: Operator, diagonal: Tensor) -> None:
+        if diagonal.shape != operator.shape[:1]:
+            raise ValueError(f"diagonal {tuple(diagonal.shape)} does not fit {operator.shape}")
+        self.operator, self.diagonal = operator, diagonal.to(operator.device, operator.dtype)
+        self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
 
     def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:
-        shares = self.problem.shares
-        for share, (inputs, targets) in zip(shares, self.problem.batches, strict=True):
-            # Fused attention has no double backward (pytorch issue 116350); the plain kernel has.
-            with (
-                self.problem.evaluating(),
-                torch.enable_grad(),
-                sdpa_kernel(SDPBackend.MATH),
-            ):
-                multiply = self._multiplier(inputs, targets)
-                columns = [
-                    flattened(multiply(self.problem.split(column))).detach() for column in block.T
-                ]
-                del multiply  # the graph is not kept while the caller works
-            yield share, torch.stack(columns, dim=1)
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        """The parameters, in the order in which vectors are laid out."""
-        return list(self.problem.parameters.values())
-
-
-def linear_gradient(
-    outputs: list[Tensor], inputs: list[Tensor], vectors: list[Tensor]
-) -> list[Tensor]:
-    """The gradient of ⟨outputs, vectors⟩ by ``inputs``; the graph is kept for the next vector.
-
-    Outputs that depend on no input (a model that is linear in some weights has a constant
-    gradient there) contribute zero, where autograd alone would raise.
-    """
-    kept = [(o, v) for o, v in zip(outputs, vectors, strict=True) if o.requires_grad]
-    if not kept:
-        return [torch.zeros_like(tensor) for tensor in inputs]
-    return list(
-        torch.autograd.grad(
-            [o for o, _ in kept],
-            inputs,
-            grad_outputs=[v for _, v in kept],
-            retain_graph=True,
-            materialize_grads=True,
-        )
-    )
+        for weight, part in self.operator.parts(self.diagonal[:, None] * block):
+            yield weight, self.diagonal[:, None] * part

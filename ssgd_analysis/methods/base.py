@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.problem import Loss, scalar_loss
+from ssgd_analysis.loss import Loss, scalar_loss
 
 FORWARD_SHARE = 1 / 3  # of a forward-backward pass: backward costs about two forwards
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import compress
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,10 @@ def borrowed_buffers(model: nn.Module) -> Iterator[None]:
     finally:
         for module, name, buffer in places:
             module._buffers[name] = buffer
-        _put_back(lent, clean)
+        # An untouched buffer is not written: that would invalidate autograd graphs that hold it.
+        # (Its version tells nothing: BatchNorm changes its statistics without a new one.)
+        touched = [not torch.equal(b, value) for b, value in zip(lent, clean, strict=True)]
+        _put_back(list(compress(lent, touched)), list(compress(clean, touched)))
 
 
 @contextmanager

@@ -5,7 +5,12 @@ import reference
 import scipy.sparse.linalg
 import torch
 
-from ssgd_analysis.curvature import OPERATORS, DenseOperator
+from ssgd_analysis.curvature import (
+    OPERATORS,
+    BlockDiagonalOperator,
+    DenseOperator,
+    ScaledOperator,
+)
 from ssgd_analysis.errors import InputError
 
 
@@ -14,7 +19,12 @@ def case(request) -> nets.Case:
     return nets.with_state(nets.CASES[request.param]())
 
 
-@pytest.fixture(params=OPERATORS)
+def test_every_operator_has_a_truth():
+    # the Monte Carlo Fisher matrix is random: test_fisher.py holds it against its mean
+    assert set(OPERATORS) == {*reference.OPERATORS, "fisher-mc"}
+
+
+@pytest.fixture(params=reference.OPERATORS)
 def name(request) -> str:
     return request.param
 
@@ -60,7 +70,7 @@ def test_symmetric_and_linear(case, name):
     close(operator @ (2 * u - 3 * v), 2 * hu - 3 * hv)
 
 
-@pytest.mark.parametrize("name", ["ggn", "fisher"])
+@pytest.mark.parametrize("name", ["ggn", "fisher", "covariance"])
 def test_relatives_are_positive_semidefinite(case, name):
     operator = OPERATORS[name](*case.problem)
     dense = operator @ torch.eye(operator.shape[0], dtype=torch.float64)
@@ -99,6 +109,7 @@ def test_products_count_columns(case, name):
     assert OPERATORS[name](*case.problem).products == 0  # not shared between operators
 
 
+@pytest.mark.parametrize("name", ["hessian", "ggn", "fisher"])
 def test_parts_are_the_batches_with_their_shares(case, name):
     operator = OPERATORS[name](*case.problem)
     vectors = block(case, 2)
@@ -195,3 +206,79 @@ def test_products_work_where_gradients_are_off(name):
     with torch.no_grad():
         found = OPERATORS[name](*case.problem) @ block(case, 1)
     close(found, reference.OPERATORS[name](case) @ block(case, 1))
+
+
+@pytest.mark.parametrize("name", ["hessian", "ggn", "fisher"])
+def test_halves_are_every_other_batch(case, name):
+    operator = OPERATORS[name](*case.problem)
+    vectors, batches = block(case, 2), case.batches()
+    for half, chosen in zip(operator.halves(), ([0, 2], [1]), strict=True):
+        inputs = torch.cat([batches[index][0] for index in chosen])
+        targets = torch.cat([batches[index][1] for index in chosen])
+        truth = reference.OPERATORS[name](nets.Case(case.model, case.loss, inputs, targets))
+        close(half @ vectors, truth @ vectors)
+        assert [weight for weight, _ in half.parts(vectors)] == pytest.approx(
+            [len(batches[index][0]) / len(inputs) for index in chosen]
+        )
+
+
+def test_halves_of_one_batch_are_refused():
+    case = nets.mlp()
+    with pytest.raises(ValueError, match="at least one batch"):
+        OPERATORS["hessian"](case.model, case.loss, case.batches(nets.N)).halves()
+
+
+def test_scaled_is_dhd(case, name):
+    matrix, diagonal = reference.OPERATORS[name](case), block(case, 1)[:, 0]
+    operator = ScaledOperator(OPERATORS[name](*case.problem), diagonal)
+    vectors = block(case, 2, seed=1)
+    close(operator @ vectors, torch.diag(diagonal) @ matrix @ torch.diag(diagonal) @ vectors)
+    with pytest.raises(ValueError, match="does not fit"):
+        ScaledOperator(operator, diagonal[1:])
+
+
+@pytest.mark.parametrize("name", ["hessian", "ggn", "fisher"])
+def test_block_diagonal_is_the_diagonal_blocks(case, name):
+    matrix, layers = reference.OPERATORS[name](case), reference.layers(case)
+    operator = BlockDiagonalOperator(OPERATORS[name](*case.problem))
+    assert operator.layers == layers
+    truth = torch.zeros_like(matrix)
+    for place in layers.values():
+        truth[place, place] = matrix[place, place]
+    vectors = block(case, 2)
+    close(operator @ vectors, truth @ vectors)
+    alone = torch.zeros_like(vectors)
+    first = next(iter(layers.values()))
+    alone[first] = vectors[first]
+    close(operator @ alone, truth @ alone)
+
+
+def test_block_diagonal_of_the_covariance_is_refused():
+    with pytest.raises(InputError, match="per-layer"):
+        BlockDiagonalOperator(OPERATORS["covariance"](*nets.mlp().problem))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "kept"),
+    [
+        (["0.weight"], ["0.weight"]),
+        (["0*"], ["0.weight", "0.bias"]),
+        (["0"], ["0.weight", "0.bias"]),
+        (["*.bias"], ["0.bias", "3.bias", "5.bias"]),
+        (["5", "0.bias"], ["0.bias", "5.weight", "5.bias"]),
+    ],
+)
+def test_layers_restrict_to_a_submatrix(name, patterns, kept):
+    case = nets.mlp()
+    operator = OPERATORS[name](*case.problem, layers=patterns)
+    assert list(operator.problem.parameters) == kept
+    sizes = {n: p.numel() for n, p in reference.trainable(case.model).items()}
+    index = torch.arange(sum(sizes.values())).split(list(sizes.values()))
+    rows = torch.cat([i for n, i in zip(sizes, index, strict=True) if n in kept])
+    vectors = nets.randn(len(rows), 2)
+    close(operator @ vectors, reference.OPERATORS[name](case)[rows][:, rows] @ vectors)
+
+
+def test_a_pattern_that_fits_nothing_is_refused():
+    with pytest.raises(InputError, match=r"no parameter matches --layers 'conv\*'.*0\.weight"):
+        OPERATORS["hessian"](*nets.mlp().problem, layers=["0", "conv*"])

@@ -6,7 +6,6 @@ import pytest
 import reference
 import torch
 
-from ssgd_analysis.curvature import OPERATORS
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.files import jsonable
 from ssgd_analysis.flatness import METRICS
@@ -20,7 +19,7 @@ KEYS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", reference.OPERATORS)
 @pytest.mark.parametrize("net", ["mlp", "conv_batchnorm", "regression"])
 def test_reports_the_truth(operator, net):
     case = nets.CASES[net]()
@@ -40,7 +39,7 @@ def test_reports_the_truth(operator, net):
     assert (found["accuracy"] is None) == (net == "regression")
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", reference.OPERATORS)
 def test_metrics_are_those_of_the_table(operator):
     # whatever the operator, a metric is what its table entry says; λ_max may be known finer
     case = nets.mlp()

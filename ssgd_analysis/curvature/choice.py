@@ -1,0 +1,155 @@
+"""Choosing how products are made, by a short measurement on the first batch."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ssgd_analysis import batch as batching
+from ssgd_analysis.batch import Batch
+from ssgd_analysis.curvature.linearise import Linearised, Unsupported
+from ssgd_analysis.curvature.plan import Options, Plan, keepable
+from ssgd_analysis.curvature.products import DifferenceState, GraphState, LinearState, State
+from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.progress import Progress
+
+if TYPE_CHECKING:
+    from ssgd_analysis.curvature.problem_operator import ProblemOperator
+
+MICRO_BATCHES = (32, 64)  # sizes to try beside the whole batch
+SLOW = 2.0  # seconds: a trial that takes longer ends the trials of larger pieces
+PREFERENCE = 0.95  # the simpler way is left only for one that is this much faster
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way and size, tried on a piece of the first batch.
+
+    Args:
+        way: ``graph``, ``linear`` or ``difference``.
+        size: examples of a piece.
+        nbytes: what a piece keeps.
+        trace: seconds, once.
+        build: seconds for each piece that is kept, and each time for one that is not.
+        multiply: seconds for each piece and product.
+    """
+
+    way: str
+    size: int
+    nbytes: int
+    trace: float
+    build: float
+    multiply: float
+
+    def plan(self, examples: int, products: int, budget: int) -> tuple[float, Plan]:
+        """Predicted seconds for all products, and the plan."""
+        pieces = -(-examples // self.size)
+        kept = 0 if self.way == "difference" else min(pieces, keepable(self.nbytes, budget))
+        product = pieces * self.multiply + (pieces - kept) * self.build
+        setup = self.trace + kept * self.build
+        plan = Plan(
+            self.way,
+            self.size,
+            pieces,
+            kept,
+            budget,
+            piece=self.nbytes,
+            setup=setup,
+            product=product,
+        )
+        return setup + products * product, plan
+
+
+def choose(
+    operator: "ProblemOperator",
+    options: Options,
+    products: int,
+    budget: int,
+    may_cut: bool,
+    progress: Progress,
+) -> Plan:
+    """The plan that ends first, by trials on pieces of the first batch.
+
+    Args:
+        operator: whose products.
+        options: what is fixed.
+        products: how many are expected.
+        budget: bytes for what is kept.
+        may_cut: whether a batch may be cut into pieces.
+        progress: told what is tried.
+
+    Raises:
+        InputError: an operation without a second derivative, or a fixed way that can't be.
+    """
+    whole = operator.problem.batches[0]
+    largest = batching.examples(whole)
+    sizes = [largest]
+    if options.micro_batch:
+        sizes = [min(options.micro_batch, largest)]
+    elif may_cut:
+        sizes = sorted({*(size for size in MICRO_BATCHES if size < largest), largest})
+    ways = [options.way] if options.way else ["graph", "linear"]
+    progress.start("choosing a product", len(sizes) * len(ways))
+    trials: list[Trial] = []
+    for way in ways:
+        for size in sizes:
+            trial = _try(operator, way, batching.pieces(whole, size)[0])
+            progress.advance(note=f"{way}, {size} examples at once")
+            if trial is None:
+                break
+            trials.append(trial)
+            if trial.multiply > SLOW:
+                break
+    if not trials:
+        raise InputError(f"--product {options.way} can't be used for this model and loss")
+    best, *others = [t.plan(operator.problem.n_samples, products, budget) for t in trials]
+    for other in others:
+        if other[0] < PREFERENCE * best[0]:
+            best = other
+    return best[1]
+
+
+def _try(operator: "ProblemOperator", way: str, piece: Batch) -> Trial | None:
+    """Seconds and bytes of one piece; ``None`` where this way does not work."""
+    traces: dict[object, Linearised] = {}
+    vector = [torch.ones_like(parameter) for parameter in operator.parameters]
+
+    def build(weigh: bool = False) -> State:
+        if way == "linear":
+            return LinearState(operator, piece, traces)
+        return (
+            DifferenceState(operator, piece)
+            if way == "difference"
+            else GraphState(operator, piece, weigh)
+        )
+
+    def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+        _synchronise(operator.device)
+        began = time.perf_counter()
+        made = work()
+        _synchronise(operator.device)
+        return time.perf_counter() - began, made
+
+    try:
+        first, weighed = timed(lambda: build(weigh=True))
+        nbytes = weighed.nbytes
+        del weighed
+        seconds, state = timed(build)
+        state.multiply(vector)
+        multiply = min(timed(lambda: state.multiply(vector))[0] for _ in range(2))
+    except Unsupported:
+        return None
+    except OUT_OF_MEMORY as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    trace = max(0.0, first - seconds) if way == "linear" else 0.0
+    return Trial(way, batching.examples(piece), nbytes, trace, seconds, multiply)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

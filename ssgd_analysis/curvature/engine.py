@@ -1,0 +1,173 @@
+"""The engine of products: what is kept between them, in what pieces, by which way."""
+
+import dataclasses
+import gc
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis import batch as batching
+from ssgd_analysis.batch import Batch
+from ssgd_analysis.curvature.choice import choose
+from ssgd_analysis.curvature.linearise import Linearised, Unsupported
+from ssgd_analysis.curvature.plan import Options, Plan, describe, keepable
+from ssgd_analysis.curvature.products import DifferenceState, GraphState, LinearState, State
+from ssgd_analysis.devices import OUT_OF_MEMORY, free_bytes, is_out_of_memory
+from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.weights import flattened
+
+if TYPE_CHECKING:
+    from ssgd_analysis.curvature.problem_operator import ProblemOperator
+
+SHARE_OF_FREE = 0.5  # of the free memory is the default budget
+
+
+class Engine:
+    """Multiplies the batches of an operator.
+
+    Args:
+        operator: whose batches.
+        options: what is fixed.
+    """
+
+    def __init__(self, operator: "ProblemOperator", options: Options) -> None:
+        self.operator, self.options = operator, options
+        self.progress: Progress = SILENT
+        self._states: dict[tuple[int, int], State] = {}
+        self._traces: dict[object, Linearised] = {}
+        self.versions: list[tuple[int, int]] = []
+        self._buffers: list[Tensor] = []
+        problem = operator.problem
+        largest = max(batching.examples(batch) for batch in problem.batches)
+        self.budget = options.memory or int(SHARE_OF_FREE * free_bytes(operator.device))
+        self._cut(options.way or "graph", options.micro_batch or largest)
+
+    def _cut(self, way: str, size: int) -> None:
+        """Cut the batches into pieces for a way, nothing kept yet."""
+        self._states.clear()
+        self._traces.clear()
+        batches = self.operator.problem.batches
+        self.pieces = [batching.pieces(batch, size) for batch in batches]
+        count = sum(len(pieces) for pieces in self.pieces)
+        kept = 0 if way == "difference" else count
+        self.plan = Plan(way, size, count, kept, self.budget)
+
+    def refresh(self) -> None:
+        """Forget what is kept if the weights or buffers have changed since it was made."""
+        model = self.operator.problem.model
+        versions = [(tensor.data_ptr(), tensor._version) for tensor in model.parameters()]
+        buffers = list(model.buffers())
+        # BatchNorm changes its statistics without a new version: buffers are compared by value
+        same = len(buffers) == len(self._buffers) and all(map(torch.equal, buffers, self._buffers))
+        if versions != self.versions or not same:
+            self._states.clear()
+            self.versions = versions
+            self._buffers = [buffer.clone() for buffer in buffers]
+
+    def multiply(self, index: int, block: Tensor) -> Tensor:
+        """One batch's product with a block.
+
+        Args:
+            index: of the batch.
+            block: shape (P, K).
+
+        Raises:
+            WorkError: out of memory with nothing kept and one example at a time.
+        """
+        while True:
+            try:
+                return self._multiply(index, block)
+            except OUT_OF_MEMORY as error:
+                if not is_out_of_memory(error):
+                    raise
+                text = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self._lower(text)
+
+    def _multiply(self, index: int, block: Tensor) -> Tensor:
+        problem = self.operator.problem
+        columns = [problem.split(column) for column in block.T.contiguous()]
+        total = torch.zeros_like(block)
+        count = batching.examples(problem.batches[index])
+        for position, piece in enumerate(self.pieces[index]):
+            state = self._state((index, position), piece)
+            share = batching.examples(piece) / count
+            for k, column in enumerate(columns):
+                total[:, k].add_(flattened(state.multiply(column)), alpha=share)
+            del state
+        return total.detach()
+
+    def _state(self, place: tuple[int, int], piece: Batch) -> State:
+        if place in self._states:
+            return self._states[place]
+        weigh = self.plan.piece is None
+        if weigh and self.plan.way == "graph":  # a weighed graph is slower, so it is not kept
+            self._keep_what_fits(GraphState(self.operator, piece, weigh).nbytes)
+        state = self._build(self.plan.way, piece)
+        if weigh and self.plan.way == "linear":
+            self._keep_what_fits(state.nbytes)
+        if len(self._states) < self.plan.kept:
+            self._states[place] = state
+        return state
+
+    def _keep_what_fits(self, piece: int) -> None:
+        kept = min(self.plan.pieces, keepable(piece, self.budget))
+        self.plan = dataclasses.replace(self.plan, kept=kept, piece=piece)
+
+    def _build(self, way: str, piece: Batch) -> State:
+        if way == "linear":
+            try:
+                return LinearState(self.operator, piece, self._traces)
+            except Unsupported as reason:
+                # The trials saw the first piece only; a later one may branch another way.
+                if self.options.way == "linear":
+                    raise InputError(f"--product linear can't be used here: {reason}") from reason
+                return GraphState(self.operator, piece)
+        if way == "difference":
+            return DifferenceState(self.operator, piece)
+        return GraphState(self.operator, piece)
+
+    def _lower(self, text: str) -> None:
+        """Out of memory: keep less, then work on less at once."""
+        plan = self.plan
+        self._states.clear()
+        gc.collect()
+        if plan.kept > 1:
+            self.plan = dataclasses.replace(plan, kept=plan.kept // 4)
+        elif plan.way == "linear":
+            self._cut("graph", plan.micro_batch)
+        elif plan.micro_batch > 1 and self._may_cut():
+            self._cut(plan.way, (plan.micro_batch + 1) // 2)
+        else:
+            raise WorkError(f"out of memory with one example at a time: {text}")
+        if plan.kept <= 1:
+            self.plan = dataclasses.replace(self.plan, kept=0, piece=0)  # the budget was wrong
+        self.progress.warn(f"out of memory: going on with {describe(self.plan)}")
+
+    def _may_cut(self) -> bool:
+        """Whether a batch's loss is the mean over its examples, so that pieces mean the same."""
+        problem = self.operator.problem
+        batch = problem.batches[0]
+        with problem.evaluating(), torch.no_grad():
+            return problem.mean_of_examples(batch, float(problem.batch_loss(batch)))
+
+    def choose(self, products: int, progress: Progress = SILENT) -> None:
+        """Take the plan that ends first, by measurement; see :func:`choice.choose`.
+
+        Args:
+            products: how many are expected.
+            progress: told what is tried, and of plans that are lowered later.
+        """
+        self.progress = progress
+        may_cut = self._may_cut()
+        self.take(choose(self.operator, self.options, products, self.budget, may_cut, progress))
+
+    def take(self, plan: Plan) -> None:
+        """Make products as a plan says; what is kept is bounded by this engine's budget."""
+        self._cut(plan.way, plan.micro_batch)
+        pieces = self.plan.pieces
+        kept = (
+            0 if plan.way == "difference" else min(pieces, keepable(plan.piece or 0, self.budget))
+        )
+        self.plan = dataclasses.replace(plan, pieces=pieces, kept=kept, memory=self.budget)

@@ -1,0 +1,28 @@
+"""The generalised Gauss-Newton matrix."""
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp
+
+from ssgd_analysis.batch import Batch, pair
+from ssgd_analysis.curvature.gauss_newton import GaussNewtonOperator, Metric
+from ssgd_analysis.curvature.problem_operator import linear_gradient
+
+
+class GGNOperator(GaussNewtonOperator):
+    """Generalised Gauss-Newton matrix: M is the Hessian of the loss by the outputs.
+
+    Positive semi-definite where the loss is convex in the outputs (Schraudolph 2002).
+    """
+
+    def metric(self, outputs: Tensor, batch: Batch) -> Metric:
+        """Double backward at the outputs."""
+        outputs = outputs.requires_grad_()
+        loss = self.problem.output_loss(outputs, pair(batch)[1])
+        (slope,) = torch.autograd.grad(loss, outputs, create_graph=True)
+        return lambda vector: linear_gradient([slope], [outputs], [vector])[0]
+
+    def flow_metric(self, outputs: Tensor, batch: Batch) -> Metric:
+        """The derivative of the loss's gradient by the outputs, along a vector."""
+        slope = grad(lambda values: self.problem.output_loss(values, pair(batch)[1]))
+        return lambda vector: jvp(slope, (outputs,), (vector,))[1]

@@ -1,0 +1,121 @@
+"""A product that is linear in its vector, traced once and split into what does not change.
+
+Given w, the map v ↦ H v is linear: all that depends on w alone can be computed once a batch and
+kept. ``torch.func.linearize`` does so too, but traces every batch anew, which costs as much as
+ten products; here one trace serves all batches of a shape.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+Flat = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
+
+# Forward mode makes tensors of zeros without storage; torch 2.14 recurses without end where such
+# a one is multiplied in a trace (the derivative of mse_loss), so they are made plain.
+PLAIN_ZEROS = {torch.ops.aten._efficientzerotensor.default: torch.zeros}
+
+
+class Unsupported(Exception):  # noqa: N818 - not an error of the user: another way is taken
+    """This function can't be traced into one graph for all batches."""
+
+
+class Linearised:
+    """A function of (weights, vector, data), linear in the vector, in two graphs.
+
+    Args:
+        function: three lists of tensors in, one list out: written with ``torch.func``.
+        weights: one tensor for each parameter.
+        vector: of the same shapes.
+        data: the tensors of one batch; others must have the same shapes.
+
+    Raises:
+        Unsupported: an operation has no forward-mode derivative, looks at values, or gives
+            shapes that depend on values.
+    """
+
+    def __init__(
+        self,
+        function: Flat,
+        weights: Sequence[Tensor],
+        vector: Sequence[Tensor],
+        data: Sequence[Tensor],
+    ) -> None:
+        count = len(weights)
+
+        def flat(*tensors: Tensor) -> list[Tensor]:
+            return list(function(tensors[:count], tensors[count : 2 * count], tensors[2 * count :]))
+
+        try:
+            pure = torch.func.functionalize(flat, remove="mutations")
+            whole = make_fx(pure, decomposition_table=PLAIN_ZEROS)(*weights, *vector, *data)
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # whatever torch raises for what it can't differentiate
+            raise Unsupported(str(error)) from error
+        self._split(whole, count)
+
+    def _split(self, whole: fx.GraphModule, count: int) -> None:
+        _merge_equal(whole.graph)
+        nodes = list(whole.graph.nodes)
+        output = nodes.pop()
+        inputs = [node for node in nodes if node.op == "placeholder"]
+        moving = set(inputs[count : 2 * count])  # what depends on the vector
+        for node in nodes:
+            tags = getattr(node.target, "tags", ())
+            if torch.Tag.dynamic_output_shape in tags or torch.Tag.nondeterministic_seeded in tags:
+                raise Unsupported(f"{node.target}: its result depends on values or on chance")
+            if node.op != "placeholder" and any(n in moving for n in node.all_input_nodes):
+                moving.add(node)
+            schema = getattr(node.target, "_schema", None)
+            writes = schema is not None and schema.is_mutable
+            if node in moving and writes and node.args[0] not in moving:
+                raise Unsupported(f"{node.target} would write into what is kept")
+        kept: dict[fx.Node, None] = {}  # an ordered set: what the moving part needs of the rest
+        for node in [*(n for n in nodes if n in moving), output]:
+            kept.update((n, None) for n in node.all_input_nodes if n not in moving)
+        still, copied = fx.Graph(), {}
+        for node in nodes:
+            if node.op == "placeholder":
+                copied[node] = still.placeholder(node.name)
+            elif node not in moving:
+                copied[node] = still.node_copy(node, copied.__getitem__)
+        still.output([copied[node] for node in kept])
+        still.eliminate_dead_code()
+        linear, copied = fx.Graph(), {}
+        for node in [*kept, *inputs[count : 2 * count]]:
+            copied[node] = linear.placeholder(node.name)
+        for node in nodes:
+            if node.op != "placeholder" and node in moving:
+                copied[node] = linear.node_copy(node, copied.__getitem__)
+        linear.output(fx.node.map_arg(output.args[0], copied.__getitem__))
+        linear.eliminate_dead_code()
+        self._still, self._linear = fx.GraphModule(whole, still), fx.GraphModule(whole, linear)
+
+    @torch.no_grad()
+    def fix(
+        self, weights: Sequence[Tensor], vector: Sequence[Tensor], data: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """What one batch keeps between products; ``vector`` gives shapes only."""
+        return self._still(*weights, *vector, *data)
+
+    @torch.no_grad()
+    def multiply(self, kept: Sequence[Tensor], vector: Sequence[Tensor]) -> list[Tensor]:
+        """The product with one vector, given what :meth:`fix` kept."""
+        return self._linear(*kept, *vector)
+
+
+def _merge_equal(graph: fx.Graph) -> None:
+    """Operations with the same arguments are done once: forward passes come up twice."""
+    seen: dict[object, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op in ("placeholder", "output"):
+            continue
+        key = (node.op, node.target, repr((node.args, node.kwargs)))  # nodes print as their names
+        if key in seen:
+            node.replace_all_uses_with(seen[key])
+            graph.erase_node(node)
+        else:
+            seen[key] = node

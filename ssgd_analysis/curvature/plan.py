@@ -1,0 +1,71 @@
+"""What a user may fix of the products, and how they are made."""
+
+from dataclasses import dataclass
+
+# A product's own intermediate values take about what a piece keeps, and one piece more is built
+# where not all are kept.
+WORK = 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may fix.
+
+    Args:
+        way: a name of :data:`ssgd_analysis.curvature.products.WAYS`; ``None``: by measurement
+            in :meth:`Engine.choose`, before that ``graph``.
+        micro_batch: examples multiplied at once; ``None``: by measurement, before that the
+            whole batch.
+        memory: bytes for what is kept and the work on it; ``None``: half of what is free.
+    """
+
+    way: str | None = None
+    micro_batch: int | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How products are made, and what is predicted of them.
+
+    Args:
+        way: ``linear``, ``graph`` or ``difference``.
+        micro_batch: examples of a piece.
+        pieces: how many there are.
+        kept: how many of them keep their state between products; the others are rebuilt.
+        memory: budget in bytes.
+        piece: bytes that one piece keeps, once known.
+        setup: predicted seconds before the first product, once measured.
+        product: predicted seconds of one product over all data, once measured.
+    """
+
+    way: str
+    micro_batch: int
+    pieces: int
+    kept: int
+    memory: int
+    piece: int | None = None
+    setup: float | None = None
+    product: float | None = None
+
+    @property
+    def peak(self) -> int | None:
+        """Predicted use of memory in bytes: what is kept and the work on a piece."""
+        return None if self.piece is None else self.piece * (min(self.kept, self.pieces) + WORK)
+
+
+def keepable(piece: int, budget: int) -> int:
+    """How many pieces of so many bytes a budget can keep, beside the work on one."""
+    return max(0, budget - WORK * piece) // max(piece, 1)
+
+
+def describe(plan: Plan) -> str:
+    """A plan in one line, for people."""
+    text = f"{plan.way} products, {plan.micro_batch} examples at once"
+    if plan.way != "difference":
+        text += f", {plan.kept} of {plan.pieces} pieces kept"
+    if plan.peak is not None:
+        text += f", about {plan.peak / 2**20:.0f} of {plan.memory / 2**20:.0f} MiB"
+    if plan.product is not None:
+        text += f", {plan.product:.3g} s a product"
+    return text

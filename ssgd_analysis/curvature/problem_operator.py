@@ -1,0 +1,156 @@
+"""Operators over the weights of a model."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from ssgd_analysis.batch import Batch
+from ssgd_analysis.curvature.engine import Engine
+from ssgd_analysis.curvature.operator import Operator
+from ssgd_analysis.curvature.plan import Options
+from ssgd_analysis.problem import Loss, Problem
+from ssgd_analysis.progress import SILENT, Progress
+
+# The product with a vector that has entries for some parameters only, given by their positions;
+# the result has the same ones.
+Multiply = Callable[[list[Tensor], Sequence[int]], list[Tensor]]
+
+
+class ProblemOperator(Operator):
+    """An operator over the weights of a model: the mean over examples of each batch's matrix.
+
+    Evaluation mode is set while a batch is prepared and given back. What is kept between
+    products belongs to the weights at that time; weights or buffers changed in place since are
+    noticed, and it is built anew (changes through ``.data`` are not).
+
+    Args:
+        model: any ``nn.Module``.
+        loss: ``(outputs, targets) -> scalar``, the mean over the batch, or ``(model, batch)``.
+        batches: iterable of batches, read once; cached on the model's device.
+        layers: patterns of parameter names; default all.
+        options: how to multiply; by default double backward on kept graphs.
+
+    Raises:
+        InputError: no data, or no parameter that requires gradients.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        batches: Iterable[Batch],
+        *,
+        layers: Sequence[str] = (),
+        options: Options | None = None,
+    ) -> None:
+        self._use(Problem(model, loss, batches, layers=layers), options)
+
+    @classmethod
+    def of(cls, problem: Problem, *, options: Options | None = None) -> Self:
+        """The operator of a problem that exists already; its batches are shared."""
+        operator = cls.__new__(cls)
+        operator._use(problem, options)
+        return operator
+
+    def _use(self, problem: Problem, options: Options | None) -> None:
+        self.problem = problem
+        self.shape = (problem.n_parameters,) * 2
+        self.dtype, self.device = problem.dtype, problem.device
+        self.parameters = list(problem.parameters.values())
+        self.engine = Engine(self, options or Options())
+
+    @abstractmethod
+    def multiplier(self, batch: Batch) -> tuple[Sequence[Tensor], Multiply]:
+        """Build one batch's graph: what is differentiated again, and the product by that."""
+
+    @abstractmethod
+    def flow(
+        self, weights: Sequence[Tensor], vector: Sequence[Tensor], batch: Batch
+    ) -> Sequence[Tensor]:
+        """The same product as a pure function of the weights, by ``torch.func``."""
+
+    @abstractmethod
+    def difference(self, batch: Batch, move: Callable[[int], None], step: float) -> list[Tensor]:
+        """The same product by finite differences.
+
+        Args:
+            batch: the examples.
+            move: puts the weights at w + sign · step · v, for a sign of 1, −1 or 0.
+            step: of the difference.
+        """
+
+    def prepare(self, products: int, progress: Progress = SILENT) -> None:
+        """Measure which way to multiply is best for so many products, and take it.
+
+        Raises:
+            InputError: an operation without a second derivative.
+        """
+        self.engine.choose(products, progress)
+
+    def part(self, index: int, block: Tensor) -> Tensor:
+        """One batch's product with a block, (P, K)."""
+        return self.engine.multiply(index, block)
+
+    def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:
+        self.engine.refresh()
+        for index, share in enumerate(self.problem.shares):
+            yield share, self.part(index, block)
+
+    def halves(self) -> tuple["BatchOperator", "BatchOperator"]:
+        """Two operators over every other batch each, for cross-fitting.
+
+        Raises:
+            ValueError: a single batch.
+        """
+        count = len(self.problem.batches)
+        return BatchOperator(self, range(0, count, 2)), BatchOperator(self, range(1, count, 2))
+
+
+class BatchOperator(Operator):
+    """Some batches of an operator, as an operator; what is kept for them is shared.
+
+    Args:
+        operator: the whole.
+        indices: which batches.
+
+    Raises:
+        ValueError: no batches.
+    """
+
+    def __init__(self, operator: ProblemOperator, indices: Sequence[int]) -> None:
+        if not indices:
+            raise ValueError("an operator needs at least one batch")
+        self.operator, self.indices = operator, list(indices)
+        self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
+        self.share = sum(operator.problem.shares[index] for index in self.indices)
+
+    def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:
+        self.operator.engine.refresh()
+        for index in self.indices:
+            share = self.operator.problem.shares[index] / self.share
+            yield share, self.operator.part(index, block)
+
+
+def linear_gradient(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], vectors: Sequence[Tensor]
+) -> list[Tensor]:
+    """The gradient of ⟨outputs, vectors⟩ by ``inputs``; the graph is kept for the next vector.
+
+    Outputs that depend on no input (a model that is linear in some weights has a constant
+    gradient there) contribute zero, where autograd alone would raise.
+    """
+    kept = [(o, v) for o, v in zip(outputs, vectors, strict=True) if o.requires_grad]
+    if not kept:
+        return [torch.zeros_like(tensor) for tensor in inputs]
+    return list(
+        torch.autograd.grad(
+            [o for o, _ in kept],
+            inputs,
+            grad_outputs=[v for _, v in kept],
+            retain_graph=True,
+            materialize_grads=True,
+        )
+    )

@@ -1,0 +1,228 @@
+"""Ways to multiply one batch's matrix by a vector, each with a state that can be kept.
+
+What depends on the weights alone is computed once, when a state is built; a product then costs
+about two gradients (a batch's gradient costs three passes, its derivative along a vector six).
+"""
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ssgd_analysis import batch as batching
+from ssgd_analysis.batch import Batch
+from ssgd_analysis.curvature.linearise import Linearised, Unsupported
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.loss import first_line
+from ssgd_analysis.problem import Problem
+from ssgd_analysis.weights import borrowed_weights, global_norm
+
+if TYPE_CHECKING:
+    from ssgd_analysis.curvature.problem_operator import ProblemOperator
+
+WAYS = {
+    "linear": "the linear map v ↦ Hv traced and kept for each batch: fastest, most memory",
+    "graph": "double backward on a kept autograd graph",
+    "difference": "central differences of gradients or outputs: needs no second derivative",
+}
+
+
+class State(Protocol):
+    """One batch's matrix at fixed weights."""
+
+    nbytes: int
+
+    def multiply(self, vector: list[Tensor]) -> list[Tensor]:
+        """The product, split by parameter as the vector is."""
+
+
+@contextlib.contextmanager
+def differentiable(problem: Problem) -> Iterator[None]:
+    """Evaluation mode, gradients on, and kernels that can be differentiated twice.
+
+    Fused attention and cuDNN's recurrent nets have no double backward (pytorch issue 116350):
+    inside, the plain kernels are used, and what was set before comes back.
+    """
+    with (
+        problem.evaluating(),
+        torch.enable_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled and not _recurrent(problem),
+            benchmark=torch.backends.cudnn.benchmark,
+            deterministic=torch.backends.cudnn.deterministic,
+            allow_tf32=torch.backends.cudnn.allow_tf32,
+        ),
+    ):
+        yield
+
+
+def _recurrent(problem: Problem) -> bool:
+    return any(isinstance(module, torch.nn.RNNBase) for module in problem.model.modules())
+
+
+class GraphState:
+    """Double backward: the graph of the gradient is built once, a product is one pass over it.
+
+    Args:
+        operator: whose batch this is.
+        batch: the examples.
+        weigh: find out how many bytes the graph holds (else ``nbytes`` is 0).
+
+    Raises:
+        InputError: an operation without a second derivative; the error names the remedy.
+    """
+
+    def __init__(self, operator: "ProblemOperator", batch: Batch, weigh: bool = False) -> None:
+        weights = {p.untyped_storage().data_ptr() for p in operator.problem.model.parameters()}
+        held: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                held[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        hooks = (
+            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+            if weigh
+            else contextlib.nullcontext()
+        )
+        with differentiable(operator.problem), hooks:
+            try:
+                roots, self._multiply = operator.multiplier(batch)
+                if weigh:
+                    _check_twice_differentiable(roots)
+                    self.multiply([torch.zeros_like(p) for p in operator.parameters])
+            except (NotImplementedError, RuntimeError) as error:
+                raise _explained(error) from error
+        self.nbytes = sum(held.values())
+
+    def multiply(self, vector: list[Tensor]) -> list[Tensor]:
+        """The product, split by parameter."""
+        try:
+            return self._multiply(vector, range(len(vector)))
+        except (NotImplementedError, RuntimeError) as error:
+            raise _explained(error) from error
+
+
+def _check_twice_differentiable(roots: Sequence[Tensor]) -> None:
+    """Refuse graphs that end at an operation which says that it is differentiable once.
+
+    torch raises only where such a node lies on the way to the weights; a custom function marked
+    ``once_differentiable`` does not, and its part of the product would silently be zero.
+    """
+    seen, waiting = set(), [root.grad_fn for root in roots]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if "Error" in node.name():
+            raise RuntimeError("once_differentiable: a custom backward is not differentiable")
+        waiting += [following for following, _ in node.next_functions]
+
+
+def _explained(error: Exception) -> Exception:
+    """An operation without a second derivative becomes an error that names the remedy."""
+    text = str(error)
+    twice = "once_differentiable" in text or "double backward" in text.lower()
+    if twice or ("derivative for" in text and "not implemented" in text):
+        return InputError(
+            f"an operation of the model or the loss has no second derivative ({first_line(error)}):"
+            " use finite differences (--product difference), or --operator ggn with them"
+        )
+    return error
+
+
+class LinearState:
+    """A batch's linear map, out of a trace that all batches of its shape share.
+
+    Args:
+        operator: whose batch this is.
+        batch: the examples, tensors only.
+        traces: those made so far, by shape; a new one is added.
+
+    Raises:
+        Unsupported: it can't be traced, or the trace disagrees with double backward.
+    """
+
+    def __init__(
+        self, operator: "ProblemOperator", batch: Batch, traces: dict[object, Linearised]
+    ) -> None:
+        weights = [parameter.detach() for parameter in operator.parameters]
+        data = batching.tensors(batch)
+        shape = (str(batching.mapped(batch, [t[:0] for t in data])), *[t.shape for t in data])
+        trial = [torch.ones_like(weight) for weight in weights]
+
+        def flow(w: Sequence[Tensor], v: Sequence[Tensor], d: Sequence[Tensor]) -> Sequence[Tensor]:
+            return operator.flow(w, v, batching.mapped(batch, list(d)))
+
+        with differentiable(operator.problem):
+            if shape not in traces:
+                traces[shape] = Linearised(flow, weights, trial, data)
+            self._trace = traces[shape]
+            self._kept = self._trace.fix(weights, trial, data)
+        known = {t.untyped_storage().data_ptr() for t in [*weights, *data]}
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in self._kept}
+        self.nbytes = sum(s.nbytes() for key, s in storages.items() if key not in known)
+        self._verify(operator, batch)
+
+    def _verify(self, operator: "ProblemOperator", batch: Batch) -> None:
+        """One product against double backward: a trace may have baked in one batch's values."""
+        generator = torch.Generator(operator.device).manual_seed(0)
+        vector = [
+            torch.randn(p.shape, generator=generator, dtype=p.dtype, device=p.device)
+            for p in operator.parameters
+        ]
+        truth = GraphState(operator, batch).multiply(copy.copy(vector))
+        found = self.multiply(vector)
+        size = float(global_norm(truth))
+        error = float(global_norm([a - b for a, b in zip(found, truth, strict=True)]))
+        floor = torch.finfo(operator.dtype).eps ** 0.5
+        # Two float32 readings of a product differ by some 1e-6 of it; a wrong branch by far more.
+        if not error <= 3 * floor * size + torch.finfo(operator.dtype).tiny:
+            raise Unsupported(f"the trace is off by {error:.1e} of {size:.1e}")
+
+    def multiply(self, vector: list[Tensor]) -> list[Tensor]:
+        """The product, split by parameter."""
+        return self._trace.multiply(self._kept, vector)
+
+
+class DifferenceState:
+    """Finite differences: nothing is kept, and the product is inexact.
+
+    Args:
+        operator: whose batch this is.
+        batch: the examples.
+    """
+
+    nbytes = 0
+
+    def __init__(self, operator: "ProblemOperator", batch: Batch) -> None:
+        self.operator, self.batch = operator, batch
+
+    def multiply(self, vector: list[Tensor]) -> list[Tensor]:
+        """The product, split by parameter.
+
+        The step is ε^(1/3) ‖w‖ along the unit vector, which balances the error of the central
+        difference, O(h²), and rounding, O(ε/h).
+        """
+        size = float(global_norm(vector))
+        if size == 0:
+            return [torch.zeros_like(part) for part in vector]
+        operator = self.operator
+        scale = max(operator.problem.weight_norm(), 1e-3)
+        step = torch.finfo(operator.dtype).eps ** (1 / 3) * scale / size
+        with borrowed_weights(operator.parameters) as clean, differentiable(operator.problem):
+
+            def move(sign: int) -> None:
+                with torch.no_grad():
+                    for p, w, v in zip(operator.parameters, clean, vector, strict=True):
+                        p.copy_(w + sign * step * v)
+
+            return operator.difference(self.batch, move, step)
