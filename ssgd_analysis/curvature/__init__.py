@@ -6,14 +6,17 @@ on planted spectra.
 
 from ssgd_analysis.curvature.block_diagonal import BlockDiagonalOperator
 from ssgd_analysis.curvature.covariance import CovarianceOperator
-from ssgd_analysis.curvature.density import Density, spectral_density
-from ssgd_analysis.curvature.eigenpairs import Eigenpair, Spectrum, eigenpairs
+from ssgd_analysis.curvature.cross_fit import CrossFit, cross_fit
+from ssgd_analysis.curvature.density import Density, Share, spectral_density
+from ssgd_analysis.curvature.diagonal import Diagonal, diagonal
+from ssgd_analysis.curvature.eigenpairs import Eigenpair, Spectrum, block_eigenpairs, eigenpairs
 from ssgd_analysis.curvature.fisher import FisherOperator, MonteCarloFisherOperator
 from ssgd_analysis.curvature.ggn import GGNOperator
 from ssgd_analysis.curvature.hessian import HessianOperator
 from ssgd_analysis.curvature.operator import DenseOperator, Operator, ScaledOperator
 from ssgd_analysis.curvature.plan import Options, Plan
 from ssgd_analysis.curvature.problem_operator import BatchOperator, ProblemOperator
+from ssgd_analysis.curvature.survey import Survey, survey
 from ssgd_analysis.curvature.trace import Trace, trace
 
 OPERATORS: dict[str, type[ProblemOperator]] = {
@@ -29,8 +32,10 @@ __all__ = [
     "BatchOperator",
     "BlockDiagonalOperator",
     "CovarianceOperator",
+    "CrossFit",
     "DenseOperator",
     "Density",
+    "Diagonal",
     "Eigenpair",
     "FisherOperator",
     "GGNOperator",
@@ -41,9 +46,15 @@ __all__ = [
     "Plan",
     "ProblemOperator",
     "ScaledOperator",
+    "Share",
     "Spectrum",
+    "Survey",
     "Trace",
+    "block_eigenpairs",
+    "cross_fit",
+    "diagonal",
     "eigenpairs",
     "spectral_density",
+    "survey",
     "trace",
 ]

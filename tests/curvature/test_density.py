@@ -78,10 +78,8 @@ def test_same_probes_give_the_mean_that_the_trace_gives():
     matrix = rotated(np.linspace(-1, 3, 8))
     found = estimate(matrix, seed=4, steps=3, probes=8)
     block = torch.empty(8, 8, dtype=torch.float64)
-    stream = nets.generator(4)
-    for row in block:
-        row.bernoulli_(0.5, generator=stream).mul_(2).sub_(1)
-    quotients = torch.einsum("bi,ij,bj->b", block, matrix, block) / 8
+    block.bernoulli_(0.5, generator=nets.generator(4)).mul_(2).sub_(1)
+    quotients = torch.einsum("ib,ij,jb->b", block, matrix, block) / 8
     mean = integral(found, found.grid * found.density)
     assert mean == pytest.approx(float(quotients.mean()), abs=1e-4)
 

@@ -1,0 +1,155 @@
+"""Spectrum, trace and density of one operator, no product made twice."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis import seeds
+from ssgd_analysis.curvature.deflation import Deflation
+from ssgd_analysis.curvature.density import Density, smoothed
+from ssgd_analysis.curvature.eigenpairs import Spectrum, eigenpairs
+from ssgd_analysis.curvature.operator import Operator
+from ssgd_analysis.curvature.quadrature import quadrature
+from ssgd_analysis.curvature.trace import Hutchinson, Trace, estimated, grow
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.progress import SILENT, Progress
+
+SEARCH_TIME = 0.6  # share of the time that the eigenpairs may take
+DENSITY_TIME = 0.8  # of what is then left
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one call finds.
+
+    Args:
+        spectrum: the largest eigenpairs and the smallest.
+        trace: by Hutchinson, deflated by them.
+        density: deflated by them.
+        products: operator columns spent on all of it.
+    """
+
+    spectrum: Spectrum
+    trace: Trace
+    density: Density
+    products: int
+
+
+def survey(
+    operator: Operator,
+    k: int,
+    *,
+    seed: int = 0,
+    tol: float = 1e-4,
+    max_products: int = 1000,
+    probes: int = 32,
+    density_probes: int = 4,
+    density_steps: int = 40,
+    start: Tensor | None = None,
+    check: bool = True,
+    trace_tol: float | None = None,
+    max_probes: int = 1024,
+    deadline: float | None = None,
+    progress: Progress = SILENT,
+) -> Survey:
+    """Eigenpairs first; then trace and density of what they leave.
+
+    The eigenvectors' certificates give their part of the trace and the density's spikes. Each
+    Lanczos run of the density begins with the product of a projected Rademacher probe, which
+    is one of the trace's probes: it costs ``probes - density_probes`` products more.
+
+    Args:
+        operator: symmetric, shape (P, P).
+        k: how many of the largest eigenvalues.
+        seed: of the streams ``"lambda_max"``, ``"density"`` and ``"trace"``.
+        tol: relative residual of the eigenpairs.
+        max_products: budget of the search for eigenpairs.
+        probes: of the trace, at least ``density_probes``.
+        density_probes: Lanczos runs of the density, at least 2.
+        density_steps: products of each, at least 2.
+        start: see :func:`ssgd_analysis.curvature.eigenpairs`.
+        check: see :func:`ssgd_analysis.curvature.eigenpairs`.
+        trace_tol: see ``tol`` of :func:`ssgd_analysis.curvature.trace`.
+        max_probes: of the trace, with ``trace_tol``.
+        deadline: of ``time.monotonic()``; eigenpairs get 60% of the time, the density 80% of
+            the rest; each says how far it came.
+        progress: told of every product.
+
+    Raises:
+        InputError: see the functions named.
+        WorkError: a product is not finite.
+    """
+    if density_probes < 2 or density_steps < 2:
+        raise InputError(
+            "the density needs at least 2 probes and 2 steps, "
+            f"not {density_probes}, {density_steps}"
+        )
+    if probes < density_probes:
+        raise InputError(
+            f"the trace takes the density's {density_probes} probes, so not {probes} of them"
+        )
+    before = operator.products
+
+    def stream(name: str) -> torch.Generator:
+        return seeds.generator(seed, name, device=operator.device)
+
+    def share(part: float) -> float | None:
+        now = time.monotonic()
+        return None if deadline is None else now + part * (deadline - now)
+
+    spectrum = eigenpairs(
+        operator,
+        k,
+        tol=tol,
+        max_products=max_products,
+        start=start,
+        check=check,
+        generator=stream("lambda_max"),
+        deadline=share(SEARCH_TIME),
+        progress=progress,
+    )
+    rest = known(spectrum)
+    found = operator.products
+    runs = quadrature(
+        operator,
+        rest,
+        generator=stream("density"),
+        probes=density_probes,
+        steps=density_steps,
+        deadline=share(DENSITY_TIME),
+        progress=progress,
+    )
+    extra = Hutchinson(operator, rest, stream("trace"), [runs.samples])
+    spent = grow(
+        extra,
+        density_probes,
+        probes,
+        tol=trace_tol,
+        most=max_probes,
+        deadline=deadline,
+        progress=progress,
+    )
+    return Survey(
+        spectrum=spectrum,
+        trace=estimated(
+            extra.samples(),
+            rest,
+            probes=spent,
+            method="hutchinson",
+            products=operator.products - found,
+        ),
+        density=smoothed(runs, rest),
+        products=operator.products - before,
+    )
+
+
+def known(spectrum: Spectrum) -> Deflation:
+    """Deflation by the eigenvectors found, the smallest's among them where it is another one."""
+    vectors, quotients = spectrum.vectors, spectrum.quotients
+    k = vectors.shape[1]
+    overlap = float((vectors.T @ spectrum.smallest_vector).abs().max())
+    if k == vectors.shape[0] or overlap > 0.5:
+        return Deflation(vectors, quotients[list(range(k))])
+    return Deflation(torch.cat([vectors, spectrum.smallest_vector[:, None]], dim=1), quotients)
