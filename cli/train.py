@@ -54,6 +54,18 @@ from ssgd_analysis.errors import InputError
 @click.option(
     "--save-every", type=NATURAL, metavar="EPOCHS", help="Keep checkpoints (default: 0, none)."
 )
+@click.option(
+    "--track",
+    multiple=True,
+    metavar="KIND[:N]",
+    help="Measure through training: sharpness[:K], trace[:PROBES], third-order[:DRAWS].",
+)
+@click.option(
+    "--track-every", type=COUNT, metavar="EPOCHS", help="Between measurements (default: 1)."
+)
+@click.option(
+    "--track-samples", type=COUNT, help="First training examples to use, at most (default: 2048)."
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out where it stopped.")
 @json_option
 @computing
@@ -64,13 +76,16 @@ def command(
 
     The folder --out gets config.json, history.jsonl (a line an epoch), final.safetensors and
     what --resume needs. With --resume the other options may be left out; they are the run's.
+    With --track also tracking.jsonl (a line a measurement) and the picture tracking.png.
     """
     from ssgd_analysis.devices import resolve_device
     from ssgd_analysis.training import Run, TrainConfig, train
 
     context = click.get_current_context()
     run = Run(out)
-    chosen = {key: value for key, value in given.items() if value is not None}
+    chosen = {key: value for key, value in given.items() if value not in (None, ())}
+    if given["track"]:
+        chosen["track"] = list(given["track"])
     if given["data_dir"] is not None:
         chosen["data_dir"] = str(given["data_dir"].resolve())
     if resume and run.exists:
@@ -92,9 +107,34 @@ def command(
         result = train(config, out, resume=resume, progress=progress)
     if resume and finished:
         console.say(f"{out} is finished; nothing to do")
+    tracking = result.get("tracking")
+    if tracking:
+        tracking["pictures"] = _pictures(run)
     if as_json:
         console.answer_json(result)
         return
     keys = ["epoch", "gradients", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
     final = result["final"]
     console.answer_table(["run", *keys], [[str(out), *console.checkpoint_row(final, keys)]])
+    if tracking:
+        console.say(
+            f"tracking took {tracking['share']:.0%} of the time ({tracking['seconds']:.1f} s,"
+            f" {tracking['measurements']} measurements, {tracking['products']} products)"
+        )
+        for path in tracking["pictures"]:
+            console.answer(str(path))
+
+
+def _pictures(run: Any) -> list[Path]:
+    """Draw what was tracked, unless it is drawn."""
+    from ssgd_analysis.plots import save_figure, tracking_figure
+    from ssgd_analysis.training.track import limit_name
+
+    paths = [run.folder / f"tracking.{kind}" for kind in ("png", "pdf")]
+    records = run.tracked()
+    if not records or all(path.is_file() for path in paths):
+        return paths if records else []
+    config = run.config()
+    name = limit_name(config.momentum, config.nesterov)
+    figure = tracking_figure(records, limit_name=name)
+    return save_figure(figure, run.folder / "tracking")

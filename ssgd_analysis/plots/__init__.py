@@ -7,6 +7,7 @@ from ssgd_analysis.plots.density import density_figure
 from ssgd_analysis.plots.intervals import interval_figure
 from ssgd_analysis.plots.style import save_figure
 from ssgd_analysis.plots.surface import surface_html
+from ssgd_analysis.plots.tracking import tracking_figure
 
 __all__ = [
     "density_figure",
@@ -15,5 +16,6 @@ __all__ = [
     "loss_contours",
     "save_figure",
     "surface_html",
+    "tracking_figure",
     "training_curves",
 ]

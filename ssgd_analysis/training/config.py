@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -16,6 +16,7 @@ from ssgd_analysis.methods import METHODS, Method, MethodSettings, make_settings
 from ssgd_analysis.methods.base import is_kind
 from ssgd_analysis.training.optimizers import OPTIMIZERS
 from ssgd_analysis.training.schedule import SCHEDULES
+from ssgd_analysis.training.track import spelled_out
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -48,6 +49,9 @@ class TrainConfig:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         data_dir: folder for data files; ``None``: the cache.
         label: name in comparisons; empty: the method's.
+        track: what to measure through training, ``KIND`` or ``KIND:N``; see ``track.KINDS``.
+        track_every: epochs between these measurements; the start and the end are always measured.
+        track_samples: first training examples that they use, at most.
 
     Raises:
         InputError: anything out of range or unknown, when made.
@@ -76,6 +80,9 @@ class TrainConfig:
     device: str = "cpu"
     data_dir: str | None = None
     label: str = ""
+    track: list[str] = dataclasses.field(default_factory=list)
+    track_every: int = 1
+    track_samples: int = 2048
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -98,6 +105,7 @@ class TrainConfig:
         for name in ("model", "data", "loss"):
             object.__setattr__(self, name, references.absolute(getattr(self, name)))
         self._check_numbers()
+        object.__setattr__(self, "track", spelled_out(self.track))
         # every setting spelled out, so that a later default cannot change an old run
         spelled = dataclasses.asdict(self.method_settings())
         object.__setattr__(self, "settings", spelled)
@@ -105,8 +113,8 @@ class TrainConfig:
     def _check_types(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
             value, kinds = getattr(self, name), get_args(hint) or (hint,)
-            if name == "settings":
-                kinds = (dict,)
+            if name in ("settings", "track"):
+                kinds = (get_origin(hint),)
             if not any(is_kind(kind, value) for kind in kinds):
                 raise InputError(f"{_option(name)} {value!r} has the wrong type")
 
@@ -115,7 +123,9 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise InputError(f"{_option(name)} {value} should be a finite number ≥ 0")
-        for name, low in (("batch_size", 1), ("epochs", 1), ("save_every", 0), ("seed", 0)):
+        least = {"save_every": 0, "seed": 0}
+        for name in ("batch_size", "epochs", "track_every", "track_samples", *least):
+            low = least.get(name, 1)
             if getattr(self, name) < low:
                 raise InputError(f"{_option(name)} {getattr(self, name)} should be at least {low}")
         if self.lr == 0:

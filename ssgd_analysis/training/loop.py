@@ -20,6 +20,7 @@ from ssgd_analysis.training.config import TrainConfig
 from ssgd_analysis.training.optimizers import make_optimizer
 from ssgd_analysis.training.run import Run
 from ssgd_analysis.training.schedule import learning_rate
+from ssgd_analysis.training.track import Tracker, summary
 from ssgd_analysis.weights import borrowed_buffers, borrowed_modes
 
 EVALUATION_BATCH = 512
@@ -50,7 +51,8 @@ def train(
         progress: told of every step.
 
     Returns:
-        ``{"run", "method", "config", "final": last history record}``.
+        ``{"run", "method", "config", "final": last history record}``, and with ``track``
+        ``"tracking"``: the measurements' number, time, share of the time, and last record.
 
     Raises:
         InputError: bad settings or data, a folder that holds a run, or another run than this.
@@ -64,12 +66,15 @@ def train(
     if not run.finished:
         with random_state.seeded(config.seed):
             _Training(config, run, progress).run_to_end()
-    return {
+    result: dict[str, Any] = {
         "run": str(folder),
         "method": config.method,
         "config": run.record(),
         "final": run.history()[-1],
     }
+    if config.track:
+        result["tracking"] = summary(run.tracked(), result["final"]["seconds"])
+    return result
 
 
 class _Training:
@@ -116,6 +121,14 @@ class _Training:
         for problem in self.splits.values():
             problem.check()
         self._check_batchnorm()
+        self.tracker = Tracker(
+            config.track,
+            config.track_samples,
+            data.train,
+            self.splits["train"],
+            self.task,
+            self.method.settings,
+        )
         self.order = seeds.generator(config.seed, "order")
         self.augmentation = seeds.generator(config.seed, "augmentation")
         self.history: list[dict[str, Any]] = []
@@ -150,6 +163,7 @@ class _Training:
         self.run.sweep()
         state = self.run.load_state() if self.run.exists else None
         if state is None:
+            self._track(0, self._rate())
             self.run.begin(self.config)
             self._save(0)
         else:
@@ -163,6 +177,7 @@ class _Training:
             record = self._evaluate(epoch, rate)
             self.seconds += time.monotonic() - began
             self.history.append({**record, "seconds": round(self.seconds, 3)})
+            self._track(epoch, rate, record["train_loss"])
             self._save(epoch)
         self.method.finish()
         self.run.save_final(self.task.step, self.model.state_dict())
@@ -178,15 +193,12 @@ class _Training:
     def _epoch(self, epoch: int) -> float:
         """One epoch of steps; returns the last learning rate."""
         config, task = self.config, self.task
-        warmup = round(config.warmup * self.steps_per_epoch)
         self.model.train()
         rate = 0.0
         for inputs, targets in self.data.train.minibatches(config.batch_size, self.order):
             if config.augment and self.data.augment is not None:
                 inputs = self.data.augment(inputs, self.augmentation)
-            rate = learning_rate(
-                config.lr or 0.0, config.schedule, task.step, self.total_steps, warmup
-            )
+            rate = self._rate()
             for group in task.optimizer.param_groups:
                 group["lr"] = rate
             loss = self.method.step(inputs, targets, task.step / self.total_steps)
@@ -195,6 +207,21 @@ class _Training:
                 self._diverged(epoch, loss)
             self.progress.advance(1, f"epoch {epoch}/{config.epochs} loss {loss:.3f}")
         return rate
+
+    def _rate(self) -> float:
+        """The learning rate of the next step."""
+        config = self.config
+        warmup = round(config.warmup * self.steps_per_epoch)
+        return learning_rate(
+            config.lr or 0.0, config.schedule, self.task.step, self.total_steps, warmup
+        )
+
+    def _track(self, epoch: int, rate: float, loss: float | None = None) -> None:
+        """Measure the curvature, where the config wants it now."""
+        config = self.config
+        if config.track and (epoch % config.track_every == 0 or epoch == config.epochs):
+            self.progress.advance(0, f"epoch {epoch}/{config.epochs} measuring")
+            self.tracker.measure(epoch, rate, self.task.step / self.total_steps, loss)
 
     def _evaluate(self, epoch: int, rate: float) -> dict[str, Any]:
         record: dict[str, Any] = {"epoch": epoch, "step": self.task.step}
@@ -236,11 +263,12 @@ class _Training:
             "buffers": dict(self.model.named_buffers()),  # those outside state_dict too
             "optimizer": self.task.optimizer.state_dict(),
             "method": self.method.state_dict(),
+            "tracker": self.tracker.state_dict(),
             "order": self.order.get_state(),
             "augmentation": self.augmentation.get_state(),
             "random": random_state.capture(),
         }
-        self.run.save_epoch(self.history, state)
+        self.run.save_epoch(self.history, state, self.tracker.records)
 
     def _load(self, state: dict[str, Any]) -> None:
         self.task.step, self.task.examples = state["step"], state["examples"]
@@ -250,16 +278,26 @@ class _Training:
             buffer.copy_(state["buffers"][name])
         self.task.optimizer.load_state_dict(state["optimizer"])
         self.method.load_state_dict(state["method"])
+        if self.config.track:  # states of earlier versions have nothing of it
+            found, count = self.run.tracked(), state["tracker"]["records"]
+            kept = _counted(self.run.folder / "tracking.jsonl", found, count, "measurements")
+            self.tracker.load_state_dict(state["tracker"], kept)
         self.order.set_state(state["order"])
         self.augmentation.set_state(state["augmentation"])
         random_state.restore(state["random"])
-        # A kill between history and state leaves one epoch too many in the history.
-        self.history = self.run.history()[: state["epoch"]]
-        if len(self.history) < state["epoch"]:
-            raise InputError(
-                f"{self.run.folder / 'history.jsonl'} is damaged: it has {len(self.history)} of the"
-                f" {state['epoch']} epochs that are done"
-            )
+        path = self.run.folder / "history.jsonl"
+        self.history = _counted(path, self.run.history(), state["epoch"], "epochs")
+
+
+def _counted(
+    path: Path, records: list[dict[str, Any]], count: int, what: str
+) -> list[dict[str, Any]]:
+    """The records that the state counts; a kill between both writes leaves one too many."""
+    if len(records) < count:
+        raise InputError(
+            f"{path} is damaged: it has {len(records)} of the {count} {what} that are done"
+        )
+    return records[:count]
 
 
 def _difference(run: Run, config: TrainConfig) -> str:

@@ -28,6 +28,8 @@ RECORDED = {
     *("lr", "gradients", "seconds", "weight_norm"),
 }
 
+TRACKED = {"epoch", "step", "lr", "stability_limit", "train_loss", "products", "seconds"}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -62,6 +64,10 @@ class Run:
     @property
     def _history(self) -> Path:
         return self.folder / "history.jsonl"
+
+    @property
+    def _tracked(self) -> Path:
+        return self.folder / "tracking.jsonl"
 
     @property
     def _state(self) -> Path:
@@ -150,11 +156,47 @@ class Run:
                 if is_temporary(left):
                     left.unlink(missing_ok=True)
 
-    def save_epoch(self, history: list[dict[str, Any]], state: dict[str, Any]) -> None:
-        """Write history, then state: on resume the state says how much of the history counts."""
-        lines = [json.dumps(jsonable(record)) + "\n" for record in history]
-        write_text(self._history, "".join(lines))
+    def save_epoch(
+        self,
+        history: list[dict[str, Any]],
+        state: dict[str, Any],
+        tracked: list[dict[str, Any]],
+    ) -> None:
+        """Write both records, then state: on resume the state says how much of them counts.
+
+        Args:
+            history: a record for each epoch.
+            state: what resume needs.
+            tracked: a record for each measurement; no file is made for none.
+        """
+        files = {self._history: history} | ({self._tracked: tracked} if tracked else {})
+        for path, records in files.items():
+            lines = [json.dumps(jsonable(record)) + "\n" for record in records]
+            write_text(path, "".join(lines))
         save_tree(self._state, state)
+
+    def tracked(self) -> list[dict[str, Any]]:
+        """One record for each measurement of ``--track``; none if nothing was tracked.
+
+        Raises:
+            InputError: the file is damaged; it and the line are named.
+        """
+        if not self._tracked.is_file():
+            return []
+        try:
+            lines = self._tracked.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self._tracked} is damaged: {error}") from error
+        records = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                record = error
+            if not (isinstance(record, dict) and record.keys() >= TRACKED):
+                raise InputError(f"{self._tracked}, line {number}, is damaged")
+            records.append(record)
+        return records
 
     def load_state(self) -> dict[str, Any] | None:
         """The latest resumable state, or ``None`` before the first was written."""

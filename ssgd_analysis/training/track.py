@@ -1,0 +1,265 @@
+"""Curvature measured while a run trains, without touching the training."""
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis import seeds
+from ssgd_analysis.curvature import HessianOperator, eigenpairs, trace
+from ssgd_analysis.curvature.third_order import symmetric_alignment
+from ssgd_analysis.data import Split
+from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.files import jsonable
+from ssgd_analysis.methods import MethodSettings, SymmetricSGD, Task
+from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, is_spared, scheduled
+from ssgd_analysis.problem import Problem
+from ssgd_analysis.training import random_state
+from ssgd_analysis.weights import Noise
+
+BATCHES = 8  # at least, where the examples allow it, for the errors over examples
+BATCH = 256  # examples at once, at most
+TOL = 1e-3  # residual of the eigenpairs; with 1e-2 and a warm start, close ones were mistaken
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One thing that can be tracked: what its number counts, by default and at least."""
+
+    default: int
+    least: int
+    summary: str
+
+
+KINDS = {
+    "sharpness": Kind(1, 1, "the N largest eigenvalues of the Hessian"),
+    "trace": Kind(16, 2, "the Hessian's trace, N probes"),
+    "third-order": Kind(8, 2, "the symmetric gradient beside the slope of Tr(ΣH)/2, N draws"),
+}
+
+
+def spelled_out(texts: Sequence[str]) -> list[str]:
+    """``KIND`` or ``KIND:N`` texts as ``KIND:N``, in the order of :data:`KINDS`.
+
+    Raises:
+        InputError: an unknown kind, one given twice, or a number that is none or too small.
+
+    Example:
+        >>> spelled_out(["trace", "sharpness:5"])
+        ['sharpness:5', 'trace:16']
+    """
+    found: dict[str, int] = {}
+    for text in texts:
+        name, colon, number = str(text).partition(":")
+        if name not in KINDS:
+            raise unknown("--track", name, KINDS)
+        if name in found:
+            raise InputError(f"--track {name} is given twice")
+        kind = KINDS[name]
+        found[name] = int(number) if number.isdecimal() else 0 if colon else kind.default
+        if found[name] < kind.least:
+            raise InputError(
+                f"--track {text} should be {name} or {name}:N with a whole number N ≥ {kind.least}"
+            )
+    return [f"{name}:{found[name]}" for name in KINDS if name in found]
+
+
+def stability_limit(optimizer: torch.optim.Optimizer, rate: float) -> float | None:
+    """The largest λ_max at which full-batch gradient descent is stable on a quadratic.
+
+    Heavy-ball momentum β: 2(1 + β)/lr; Nesterov: 2(1 + β)/(lr (1 + 2β)). Weight decay d in the
+    gradient adds d to every eigenvalue, so the loss's own may reach d less.
+
+    Args:
+        optimizer: its first parameter group counts.
+        rate: learning rate.
+
+    Returns:
+        ``None`` for other optimizers than SGD: adaptive ones precondition the Hessian, so that
+        no line in terms of the learning rate alone exists.
+
+    Reference:
+        Cohen et al. 2021, "Gradient descent on neural networks typically occurs at the edge of
+        stability", arXiv 2103.00065, section 2 and appendix B.
+    """
+    if not isinstance(optimizer, torch.optim.SGD) or rate <= 0:
+        return None
+    group = optimizer.param_groups[0]
+    momentum = group["momentum"]
+    limit = 2 * (1 + momentum) / rate
+    if group["nesterov"]:
+        limit /= 1 + 2 * momentum
+    return limit - group["weight_decay"]
+
+
+def limit_name(momentum: float | None, nesterov: bool) -> str:
+    """How :func:`stability_limit` reads for a momentum (weight decay left out)."""
+    if not momentum:
+        return "2/lr"
+    return f"2(1 + {momentum:g})/lr" + f"/(1 + 2·{momentum:g})" * nesterov
+
+
+def summary(records: list[dict[str, Any]], training: float) -> dict[str, Any]:
+    """How much was measured, at what price, and what it was in the end.
+
+    Args:
+        records: of the whole run.
+        training: seconds that the training itself took.
+    """
+    seconds = sum(record["seconds"] for record in records)
+    return {
+        "measurements": len(records),
+        "products": sum(record["products"] for record in records),
+        "seconds": round(seconds, 3),
+        "share": seconds / max(seconds + training, 1e-9),
+        "last": records[-1] if records else None,
+    }
+
+
+class Tracker:
+    """Measures at some epochs, and keeps the records and what the next measurement starts from.
+
+    Everything is measured on the first training examples of the run (its label noise included,
+    no augmentation), in evaluation mode and without weight decay. Weights, buffers, modes,
+    gradients and all random generators are as before; so a tracked run trains as an untracked.
+
+    Args:
+        track: of the config, ``KIND:N`` texts.
+        samples: how many of the first examples, at most.
+        examples: the training split on the model's device.
+        train: the loss over all of it.
+        task: model, loss, optimizer and seed of the run.
+        settings: of the method; its noise is that of the third-order check.
+    """
+
+    def __init__(
+        self,
+        track: Sequence[str],
+        samples: int,
+        examples: Split,
+        train: Problem,
+        task: Task,
+        settings: MethodSettings,
+    ) -> None:
+        self.counts = {name: int(n) for name, _, n in (text.partition(":") for text in track)}
+        self.examples = examples.first(min(samples, len(examples)))
+        self.train, self.task = train, task
+        # methods without noise of their own are asked about the default S-SGD's
+        noisy = isinstance(settings, WeightNoiseSettings)
+        self.settings: Any = settings if noisy else SymmetricSGD.Settings()
+        self.records: list[dict[str, Any]] = []
+        self.vectors: Tensor | None = None  # (P, K), of the last measurement
+
+    def measure(
+        self, epoch: int, rate: float, elapsed: float, train_loss: float | None = None
+    ) -> None:
+        """Measure now, and add a record.
+
+        Args:
+            epoch: done so far.
+            rate: learning rate of the step before (of the first one, at step 0).
+            elapsed: share of the training done, in [0, 1].
+            train_loss: at these weights, if it is known already.
+        """
+        began, before = time.monotonic(), random_state.capture()
+        try:
+            record: dict[str, Any] = {
+                "epoch": epoch,
+                "step": self.task.step,
+                "lr": rate,
+                "stability_limit": stability_limit(self.task.optimizer, rate),
+                "train_loss": self.train.mean_loss() if train_loss is None else train_loss,
+                "n_samples": len(self.examples),
+                **self._curvature(epoch, sure=not 0 < elapsed < 1),
+            }
+            if "third-order" in self.counts:
+                record["third_order"] = self._third_order(epoch, elapsed)
+        finally:
+            random_state.restore(before)
+        record["seconds"] = round(time.monotonic() - began, 3)
+        self.records.append(jsonable(record))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs: how many records count, and where to start from."""
+        return {"records": len(self.records), "vectors": self.vectors}
+
+    def load_state_dict(self, state: dict[str, Any], records: list[dict[str, Any]]) -> None:
+        """Take up a state, and the records that it counts."""
+        self.records, self.vectors = records, state["vectors"]
+
+    def _curvature(self, epoch: int, sure: bool) -> dict[str, Any]:
+        """The eigenvalues and the trace, as far as they are wanted.
+
+        ``sure``: look for eigenvalues that a warm start may have missed, for half as many
+        products again.
+        """
+        operator = HessianOperator(self.task.model, self.task.loss, self._batches(self.examples))
+        found: dict[str, Any] = {}
+        if "sharpness" in self.counts:
+            spectrum = eigenpairs(
+                operator,
+                self.counts["sharpness"],
+                generator=self._generator(epoch, "sharpness", operator.device),
+                tol=TOL,
+                smallest=False,
+                start=None if self.vectors is None else self.vectors.to(operator.device),
+                check=sure,
+            )
+            self.vectors = spectrum.vectors
+            found["eigenvalues"] = [
+                {"value": pair.value, "residual": pair.residual, "stderr": pair.stderr}
+                for pair in spectrum.largest
+            ]
+        if "trace" in self.counts:
+            found["trace"] = trace(
+                operator,
+                generator=self._generator(epoch, "trace", operator.device),
+                probes=self.counts["trace"],
+            )
+        return {**found, "products": operator.products}
+
+    def _third_order(self, epoch: int, elapsed: float) -> dict[str, Any]:
+        """The check of S-SGD's expansion, in float64: it is a small difference of gradients."""
+        try:
+            model = copy.deepcopy(self.task.model).double()
+        except Exception as error:  # whatever a stranger's model raises
+            raise InputError(
+                "--track third-order needs a copy of the model in float64:"
+                f" {(str(error).splitlines() or [type(error).__name__])[0]}"
+            ) from error
+        examples = self.examples.to(self.examples.inputs.device, torch.float64)
+        problem = Problem(model, self.task.loss, self._batches(examples))
+        settings = self.settings
+        scale = settings.noise_scale * scheduled(
+            settings.noise_schedule, settings.noise_end, elapsed
+        )
+        result = symmetric_alignment(problem, self._noises(problem, scale, epoch))
+        noise = {
+            "scale": scale,
+            "law": settings.noise_law,
+            "relative_to": settings.noise_relative_to,
+            "spare": settings.spare,
+        }
+        return {**jsonable(result), "noise": noise}
+
+    def _noises(self, problem: Problem, scale: float, epoch: int) -> Iterator[list[Tensor]]:
+        noise = Noise(law=self.settings.noise_law, scale=self.settings.noise_relative_to)
+        for draw in range(self.counts["third-order"]):
+            stream = self._generator(epoch, ("third-order", draw), problem.device)
+            yield [
+                torch.zeros_like(parameter)
+                if is_spared(self.settings.spare, name, parameter)
+                else scale * noise.sample(parameter.detach(), stream)
+                for name, parameter in problem.parameters.items()
+            ]
+
+    def _generator(self, epoch: int, what: object, device: torch.device) -> torch.Generator:
+        """A stream for each measurement: nothing to keep for a resumed run."""
+        return seeds.generator(self.task.seed, "track", what, epoch, device=device)
+
+    def _batches(self, examples: Split) -> list[tuple[Tensor, Tensor]]:
+        return examples.batches(max(1, min(BATCH, len(examples) // BATCHES)))
