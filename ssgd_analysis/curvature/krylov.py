@@ -94,12 +94,14 @@ class KrylovBasis:
         axis = self._tensor(mirror)
         self.pending = self.pending - 2 * torch.outer(axis, axis @ self.pending)
         self.coupling = self.coupling - 2 * np.outer(mirror, mirror @ self.coupling)
-        first = self.pending[0] - vector * (vector @ self.pending[0])
+        first, others = self.pending[0], self.pending[1:]
+        for _ in range(2):  # what is left can be short, and is to be orthogonal all the same
+            first = self._cleared(first - vector * (vector @ first) - others.T @ (others @ first))
         left = float(first.norm())
         if left <= 10 * self.rounding:  # ``vector`` was a combination of the pending ones
-            self.pending, self.coupling = self.pending[1:], self.coupling[1:]
+            self.pending, self.coupling = others, self.coupling[1:]
             return
-        self.pending[0] = self._orthogonal(first / left)
+        self.pending[0] = first / left
         self.coupling[0] *= left
 
     def residual(self, coordinates: np.ndarray) -> Tensor | None:
@@ -133,7 +135,7 @@ class KrylovBasis:
             dtype=self.vectors.dtype,
             device=self.vectors.device,
         )
-        vector = self._orthogonal(vector)
+        vector = self._cleared(self._cleared(vector))
         return vector / vector.norm()
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -162,11 +164,10 @@ class KrylovBasis:
         self.count = kept
         self.projected[range(kept), range(kept)] = values
 
-    def _orthogonal(self, vector: Tensor) -> Tensor:
+    def _cleared(self, vector: Tensor) -> Tensor:
+        """The vector without what the basis holds of it."""
         known = self.vectors[: self.count]
-        for _ in range(2):
-            vector = vector - known.T @ (known @ vector)
-        return vector
+        return vector - known.T @ (known @ vector)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.as_tensor(array, dtype=self.vectors.dtype, device=self.vectors.device)

@@ -21,6 +21,7 @@ Products = Generator[Tensor, Tensor, Result]  # yields (P, K), receives H times 
 
 SLACK = 0.01  # the check is content with a bound this far beyond the last wanted value
 ZERO = 0.01  # of the largest |λ|: below it the smallest pair's tolerance shrinks no more
+FIT = 3  # times the tolerance: a start that is nearer to invariant is multiplied as a block
 ATTEMPTS = 4  # checks that a full basis may cut short before they are given up
 
 
@@ -91,9 +92,7 @@ class Search:
         Args:
             start: vectors to begin with, shape (P, m); a random one if ``None``.
         """
-        block = self._block(start)
-        images = yield block
-        self._take(block, images)
+        yield from self._begin(start)
         self.stop = yield from self._converge()
         converged = self.spent
         bound, complete = math.inf, self.stop == "exact"
@@ -119,13 +118,29 @@ class Search:
         """Ritz vectors of the wanted pairs and, last, of the smallest: shape (P, K + 1)."""
         return self.basis.combine(self.coordinates[:, [*self.top, 0]])
 
-    def _block(self, start: Tensor | None) -> Tensor:
+    def _begin(self, start: Tensor | None) -> Products[None]:
+        """The first vectors: the sum of the start's, and each of them if they fit well.
+
+        The sum's Krylov space makes use of all of them and costs no more than a random one,
+        however bad they are. If the first image shows that they nearly span an invariant
+        subspace, a product with each is the faster way.
+        """
+        block = self.basis.vectors.new_empty(self.basis.dimension, 0)
         if start is not None:
-            most = min(self.goal.max_products, self.basis.size - 1)
-            block = orthonormal(start)[:, : max(most, 1)]
-            if block.shape[1]:
-                return block
-        return self.basis.fresh(self.generator)[:, None]
+            block = orthonormal(start)[:, : self.basis.size - 1]
+        if not block.shape[1]:
+            yield from self._step(self.basis.fresh(self.generator))
+            return
+        vector = block.sum(dim=1) / block.shape[1] ** 0.5
+        image = yield vector[:, None]
+        self._take(vector[:, None], image)
+        outside = image[:, 0] - block @ (block.T @ image[:, 0])
+        near = float(outside.norm()) <= FIT * self.goal.tol * float(image.norm())
+        if near and self.spent + block.shape[1] - 1 <= self.goal.max_products:
+            others = orthonormal(torch.cat([vector[:, None], block], dim=1))[:, 1:]
+            if others.shape[1]:
+                images = yield others
+                self._take(others, images)
 
     def _take(self, block: Tensor, images: Tensor) -> None:
         self.spent += block.shape[1]
@@ -135,8 +150,7 @@ class Search:
     def _step(self, vector: Tensor) -> Products[Tensor | None]:
         """One product; returns the next vector of the same Krylov space."""
         image = yield vector[:, None]
-        self.spent += 1
-        self.basis.take(vector, image[:, 0])
+        self._take(vector[:, None], image)
         return self.basis.tail()
 
     def _solve(self) -> None:
@@ -242,13 +256,16 @@ class Search:
 
     def _limits(self) -> dict[int, float]:
         """For each end looked at, 1 and -1, the value above which nothing may be missing."""
-        values, slack = self.values, lambda value: max(SLACK * abs(value), self.floor)
+        values, top = self.values, self.values[self.top]
         if self.goal.by == "magnitude":
-            least = float(np.abs(values[self.top]).min())
-            return {1: least + slack(least), -1: least + slack(least)}
-        least, lowest = float(values[self.top].min()), float(values[0])
-        lower = {-1: slack(lowest) - lowest} if self.goal.guard and self.goal.smallest else {}
-        return {1: least + slack(least), **lower}
+            least = float(np.abs(top).min())
+            limit = least + max(SLACK * least, self.floor)
+            return {1: limit, -1: limit}
+        least = float(top.min())
+        limits = {1: least + max(SLACK * abs(least), self.floor)}
+        if self.goal.guard and self.goal.smallest:
+            limits[-1] = SLACK * float(np.abs(values).max()) - float(values[0])
+        return limits
 
     def _settled(self, limits: dict[int, float]) -> list[int]:
         """Pairs to deflate a check by: those wanted, and neighbours with a small residual.
