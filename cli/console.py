@@ -120,6 +120,13 @@ class Display:
             of = f"/{self.total}" if self.total else ""
             say(f"{self.label} {self.done}{of} {note}".rstrip())
 
+    def say(self, message: str) -> None:
+        """A line about the work, above the bar."""
+        if self.live is not None:
+            self.live.console.print(self.prefix + message, highlight=False, markup=False)
+        else:
+            say(self.prefix + message)
+
     def warn(self, message: str) -> None:
         """A warning line."""
         if self.live is not None:

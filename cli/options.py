@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,23 @@ COUNT = Number(int, 1)
 NATURAL = Number(int, 0)
 AMOUNT = Number(float, 0)
 POSITIVE = Number(float, 0, above=True)
+
+
+class Bytes(click.ParamType):
+    """An amount of memory: a number of bytes, or one with K, M, G (powers of 1024)."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse, or say what would be right."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]?)(?:i?B)?", value.strip(), re.IGNORECASE)
+        factor = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+        size = int(float(found[1]) * factor[found[2].upper()]) if found else 0
+        if size < 1:
+            self.fail(f"'{value}' is no amount of memory: write 500M or 2G", param, ctx)
+        return size
 
 
 def example(line: str) -> str:
@@ -115,6 +133,7 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
 
     from ssgd_analysis.training.checkpoint import load_checkpoint
 
+    loaded: dict[str, Any] = {}
     return [
         load_checkpoint(
             name,
@@ -124,6 +143,7 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
             data_dir=options["data_dir"],
             device=options["device"],
             dtype=getattr(torch, options["dtype"]),
+            loaded=loaded,
         )
         for name in names
     ]

@@ -1,14 +1,16 @@
 """``ssgd-analyze sharpness``."""
 
+import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from ssgd_analysis.cli import console
 from ssgd_analysis.cli.options import (
     COUNT,
     POSITIVE,
+    Bytes,
     Number,
     checkpoint_options,
     computing,
@@ -16,6 +18,7 @@ from ssgd_analysis.cli.options import (
     json_option,
     load_checkpoints,
 )
+from ssgd_analysis.cli.sharpness_tables import print_sharpness
 
 
 @click.command(
@@ -26,7 +29,16 @@ from ssgd_analysis.cli.options import (
     )
 )
 @checkpoint_options
-@click.option("--operator", default="hessian", help="hessian, ggn or fisher (default: hessian).")
+@click.option(
+    "--operator",
+    default="hessian",
+    help="hessian, ggn, fisher (empirical), fisher-mc (sampled labels) or covariance (of the"
+    " gradients) (default: hessian).",
+)
+@click.option(
+    "--layers", multiple=True, metavar="PATTERN", help="Only parameters like this, as 'conv*'."
+)
+@click.option("--per-layer", is_flag=True, help="λ_max and trace of every layer's block too.")
 @click.option(
     "--top", type=COUNT, default=5, help="How many of the largest eigenvalues (default: 5)."
 )
@@ -37,26 +49,46 @@ from ssgd_analysis.cli.options import (
     "--probes", type=Number(int, 2), default=32, help="Probes of the trace (default: 32)."
 )
 @click.option(
+    "--trace-tol", type=POSITIVE, help="Go on until the trace's relative standard error is below."
+)
+@click.option(
     "--metric",
     "metrics",
     multiple=True,
     help="A flatness metric: `ssgd-analyze list metrics`; all: every one.",
 )
+@click.option("--plan", "only_plan", is_flag=True, help="Predict memory and time; measure nothing.")
+@click.option(
+    "--memory-budget",
+    type=Bytes(),
+    help="For what is kept between products (default: half of what is free).",
+)
+@click.option(
+    "--time-budget", type=POSITIVE, metavar="SECONDS", help="The best that can be had in this time."
+)
+@click.option(
+    "--product",
+    type=click.Choice(["auto", "linear", "graph", "difference"]),
+    default="auto",
+    help="How to multiply (default: auto, by a short measurement).",
+)
+@click.option("--micro-batch", type=COUNT, help="Examples multiplied at once (default: measured).")
 @click.option("--cross-check", is_flag=True, help="Run PyHessian on the same problem beside it.")
+@click.option("--save-vectors", is_flag=True, help="Keep eigenvectors in --out.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for sharpness.json and pictures."
 )
+@click.option("--resume", is_flag=True, help="Take checkpoints that are finished from --out.")
 @json_option
 @computing
 def command(
     checkpoints: tuple[str, ...],
-    operator: str,
-    top: int,
-    tol: float,
-    probes: int,
-    metrics: tuple[str, ...],
+    only_plan: bool,
     cross_check: bool,
+    save_vectors: bool,
+    time_budget: float | None,
     out: Path | None,
+    resume: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -64,102 +96,166 @@ def command(
 
     A CHECKPOINT is a run (its final weights), RUN@STEP, a weight file inside a run, or a
     foreign .safetensors, .pt or .pth file with --model and --data. Every eigenvalue comes with
-    its residual and sampling error, the trace with the probes' error.
+    its residual and sampling error, the trace with the probes' error. A --loss of
+    (model, batch) takes models and data of any kind.
     """
-    from ssgd_analysis.curvature.cross_check import cross_check_pyhessian
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder, write_json
-    from ssgd_analysis.flatness import METRICS
-    from ssgd_analysis.flatness.measure import measure
+    from ssgd_analysis.flatness import store
 
-    if cross_check and operator != "hessian":
+    if cross_check and options["operator"] != "hessian":
         raise InputError("--cross-check compares Hessians: use it with --operator hessian")
+    if out is None and (save_vectors or resume):
+        raise InputError(f"--{'save-vectors' if save_vectors else 'resume'} needs --out")
+    request = _request(options)
+    ends = None if time_budget is None else time.monotonic() + time_budget
     opened = load_checkpoints(checkpoints, options)
     if out is not None:
         make_folder(out)
-    wanted = list(METRICS) if "all" in metrics else list(dict.fromkeys(metrics))
-    results = []
-    for checkpoint in opened:
+    results: list[dict[str, Any]] = []
+    work = _Work(request, cross_check, out if save_vectors else None)
+    for index, checkpoint in enumerate(opened):
         problem = checkpoint.problem(
-            options["split"], samples=options["samples"], batch_size=options["batch_size"]
+            options["split"],
+            samples=options["samples"],
+            batch_size=options["batch_size"],
+            layers=options["layers"],
         )
-        with console.Display(f"{checkpoint.name}: ") as progress:
-            found = measure(
-                problem,
-                operator=operator,
-                top=top,
-                tol=tol,
-                probes=probes,
-                metrics=wanted,
-                seed=options["seed"],
-                progress=progress,
-            )
-            if cross_check:
-                found["cross_check"] = cross_check_pyhessian(problem, top, seed=options["seed"])
-        results.append({"checkpoint": checkpoint.name, "split": options["split"], **found})
+        named = {"checkpoint": checkpoint.name, "split": options["split"]}
+        if only_plan:
+            results.append({**named, "plan": work.plan(checkpoint.name, problem)})
+            continue
+        place = None if out is None else out / "checkpoints" / f"{index:03d}.json"
+        key = f"{problem.fingerprint()} {request} {options} {cross_check} {time_budget}"
+        found = store.kept(place, key) if resume and place is not None else None
+        if found is not None:
+            console.say(f"{checkpoint.name}: taken from {place}")
+        else:
+            deadline = None if ends is None else _share(ends, len(opened) - index)
+            found = work.measure(index, checkpoint.name, problem, deadline)
+            if place is not None:
+                store.keep(place, key, found)
+        results.append({**named, **found})
     answer = {"checkpoints": results}
-    pictures = [] if out is None else _write(answer, out)
-    if out is not None:
+    pictures = [] if out is None or only_plan else _write(answer, out)
+    if out is not None and not only_plan:
         write_json(out / "sharpness.json", answer)
     if as_json:
         console.answer_json(answer)
         return
     for result in results:
-        _print(result)
+        if only_plan:
+            console.answer(f"{result['checkpoint']}: {result['plan']['text']}")
+        else:
+            print_sharpness(result)
     for picture in pictures:
         console.answer(str(picture))
 
 
-def _print(result: dict[str, Any]) -> None:
-    console.answer(
-        f"{result['checkpoint']}: {result['operator']}, {result['split']},"
-        f" {result['n_samples']} examples, {result['n_parameters']} parameters,"
-        f" loss {console.number(result['loss'])}, accuracy {console.number(result['accuracy'])}"
-    )
-    rows = [
-        [f"λ{index}", *_doubt(pair)] for index, pair in enumerate(result["eigenvalues"], start=1)
-    ]
-    rows.append(["smallest λ", *_doubt(result["smallest_eigenvalue"])])
-    trace = result["trace"]
-    rows.append(["trace", console.number(trace["value"]), console.number(trace["stderr"], 2), "–"])
-    for name, metric in result["metrics"].items():
-        rows.append(
-            [name, console.number(metric["value"]), console.number(metric["stderr"], 2), "–"]
-        )
-    console.answer_table(["", "value", "stderr", "residual"], rows)
-    if result["stop"] == "products":
-        console.say("Warning: the budget of products ended the search; see the residuals")
-    if "cross_check" in result:
-        _print_check(result["cross_check"])
-    console.answer()
+def _request(options: dict[str, Any]) -> Any:
+    from ssgd_analysis.curvature import Options
+    from ssgd_analysis.files import cache_folder
+    from ssgd_analysis.flatness import METRICS
+    from ssgd_analysis.flatness.measure import Request
 
-
-def _print_check(check: dict[str, Any]) -> None:
-    rows = [
-        [
-            f"λ{index} by {who}",
-            console.number(pair["value"], 6),
-            console.number(pair["residual"], 2),
-        ]
-        for who in ("ours", "pyhessian")
-        for index, pair in enumerate(check[who] or [], start=1)
-    ]
-    console.answer_table(["cross-check", "value", "residual"], rows)
-    console.answer(
-        f"largest relative difference {console.number(check['largest_difference'], 2)};"
-        f" {check['note']}"
+    metrics = options["metrics"]
+    return Request(
+        operator=options["operator"],
+        top=options["top"],
+        tol=options["tol"],
+        probes=options["probes"],
+        trace_tol=options["trace_tol"],
+        metrics=tuple(METRICS) if "all" in metrics else tuple(dict.fromkeys(metrics)),
+        per_layer=options["per_layer"],
+        options=Options(
+            way=None if options["product"] == "auto" else options["product"],
+            micro_batch=options["micro_batch"],
+            memory=options["memory_budget"],
+        ),
+        plans=cache_folder() / "plans",
+        seed=options["seed"],
     )
 
 
-def _doubt(pair: dict[str, Any]) -> list[str]:
-    return [
-        console.number(pair["value"]),
-        console.number(pair["stderr"], 2),
-        console.number(pair["residual"], 2),
-    ]
+def _share(ends: float, left: int) -> float:
+    """This checkpoint's deadline: what time is left is shared evenly."""
+    now = time.monotonic()
+    return now + max(0.0, ends - now) / left
+
+
+class _Work:
+    """Measures checkpoint after checkpoint; eigenvectors of one start the search of the next."""
+
+    def __init__(self, request: Any, cross_check: bool, vectors: Path | None) -> None:
+        self.request, self.cross_check, self.vectors = request, cross_check, vectors
+        self.last: Any = None
+
+    def plan(self, name: str, problem: Any) -> dict[str, Any]:
+        """Memory and time, predicted."""
+        from ssgd_analysis.flatness.measure import prepared
+
+        with console.Display(f"{name}: ") as progress:
+            plan = prepared(problem, self.request, progress=progress).engine.plan
+        return {
+            **dataclasses.asdict(plan),
+            "peak": plan.peak,
+            "products": self.request.products,
+            "seconds": self._seconds(plan),
+            "text": self._told(plan),
+        }
+
+    def _seconds(self, plan: Any) -> float:
+        return (plan.setup or 0.0) + self.request.products * (plan.product or 0.0)
+
+    def _told(self, plan: Any) -> str:
+        from ssgd_analysis.curvature.plan import describe
+
+        took = _duration(self._seconds(plan))
+        return f"{describe(plan)}; about {self.request.products} products, {took}"
+
+    def measure(
+        self, index: int, name: str, problem: Any, deadline: float | None
+    ) -> dict[str, Any]:
+        from ssgd_analysis.curvature.cross_check import cross_check_pyhessian
+        from ssgd_analysis.flatness import store
+        from ssgd_analysis.flatness.measure import measure, prepared
+
+        like = self.last is not None and self.last.parameters == {
+            name: parameter.shape for name, parameter in problem.parameters.items()
+        }
+        with console.Display(f"{name}: ") as progress:
+            operator = prepared(problem, self.request, progress=progress)
+            progress.say(self._told(operator.engine.plan))
+            found = measure(
+                problem,
+                self.request,
+                operator=operator,
+                start=self.last.vectors if like else None,
+                deadline=deadline,
+                progress=progress,
+            )
+            record = found.record
+            if self.cross_check:
+                record["cross_check"] = cross_check_pyhessian(
+                    problem, self.request.top, seed=self.request.seed
+                )
+        self.last = found
+        if self.vectors is not None:
+            path = self.vectors / f"vectors-{index:03d}.safetensors"
+            store.save_vectors(path, found)
+            record["vectors"] = str(path)
+        return record
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _write(answer: dict[str, Any], out: Path) -> list[Path]:
+    import numpy as np
+
     from ssgd_analysis.plots import density_figure, save_figure
 
     panels = {}

@@ -13,6 +13,11 @@ from typing import Any
 from ssgd_analysis.errors import InputError, WorkError
 
 
+def cache_folder() -> Path:
+    """Where files are kept that can be made again: downloaded data, measured plans."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ssgd-analysis"
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file so that a reader, or a ``kill -9``, never sees half of it.
 

@@ -1,5 +1,6 @@
 """A problem: a model, a loss and batches. Everything that measures takes one."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -149,6 +150,17 @@ class Problem:
         """L2 norm over all parameters, in float64."""
         squares = [p.detach().double().square().sum().item() for p in self.parameters.values()]
         return math.sqrt(math.fsum(squares))
+
+    def fingerprint(self) -> str:
+        """A hash of weights, buffers and examples: what kept numbers must belong to."""
+        digest = hashlib.blake2b(digest_size=16)
+        held = [*self.model.parameters(), *self.model.buffers()]
+        held += [tensor for batch in self.batches for tensor in batching.tensors(batch)]
+        for tensor in held:
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            whole = tensor.detach().cpu().contiguous().flatten()
+            digest.update(whole.view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def batch_losses(self) -> list[float]:
         """The mean loss of each batch at the present weights, no gradients."""

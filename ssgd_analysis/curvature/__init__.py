@@ -13,6 +13,7 @@ from ssgd_analysis.curvature.eigenpairs import Eigenpair, Spectrum, block_eigenp
 from ssgd_analysis.curvature.fisher import FisherOperator, MonteCarloFisherOperator
 from ssgd_analysis.curvature.ggn import GGNOperator
 from ssgd_analysis.curvature.hessian import HessianOperator
+from ssgd_analysis.curvature.layers import layer_traces
 from ssgd_analysis.curvature.operator import DenseOperator, Operator, ScaledOperator
 from ssgd_analysis.curvature.plan import Options, Plan
 from ssgd_analysis.curvature.problem_operator import BatchOperator, ProblemOperator
@@ -54,6 +55,7 @@ __all__ = [
     "cross_fit",
     "diagonal",
     "eigenpairs",
+    "layer_traces",
     "spectral_density",
     "survey",
     "trace",

@@ -5,6 +5,7 @@ kept. ``torch.func.linearize`` does so too, but traces every batch anew, which c
 ten products; here one trace serves all batches of a shape.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -50,7 +51,9 @@ class Linearised:
 
         try:
             pure = torch.func.functionalize(flat, remove="mutations")
-            whole = make_fx(pure, decomposition_table=PLAIN_ZEROS)(*weights, *vector, *data)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # torch's own imports
+                whole = make_fx(pure, decomposition_table=PLAIN_ZEROS)(*weights, *vector, *data)
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:  # whatever torch raises for what it can't differentiate

@@ -1,6 +1,12 @@
 """What a user may fix of the products, and how they are made."""
 
+import dataclasses
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
+
+from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.files import make_folder, read_json, write_json
 
 # A product's own intermediate values take about what a piece keeps, and one piece more is built
 # where not all are kept.
@@ -69,3 +75,38 @@ def describe(plan: Plan) -> str:
     if plan.product is not None:
         text += f", {plan.product:.3g} s a product"
     return text
+
+
+def recall(folder: Path, key: str) -> Plan | None:
+    """The plan that was measured before for the same kind of problem, if there is one.
+
+    Which way is faster is decided by the clock, and another way rounds otherwise: a kept
+    choice makes a command repeat exactly.
+
+    Args:
+        folder: where plans are kept.
+        key: says of what.
+    """
+    try:
+        return Plan(**read_json(_place(folder, key)))
+    except (InputError, OSError, TypeError):
+        return None  # not there, or of another version
+
+
+def remember(folder: Path, key: str, plan: Plan) -> None:
+    """Keep a plan; a folder that can't be written costs only the next measurement.
+
+    Args:
+        folder: where plans are kept.
+        key: says of what.
+        plan: as measured.
+    """
+    try:
+        make_folder(folder)
+        write_json(_place(folder, key), dataclasses.asdict(plan))
+    except (InputError, WorkError):
+        return
+
+
+def _place(folder: Path, key: str) -> Path:
+    return folder / f"{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}.json"

@@ -1,16 +1,19 @@
 """Operators over the weights of a model."""
 
+import platform
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature.engine import Engine
 from ssgd_analysis.curvature.operator import Operator
-from ssgd_analysis.curvature.plan import Options
+from ssgd_analysis.curvature.plan import Options, Plan, recall, remember
 from ssgd_analysis.problem import Loss, Problem
 from ssgd_analysis.progress import SILENT, Progress
 
@@ -82,13 +85,42 @@ class ProblemOperator(Operator):
             step: of the difference.
         """
 
-    def prepare(self, products: int, progress: Progress = SILENT) -> None:
+    def prepare(
+        self, products: int, progress: Progress = SILENT, *, plans: Path | None = None
+    ) -> Plan:
         """Measure which way to multiply is best for so many products, and take it.
+
+        Args:
+            products: how many are expected.
+            progress: told what is tried, and of a plan that has to be lowered later.
+            plans: folder where measured plans are kept and looked for.
 
         Raises:
             InputError: an operation without a second derivative.
         """
-        self.engine.choose(products, progress)
+        self.engine.progress = progress
+        known = recall(plans, self._kind()) if plans else None
+        if known is None:
+            self.engine.choose(products, progress)
+            if plans:
+                remember(plans, self._kind(), self.engine.plan)
+        else:
+            self.engine.take(known)
+        return self.engine.plan
+
+    def _kind(self) -> str:
+        """All that a choice of products depends on but the numbers themselves."""
+        problem, options = self.problem, self.engine.options
+        shapes = [(name, tuple(p.shape)) for name, p in problem.parameters.items()]
+        first = [tuple(tensor.shape) for tensor in batching.tensors(problem.batches[0])]
+        machine = [torch.__version__, torch.get_num_threads(), platform.processor()]
+        if self.device.type == "cuda":
+            machine.append(torch.cuda.get_device_name(self.device))
+        loss = f"{getattr(problem.loss, '__module__', '')}.{getattr(problem.loss, '__name__', '')}"
+        return repr(
+            (type(self).__name__, str(problem.model), shapes, loss, first, problem.n_samples,
+             self.dtype, options, machine)
+        )  # fmt: skip
 
     def part(self, index: int, block: Tensor) -> Tensor:
         """One batch's product with a block, (P, K)."""

@@ -1,6 +1,5 @@
 """Data by name or by reference."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from ssgd_analysis.data.digits import digits
 from ssgd_analysis.data.images import IMAGES
 from ssgd_analysis.data.synthetic import mnist1d, two_moons
 from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.files import cache_folder
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ DATA = {
 
 def default_folder() -> Path:
     """Where downloaded data is kept unless ``--data-dir`` says otherwise."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ssgd-analysis" / "data"
+    return cache_folder() / "data"
 
 
 def load_data(name: str, folder: Path | None = None) -> Dataset:

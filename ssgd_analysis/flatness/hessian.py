@@ -61,7 +61,7 @@ def of_spectrum(spectrum: Spectrum, *, tol: float, seed: int) -> Measurement:
     return Measurement(pair.value, pair.stderr, settings)
 
 
-def of_trace(found: Trace, *, seed: int) -> Measurement:
-    """``trace`` out of a Hessian trace that was found with this seed."""
-    settings = {"probes": found.probes, "seed": seed, "error": "probes"}
+def of_trace(found: Trace, *, deflated: int = 0, seed: int) -> Measurement:
+    """``trace`` out of a Hessian trace, found with so many eigenvectors deflated."""
+    settings = {"probes": found.probes, "deflated": deflated, "seed": seed, "error": "probes"}
     return Measurement(found.value, found.stderr, settings)

@@ -4,98 +4,271 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ssgd_analysis import seeds
-from ssgd_analysis.curvature import OPERATORS, eigenpairs, spectral_density, trace
-from ssgd_analysis.errors import InputError, WorkError, unknown
+from ssgd_analysis.curvature import (
+    OPERATORS,
+    BlockDiagonalOperator,
+    Options,
+    ProblemOperator,
+    block_eigenpairs,
+    cross_fit,
+    layer_traces,
+    survey,
+)
+from ssgd_analysis.errors import WorkError, unknown
 from ssgd_analysis.flatness import METRICS, Measurement
 from ssgd_analysis.flatness.hessian import of_spectrum, of_trace
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 
+DENSITY_PROBES, DENSITY_STEPS = 4, 40
+MEASURING_TIME = 0.75  # share of a time budget for the survey; the rest: cross-fit and layers
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure.
+
+    Args:
+        operator: a name of :data:`ssgd_analysis.curvature.OPERATORS`.
+        top: how many of the largest eigenvalues.
+        tol: relative residual at which they are accepted.
+        probes: random probes of the trace.
+        trace_tol: go on with probes until the trace's relative standard error is below.
+        metrics: names of :data:`ssgd_analysis.flatness.METRICS`, at their default settings.
+        per_layer: λ_max and trace of every layer's diagonal block too.
+        options: how products are made.
+        plans: folder of plans that were measured before.
+        seed: of all that is random; one seed gives every problem the same probes.
+
+    Raises:
+        InputError: an unknown operator or metric.
+    """
+
+    operator: str = "hessian"
+    top: int = 5
+    tol: float = 1e-4
+    probes: int = 32
+    trace_tol: float | None = None
+    metrics: Sequence[str] = ()
+    per_layer: bool = False
+    options: Options = field(default_factory=Options)
+    plans: Path | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.operator not in OPERATORS:
+            raise unknown("operator", self.operator, OPERATORS)
+        for name in self.metrics:
+            if name not in METRICS:
+                raise unknown("metric", name, METRICS)
+
+    @property
+    def products(self) -> int:
+        """About how many products it will take: the search for eigenvalues is a guess."""
+        return 50 + 8 * self.top + DENSITY_PROBES * DENSITY_STEPS + self.probes
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """What was found.
+
+    Args:
+        record: the JSON object of one checkpoint (see ``docs/interface.md``), without its name.
+        vectors: unit eigenvectors of its eigenvalues, shape (P, K).
+        parameters: shape of each parameter in the order of the vectors.
+    """
+
+    record: dict[str, Any]
+    vectors: Tensor
+    parameters: dict[str, torch.Size]
+
+
+def prepared(problem: Problem, request: Request, *, progress: Progress = SILENT) -> ProblemOperator:
+    """The operator, its products planned; nothing is measured yet but their time.
+
+    Raises:
+        InputError: a problem that does not fit together, or can't be measured.
+        WorkError: the loss is not finite.
+    """
+    problem.check()
+    operator = OPERATORS[request.operator].of(problem, options=request.options)
+    operator.prepare(request.products, progress, plans=request.plans)
+    return operator
+
 
 def measure(
     problem: Problem,
+    request: Request,
     *,
-    operator: str = "hessian",
-    top: int = 5,
-    tol: float = 1e-4,
-    probes: int = 32,
-    metrics: Sequence[str] = (),
-    seed: int = 0,
+    operator: ProblemOperator | None = None,
+    start: Tensor | None = None,
+    deadline: float | None = None,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> Sharpness:
     """Loss, spectrum and metrics of a problem, with errors and cost.
 
     Args:
         problem: what to measure.
-        operator: a name of :data:`ssgd_analysis.curvature.OPERATORS`.
-        top: how many of the largest eigenvalues.
-        tol: relative residual at which they are accepted.
-        probes: Rademacher probes of the trace.
-        metrics: names of :data:`ssgd_analysis.flatness.METRICS`, at their default settings.
-        seed: of all that is random; one seed gives every problem the same probes.
+        request: what of it.
+        operator: of this problem, if it was prepared before.
+        start: eigenvectors of a like problem to start from, shape (P, m).
+        deadline: of ``time.monotonic()``: the best that can be had until then.
         progress: told of every step.
 
-    Returns:
-        The JSON object of one checkpoint (see ``docs/interface.md``), without its name.
-
     Raises:
-        InputError: an unknown operator or metric, or a problem that does not fit together.
+        InputError: a problem that does not fit together, or can't be measured.
         WorkError: the loss is not finite.
     """
-    if operator not in OPERATORS:
-        raise unknown("operator", operator, OPERATORS)
-    for name in metrics:
-        if name not in METRICS:
-            raise unknown("metric", name, METRICS)
-    problem.check()
     began = time.monotonic()
+    operator = operator or prepared(problem, request, progress=progress)
     loss, accuracy = problem.evaluate()
     if not math.isfinite(loss):
         raise WorkError(f"the loss is {loss} at these weights")
-    again = problem.mean_loss()
-    if not math.isclose(loss, again, rel_tol=1e-6):
-        raise InputError(
-            f"the loss differs between two evaluations ({loss:.6g}, {again:.6g}): curvature needs a"
-            " model that is deterministic in evaluation mode"
-        )
-    matrix = OPERATORS[operator](problem.model, problem.loss, problem.batches)
-
-    def generator(name: str) -> Any:
-        return seeds.generator(seed, name, device=matrix.device)
-
-    spectrum = eigenpairs(
-        matrix, top, tol=tol, generator=generator("lambda_max"), progress=progress
+    now = time.monotonic()
+    found = survey(
+        operator,
+        request.top,
+        seed=request.seed,
+        tol=request.tol,
+        probes=request.probes,
+        density_probes=min(DENSITY_PROBES, request.probes),
+        density_steps=DENSITY_STEPS,
+        start=start,
+        trace_tol=request.trace_tol,
+        deadline=None if deadline is None else now + MEASURING_TIME * (deadline - now),
+        progress=progress,
     )
-    found = trace(matrix, probes=probes, generator=generator("trace"), progress=progress)
-    density = spectral_density(matrix, generator=generator("density"), progress=progress)
+    spectrum = found.spectrum
+    extra = 0.0
+    eigenvalues = [dataclasses.asdict(pair) for pair in spectrum.largest]
+    if len(problem.batches) > 1 and not _over(deadline):
+        extra += _cross_fitted(operator, request, spectrum.vectors, eigenvalues, deadline, progress)
+    layers = None
+    if request.per_layer:
+        layers, products = _layers(operator, request, deadline, progress)
+        extra += products
     known: dict[str, Measurement] = {}
-    if operator == "hessian":  # no product is made twice, and λ_max is known to a finer tol
-        known["lambda_max"] = of_spectrum(spectrum, tol=tol, seed=seed)
-        known["trace"] = of_trace(found, seed=seed)
-    measured = {}
-    progress.start("metrics", len(metrics))
-    for name in metrics:
-        result = known.get(name) or METRICS[name].measure(
-            problem.model, problem.loss, problem.batches, seed=seed
+    if request.operator == "hessian":  # no product is made twice
+        known["lambda_max"] = of_spectrum(spectrum, tol=request.tol, seed=request.seed)
+        known["trace"] = of_trace(
+            found.trace, deflated=spectrum.vectors.shape[1], seed=request.seed
         )
-        measured[name] = dataclasses.asdict(result)
-        progress.advance(note=name)
-    return {
-        "operator": operator,
+    record = {
+        "operator": request.operator,
         "n_samples": problem.n_samples,
         "n_parameters": problem.n_parameters,
         "loss": loss,
         "accuracy": accuracy,
         "weight_norm": problem.weight_norm(),
-        "eigenvalues": [dataclasses.asdict(pair) for pair in spectrum.largest],
+        "eigenvalues": eigenvalues,
         "smallest_eigenvalue": dataclasses.asdict(spectrum.smallest),
         "stop": spectrum.stop,
-        "trace": dataclasses.asdict(found),
-        "density": dataclasses.asdict(density),
-        "metrics": measured,
-        "seed": seed,
-        "cost": {"matvecs": matrix.products, "seconds": time.monotonic() - began},
+        "check": None if spectrum.check is None else dataclasses.asdict(spectrum.check),
+        "trace": dataclasses.asdict(found.trace),
+        "density": dataclasses.asdict(found.density),
+        "metrics": _metrics(problem, request, known, progress),
+        "seed": request.seed,
+        # times and bytes depend on the machine's moment: they would break exact repetition
+        "plan": {"way": operator.engine.plan.way, "micro_batch": operator.engine.plan.micro_batch},
+        "cost": {
+            "matvecs": math.ceil(operator.products + extra),
+            "seconds": time.monotonic() - began,
+        },
     }
+    if layers is not None:
+        record["layers"] = layers
+    shapes = {name: parameter.shape for name, parameter in problem.parameters.items()}
+    return Sharpness(record, spectrum.vectors, shapes)
+
+
+def _over(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() > deadline
+
+
+def _generator(operator: ProblemOperator, seed: int, name: str) -> torch.Generator:
+    return seeds.generator(seed, name, device=operator.device)
+
+
+def _cross_fitted(
+    operator: ProblemOperator,
+    request: Request,
+    vectors: Tensor,
+    eigenvalues: list[dict[str, Any]],
+    deadline: float | None,
+    progress: Progress,
+) -> float:
+    """Put each eigenvalue's downward-biased partner beside it; returns the products spent."""
+    half_a, half_b = operator.halves()
+    crossed = cross_fit(
+        half_a,
+        half_b,
+        vectors,
+        len(eigenvalues),
+        generator=_generator(operator, request.seed, "cross_fit"),
+        share_a=half_a.share,
+        deadline=deadline,
+        progress=progress,
+    )
+    errors: Sequence[float | None] = crossed.stderr or [None] * len(crossed.values)
+    for entry, value, error in zip(eigenvalues, crossed.values, errors, strict=True):
+        entry["cross_fit"] = {"value": value, "stderr": error}
+    return half_a.share * half_a.products + half_b.share * half_b.products
+
+
+def _layers(
+    operator: ProblemOperator, request: Request, deadline: float | None, progress: Progress
+) -> tuple[list[dict[str, Any]], int]:
+    """λ_max and trace of every layer's block, all layers in the same sweeps; and the products."""
+    blocks = BlockDiagonalOperator(operator)
+    places = list(blocks.layers.values())
+    spectra = block_eigenpairs(
+        blocks,
+        places,
+        1,
+        generator=_generator(operator, request.seed, "layers"),
+        tol=request.tol,
+        smallest=False,
+        deadline=deadline,
+        progress=progress,
+    )
+    traces = layer_traces(
+        operator,
+        places,
+        generator=_generator(operator, request.seed, "layer traces"),
+        probes=request.probes,
+        progress=progress,
+    )
+    rows = [
+        {
+            "name": name,
+            "n_parameters": place.stop - place.start,
+            "lambda_max": dataclasses.asdict(spectrum.largest[0]),
+            "trace": dataclasses.asdict(trace),
+        }
+        for (name, place), spectrum, trace in zip(
+            blocks.layers.items(), spectra, traces, strict=True
+        )
+    ]
+    return rows, blocks.products
+
+
+def _metrics(
+    problem: Problem, request: Request, known: dict[str, Measurement], progress: Progress
+) -> dict[str, Any]:
+    progress.start("metrics", len(request.metrics))
+    measured = {}
+    for name in request.metrics:
+        result = known.get(name) or METRICS[name].measure(
+            problem.model, problem.loss, problem.batches, seed=request.seed
+        )
+        measured[name] = dataclasses.asdict(result)
+        progress.advance(note=name)
+    return measured

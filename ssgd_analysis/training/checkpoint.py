@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,12 @@ class Checkpoint:
     run: Run | None = None
 
     def problem(
-        self, split: str = "train", *, samples: int | None = None, batch_size: int | None = None
+        self,
+        split: str = "train",
+        *,
+        samples: int | None = None,
+        batch_size: int | None = None,
+        layers: Sequence[str] = (),
     ) -> Problem:
         """The loss over a split, or its first examples, as a problem.
 
@@ -50,13 +56,14 @@ class Checkpoint:
             samples: how many of the first examples; default all.
             batch_size: default: at most 256, and small enough for eight batches, so that
                 sampling errors can be told.
+            layers: patterns of parameter names that count; default all.
 
         Raises:
             InputError: no such split, or not so many examples.
         """
         examples = self.data.split(split).first(samples)
         size = batch_size or max(1, min(MEASURE_BATCH, len(examples) // 8))
-        return Problem(self.model, self.loss, examples.batches(size))
+        return Problem(self.model, self.loss, examples.batches(size), layers=layers)
 
 
 def load_checkpoint(
@@ -68,6 +75,7 @@ def load_checkpoint(
     data_dir: Path | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    loaded: dict[str, Dataset] | None = None,
 ) -> Checkpoint:
     """Open a checkpoint.
 
@@ -80,6 +88,8 @@ def load_checkpoint(
         data_dir: where data files are looked for.
         device: where to put all.
         dtype: of weights and data.
+        loaded: data of checkpoints opened before on the same device; new data is added, so that
+            checkpoints of the same data share its memory.
 
     Raises:
         InputError: nothing there, a damaged file, a pickle that is not weights-only, tensors
@@ -94,7 +104,13 @@ def load_checkpoint(
         weights = _read_foreign(source)
     # As in training: a stranger's data may draw from the global generators. They stay untouched.
     with seeded(config.seed if config else 0):
-        examples = _data(config, data, data_dir).to(device, dtype)
+        held = {} if loaded is None else loaded
+        kind = f"{data} {data_dir}"
+        if data is None and config is not None:
+            kind = f"{config.data} {config.label_noise} {config.val} {config.seed} {data_dir}"
+        if kind not in held:
+            held[kind] = _data(config, data, data_dir).to(device, dtype)
+        examples = held[kind]
         network = load_model(
             model or _field(config, "model"), examples.input_shape, examples.num_outputs
         )

@@ -1,0 +1,107 @@
+"""What ``sharpness`` prints."""
+
+from typing import Any
+
+from ssgd_analysis.cli import console
+
+
+def print_sharpness(result: dict[str, Any]) -> None:
+    """The tables of one checkpoint's record."""
+    console.answer(
+        f"{result['checkpoint']}: {result['operator']}, {result['split']},"
+        f" {result['n_samples']} examples, {result['n_parameters']} parameters,"
+        f" loss {console.number(result['loss'])}, accuracy {console.number(result['accuracy'])}"
+    )
+    rows = [
+        [f"λ{index}", *_doubt(pair), _crossed(pair)]
+        for index, pair in enumerate(result["eigenvalues"], start=1)
+    ]
+    rows.append(["smallest λ", *_doubt(result["smallest_eigenvalue"]), "–"])
+    trace = result["trace"]
+    rows.append(["trace", console.number(trace["value"]), _errors(trace), "–", "–"])
+    for name, metric in result["metrics"].items():
+        error = console.number(metric["stderr"], 2)
+        rows.append([name, console.number(metric["value"]), error, "–", "–"])
+    console.answer_table(["", "value", "stderr", "residual", "cross-fit"], rows)
+    for name in ("negative", "near_zero"):
+        share = result["density"][name]
+        console.answer(
+            f"{name.replace('_', '-')} eigenvalues (threshold"
+            f" {console.number(result['density']['threshold'], 2)}):"
+            f" {100 * share['value']:.2g}%, 95% [{100 * share['low']:.2g}%,"
+            f" {100 * share['high']:.2g}%] over probes"
+        )
+    if "layers" in result:
+        console.answer()
+        _print_layers(result["layers"])
+    plan = result["plan"]
+    console.answer(
+        f"{result['cost']['matvecs']} {plan['way']} products,"
+        f" {plan['micro_batch']} examples at once, in {result['cost']['seconds']:.3g} s"
+    )
+    if result["stop"] in ("products", "time"):
+        what = "budget of products" if result["stop"] == "products" else "time budget"
+        worst = max(pair["residual"] or 0.0 for pair in result["eigenvalues"])
+        console.say(
+            f"Warning: the {what} ended the search short of --tol: residuals up to {worst:.1g}"
+        )
+    if "cross_check" in result:
+        _print_check(result["cross_check"])
+    console.answer()
+
+
+def _print_layers(layers: list[dict[str, Any]]) -> None:
+    rows = [
+        [
+            layer["name"],
+            str(layer["n_parameters"]),
+            *_doubt(layer["lambda_max"]),
+            console.number(layer["trace"]["value"]),
+            console.number(layer["trace"]["stderr"], 2),
+        ]
+        for layer in layers
+    ]
+    header = ["layer", "parameters", "λ1", "stderr", "residual", "trace", "stderr"]
+    console.answer_table(header, rows)
+
+
+def _crossed(pair: dict[str, Any]) -> str:
+    """The downward-biased partner of an eigenvalue, with its error."""
+    found = pair.get("cross_fit")
+    if found is None:
+        return "–"
+    error = "" if found["stderr"] is None else f" ± {console.number(found['stderr'], 2)}"
+    return f"{console.number(found['value'])}{error}"
+
+
+def _errors(trace: dict[str, Any]) -> str:
+    """Both errors of a trace: of the probes, and over the examples."""
+    probes, examples = trace["stderr"], trace["sampling_stderr"]
+    if examples is None:
+        return console.number(probes, 2)
+    return f"{console.number(probes, 2)} (examples {console.number(examples, 2)})"
+
+
+def _print_check(check: dict[str, Any]) -> None:
+    rows = [
+        [
+            f"λ{index} by {who}",
+            console.number(pair["value"], 6),
+            console.number(pair["residual"], 2),
+        ]
+        for who in ("ours", "pyhessian")
+        for index, pair in enumerate(check[who] or [], start=1)
+    ]
+    console.answer_table(["cross-check", "value", "residual"], rows)
+    console.answer(
+        f"largest relative difference {console.number(check['largest_difference'], 2)};"
+        f" {check['note']}"
+    )
+
+
+def _doubt(pair: dict[str, Any]) -> list[str]:
+    return [
+        console.number(pair["value"]),
+        console.number(pair["stderr"], 2),
+        console.number(pair["residual"], 2),
+    ]

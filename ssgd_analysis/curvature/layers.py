@@ -1,0 +1,63 @@
+"""Traces of the diagonal blocks of an operator, all out of the same products."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ssgd_analysis.curvature.operator import Operator
+from ssgd_analysis.curvature.probes import rademacher
+from ssgd_analysis.curvature.sampling import Quotients, quotients
+from ssgd_analysis.curvature.trace import BLOCK, Trace
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.progress import SILENT, Progress
+
+
+def layer_traces(
+    operator: Operator,
+    places: Sequence[slice],
+    *,
+    generator: torch.Generator,
+    probes: int = 32,
+    progress: Progress = SILENT,
+) -> list[Trace]:
+    """tr(H_ll) = E[z_l · (H z)_l] for every block l, from one set of probes over all of them.
+
+    The other blocks' part of z adds noise of mean zero, Σ_{m≠l} ‖H_lm‖²_F to a probe's
+    variance, and saves a product for each block.
+
+    Args:
+        operator: symmetric, shape (P, P).
+        places: the blocks.
+        generator: on the operator's device; draws Rademacher probes.
+        probes: how many, at least 2.
+        progress: told of every product.
+
+    Raises:
+        InputError: fewer than two probes.
+    """
+    if probes < 2:
+        raise InputError(f"the trace needs at least 2 probes for its error, not {probes}")
+    progress.start("layers' traces", probes)
+    found: list[list[Quotients]] = [[] for _ in places]
+    for first in range(0, probes, BLOCK):
+        count = min(BLOCK, probes - first)
+        block = rademacher(operator, count, generator)
+        for own, part in zip(found, quotients(operator, block, places)[1], strict=True):
+            own.append(part)
+        progress.advance(count)
+    traces = []
+    for own in found:
+        values = np.concatenate([part.values for part in own], axis=1)  # (batches, probes)
+        means = own[0].shares @ values
+        over_examples = Quotients(own[0].shares, values.mean(axis=1, keepdims=True)).stderr()
+        traces.append(
+            Trace(
+                value=float(means.mean()),
+                stderr=float(means.std(ddof=1) / probes**0.5),
+                probes=probes,
+                sampling_stderr=None if over_examples is None else float(over_examples[0]),
+                products=probes,
+            )
+        )
+    return traces
