@@ -48,6 +48,8 @@ def tracking_figure(records: Sequence[Mapping[str, Any]], *, limit_name: str = "
             for key, name, index in (("cosine", "cosine", 4), ("ratio", "norm ratio", 5)):
                 value, error = column(kind, key, "value"), column(kind, key, "stderr")
                 _band(panel, step, value, error, index, name)
+            if np.nanmax(column(kind, "ratio", "value"), initial=1) > 5:  # kinks: docs/tracking.md
+                panel.set_yscale("symlog", linthresh=1)
             panel.set_ylabel("third order")
         # above the axes, so that it hides no line
         panel.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0)

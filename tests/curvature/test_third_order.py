@@ -95,6 +95,20 @@ def test_large_noise_leaves_the_third_derivative():
     assert abs(1 - found.ratio.value) > 0.1
 
 
+def test_kinks_are_part_of_the_surplus_and_not_of_the_derivative():
+    """docs/tracking.md: on a ReLU network the expansion fails, on a smooth one it holds."""
+    inputs, targets = nets.randn(200, 8), nets.labels(200)
+    for activation, follows in ((nn.GELU(), True), (nn.ReLU(), False)):
+        with nets.seeded():
+            model = nn.Sequential(nn.Linear(8, 64), activation, nn.Linear(64, 3)).double()
+        case = nets.Case(model, nets.cross_entropy, inputs, targets)
+        found = symmetric_alignment(Problem(*case.problem), noises(case, 1e-3))
+        if follows:
+            assert found.ratio.value == pytest.approx(1, abs=1e-2)
+        else:
+            assert found.ratio.value > 10
+
+
 def test_it_is_the_measured_surplus_beside_the_literal_slope():
     case, scale = nets.mlp(), 0.1
     draws = noises(case, scale, draws=2)
