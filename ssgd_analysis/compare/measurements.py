@@ -84,6 +84,7 @@ def measured(
             return found["value"]
     checkpoint = load_checkpoint(f"{run.folder}@{at}", device=device, data_dir=data_dir)
     problem = checkpoint.problem(split, samples=samples)
+    problem.check()
     result = METRICS[metric].measure(
         problem.model, problem.loss, problem.batches, seed=seed + config.seed
     )

@@ -119,7 +119,7 @@ class _Training:
         if data.val is not None:
             self.splits["val"] = self._problem(data.val)
         for problem in self.splits.values():
-            problem.check()
+            problem.check(deterministic=False)
         self._check_batchnorm()
         self.tracker = Tracker(
             config.track,
