@@ -27,7 +27,7 @@ ARROWS = {
     "batch": {"errors"},
     "loss": {"errors", "devices", "batch"},
     "problem": {"errors", "devices", "weights", "batch", "loss"},
-    "data": FOUNDATION | {"references"},
+    "data": FOUNDATION | {"references", "batch"},
     "models": FOUNDATION | {"references"},
     "methods": FOUNDATION | {"weights", "problem", "batch", "loss"},
     "training": FOUNDATION

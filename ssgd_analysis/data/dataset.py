@@ -1,12 +1,14 @@
-"""A data set is a few splits, each a pair of tensors."""
+"""A data set is a few splits, each a pair of tensors, or tensors in any other structure."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ssgd_analysis import batch as batching
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.data.augment import Augment
 from ssgd_analysis.errors import InputError
 
@@ -16,17 +18,29 @@ class Split:
     """Examples as tensors.
 
     Args:
-        inputs: shape (N, …).
+        inputs: shape (N, …); without ``targets`` whatever a loss of (model, batch) takes: tensors
+            in dictionaries and tuples, each of shape (N, …).
         targets: shape (N, …); integers are class labels, floats are values to regress.
 
     Raises:
         InputError: no examples, or as many inputs as targets there are not.
     """
 
-    inputs: Tensor
-    targets: Tensor
+    inputs: Batch
+    targets: Tensor | None = None
 
     def __post_init__(self) -> None:
+        if self.targets is None:
+            lengths = [len(t) if t.ndim else None for t in batching.tensors(self.inputs)]
+            if not lengths or 0 in lengths:
+                raise InputError("the data is empty: no examples in a split")
+            if None in lengths or len(set(lengths)) > 1:
+                shapes = [tuple(tensor.shape) for tensor in batching.tensors(self.inputs)]
+                raise InputError(
+                    "every tensor should have one entry for each example along its first axis:"
+                    f" shapes {', '.join(map(str, shapes))}"
+                )
+            return
         if self.inputs.ndim == 0 or self.targets.ndim == 0 or len(self.inputs) == 0:
             raise InputError("the data is empty: no examples in a split")
         if len(self.inputs) != len(self.targets):
@@ -35,7 +49,12 @@ class Split:
             )
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return batching.examples(self.inputs)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
+        """The same structure of other tensors."""
+        inputs = batching.mapped(self.inputs, [change(t) for t in batching.tensors(self.inputs)])
+        return Split(inputs, None if self.targets is None else change(self.targets))
 
     def first(self, samples: int | None) -> "Split":
         """The first ``samples`` examples (``None``: all).
@@ -47,14 +66,19 @@ class Split:
             return self
         if samples > len(self):
             raise InputError(f"--samples {samples} is more than the {len(self)} examples there are")
-        return Split(self.inputs[:samples], self.targets[:samples])
+        return self._each(lambda tensor: tensor[:samples])
 
     def take(self, index: Tensor) -> "Split":
         """The examples at these positions, shape (n,), int64."""
-        return Split(self.inputs[index], self.targets[index])
+        return self._each(lambda tensor: tensor[index])
 
-    def batches(self, size: int) -> list[tuple[Tensor, Tensor]]:
-        """The examples in order, in batches of ``size``; the last one may be shorter."""
+    def batches(self, size: int) -> list[Batch]:
+        """The examples in order, in batches of ``size``; the last one may be shorter.
+
+        Batches are (inputs, targets) pairs, or have the structure of ``inputs`` alone.
+        """
+        if self.targets is None:
+            return batching.pieces(self.inputs, size)
         return list(zip(self.inputs.split(size), self.targets.split(size), strict=True))
 
     def minibatches(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -66,7 +90,12 @@ class Split:
         Args:
             size: examples of a minibatch, at most ``len(self)``.
             generator: on the CPU, so that the order is the same on every device.
+
+        Raises:
+            InputError: the examples are no (input, target) pairs.
         """
+        if self.targets is None:
+            raise InputError("training needs data of (input, target) pairs")
         order = torch.randperm(len(self), generator=generator).to(self.inputs.device)
         for index in order.split(size)[: len(self) // size]:
             yield self.inputs[index], self.targets[index]
@@ -77,7 +106,7 @@ class Split:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
-        return Split(move(self.inputs), move(self.targets))
+        return self._each(move)
 
 
 @dataclass(frozen=True)
@@ -100,20 +129,23 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, without the batch axis."""
-        return tuple(self.train.inputs.shape[1:])
+        """Shape of one input (of an example's first tensor), without the batch axis."""
+        return tuple(batching.tensors(self.train.inputs)[0].shape[1:])
 
     @property
     def classification(self) -> bool:
         """Whether the targets are class labels."""
-        return not self.train.targets.is_floating_point()
+        return self.train.targets is not None and not self.train.targets.is_floating_point()
 
     @property
-    def num_outputs(self) -> int:
-        """Classes, or values to regress for each example."""
+    def num_outputs(self) -> int | None:
+        """Classes, or values to regress for each example; ``None`` without targets."""
+        if self.train.targets is None:
+            return None
         if self.classification:
             splits = [split for split in (self.train, self.test, self.val) if split is not None]
-            return max(int(split.targets.max()) for split in splits) + 1
+            targets = [split.targets for split in splits if split.targets is not None]
+            return max(int(labels.max()) for labels in targets) + 1
         return self.train.targets.shape[1] if self.train.targets.ndim > 1 else 1
 
     def split(self, name: str) -> Split:
@@ -150,7 +182,10 @@ class Dataset:
             raise InputError(f"--val {share} should be in [0, 1)")
         if share == 0:
             return self
-        held = _stratified(self.train.targets, share, generator)
+        kinds = self.train.targets
+        if kinds is None:  # nothing to stratify by
+            kinds = torch.zeros(len(self.train))
+        held = _stratified(kinds, share, generator)
         if not 0 < len(held) < len(self.train):
             raise InputError(f"--val {share} of {len(self.train)} examples leaves a side empty")
         kept = torch.ones(len(self.train), dtype=torch.bool)
@@ -175,12 +210,14 @@ class Dataset:
             raise InputError(f"--label-noise {share} should be in [0, 1]")
         if share == 0:
             return self
-        if not self.classification or self.train.targets.ndim != 1 or self.num_outputs < 2:
+        targets = self.train.targets
+        classes = (self.num_outputs or 0) if self.classification else 0
+        if targets is None or targets.ndim != 1 or classes < 2:
             raise InputError("--label-noise needs one class label for each example")
-        labels = self.train.targets.clone()
+        labels = targets.clone()
         flipped = torch.randperm(len(labels), generator=generator)[: round(share * len(labels))]
-        shift = torch.randint(1, self.num_outputs, (len(flipped),), generator=generator)
-        labels[flipped] = (labels[flipped] + shift) % self.num_outputs
+        shift = torch.randint(1, classes, (len(flipped),), generator=generator)
+        labels[flipped] = (labels[flipped] + shift) % classes
         return dataclasses.replace(self, train=Split(self.train.inputs, labels))
 
 

@@ -1,13 +1,15 @@
 """Data by name or by reference."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ssgd_analysis import batch as batching
 from ssgd_analysis import references
 from ssgd_analysis.data.dataset import Dataset, Split
 from ssgd_analysis.data.digits import digits
@@ -46,7 +48,8 @@ def load_data(name: str, folder: Path | None = None) -> Dataset:
     Args:
         name: a name of :data:`DATA`, or a reference to a callable that returns
             ``(train, test)``, each a ``torch.utils.data.Dataset`` of ``(input, target)`` or a
-            pair of tensors.
+            pair of tensors. For a loss of (model, batch) also dictionaries, tuples of any length
+            or single tensors: as items of a data set, or of tensors that are stacked already.
         folder: where files are looked for; default :func:`default_folder`.
 
     Raises:
@@ -67,16 +70,20 @@ def load_data(name: str, folder: Path | None = None) -> Dataset:
 
 
 def _split(name: str, part: str, given: Any) -> Split:
-    """A split from a pair of tensors or a map-style data set."""
+    """A split from stacked tensors or a map-style data set."""
     try:
-        if isinstance(given, tuple | list) and len(given) == 2:
+        if _is_pair(given):
             inputs, targets = (torch.as_tensor(side) for side in given)
+        elif isinstance(given, tuple | Mapping):
+            return Split(_tensors(given))
         elif hasattr(given, "__getitem__") and hasattr(given, "__len__"):
             if len(given) == 0:
                 raise InputError("the data is empty")
-            pairs = [given[index] for index in range(len(given))]
-            inputs = torch.stack([torch.as_tensor(pair[0]) for pair in pairs])
-            targets = torch.stack([torch.as_tensor(pair[1]) for pair in pairs])
+            items = [given[index] for index in range(len(given))]
+            if not all(map(_is_pair, items)):
+                return Split(_stacked([_tensors(item) for item in items]))
+            inputs = torch.stack([torch.as_tensor(pair[0]) for pair in items])
+            targets = torch.stack([torch.as_tensor(pair[1]) for pair in items])
         else:
             raise InputError(
                 f"a {type(given).__name__} is neither a pair of tensors nor a data set"
@@ -87,6 +94,49 @@ def _split(name: str, part: str, given: Any) -> Split:
         raise InputError(f"data '{name}': {part}: {error}") from error
     except Exception as error:  # whatever a stranger's data set raises
         raise InputError(f"data '{name}': {part}: {type(error).__name__}: {error}") from error
+
+
+def _is_pair(given: Any) -> bool:
+    """Whether it is (inputs, targets), each a tensor or what becomes one.
+
+    Anything else (dictionaries, tuples of another length, single tensors) is left to a loss of
+    (model, batch).
+    """
+    return (
+        isinstance(given, tuple | list) and len(given) == 2 and not any(map(_is_structure, given))
+    )
+
+
+def _is_structure(given: Any) -> bool:
+    """Whether it holds tensors, rather than being one or a list of numbers."""
+    if isinstance(given, tuple | list):
+        return any(part.ndim if isinstance(part, Tensor) else _is_structure(part) for part in given)
+    return isinstance(given, Mapping)
+
+
+def _tensors(given: Any) -> Any:
+    """The same structure of tensors; their dtypes stay. Mappings of any kind become dicts."""
+    if isinstance(given, Mapping):
+        return {key: _tensors(value) for key, value in given.items()}
+    if isinstance(given, tuple) or (isinstance(given, list) and _is_structure(given)):
+        parts = [_tensors(part) for part in given]
+        return type(given)(*parts) if hasattr(given, "_fields") else tuple(parts)
+    return torch.as_tensor(given).detach()
+
+
+def _stacked(items: list[Any]) -> Any:
+    """Examples of one structure as that structure of stacked tensors."""
+    rows = [batching.tensors(item) for item in items]
+    if any(_keys(item) != _keys(items[0]) for item in items):
+        raise InputError("not all examples have the same parts")
+    return batching.mapped(items[0], [torch.stack(column) for column in zip(*rows, strict=True)])
+
+
+def _keys(item: Any) -> Any:
+    """What two examples of one structure have in common."""
+    if isinstance(item, Mapping):
+        return {key: _keys(value) for key, value in item.items()}
+    return [_keys(part) for part in item] if isinstance(item, tuple) else None
 
 
 def _inputs(inputs: Tensor) -> Tensor:
@@ -101,9 +151,12 @@ def _targets(targets: Tensor) -> Tensor:
 
 
 def _check_shapes(data: Dataset) -> None:
-    for split in (data.train, data.test):
-        if split.inputs.shape[1:] != data.train.inputs.shape[1:]:
+    train, test = (
+        [tuple(tensor.shape[1:]) for tensor in batching.tensors(split.inputs)]
+        for split in (data.train, data.test)
+    )
+    for of_test, of_train in zip_longest(test, train):
+        if of_test != of_train:
             raise InputError(
-                f"data '{data.name}': test inputs have shape {tuple(split.inputs.shape[1:])},"
-                f" train inputs {tuple(data.train.inputs.shape[1:])}"
+                f"data '{data.name}': test inputs have shape {of_test}, train inputs {of_train}"
             )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.loss import Loss, scalar_loss
+from ssgd_analysis.loss import Loss, scalar_loss, takes_model
 
 FORWARD_SHARE = 1 / 3  # of a forward-backward pass: backward costs about two forwards
 
@@ -57,6 +57,9 @@ class Task:
         batch_size: examples of a full minibatch: what one pass counts as.
         seed: of the run; a method derives its own streams from it.
         autocast: dtype for the forward pass, or ``None`` for the parameters' own.
+
+    Raises:
+        InputError: a loss of (model, batch).
     """
 
     def __init__(
@@ -69,6 +72,11 @@ class Task:
         seed: int = 0,
         autocast: torch.dtype | None = None,
     ) -> None:
+        if takes_model(loss):
+            raise InputError(
+                "training needs a loss of (outputs, targets): a loss of (model, batch) can only be"
+                " measured, as `sharpness` does"
+            )
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.batch_size, self.seed, self.autocast = batch_size, seed, autocast
         self.step = 0  # updates made so far

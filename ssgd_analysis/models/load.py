@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torchvision
 from torch import nn
@@ -36,7 +37,7 @@ MODELS = {
 }
 
 
-def load_model(name: str, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+def load_model(name: str, input_shape: tuple[int, ...], num_outputs: int | None) -> nn.Module:
     """A new model by registered name, ``torchvision:NAME`` or reference.
 
     Initial weights come from torch's global generator, as in ``torch.nn``.
@@ -45,23 +46,32 @@ def load_model(name: str, input_shape: tuple[int, ...], num_outputs: int) -> nn.
         name: see above; a reference is a callable returning an ``nn.Module``, called with the
             keywords ``input_shape`` and ``num_outputs`` if it accepts them.
         input_shape: shape of one input, without the batch axis.
-        num_outputs: classes, or values to regress.
+        num_outputs: classes, or values to regress; ``None``: the data has no targets to tell
+            from, and a reference is not given it.
 
     Raises:
-        InputError: an unknown name, a reference that fails, or no parameters to train.
+        InputError: an unknown name, a registered model for data without targets, a reference
+            that fails, or no parameters to train.
     """
+    if num_outputs is None and not references.is_reference(name):
+        raise InputError(
+            f"model '{name}' needs data of (input, target) pairs: name a model of your own as"
+            " file.py:attribute"
+        )
     if name in MODELS:
+        assert num_outputs is not None
         return MODELS[name].make(input_shape, num_outputs)
     if name.startswith(TORCHVISION):
+        assert num_outputs is not None
         return _torchvision(name.removeprefix(TORCHVISION), input_shape, num_outputs)
     if not references.is_reference(name):
         raise unknown("model", name, [*MODELS, "torchvision:NAME"])
+    offered: dict[str, Any] = {"input_shape": input_shape, "num_outputs": num_outputs}
     made = references.call(
         "model",
         name,
         references.resolve("model", name),
-        input_shape=input_shape,
-        num_outputs=num_outputs,
+        **{key: value for key, value in offered.items() if value is not None},
     )
     if not isinstance(made, nn.Module):
         raise InputError(f"model '{name}' returned a {type(made).__name__}, not an nn.Module")

@@ -7,6 +7,7 @@ from ssgd_analysis.data import default_folder, load_data
 from ssgd_analysis.errors import InputError
 
 HEADER = "import torch\nfrom torch.utils.data import Dataset, TensorDataset\n"
+M = [[True, True]] * 2  # masks stay masks
 GOOD = "(torch.zeros(4, 3), torch.tensor([0, 1, 2, 1]))"
 
 
@@ -51,6 +52,59 @@ def test_map_style_data_sets(reference):
 def test_a_data_set_of_two_examples_is_no_pair_of_tensors(reference):
     two = "TensorDataset(torch.zeros(2, 3), torch.arange(2))"
     assert load_data(reference(f"{two}, {two}")).train.inputs.shape == (2, 3)
+
+
+EXAMPLES = [
+    # as given, what a batch of two of them is
+    ("{'x': torch.arange(3), 'mask': torch.ones(3, 2).bool()}", {"x": [0, 1], "mask": M}),
+    ("[dict(x=i, mask=[True] * 2) for i in range(3)]", {"x": [0, 1], "mask": M}),
+    ("UserDict(x=torch.arange(3))", {"x": [0, 1]}),
+    ("(torch.arange(3), torch.ones(3, 2).bool(), torch.arange(3))", ([0, 1], M, [0, 1])),
+    ("[(i, [True] * 2, torch.tensor(i)) for i in range(3)]", ([0, 1], M, [0, 1])),
+    ("TensorDataset(torch.arange(3))", ([0, 1],)),
+    ("[(torch.tensor(i),) for i in range(3)]", ([0, 1],)),
+    ("torch.arange(3)", [0, 1]),
+    ("[torch.tensor(i) for i in range(3)]", [0, 1]),
+    ("({'x': torch.arange(3)}, torch.arange(3))", ({"x": [0, 1]}, [0, 1])),
+    ("[({'x': i}, i) for i in range(2)]", ({"x": [0, 1]}, [0, 1])),
+    ("((torch.arange(3), torch.ones(3, 2).bool()), torch.arange(3))", (([0, 1], M), [0, 1])),
+    ("[Named(torch.tensor(i), i) for i in range(3)]", ([0, 1], [0, 1])),
+]
+
+
+def lists(batch):
+    if isinstance(batch, torch.Tensor):
+        return batch.tolist()
+    if isinstance(batch, dict):
+        return {key: lists(value) for key, value in batch.items()}
+    return tuple(lists(part) for part in batch)
+
+
+@pytest.mark.parametrize(("given", "expected"), EXAMPLES)
+def test_examples_of_any_structure(reference, given, expected):
+    before = "from collections import UserDict, namedtuple\nNamed = namedtuple('Named', 'a b')"
+    data = load_data(reference(f"{given}, {given}", before))
+    assert lists(data.train.batches(2)[0]) == expected
+    assert sum(map(len, [data.train.take(torch.tensor([0])), data.train.first(1)])) == 2
+
+
+def test_data_without_targets(reference):
+    test = "{'x': torch.zeros(2, 3), 'n': [0, 1]}"
+    name = reference("{'x': torch.zeros(8, 3), 'n': torch.arange(8)}, " + test)
+    data = load_data(name).to("cpu", torch.float64)
+    assert data.input_shape == (3,)
+    assert data.num_outputs is None
+    assert not data.classification
+    assert data.train.inputs["x"].dtype == torch.float64
+    assert data.train.inputs["n"].dtype == torch.int64
+    assert [len(batch["n"]) for batch in data.train.batches(3)] == [3, 3, 2]
+    held = data.with_validation(0.25, torch.Generator())
+    both = torch.cat([held.train.inputs["n"], held.val.inputs["n"]])
+    assert (len(held.val), sorted(both.tolist())) == (2, list(range(8)))
+    with pytest.raises(InputError, match="one class label"):
+        data.with_label_noise(0.5, torch.Generator())
+    with pytest.raises(InputError, match="training needs data of"):
+        next(data.train.minibatches(2, torch.Generator()))
 
 
 def test_values_to_regress_stay_floats(reference):
@@ -99,7 +153,15 @@ REFUSED = [
     (f"42, {GOOD}", "train", "int"),
     (f"{GOOD}, None", "test", "NoneType"),
     (f"(torch.zeros(4, 3), ['cat', 'dog', 'cat', 'dog']), {GOOD}", "train", "str"),
-    (f"TensorDataset(torch.zeros(4, 3)), {GOOD}", "train", "index"),
+    (f"['one', 'two', 'three'], {GOOD}", "train", "str"),
+    ("{'x': torch.zeros(4, 3)}, {'x': torch.zeros(2, 9)}", "test", "(9,)"),
+    ("{'x': torch.zeros(4, 3)}, {'z': [torch.zeros(2, 3)], 'x': 1}", "test", "shapes (2, 3), ()"),
+    ("{'x': torch.zeros(4, 3), 'y': torch.zeros(5)}, None", "train", "(4, 3), (5,)"),
+    ("{'x': torch.zeros(0, 3)}, None", "train", "empty"),
+    ("{}, None", "train", "empty"),
+    ("{'x': torch.zeros(4), 'name': ['a', 'b', 'c', 'd']}, None", "train", "str"),
+    ("[{'x': torch.zeros(3)}, {'y': torch.zeros(3)}], None", "train", "same parts"),
+    ("[{'x': torch.zeros(3)}, {'x': torch.zeros(4)}], None", "train", "equal size"),
     (f"Broken(), {GOOD}", "train", "disk on fire"),
 ]
 BROKEN = (
