@@ -15,7 +15,7 @@ from ssgd_analysis.cli.options import (
     json_option,
 )
 
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.errors import InputError, WorkError
 
 
 @click.command(
@@ -104,12 +104,16 @@ def command(
     config = TrainConfig(**chosen)
     finished = run.exists and run.finished
     with console.Display() as progress:
-        result = train(config, out, resume=resume, progress=progress)
+        try:
+            result = train(config, out, resume=resume, progress=progress)
+        except WorkError:  # how the curvature went before a divergence is worth seeing
+            _pictures(run)
+            raise
     if resume and finished:
         console.say(f"{out} is finished; nothing to do")
     tracking = result.get("tracking")
     if tracking:
-        tracking["pictures"] = _pictures(run)
+        tracking["pictures"] = _pictures(run, kept=finished)
     if as_json:
         console.answer_json(result)
         return
@@ -125,15 +129,17 @@ def command(
             console.answer(str(path))
 
 
-def _pictures(run: Any) -> list[Path]:
-    """Draw what was tracked, unless it is drawn."""
+def _pictures(run: Any, *, kept: bool = False) -> list[Path]:
+    """Draw what was tracked, if anything; ``kept``: unless there is a picture."""
     from ssgd_analysis.plots import save_figure, tracking_figure
     from ssgd_analysis.training.track import limit_name
 
     paths = [run.folder / f"tracking.{kind}" for kind in ("png", "pdf")]
     records = run.tracked()
-    if not records or all(path.is_file() for path in paths):
-        return paths if records else []
+    if not records:
+        return []
+    if kept and all(path.is_file() for path in paths):
+        return paths
     config = run.config()
     name = limit_name(config.momentum, config.nesterov)
     figure = tracking_figure(records, limit_name=name)

@@ -96,7 +96,7 @@ class GraphState:
             try:
                 roots, self._multiply = operator.multiplier(batch)
                 if weigh:
-                    _check_twice_differentiable(roots)
+                    check_twice_differentiable(roots)
                     self.multiply([torch.zeros_like(p) for p in operator.parameters])
             except (NotImplementedError, RuntimeError) as error:
                 raise _explained(error) from error
@@ -110,7 +110,7 @@ class GraphState:
             raise _explained(error) from error
 
 
-def _check_twice_differentiable(roots: Sequence[Tensor]) -> None:
+def check_twice_differentiable(roots: Sequence[Tensor]) -> None:
     """Refuse graphs that end at an operation which says that it is differentiable once.
 
     torch raises only where such a node lies on the way to the weights; a custom function marked

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ssgd_analysis.curvature.plain import PlainOperations
+from ssgd_analysis.curvature.products import check_twice_differentiable, differentiable
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import borrowed_weights, flattened
@@ -80,6 +80,7 @@ def curvature_slope(problem: Problem, direction: list[Tensor]) -> Tensor:
     def slope(value: Tensor, last: bool = False) -> list[Tensor]:
         if not value.requires_grad:  # the loss has no further derivative: it is zero
             return [torch.zeros_like(parameter) for parameter in parameters]
+        check_twice_differentiable([value])
         return list(
             torch.autograd.grad(value, parameters, create_graph=not last, materialize_grads=True)
         )
@@ -87,8 +88,7 @@ def curvature_slope(problem: Problem, direction: list[Tensor]) -> Tensor:
     def along(gradient: list[Tensor]) -> Tensor:
         return torch.stack([(g * n).sum() for g, n in zip(gradient, direction, strict=True)]).sum()
 
-    # Fused attention has one derivative only; the plain kernel has all.
-    with problem.evaluating(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), PlainOperations():
+    with differentiable(problem), PlainOperations():
         for share, batch in zip(problem.shares, problem.batches, strict=True):
             try:
                 first = along(slope(problem.batch_loss(batch)))

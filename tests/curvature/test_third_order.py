@@ -173,9 +173,30 @@ def test_the_model_comes_back_as_it_was():
     assert nets.state(case.model) == before
 
 
-def test_an_operation_without_a_third_derivative_is_named():
+class Once(torch.autograd.Function):
+    """Has one derivative."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.tanh()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return gradient / ctx.saved_tensors[0].cosh().square()
+
+
+class OnceDifferentiable(nn.Module):
+    def forward(self, x):
+        return Once.apply(x)
+
+
+@pytest.mark.parametrize("layer", [nn.InstanceNorm1d(2), OnceDifferentiable()])
+def test_an_operation_without_a_third_derivative_is_named(layer):
+    """torch would take the part of a custom function that is differentiable once for zero."""
     with nets.seeded():
-        model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.InstanceNorm1d(2), nn.Flatten()).double()
+        model = nn.Sequential(nn.Conv1d(1, 2, 3), layer, nn.Flatten()).double()
     problem = Problem(model, nets.cross_entropy, [(nets.randn(5, 1, 4), nets.labels(5))])
     with pytest.raises(InputError, match="no third derivative"):
         curvature_slope(problem, [p.detach() for p in problem.parameters.values()])

@@ -398,6 +398,15 @@ def test_the_command_says_what_tracking_took_and_draws(tmp_path, run, small):
     assert again.json["config"]["track"] == ["sharpness:2", "trace:16"]
 
 
+def test_a_run_that_diverges_leaves_the_picture_of_what_led_there(tmp_path, run):
+    options = ["--lr", 300, "--batch-size", 100, "--epochs", 9, "--track", "sharpness"]
+    outcome = run(*TRAIN, *options, "--loss", "mse", "--out", tmp_path / "r")
+    assert outcome.status == 1
+    assert "diverged" in outcome.error
+    assert (tmp_path / "r" / "tracking.png").is_file()
+    assert Run(tmp_path / "r").tracked()
+
+
 # The edge of stability
 
 
