@@ -231,7 +231,7 @@ class Tracker:
                 "--track third-order needs a copy of the model in float64:"
                 f" {(str(error).splitlines() or [type(error).__name__])[0]}"
             ) from error
-        examples = self.examples.to(self.examples.inputs.device, torch.float64)
+        examples = self.examples.to(next(model.parameters()).device, torch.float64)
         problem = Problem(model, self.task.loss, self._batches(examples))
         settings = self.settings
         scale = settings.noise_scale * scheduled(

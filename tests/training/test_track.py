@@ -449,7 +449,7 @@ def test_the_limit_follows_the_schedule_and_has_a_name(tmp_path, small):
     assert limit_name(0.9, True) == "2(1 + 0.9)/lr/(1 + 2·0.9)"
 
 
-@pytest.mark.parametrize("rate", [1.0, 2.0])
+@pytest.mark.parametrize("rate", [1.0, pytest.param(2.0, marks=pytest.mark.slow)])
 def test_full_batch_gradient_descent_sharpens_up_to_the_edge_of_stability(tmp_path, rate):
     """Cohen et al. 2021 in small: λ_max rises to 2/lr and stays, while the loss goes on falling."""
     chosen = TrainConfig(
