@@ -22,7 +22,7 @@ def network_like(size: int = 400, outliers: Sequence[float] = (9, 7, 5, 4, 3)) -
     """A few outliers, a bulk near zero and a small negative tail, descending."""
     draws = np.random.default_rng(0).exponential(0.05, size - len(outliers))
     draws[::10] *= -1
-    return np.sort(np.concatenate([outliers, draws]))[::-1]
+    return -np.sort(-np.concatenate([outliers, draws]))
 
 
 class DiagonalOperator(Operator):

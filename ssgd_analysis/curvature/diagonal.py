@@ -109,7 +109,10 @@ def _xdiag(
     operator: Operator, generator: torch.Generator, probes: int, progress: Progress
 ) -> Diagonal:
     """Sample i: diag of Q_i Q_iᵀ H plus ω_i ∘ (I − Q_i Q_iᵀ) H ω_i, Q_i the sketch without ω_i."""
-    count = min(probes // 2, operator.shape[0])
+    n, count = operator.shape[0], probes // 2
+    if probes >= n:  # as many products as entries: exact
+        entries = (operator @ torch.eye(n, dtype=operator.dtype, device=operator.device)).diagonal()
+        return Diagonal(entries, torch.zeros_like(entries), n, "xdiag")
     tests = rademacher(operator, count, generator)
     image = operator @ tests
     basis = torch.linalg.qr(image)[0]  # (P, k)

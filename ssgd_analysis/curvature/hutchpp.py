@@ -23,6 +23,8 @@ class HutchPlusPlus:
         SOSA 2021, algorithm 1.
     """
 
+    widening = 1.0
+
     def __init__(self, operator: Operator, known: Deflation, generator: torch.Generator) -> None:
         self.operator, self.known, self.generator = operator, known, generator
         self.basis = known.vectors[:, :0]  # Q, (P, rank)

@@ -232,6 +232,7 @@ class Search:
             is missing, or the missing pair has been found to the tolerance.
         """
         basis, goal, limits = self.basis, self.goal, self._limits()
+        self.note = f"λ1 {self.values[self.top[0]]:.4g}, looking for missed copies"
         basis.restart(self.coordinates[:, self._settled(limits)])
         self._solve()
         rest = np.delete(np.arange(basis.count), [*self.top, *([0] if goal.guard else [])])

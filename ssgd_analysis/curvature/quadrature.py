@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.curvature.deflation import Deflation
-from ssgd_analysis.curvature.krylov import BASIS_BYTES, KrylovBasis, capacity
+from ssgd_analysis.curvature.krylov import KrylovBasis, capacity
 from ssgd_analysis.curvature.lanczos import Products, lockstep
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.probes import gaussian, rademacher
@@ -60,8 +60,7 @@ def quadrature(
         none = [np.zeros(0)] * probes
         return Quadrature(none, none, [True] * probes, Quotients(np.ones(1), np.zeros((1, probes))))
     steps = min(steps, free, max(2, capacity(n, operator.dtype)))
-    itemsize = torch.finfo(operator.dtype).bits // 8
-    together = max(1, min(probes, int(BASIS_BYTES / (n * itemsize * steps))))
+    together = max(1, min(probes, capacity(n, operator.dtype) // steps))
     progress.start("density", probes * steps)
     found: list[tuple[np.ndarray, np.ndarray, bool]] = []
     samples: list[Quotients] = []

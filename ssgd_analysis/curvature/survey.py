@@ -134,7 +134,7 @@ def survey(
     return Survey(
         spectrum=spectrum,
         trace=estimated(
-            extra.samples(),
+            extra,
             rest,
             probes=spent,
             method="hutchinson",

@@ -31,6 +31,8 @@ class XTrace:
         estimation", SIAM J. Matrix Anal. Appl. 45 (2024), sections 2.1 and 2.3.
     """
 
+    widening = 2**0.5  # the samples share their sketch, so they spread less than they err
+
     def __init__(self, operator: Operator, known: Deflation, generator: torch.Generator) -> None:
         self.operator, self.known, self.generator = operator, known, generator
         self.tests = known.vectors[:, :0]  # Ω, (P, k)

@@ -2,6 +2,7 @@ import nets
 import numpy as np
 import pytest
 import torch
+from planted import network_like, planted
 from torch import Tensor
 
 from ssgd_analysis.curvature import (
@@ -9,6 +10,7 @@ from ssgd_analysis.curvature import (
     Density,
     HessianOperator,
     density,
+    eigenpairs,
     krylov,
     spectral_density,
     trace,
@@ -135,3 +137,107 @@ def test_a_network_in_float32():
     mean = integral(found, found.grid * found.density) * operator.shape[0]
     # 16 probes here, 64 there: errors of 2 and 1 times the latter's
     assert abs(mean - hutchinson.value) < 4 * 5**0.5 * hutchinson.stderr
+
+
+def deflated(values: np.ndarray, k: int, seed: int = 0, **options) -> Density:
+    operator = DenseOperator(planted(values))
+    spectrum = eigenpairs(operator, k, smallest=False, generator=nets.generator(seed))
+    known = spectrum.quotients[list(range(k))]
+    return spectral_density(
+        operator,
+        generator=nets.generator(seed),
+        deflate=spectrum.vectors,
+        known=known,
+        **options,
+    )
+
+
+def test_spikes_are_exact_and_the_bulk_gets_its_own_width():
+    values = network_like(300)
+    found, plain = deflated(values, 5), estimate(planted(values))
+    np.testing.assert_allclose(found.spikes, values[:5], rtol=1e-7)
+    assert integral(found, found.density) == pytest.approx(1, abs=1e-4)
+    assert found.sigma < 0.1 * plain.sigma  # a hundredth of the bulk, not of the outliers
+    for value in values[:5]:  # each stands at its place with the weight 1/P
+        near = np.abs(found.grid - value) < 8.5 * found.sigma
+        weight = np.trapezoid(found.density[near], found.grid[near])
+        assert weight == pytest.approx(1 / 300, rel=1e-4)
+        assert found.stderr[near].max() < 1e-6
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 30])
+def test_all_or_much_known(count):
+    values = np.linspace(-1, 3, 30)
+    matrix = planted(values)
+    vectors = torch.linalg.eigh(matrix)[1][:, :count]
+    found = estimate(matrix, deflate=vectors, steps=29)
+    assert integral(found, found.density) == pytest.approx(1, abs=1e-4)
+    mean = integral(found, found.grid * found.density)
+    assert mean == pytest.approx(1, abs=0.15 if count < 30 else 1e-4)
+    assert len(found.spikes) == count
+
+
+def test_deflated_mean_is_the_trace_over_p():
+    values = network_like(300)
+    found = deflated(values, 5, probes=30)
+    mean = integral(found, found.grid * found.density)
+    spread = (2 * np.square(values[5:]).sum() / 30) ** 0.5 / 300
+    assert abs(mean - values.mean()) < 4 * spread
+
+
+SHARED = np.concatenate([np.linspace(-1, -0.5, 40), np.zeros(160), np.linspace(1, 3, 100)])
+
+
+def test_shares_of_negative_and_near_zero():
+    found = estimate(planted(SHARED), probes=20)
+    assert found.threshold == pytest.approx(3e-3, rel=1e-6)
+    assert found.negative.value == pytest.approx(40 / 300, abs=4 * found.negative.stderr)
+    assert found.near_zero.value == pytest.approx(160 / 300, abs=4 * found.near_zero.stderr)
+    for share in (found.negative, found.near_zero):
+        assert 0 < share.stderr < 0.03
+        assert 0 <= share.lowest <= share.low <= share.value <= share.high <= share.highest <= 1
+
+
+def test_intervals_of_shares_cover():
+    values = np.concatenate([np.linspace(-1, -0.5, 10), np.zeros(30), np.linspace(1, 3, 20)])
+    found = [estimate(planted(values), seed, probes=6, steps=30) for seed in range(60)]
+    for truth, shares in (
+        (10 / 60, [one.negative for one in found]),
+        (30 / 60, [one.near_zero for one in found]),
+    ):
+        inside = np.mean([share.low <= truth <= share.high for share in shares])
+        assert 0.88 <= inside <= 1  # 95% by Student's t with 5 degrees of freedom
+
+
+def test_what_nodes_cannot_tell_is_in_the_interval():
+    # a continuum through the threshold, and runs too short to resolve it
+    values = np.linspace(-1, 3, 400)
+    for seed in range(20):
+        found = estimate(planted(values), seed, steps=4)
+        for share, truth in (
+            (found.negative, (values < -found.threshold).mean()),
+            (found.near_zero, (np.abs(values) <= found.threshold).mean()),
+        ):
+            assert share.lowest <= truth <= share.highest
+            assert share.highest - share.lowest > 0.2
+
+
+def test_an_exhausted_run_leaves_nothing_open():
+    found = estimate(diagonal([-1.0, 0, 0, 2]), steps=40)
+    assert found.steps == 3
+    assert (found.negative.lowest, found.negative.highest) == pytest.approx((0.25, 0.25))
+    assert (found.near_zero.lowest, found.near_zero.highest) == pytest.approx((0.5, 0.5))
+
+
+def test_runs_that_do_not_fit_together_go_one_by_one(monkeypatch):
+    together = estimate(MATRICES["spread"], steps=10, probes=4)
+    # a basis of ten steps, for one run at a time
+    monkeypatch.setattr(krylov, "BASIS_BYTES", 50 * 8 * 10)
+    alone = estimate(MATRICES["spread"], steps=10, probes=4)
+    assert (alone.probes, alone.steps) == (4, 10)
+    assert integral(alone, alone.density) == pytest.approx(integral(together, together.density))
+
+
+def test_vectors_that_are_not_orthonormal_are_refused():
+    with pytest.raises(InputError, match="orthonormal"):
+        estimate(MATRICES["spread"], deflate=torch.ones(50, 2, dtype=torch.float64))

@@ -1,12 +1,17 @@
+import math
+import time
+
 import nets
+import numpy as np
 import pytest
 import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted import DiagonalOperator, MeanOperator, network_like, planted
 from torch import Tensor
 
-from ssgd_analysis.curvature import DenseOperator, HessianOperator, Trace, trace
+from ssgd_analysis.curvature import DenseOperator, HessianOperator, Trace, eigenpairs, trace
 from ssgd_analysis.errors import InputError
 
 PROPERTY = settings(deadline=None, database=None, derandomize=True, max_examples=40)
@@ -18,8 +23,8 @@ def symmetric(size: int, seed: int = 0) -> Tensor:
     return matrix + matrix.T + torch.diag(torch.arange(size, dtype=torch.float64))
 
 
-def estimate(matrix: Tensor, seed: int = 0, probes: int = 32) -> Trace:
-    return trace(DenseOperator(matrix), generator=nets.generator(seed), probes=probes)
+def estimate(matrix: Tensor, seed: int = 0, probes: int = 32, **options) -> Trace:
+    return trace(DenseOperator(matrix), generator=nets.generator(seed), probes=probes, **options)
 
 
 def variance_of_a_probe(matrix: Tensor) -> float:
@@ -99,3 +104,185 @@ def test_hessians_of_networks(name):
     assert abs(found.value - float(reference.hessian(case).trace())) <= 5 * found.stderr
     theory = (variance_of_a_probe(reference.hessian(case)) / 128) ** 0.5
     assert found.stderr == pytest.approx(theory, rel=0.5)  # 128 probes, heavy-tailed squares
+
+
+METHODS = ("hutchinson", "hutch++", "xtrace")
+
+
+def runs(matrix: Tensor, count: int, **options) -> tuple[np.ndarray, np.ndarray]:
+    """Errors and standard errors of many seeds."""
+    found = [estimate(matrix, seed, **options) for seed in range(count)]
+    errors = [one.value - float(matrix.trace()) for one in found]
+    return np.array(errors), np.array([one.stderr for one in found])
+
+
+def spectra() -> dict[str, np.ndarray]:
+    return {
+        "network": network_like(200),
+        "power": 10 / np.arange(1, 201) ** 2,
+        "both signs": np.r_[np.logspace(1, -3, 100), -np.logspace(0, -3, 100)],
+        "flat": np.random.default_rng(0).normal(1, 1, 200),
+    }
+
+
+@pytest.mark.parametrize("name", spectra())
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_unbiased_and_covers(method, name):
+    errors, stderrs = runs(planted(spectra()[name]), 150, probes=24, method=method)
+    assert abs(errors.mean()) < 4 * errors.std() / 150**0.5
+    assert (np.abs(errors) <= 5 * stderrs).mean() >= 0.99
+    # 7 to 23 degrees of freedom, samples that share a sketch: a wide band around 95%
+    assert (np.abs(errors) <= 2.4 * stderrs).mean() >= 0.88
+    assert 0.6 < (stderrs**2).mean() ** 0.5 / errors.std() < 1.6
+
+
+# root mean square error over Hutchinson's at equal products; on a flat spectrum the theory is
+# the square root of the products left to average: 1, √3 and √2. 150 runs know a ratio to 8%.
+WORST = {"hutch++": {"flat": 3**0.5}, "xtrace": {"flat": 2**0.5}}
+
+
+@pytest.mark.parametrize("name", spectra())
+@pytest.mark.parametrize("method", ["hutch++", "xtrace"])
+def test_never_worse_than_hutchinson_but_on_flat_spectra(method, name):
+    matrix = planted(spectra()[name])
+    errors, _ = runs(matrix, 150, probes=24, method=method)
+    plain, _ = runs(matrix, 150, probes=24)
+    ratio = float(np.sqrt((errors**2).mean() / (plain**2).mean()))
+    assert ratio < 1.25 * WORST[method].get(name, 1)
+    if name == "power":
+        assert ratio < 0.3
+
+
+@pytest.mark.parametrize("name", spectra())
+def test_deflation_is_never_worse_at_equal_products(name):
+    # the eigenvectors are known from the spectrum that was asked for: no product of the trace's
+    operator = DenseOperator(planted(spectra()[name]))
+    spectrum = eigenpairs(operator, 5, smallest=False, generator=nets.generator())
+    known = spectrum.quotients[list(range(5))]
+    options = {"probes": 16, "deflate": spectrum.vectors, "known": known}
+    errors, stderrs = runs(operator.matrix, 150, **options)
+    plain, _ = runs(operator.matrix, 150, probes=16)
+    assert abs(errors.mean()) < 4 * errors.std() / 150**0.5
+    assert (np.abs(errors) <= 5 * stderrs).mean() >= 0.99
+    ratio = float(np.sqrt((errors**2).mean() / (plain**2).mean()))
+    assert ratio < {"network": 0.3, "power": 0.3, "both signs": 0.8, "flat": 1.2}[name]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_deflation_is_exact_for_any_directions(method):
+    # tr H = Σ uᵀHu + the rest's, eigenvectors or not
+    matrix = planted(np.linspace(-1, 3, 30))
+    basis, _ = torch.linalg.qr(nets.randn(30, 4))
+    errors, _ = runs(matrix, 150, probes=12, deflate=basis, method=method)
+    assert abs(errors.mean()) < 4 * errors.std() / 150**0.5
+    found = estimate(matrix, probes=12, deflate=basis, method=method)
+    assert (found.probes, found.products, found.method) == (12, 16, method)
+    assert math.isclose(
+        estimate(matrix, deflate=torch.linalg.qr(nets.randn(30, 30))[0]).value, 30, rel_tol=1e-9
+    )  # all directions known
+
+
+def test_directions_that_are_not_orthonormal_are_refused():
+    with pytest.raises(InputError, match="orthonormal"):
+        estimate(symmetric(5), deflate=torch.ones(5, 2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("method", ["hutch++", "xtrace"])
+@given(
+    values=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20),
+    seed=st.integers(0, 100),
+)
+@PROPERTY
+def test_sketches_are_exact_in_few_dimensions(method, values, seed):
+    found = estimate(planted(values, seed), seed, probes=20, method=method)
+    size = 1e-12 * (1 + sum(abs(value) for value in values))
+    assert abs(found.value - sum(values)) <= size
+    assert found.stderr == 0
+    assert found.products == len(values)
+
+
+@pytest.mark.parametrize("method", ["hutch++", "xtrace"])
+@pytest.mark.parametrize("rank", [0, 1, 3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_sketches_are_exact_on_low_rank(method, rank, dtype):
+    values = np.zeros(60)
+    values[:rank] = [7, -2, 1][:rank]
+    found = estimate(planted(values, dtype=dtype), probes=24, method=method)
+    rounding = 1e-4 if dtype == torch.float32 else 1e-10
+    assert found.value == pytest.approx(values.sum(), abs=rounding)
+    assert found.stderr <= rounding
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_tolerance_goes_on_until_it_is_met(method):
+    matrix = planted(np.linspace(0, 1, 300))
+    found = estimate(matrix, probes=16, method=method, tol=0.01)
+    assert found.stderr <= 0.01 * found.value
+    assert 16 < found.probes == found.products < 300
+    tight = estimate(matrix, probes=16, method=method, tol=1e-9, max_probes=64)
+    assert tight.probes == 64
+    assert tight.stderr > 1e-9 * tight.value
+
+
+def test_two_lucky_probes_do_not_stop_it():
+    # zᵀHz takes two values, 2 ± 2: three times out of four eight probes show both, but a
+    # standard error from a few probes that agree is far too small
+    matrix = torch.ones(2, 2, dtype=torch.float64)
+    stops = [estimate(matrix, seed, probes=2, tol=0.1).probes for seed in range(50)]
+    assert min(stops) >= 16
+    errors = [abs(estimate(matrix, seed, probes=2, tol=0.1).value - 2) for seed in range(50)]
+    assert np.mean(np.array(errors) <= 2 * 0.1 * 2) >= 0.9
+
+
+@pytest.mark.parametrize("tol", [0, -1, math.nan])
+def test_a_tolerance_that_is_none_is_refused(tol):
+    with pytest.raises(InputError, match="tolerance"):
+        estimate(symmetric(3), tol=tol)
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(InputError, match=r"hutch\+\+"):
+        estimate(symmetric(3), method="hutch")
+
+
+class SlowOperator(DiagonalOperator):
+    def _parts(self, block: Tensor):
+        time.sleep(0.005 * block.shape[1])
+        yield from super()._parts(block)
+
+
+def test_the_deadline_ends_it():
+    began = time.monotonic()
+    found = trace(
+        SlowOperator(np.ones(50)), generator=nets.generator(), probes=1000, deadline=began + 0.3
+    )
+    assert time.monotonic() - began < 0.5
+    assert 8 <= found.probes < 100
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("deflated", [False, True])
+def test_sampling_error_is_the_spread_of_the_batches_traces(method, deflated):
+    # as many probes as dimensions make the probes' own part small
+    shares = [0.3, 0.3, 0.2, 0.2]
+    matrices = [planted([3, 2, 1, *np.zeros(9)], seed) * (seed + 1) for seed in range(4)]
+    operator = MeanOperator(matrices, shares)
+    vectors = torch.linalg.eigh(operator.dense())[1][:, -3:] if deflated else None
+    found = trace(operator, generator=nets.generator(), probes=10, method=method, deflate=vectors)
+    traces = np.array([6.0, 12, 18, 24])
+    mean = np.dot(shares, traces)
+    truth = (np.dot(shares, (traces - mean) ** 2) / 3) ** 0.5
+    assert found.sampling_stderr == pytest.approx(truth, rel=0.6 if not deflated else 0.3)
+    assert trace(DenseOperator(matrices[0]), generator=nets.generator()).sampling_stderr is None
+
+
+def test_sampling_error_covers_the_population():
+    # batches of 4 examples x xᵀ with covariance Σ: the population's trace is tr Σ
+    scale = torch.linspace(2, 0.5, 12, dtype=torch.float64)
+    inside, count, student = 0, 300, 2.093
+    for seed in range(count):
+        draws = nets.randn(20, 4, 12, seed=seed) * scale
+        operator = MeanOperator(draws.transpose(1, 2) @ draws / 4)
+        found = trace(operator, generator=nets.generator(seed), probes=100)
+        inside += abs(found.value - float((scale**2).sum())) <= student * found.sampling_stderr
+    assert 0.90 <= inside / count <= 0.99
