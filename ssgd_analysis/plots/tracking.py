@@ -48,8 +48,11 @@ def tracking_figure(records: Sequence[Mapping[str, Any]], *, limit_name: str = "
             for key, name, index in (("cosine", "cosine", 4), ("ratio", "norm ratio", 5)):
                 value, error = column(kind, key, "value"), column(kind, key, "stderr")
                 _band(panel, step, value, error, index, name)
-            if np.nanmax(column(kind, "ratio", "value"), initial=1) > 5:  # kinks: docs/tracking.md
+            largest = np.nanmax(column(kind, "ratio", "value"), initial=1)
+            if largest > 20:  # kinks, see docs/tracking.md
                 panel.set_yscale("symlog", linthresh=1)
+                ticks = [0, *(10**power for power in range(int(np.log10(largest)) + 1))]
+                panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
             panel.set_ylabel("third order")
         # above the axes, so that it hides no line
         panel.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0)
@@ -71,7 +74,7 @@ def _limit(panel: Axes, step: np.ndarray, value: np.ndarray, limit: np.ndarray, 
         return
     # a line far above, or one that a schedule sends to infinity, must not flatten the rest
     largest, lowest = np.nanmax(value), np.nanmin(limit)
-    seen = lowest < 4 * largest
+    seen = lowest < 3 * largest
     name = name if seen else f"{name} ≥ {lowest:.3g}, above the picture"
     bottom, top = panel.get_ylim()
     panel.plot(step, limit, "--", color=colour(2), lw=1.2, label=name)
