@@ -480,10 +480,10 @@ class Notes:
 
 def test_progress_tells_residuals():
     notes = Notes()
-    spectrum = solve(planted(np.linspace(0, 1, 100) ** 3), 2, progress=notes, max_products=500)
+    spectrum = solve(planted(network_like(200)), 2, progress=notes, max_products=500)
     assert notes.labels == [("eigenvalues", 500)]
     assert notes.steps == spectrum.products - 3
-    assert "λ1 1, looking for missed copies" in notes.notes
+    assert "λ1 9, looking for missed copies" in notes.notes
     assert any("residual" in note and note.endswith("of 1e-04") for note in notes.notes)
 
 
