@@ -10,7 +10,7 @@ import torch
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature.linearise import Linearised, Unsupported
-from ssgd_analysis.curvature.plan import Options, Plan, keepable
+from ssgd_analysis.curvature.plan import WORK, Options, Plan, keepable
 from ssgd_analysis.curvature.products import DifferenceState, GraphState, LinearState, State
 from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
 from ssgd_analysis.errors import InputError
@@ -95,12 +95,16 @@ def choose(
     progress.start("choosing a product", len(sizes) * len(ways))
     trials: list[Trial] = []
     for way in ways:
+        piece = 0.0  # bytes an example
         for size in sizes:
+            if piece * size > budget / (WORK + 1):
+                break  # the trial itself would not fit
             trial = _try(operator, way, batching.pieces(whole, size)[0])
             progress.advance(note=f"{way}, {size} examples at once")
             if trial is None:
                 break
             trials.append(trial)
+            piece = trial.nbytes / trial.size
             if trial.multiply > SLOW:
                 break
     if not trials:

@@ -15,11 +15,20 @@ class PlainOperations(TorchFunctionMode):
     torch's own kernels take saved means and norms for constants when they are differentiated
     again, and do not say so: from the third derivative on for layer normalisation (pytorch
     issue 175754), from the second on for weight normalisation on the CPU (torch 2.14).
+
+    Args:
+        order: of the derivatives wanted; what is right up to there is left alone.
     """
+
+    def __init__(self, order: int) -> None:
+        super().__init__()
+        self.plain = {
+            function: plain for function, (wrong, plain) in _PLAIN.items() if order >= wrong
+        }
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the plain counterpart, where there is one."""
-        return _PLAIN.get(func, func)(*args, **(kwargs or {}))
+        return self.plain.get(func, func)(*args, **(kwargs or {}))
 
 
 def _layer_norm(
@@ -42,8 +51,9 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / v.square().sum(axes, keepdim=True).sqrt())
 
 
-_PLAIN: dict[Any, Callable[..., Tensor]] = {
-    F.layer_norm: _layer_norm,
-    torch.layer_norm: _layer_norm,
-    torch._weight_norm: _weight_norm,
+# The first order of derivative that is wrong, and what to use instead.
+_PLAIN: dict[Any, tuple[int, Callable[..., Tensor]]] = {
+    F.layer_norm: (3, _layer_norm),
+    torch.layer_norm: (3, _layer_norm),
+    torch._weight_norm: (2, _weight_norm),
 }

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature.linearise import Linearised, Unsupported
+from ssgd_analysis.curvature.plain import PlainOperations
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.loss import first_line
 from ssgd_analysis.problem import Problem
@@ -51,6 +52,7 @@ def differentiable(problem: Problem) -> Iterator[None]:
         problem.evaluating(),
         torch.enable_grad(),
         sdpa_kernel(SDPBackend.MATH),
+        PlainOperations(order=2),
         torch.backends.cudnn.flags(
             enabled=torch.backends.cudnn.enabled and not _recurrent(problem),
             benchmark=torch.backends.cudnn.benchmark,

@@ -88,7 +88,7 @@ def curvature_slope(problem: Problem, direction: list[Tensor]) -> Tensor:
     def along(gradient: list[Tensor]) -> Tensor:
         return torch.stack([(g * n).sum() for g, n in zip(gradient, direction, strict=True)]).sum()
 
-    with differentiable(problem), PlainOperations():
+    with differentiable(problem), PlainOperations(order=3):
         for share, batch in zip(problem.shares, problem.batches, strict=True):
             try:
                 first = along(slope(problem.batch_loss(batch)))

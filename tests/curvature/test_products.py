@@ -290,3 +290,18 @@ def test_plans_without_measurements_are_told():
         "graph products, 4 examples at once, 3 of 3 pieces kept"
     )
     assert "kept" not in describe(Plan("difference", 4, 3, 0, 100))
+
+
+@pytest.mark.parametrize("way", ["graph", "linear", "difference"])
+def test_weight_normalisation_against_differences(way):
+    # torch's kernel has a wrong second derivative on the CPU, so no autograd truth will do
+    kind = nn.utils.parametrizations.weight_norm
+    with nets.seeded():
+        model = nn.Sequential(kind(nn.Linear(4, 5)), nn.Tanh(), kind(nn.Linear(5, 3))).double()
+    case = nets.Case(model, nets.cross_entropy, nets.randn(nets.N, 4), nets.labels())
+    flat, direction = reference.flat_weights(model), block(case, 1)[:, 0]
+    step = 1e-5
+    ahead = reference.gradient(case, flat + step * direction)
+    truth = (ahead - reference.gradient(case, flat - step * direction)) / (2 * step)
+    found = HessianOperator(*case.problem, options=Options(way=way)) @ direction
+    assert float((found - truth).norm()) < 1e-7 * float(truth.norm())
