@@ -4,7 +4,6 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from ssgd_analysis.batch import Batch, pair
 from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.loss import Loss, first_line, scalar_loss, takes_model
-from ssgd_analysis.weights import evaluation_mode
+from ssgd_analysis.weights import evaluation_mode, matching
 
 
 class Problem:
@@ -53,7 +52,7 @@ class Problem:
         self.model = model
         self.loss = loss
         self.takes_model = takes_model(loss)
-        self.parameters = _matching(
+        self.parameters = matching(
             {n: p for n, p in model.named_parameters() if p.requires_grad}, layers
         )
         self.batches: list[Batch] = [batching.to(batch, self.device) for batch in batches]
@@ -93,12 +92,15 @@ class Problem:
         except Exception as error:  # a stranger's model may raise anything
             if is_out_of_memory(error):
                 raise
-            shape = tuple(inputs.shape)
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in batching.tensors(inputs))
             raise InputError(
-                f"the model does not take inputs of shape {shape}: {first_line(error)}"
+                f"the model does not take inputs of shape {shapes}: {first_line(error)}"
             ) from error
         if not isinstance(outputs, Tensor):
-            raise InputError(f"the model returns a {type(outputs).__name__}, not a tensor")
+            raise InputError(
+                f"the model returns a {type(outputs).__name__}, not a tensor: give a loss whose"
+                " parameters are (model, batch)"
+            )
         return outputs
 
     def output_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -116,7 +118,9 @@ class Problem:
             InputError: model or loss do not take the batch, or the loss is not a scalar tensor.
         """
         if self.takes_model:
-            return scalar_loss(self.loss, self.model, batch)
+            with torch.enable_grad():  # a loss may differentiate by its inputs (physics-informed)
+                value = scalar_loss(self.loss, self.model, batch)
+            return value if torch.is_grad_enabled() else value.detach()
         inputs, targets = pair(batch)
         return self.output_loss(self.outputs(inputs), targets)
 
@@ -307,26 +311,3 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float | None:
     if targets.is_floating_point() or outputs.ndim != targets.ndim + 1 or outputs.shape[1] < 2:
         return None
     return float((outputs.argmax(dim=1) == targets).double().mean())
-
-
-def _matching(parameters: dict[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:
-    """The parameters whose name, or the name of a module that holds them, fits a pattern.
-
-    Raises:
-        InputError: there are none.
-    """
-    if not parameters:
-        raise InputError("the model has no parameters that require gradients")
-
-    def fits(name: str, pattern: str) -> bool:
-        parts = name.split(".")
-        return any(fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))
-
-    for pattern in patterns:
-        if not any(fits(name, pattern) for name in parameters):
-            raise InputError(
-                f"no parameter matches --layers '{pattern}': there are {', '.join(parameters)}"
-            )
-    return {
-        n: p for n, p in parameters.items() if not patterns or any(fits(n, q) for q in patterns)
-    }

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ssgd_analysis import batch as batching
+from ssgd_analysis.batch import pair
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.files import write_atomically
 from ssgd_analysis.landscape.directions import (
@@ -263,9 +265,10 @@ def fingerprint(subjects: Sequence[Subject], settings: LandscapeSettings) -> str
         problem = subject.problem
         digest.update(f"{subject.loss} {problem.dtype}".encode())
         tensors = [*problem.model.parameters(), *problem.model.buffers()]
-        tensors += [tensor for batch in problem.batches for tensor in batch]
+        tensors += [tensor for batch in problem.batches for tensor in batching.tensors(batch)]
         if settings.bn == "recalibrate":
-            tensors += [inputs for inputs, _ in subject.calibration]
+            inputs = [pair(batch)[0] for batch in subject.calibration]
+            tensors += [tensor for part in inputs for tensor in batching.tensors(part)]
         if settings.directions == "trajectory":
             tensors += [tensor for weights in subject.path for tensor in weights.values()]
         for tensor in tensors:

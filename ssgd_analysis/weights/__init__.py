@@ -10,7 +10,7 @@ from ssgd_analysis.weights.borrowed import (
     borrowed_weights,
     evaluation_mode,
 )
-from ssgd_analysis.weights.groups import SCOPES, flattened, global_norm, grouped, rms
+from ssgd_analysis.weights.groups import SCOPES, flattened, global_norm, grouped, matching, rms
 from ssgd_analysis.weights.noise import LAWS, SCALES, Noise
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "flattened",
     "global_norm",
     "grouped",
+    "matching",
     "rms",
 ]

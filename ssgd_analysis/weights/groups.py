@@ -1,9 +1,12 @@
 """Filters and layers: the groups of weights that share one scale."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
+
+from ssgd_analysis.errors import InputError
 
 SCOPES = ("filter", "layer")
 
@@ -46,3 +49,26 @@ def flattened(tensors: Iterable[Tensor]) -> Tensor:
 def global_norm(tensors: Iterable[Tensor]) -> Tensor:
     """L2 norm over all entries of several tensors; a scalar tensor."""
     return torch.stack([tensor.norm() for tensor in tensors]).norm()
+
+
+def matching(parameters: dict[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:
+    """The parameters whose name, or the name of a module that holds them, fits a pattern.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not parameters:
+        raise InputError("the model has no parameters that require gradients")
+
+    def fits(name: str, pattern: str) -> bool:
+        parts = name.split(".")
+        return any(fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))
+
+    for pattern in patterns:
+        if not any(fits(name, pattern) for name in parameters):
+            raise InputError(
+                f"no parameter matches --layers '{pattern}': there are {', '.join(parameters)}"
+            )
+    return {
+        n: p for n, p in parameters.items() if not patterns or any(fits(n, q) for q in patterns)
+    }
