@@ -21,16 +21,16 @@ def errors(matrix: Tensor, count: int, **options) -> tuple[Tensor, Tensor]:
     return away, torch.stack([one.stderr for one in found])
 
 
+@pytest.mark.parametrize("values", [network_like(60), np.linspace(1, 3, 60)], ids=["net", "flat"])
 @pytest.mark.parametrize("method", METHODS)
-def test_unbiased_with_an_honest_error(method):
-    matrix = planted(network_like(60))
+def test_unbiased_with_an_honest_error(method, values):
+    matrix = planted(values)
     away, stderrs = errors(matrix, 200, probes=20, method=method)
     # 60 entries: the largest of as many normal numbers stays below 4.5
     assert float((away.mean(dim=0) / (away.std(dim=0) / 200**0.5)).abs().max()) < 4.5
     assert float((away.abs() <= 2.2 * stderrs).double().mean()) > 0.85
-    assert float((stderrs**2).mean().sqrt() / away.square().mean().sqrt()) == pytest.approx(
-        1, abs=0.25
-    )
+    ratio = float((stderrs**2).mean().sqrt() / away.square().mean().sqrt())
+    assert 0.85 < ratio < (1.15 if method == "hutchinson" else 1.5)
 
 
 def test_hutchinson_has_the_variance_of_theory():
