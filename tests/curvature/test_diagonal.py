@@ -28,6 +28,8 @@ def test_unbiased_with_an_honest_error(method, values):
     away, stderrs = errors(matrix, 200, probes=20, method=method)
     # 60 entries: the largest of as many normal numbers stays below 4.5
     assert float((away.mean(dim=0) / (away.std(dim=0) / 200**0.5)).abs().max()) < 4.5
+    total = away.sum(dim=1)  # a bias common to all entries shows here first
+    assert float(total.mean().abs()) < 4 * float(total.std()) / 200**0.5
     assert float((away.abs() <= 2.2 * stderrs).double().mean()) > 0.85
     ratio = float((stderrs**2).mean().sqrt() / away.square().mean().sqrt())
     assert 0.85 < ratio < (1.15 if method == "hutchinson" else 1.5)
