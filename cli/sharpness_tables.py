@@ -83,16 +83,23 @@ def _errors(trace: dict[str, Any]) -> str:
 
 
 def _print_check(check: dict[str, Any]) -> None:
+    theirs = check["pyhessian"]
+    if theirs is None:
+        console.answer(check["note"])
+        return
     rows = [
         [
-            f"λ{index} by {who}",
-            console.number(pair["value"], 6),
-            console.number(pair["residual"], 2),
+            f"λ{index}",
+            *(console.number(pair["value"], 6) for pair in pairs),
+            *(console.number(pair["residual"], 2) for pair in pairs),
+            right,
         ]
-        for who in ("ours", "pyhessian")
-        for index, pair in enumerate(check[who] or [], start=1)
+        for index, (*pairs, right) in enumerate(
+            zip(check["ours"], theirs, check["right"], strict=True), start=1
+        )
     ]
-    console.answer_table(["cross-check", "value", "residual"], rows)
+    header = ["cross-check", "ours", "pyhessian", "residual", "residual", "right by the residual"]
+    console.answer_table(header, rows)
     console.answer(
         f"largest relative difference {console.number(check['largest_difference'], 2)};"
         f" {check['note']}"

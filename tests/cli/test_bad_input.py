@@ -384,6 +384,15 @@ def test_a_damaged_config(tmp_path, run, trained, change, named, command):
         (["TRAINED", "--data", "mnist1d"], "shape"),
         (["TRAINED", "--operator", "ggn", "--cross-check"], "--cross-check"),
         (["TRAINED/final.safetensors", "nowhere"], "no checkpoint nowhere"),
+        (["TRAINED", "--layers", "conv9"], "no parameter matches --layers 'conv9'"),
+        (["TRAINED", "--memory-budget", "lots"], "no amount of memory"),
+        (["TRAINED", "--time-budget", 0], "--time-budget"),
+        (["TRAINED", "--product", "fast"], "'fast' is not one of"),
+        (["TRAINED", "--micro-batch", 0], "--micro-batch"),
+        (["TRAINED", "--trace-tol", -1], "--trace-tol"),
+        (["TRAINED", "--save-vectors"], "--save-vectors needs --out"),
+        (["TRAINED", "--resume"], "--resume needs --out"),
+        (["TRAINED", "--operator", "covariance", "--per-layer"], "per-layer"),
     ],
 )
 def test_sharpness_refuses(run, trained, arguments, named):

@@ -108,6 +108,88 @@ def test_sharpness_writes_its_folder(tmp_path, run, runs):
     assert "pyhessian" in outcome.out
 
 
+def sharpness(run, *arguments) -> list[dict]:
+    outcome = run("sharpness", *arguments, "--json")
+    assert outcome.status == 0, outcome.err
+    return outcome.json["checkpoints"]
+
+
+def test_sharpness_of_some_layers(run, runs):
+    arguments = [runs / "sgd-0", "--samples", 100, "--top", 1]
+    (whole,) = sharpness(run, *arguments, "--per-layer")
+    names = [layer["name"] for layer in whole["layers"]]
+    assert sum(layer["n_parameters"] for layer in whole["layers"]) == whole["n_parameters"]
+    last = whole["layers"][-1]
+    (part,) = sharpness(run, *arguments, "--layers", names[-1])
+    assert part["n_parameters"] == last["n_parameters"]
+    values = [found["value"] for found in (part["eigenvalues"][0], last["lambda_max"])]
+    assert values[0] == pytest.approx(values[1], rel=1e-3)
+    assert values[0] <= whole["eigenvalues"][0]["value"] * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("operator", ["fisher-mc", "covariance"])
+def test_sharpness_knows_more_operators(run, runs, operator):
+    (found,) = sharpness(run, runs / "sgd-0", "--samples", 64, "--operator", operator, "--top", 1)
+    assert found["operator"] == operator
+    assert found["smallest_eigenvalue"]["value"] > -1e-3 * found["eigenvalues"][0]["value"]
+
+
+def test_sharpness_plans_before_it_runs(run, runs):
+    arguments = [runs / "sgd-0", "--samples", 100, "--memory-budget", "64M"]
+    (planned,) = sharpness(run, *arguments, "--plan")
+    plan = planned["plan"]
+    assert plan["memory"] == 64 * 2**20
+    assert plan["peak"] <= plan["memory"]
+    assert plan["seconds"] >= plan["products"] * plan["product"] > 0
+    assert "eigenvalues" not in planned
+    outcome = run("sharpness", *arguments, "--plan")
+    assert "products" in outcome.out
+    measured = run("sharpness", *arguments, "--top", 1)
+    assert f"{runs / 'sgd-0'}: {plan['way']} products" in measured.err
+
+
+@pytest.mark.parametrize("product", ["linear", "graph", "difference"])
+def test_sharpness_multiplies_as_told(run, runs, product):
+    arguments = [runs / "sgd-0", "--samples", 64, "--top", 1, "--tol", "1e-2"]
+    (free,) = sharpness(run, *arguments)
+    (told,) = sharpness(run, *arguments, "--product", product, "--micro-batch", 16)
+    assert told["plan"] == {"way": product, "micro_batch": 16}
+    values = [found["eigenvalues"][0]["value"] for found in (free, told)]
+    assert values[0] == pytest.approx(values[1], rel=0.02)
+
+
+def test_sharpness_ends_in_time(run, runs):
+    outcome = run("sharpness", runs / "sgd-0", "--tol", "1e-9", "--time-budget", "0.01", "--json")
+    assert outcome.status == 0, outcome.err
+    assert outcome.json["checkpoints"][0]["stop"] == "time"
+    text = run("sharpness", runs / "sgd-0", "--tol", "1e-9", "--time-budget", "0.01")
+    assert "Warning: the time budget ended the search short of --tol" in text.err
+
+
+def test_sharpness_saves_vectors_and_resumes(tmp_path, run, runs):
+    names = [runs / "sgd-0", f"{runs / 'sgd-0'}@0"]
+    arguments = [*names, "--samples", 64, "--top", 2, "--out", tmp_path, "--save-vectors"]
+    first = sharpness(run, *arguments)
+    vectors = load_file(tmp_path / "vectors-000.safetensors")
+    weights = load_file(runs / "sgd-0" / "final.safetensors")
+    for index in range(2):
+        parts = {n.partition("/")[2]: t for n, t in vectors.items() if n[0] == str(index)}
+        assert {n: t.shape for n, t in parts.items()} == {
+            n: t.shape for n, t in weights.items() if n in parts
+        }
+        assert sum(float(t.square().sum()) for t in parts.values()) == pytest.approx(1, rel=1e-4)
+    (tmp_path / "checkpoints" / "001.json").unlink()  # as if the call had been killed there
+    resumed = run("sharpness", *arguments, "--resume", "--json")
+    assert f"{names[0]}: taken from" in resumed.err
+    again = resumed.json["checkpoints"]
+    assert again[0] == first[0]
+    for a, b in zip(again[1]["eigenvalues"], first[1]["eigenvalues"], strict=True):
+        assert a["value"] == pytest.approx(b["value"], rel=1e-3)
+    other = run("sharpness", names[0], "--samples", 32, "--out", tmp_path, "--resume", "--json")
+    assert "taken from" not in other.err  # another measurement
+    assert other.json["checkpoints"][0]["n_samples"] == 32
+
+
 @pytest.mark.parametrize("operator", ["hessian", "ggn", "fisher"])
 def test_strangers_model_data_and_tied_weights(tmp_path, run, strangers, operator):
     out = tmp_path / "r"

@@ -57,7 +57,7 @@ def test_cross_check_prints_both(case):
     before = nets.state(case.model)
     random = torch.random.get_rng_state()
     found = cross_check_pyhessian(Problem(case.model, case.loss, case.batches(32)), 2)
-    assert set(found) == {"ours", "pyhessian", "largest_difference", "note"}
+    assert set(found) == {"ours", "pyhessian", "largest_difference", "right", "note"}
     assert [len(found[side]) for side in ("ours", "pyhessian")] == [2, 2]
     assert all(set(entry) == {"value", "residual"} for entry in found["ours"] + found["pyhessian"])
     # tol is 1e-6, below float32's own rounding over the 15 k parameters of the cnn
@@ -67,6 +67,10 @@ def test_cross_check_prints_both(case):
     ]
     assert found["largest_difference"] == pytest.approx(max(gaps) / found["ours"][0]["value"])
     assert found["largest_difference"] < 1e-3
+    assert found["right"] == [
+        "ours" if a["residual"] <= b["residual"] else "pyhessian"
+        for a, b in zip(found["ours"], found["pyhessian"], strict=True)
+    ]
     assert nets.state(case.model) == before
     assert torch.equal(torch.random.get_rng_state(), random)
 
@@ -77,3 +81,10 @@ def test_cross_check_says_when_pyhessian_fails():
     assert found["largest_difference"] is None
     assert found["note"].startswith("PyHessian failed: ")
     assert len(found["ours"]) == 2
+
+
+def test_cross_check_of_some_layers(case):
+    problem = Problem(case.model, case.loss, case.batches(32), layers=["*.weight"])
+    found = cross_check_pyhessian(problem, 1)
+    assert found["pyhessian"] is not None, found["note"]
+    assert found["largest_difference"] < 1e-3
