@@ -1,4 +1,4 @@
-"""Calling a loss that may be a stranger's."""
+"""Calling a loss that may be a stranger's, and what else outputs and targets tell."""
 
 import inspect
 from collections.abc import Callable
@@ -49,3 +49,15 @@ def scalar_loss(loss: Loss, outputs: Tensor | nn.Module, targets: Batch) -> Tens
 def first_line(error: Exception) -> str:
     """The first line of an error's text, or its kind."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> float | None:
+    """The share of right class labels.
+
+    Args:
+        outputs: logits, shape (B, C, …).
+        targets: class labels, shape (B, …); anything else gives ``None``.
+    """
+    if targets.is_floating_point() or outputs.ndim != targets.ndim + 1 or outputs.shape[1] < 2:
+        return None
+    return float((outputs.argmax(dim=1) == targets).double().mean())

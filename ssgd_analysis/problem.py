@@ -13,7 +13,7 @@ from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch, pair
 from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.loss import Loss, first_line, scalar_loss, takes_model
+from ssgd_analysis.loss import Loss, accuracy, first_line, scalar_loss, takes_model
 from ssgd_analysis.weights import evaluation_mode, matching
 
 
@@ -37,8 +37,8 @@ class Problem:
             match one of them count; the others are constants. Default: all.
 
     Raises:
-        InputError: no batches, an empty batch, no parameter that requires gradients, or a
-            pattern that matches none.
+        InputError: no batches, an empty batch, no parameter that requires gradients, one without
+            storage, or a pattern that matches none.
     """
 
     def __init__(
@@ -55,6 +55,9 @@ class Problem:
         self.parameters = matching(
             {n: p for n, p in model.named_parameters() if p.requires_grad}, layers
         )
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.is_meta:
+                raise InputError(f"the model's '{name}' is on the meta device: give it weights")
         self.batches: list[Batch] = [batching.to(batch, self.device) for batch in batches]
         sizes = [batching.examples(batch) for batch in self.batches]
         if not sizes or min(sizes) == 0:
@@ -131,14 +134,26 @@ class Problem:
             weights: one tensor for each of ``parameters``; the model's own are not touched.
             inputs: of one batch.
         """
-        return functional_call(self.model, self._named(weights), (inputs,))
+        return functional_call(self.model, self._slots(weights), (inputs,), tie_weights=False)
 
     def loss_at(self, weights: Sequence[Tensor], batch: Batch) -> Tensor:
         """One batch's loss as a pure function of the weights, for ``torch.func``."""
-        return functional_call(_BatchLoss(self), self._named(weights, "model."), (batch,))
+        weights_at = self._slots(weights, "model.")
+        return functional_call(_BatchLoss(self), weights_at, (batch,), tie_weights=False)
 
-    def _named(self, weights: Sequence[Tensor], prefix: str = "") -> dict[str, Tensor]:
-        return {prefix + name: w for name, w in zip(self.parameters, weights, strict=True)}
+    def _slots(self, weights: Sequence[Tensor], prefix: str = "") -> dict[str, Tensor]:
+        """Every place that holds one of the parameters, once.
+
+        ``functional_call`` would find tied ones itself, but visits a module that is used twice
+        twice, and leaves foreign tensors in it.
+        """
+        given = {id(p): w for p, w in zip(self.parameters.values(), weights, strict=True)}
+        return {
+            prefix + f"{path}.{name}".lstrip("."): given[id(parameter)]
+            for path, module in self.model.named_modules()
+            for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+            if id(parameter) in given
+        }
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """A vector over all parameters, (P,), as one tensor of each parameter's shape."""
@@ -299,15 +314,3 @@ class _BatchLoss(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         return self.batch_loss(batch)
-
-
-def accuracy(outputs: Tensor, targets: Tensor) -> float | None:
-    """The share of right class labels.
-
-    Args:
-        outputs: logits, shape (B, C, …).
-        targets: class labels, shape (B, …); anything else gives ``None``.
-    """
-    if targets.is_floating_point() or outputs.ndim != targets.ndim + 1 or outputs.shape[1] < 2:
-        return None
-    return float((outputs.argmax(dim=1) == targets).double().mean())

@@ -14,6 +14,7 @@ from ssgd_analysis.curvature.plan import WORK, Options, Plan, keepable
 from ssgd_analysis.curvature.products import DifferenceState, GraphState, LinearState, State
 from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.loss import first_line
 from ssgd_analysis.progress import Progress
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def choose(
     ways = [options.way] if options.way else ["graph", "linear"]
     progress.start("choosing a product", len(sizes) * len(ways))
     trials: list[Trial] = []
+    reason = "not one example fits into the memory budget"
     for way in ways:
         piece = 0.0  # bytes an example
         for size in sizes:
@@ -101,14 +103,15 @@ def choose(
                 break  # the trial itself would not fit
             trial = _try(operator, way, batching.pieces(whole, size)[0])
             progress.advance(note=f"{way}, {size} examples at once")
-            if trial is None:
+            if isinstance(trial, str):
+                reason = trial
                 break
             trials.append(trial)
             piece = trial.nbytes / trial.size
             if trial.multiply > SLOW:
                 break
     if not trials:
-        raise InputError(f"--product {options.way} can't be used for this model and loss")
+        raise InputError(f"--product {options.way or 'auto'} can't be used here: {reason}")
     best, *others = [t.plan(operator.problem.n_samples, products, budget) for t in trials]
     for other in others:
         if other[0] < PREFERENCE * best[0]:
@@ -116,8 +119,8 @@ def choose(
     return best[1]
 
 
-def _try(operator: "ProblemOperator", way: str, piece: Batch) -> Trial | None:
-    """Seconds and bytes of one piece; ``None`` where this way does not work."""
+def _try(operator: "ProblemOperator", way: str, piece: Batch) -> Trial | str:
+    """Seconds and bytes of one piece; the reason where this way does not work."""
     traces: dict[object, Linearised] = {}
     vector = [torch.ones_like(parameter) for parameter in operator.parameters]
 
@@ -144,12 +147,12 @@ def _try(operator: "ProblemOperator", way: str, piece: Batch) -> Trial | None:
         seconds, state = timed(build)
         state.multiply(vector)
         multiply = min(timed(lambda: state.multiply(vector))[0] for _ in range(2))
-    except Unsupported:
-        return None
+    except Unsupported as error:
+        return first_line(error)
     except OUT_OF_MEMORY as error:
         if not is_out_of_memory(error):
             raise
-        return None
+        return f"out of memory: {first_line(error)}"
     trace = max(0.0, first - seconds) if way == "linear" else 0.0
     return Trial(way, batching.examples(piece), nbytes, trace, seconds, multiply)
 

@@ -87,7 +87,11 @@ class Engine:
 
     def _multiply(self, index: int, block: Tensor) -> Tensor:
         problem = self.operator.problem
-        columns = [problem.split(column) for column in block.T.contiguous()]
+        dtypes = [parameter.dtype for parameter in self.operator.parameters]  # may be mixed
+        columns = [
+            [part.to(dtype) for part, dtype in zip(problem.split(column), dtypes, strict=True)]
+            for column in block.T.contiguous()
+        ]
         total = torch.zeros_like(block)
         count = batching.examples(problem.batches[index])
         for position, piece in enumerate(self.pieces[index]):

@@ -14,6 +14,7 @@ from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature.engine import Engine
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.plan import Options, Plan, recall, remember
+from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Loss, Problem
 from ssgd_analysis.progress import SILENT, Progress
 
@@ -37,7 +38,8 @@ class ProblemOperator(Operator):
         options: how to multiply; by default double backward on kept graphs.
 
     Raises:
-        InputError: no data, or no parameter that requires gradients.
+        InputError: no data, no parameter that requires gradients, or parameters that have no
+            Hessian of this kind: complex ones, sparse gradients, gradients changed by hooks.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ProblemOperator(Operator):
         return operator
 
     def _use(self, problem: Problem, options: Options | None) -> None:
+        _check_parameters(problem)
         self.problem = problem
         self.shape = (problem.n_parameters,) * 2
         self.dtype, self.device = problem.dtype, problem.device
@@ -164,6 +167,22 @@ class BatchOperator(Operator):
         for index in self.indices:
             share = self.operator.problem.shares[index] / self.share
             yield share, self.operator.part(index, block)
+
+
+def _check_parameters(problem: Problem) -> None:
+    """Refuse what autograd would multiply wrongly, or not at all."""
+    for name, parameter in problem.parameters.items():
+        if parameter.is_complex():
+            raise InputError(
+                f"parameter '{name}' is complex: keep its two parts as real parameters"
+            )
+        if getattr(parameter, "_backward_hooks", None):
+            raise InputError(
+                f"parameter '{name}' has a gradient hook, which would change products: remove it"
+            )
+    for name, module in problem.model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
+            raise InputError(f"module '{name}' has sparse gradients: make it with sparse=False")
 
 
 def linear_gradient(

@@ -6,6 +6,7 @@ about two gradients (a batch's gradient costs three passes, its derivative along
 
 import contextlib
 import copy
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -45,13 +46,14 @@ class State(Protocol):
 def differentiable(problem: Problem) -> Iterator[None]:
     """Evaluation mode, gradients on, and kernels that can be differentiated twice.
 
-    Fused attention and cuDNN's recurrent nets have no double backward (pytorch issue 116350):
-    inside, the plain kernels are used, and what was set before comes back.
+    Fused attention, cuDNN's recurrent nets and compiled models have no double backward (pytorch
+    issue 116350): inside, the plain ones are used, and what was set before comes back.
     """
     with (
         problem.evaluating(),
         torch.enable_grad(),
         sdpa_kernel(SDPBackend.MATH),
+        _plain_python(),
         PlainOperations(order=2),
         torch.backends.cudnn.flags(
             enabled=torch.backends.cudnn.enabled and not _recurrent(problem),
@@ -61,6 +63,13 @@ def differentiable(problem: Problem) -> Iterator[None]:
         ),
     ):
         yield
+
+
+def _plain_python() -> contextlib.AbstractContextManager[None]:
+    """Compiled models as they were written; nothing to do where the compiler is not even loaded."""
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def _recurrent(problem: Problem) -> bool:
@@ -137,6 +146,15 @@ def _explained(error: Exception) -> Exception:
         return InputError(
             f"an operation of the model or the loss has no second derivative ({first_line(error)}):"
             " use finite differences (--product difference), or --operator ggn with them"
+        )
+    if "does not require grad" in text:
+        return InputError(
+            "the loss does not depend on the parameters for autograd: something in the model or the"
+            " loss is detached or computed without gradients"
+        )
+    if "use_reentrant" in text:
+        return InputError(
+            "reentrant activation checkpoints can't be differentiated twice: use_reentrant=False"
         )
     return error
 
@@ -227,4 +245,7 @@ class DifferenceState:
                     for p, w, v in zip(operator.parameters, clean, vector, strict=True):
                         p.copy_(w + sign * step * v)
 
-            return operator.difference(self.batch, move, step)
+            try:
+                return operator.difference(self.batch, move, step)
+            except (NotImplementedError, RuntimeError) as error:
+                raise _explained(error) from error
