@@ -51,8 +51,9 @@ docs: .venv/.installed ## the documents as a site, in build/site
 	@$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@$(BIN)/mkdocs build --quiet --strict
 
-benchmark: .venv/.installed ## time and memory of every method beside SGD
+benchmark: .venv/.installed-test ## methods beside SGD, curvature beside its peers (half an hour)
 	@$(BIN)/python benchmarks/training.py
+	@$(BIN)/python benchmarks/curvature.py
 
 clean: ## remove .venv and results
 	rm -rf .venv results build dist *.egg-info

@@ -62,20 +62,11 @@ class Linearised:
 
     def _split(self, whole: fx.GraphModule, count: int) -> None:
         _merge_equal(whole.graph)
+        inputs = [node for node in whole.graph.nodes if node.op == "placeholder"]
+        moving = _moving(whole.graph, inputs[count : 2 * count])
+        _fold_factors(whole.graph, moving)
         nodes = list(whole.graph.nodes)
         output = nodes.pop()
-        inputs = [node for node in nodes if node.op == "placeholder"]
-        moving = set(inputs[count : 2 * count])  # what depends on the vector
-        for node in nodes:
-            tags = getattr(node.target, "tags", ())
-            if torch.Tag.dynamic_output_shape in tags or torch.Tag.nondeterministic_seeded in tags:
-                raise Unsupported(f"{node.target}: its result depends on values or on chance")
-            if node.op != "placeholder" and any(n in moving for n in node.all_input_nodes):
-                moving.add(node)
-            schema = getattr(node.target, "_schema", None)
-            writes = schema is not None and schema.is_mutable
-            if node in moving and writes and node.args[0] not in moving:
-                raise Unsupported(f"{node.target} would write into what is kept")
         kept: dict[fx.Node, None] = {}  # an ordered set: what the moving part needs of the rest
         for node in [*(n for n in nodes if n in moving), output]:
             kept.update((n, None) for n in node.all_input_nodes if n not in moving)
@@ -122,3 +113,47 @@ def _merge_equal(graph: fx.Graph) -> None:
             graph.erase_node(node)
         else:
             seen[key] = node
+
+
+def _moving(graph: fx.Graph, vector: Sequence[fx.Node]) -> set[fx.Node]:
+    """All that depends on the vector.
+
+    Raises:
+        Unsupported: something could not be kept: chance, shapes out of values, overwriting.
+    """
+    moving = set(vector)
+    for node in graph.nodes:
+        tags = getattr(node.target, "tags", ())
+        if torch.Tag.dynamic_output_shape in tags or torch.Tag.nondeterministic_seeded in tags:
+            raise Unsupported(f"{node.target}: its result depends on values or on chance")
+        if node.op in ("placeholder", "output"):
+            continue
+        if any(n in moving for n in node.all_input_nodes):
+            moving.add(node)
+            schema = getattr(node.target, "_schema", None)
+            if schema is not None and schema.is_mutable and node.args[0] not in moving:
+                raise Unsupported(f"{node.target} would write into what is kept")
+    return moving
+
+
+def _fold_factors(graph: fx.Graph, moving: set[fx.Node]) -> None:
+    """(v a) b becomes v (a b): in evaluation mode a normalisation is a chain of such factors."""
+    multiply = torch.ops.aten.mul.Tensor
+
+    def factors(node: object) -> tuple[fx.Node, fx.Node] | None:
+        """The moving and the kept one of a product of both kinds."""
+        if not isinstance(node, fx.Node) or node.target is not multiply or node not in moving:
+            return None
+        known = [n for n in node.args if isinstance(n, fx.Node) and n not in moving]
+        others = [n for n in node.args if isinstance(n, fx.Node) and n in moving]
+        return (others[0], known[0]) if len(known) == len(others) == 1 else None
+
+    for node in list(graph.nodes):
+        outer = factors(node)
+        inner = factors(outer[0]) if outer else None
+        if outer and inner and len(outer[0].users) == 1:
+            with graph.inserting_before(node):
+                both = graph.call_function(multiply, (inner[1], outer[1]))
+            node.args = (inner[0], both)
+            graph.erase_node(outer[0])
+            moving.discard(outer[0])
