@@ -203,14 +203,13 @@ class Problem:
             for batch in self.batches:
                 if self.takes_model:
                     losses.append(float(self.batch_loss(batch)))
-                    rights.append(None)
                     continue
                 inputs, targets = pair(batch)
                 outputs = self.outputs(inputs)
                 losses.append(float(self.output_loss(outputs, targets)))
                 rights.append(accuracy(outputs, targets))
         known = [right for right in rights if right is not None]
-        right = self.mean(known) if len(known) == len(rights) else None
+        right = self.mean(known) if len(known) == len(losses) else None
         return self.mean(losses), right
 
     def gradient(self) -> list[Tensor]:
@@ -273,12 +272,17 @@ class Problem:
                 " does not depend on the batch size"
             )
 
+    def cuttable(self) -> bool:
+        """Whether batches may be cut: the first one's loss is the mean of its examples'."""
+        with self.evaluating(), torch.no_grad():
+            batch = self.batches[0]
+            return self.mean_of_examples(batch, float(self.batch_loss(batch)))
+
     def mean_of_examples(self, batch: Batch, loss: float) -> bool:
         """Whether a batch's ``loss`` is the mean of its halves' losses.
 
-        It is not where examples of a batch see one another (BatchNorm without running
-        statistics, contrastive losses) or count unequally (padded sequences). Such a batch
-        must not be cut. To be called in evaluation mode, without gradients.
+        It is not where examples see one another (BatchNorm without running statistics) or
+        count unequally (padding). To be called in evaluation mode, without gradients.
         """
         count = batching.examples(batch)
         halves = batching.pieces(batch, (count + 1) // 2)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MICRO_BATCHES = (32, 64)  # sizes to try beside the whole batch
 SLOW = 2.0  # seconds: a trial that takes longer ends the trials of larger pieces
+TRACED = 3.5  # a trace keeps up to this many times what a graph keeps
+FEW = 8  # examples that tell how much memory one takes
 PREFERENCE = 0.95  # the simpler way is left only for one that is this much faster
 
 
@@ -93,21 +95,26 @@ def choose(
     elif may_cut:
         sizes = sorted({*(size for size in MICRO_BATCHES if size < largest), largest})
     ways = [options.way] if options.way else ["graph", "linear"]
+    room = budget / (WORK + 1)  # for one piece: the trials must fit, too
+    each = _bytes_each(operator, whole, may_cut)
+    if may_cut and not options.micro_batch:
+        fitting = [size for size in sizes if size * each <= room]
+        sizes = fitting or [max(1, min(largest, int(room / each)))]
     progress.start("choosing a product", len(sizes) * len(ways))
     trials: list[Trial] = []
-    reason = "not one example fits into the memory budget"
+    reason = "no way works"
     for way in ways:
-        piece = 0.0  # bytes an example
+        piece = each * (TRACED if way == "linear" else 1)  # bytes an example
         for size in sizes:
-            if piece * size > budget / (WORK + 1):
-                break  # the trial itself would not fit
+            if trials and size * piece > room:
+                break
             trial = _try(operator, way, batching.pieces(whole, size)[0])
             progress.advance(note=f"{way}, {size} examples at once")
             if isinstance(trial, str):
                 reason = trial
                 break
             trials.append(trial)
-            piece = trial.nbytes / trial.size
+            piece = max(piece, trial.nbytes / trial.size)
             if trial.multiply > SLOW:
                 break
     if not trials:
@@ -117,6 +124,18 @@ def choose(
         if other[0] < PREFERENCE * best[0]:
             best = other
     return best[1]
+
+
+def _bytes_each(operator: "ProblemOperator", whole: Batch, may_cut: bool) -> float:
+    """Bytes that the graph of one example keeps.
+
+    Raises:
+        InputError: an operation without a second derivative.
+    """
+    if operator.engine.options.way == "difference":
+        return 0.0
+    piece = batching.pieces(whole, FEW)[0] if may_cut else whole
+    return GraphState(operator, piece, weigh=True).nbytes / batching.examples(piece)
 
 
 def _try(operator: "ProblemOperator", way: str, piece: Batch) -> Trial | str:

@@ -57,6 +57,8 @@ class Engine:
     def refresh(self) -> None:
         """Forget what is kept if the weights or buffers have changed since it was made."""
         model = self.operator.problem.model
+        if not self.versions:
+            self._check()
         versions = [(tensor.data_ptr(), tensor._version) for tensor in model.parameters()]
         buffers = list(model.buffers())
         # BatchNorm changes its statistics without a new version: buffers are compared by value
@@ -65,6 +67,14 @@ class Engine:
             self._states.clear()
             self.versions = versions
             self._buffers = [buffer.clone() for buffer in buffers]
+
+    def _check(self) -> None:
+        """Refuse what can't be measured before the first product."""
+        try:
+            self.operator.problem.check()
+        except OUT_OF_MEMORY as error:
+            if not is_out_of_memory(error):  # products may still do, in pieces
+                raise
 
     def multiply(self, index: int, block: Tensor) -> Tensor:
         """One batch's product with a block.
@@ -141,20 +151,13 @@ class Engine:
             self.plan = dataclasses.replace(plan, kept=plan.kept // 4)
         elif plan.way == "linear":
             self._cut("graph", plan.micro_batch)
-        elif plan.micro_batch > 1 and self._may_cut():
+        elif plan.micro_batch > 1 and self.operator.problem.cuttable():
             self._cut(plan.way, (plan.micro_batch + 1) // 2)
         else:
             raise WorkError(f"out of memory with one example at a time: {text}")
         if plan.kept <= 1:
             self.plan = dataclasses.replace(self.plan, kept=0, piece=0)  # the budget was wrong
         self.progress.warn(f"out of memory: going on with {describe(self.plan)}")
-
-    def _may_cut(self) -> bool:
-        """Whether a batch's loss is the mean over its examples, so that pieces mean the same."""
-        problem = self.operator.problem
-        batch = problem.batches[0]
-        with problem.evaluating(), torch.no_grad():
-            return problem.mean_of_examples(batch, float(problem.batch_loss(batch)))
 
     def choose(self, products: int, progress: Progress = SILENT) -> None:
         """Take the plan that ends first, by measurement; see :func:`choice.choose`.
@@ -164,7 +167,7 @@ class Engine:
             progress: told what is tried, and of plans that are lowered later.
         """
         self.progress = progress
-        may_cut = self._may_cut()
+        may_cut = self.operator.problem.cuttable()
         self.take(choose(self.operator, self.options, products, self.budget, may_cut, progress))
 
     def take(self, plan: Plan) -> None:

@@ -26,8 +26,8 @@ class GaussNewtonOperator(ProblemOperator):
     def _use(self, problem: Problem, options: Options | None) -> None:
         if problem.takes_model:
             raise InputError(
-                "this operator needs a loss of (outputs, targets): a loss of (model, batch) hides"
-                " the outputs; use --operator hessian"
+                "Gauss-Newton and Fisher matrices need a loss of (outputs, targets): a loss of"
+                " (model, batch) hides the outputs; the Hessian does without"
             )
         super()._use(problem, options)
 

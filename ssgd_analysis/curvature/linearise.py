@@ -5,12 +5,14 @@ kept. ``torch.func.linearize`` does so too, but traces every batch anew, which c
 ten products; here one trace serves all batches of a shape.
 """
 
+import operator
 import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.passes.shape_prop import ShapeProp
 
 Flat = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
 
@@ -59,6 +61,11 @@ class Linearised:
         except Exception as error:  # whatever torch raises for what it can't differentiate
             raise Unsupported(str(error)) from error
         self._split(whole, count)
+        kept = self.fix(weights, vector, data)
+        with torch.no_grad():
+            ShapeProp(self._linear).propagate(*kept, *vector)
+        _reuse(self._linear.graph)
+        self._linear.recompile()
 
     def _split(self, whole: fx.GraphModule, count: int) -> None:
         _merge_equal(whole.graph)
@@ -157,3 +164,34 @@ def _fold_factors(graph: fx.Graph, moving: set[fx.Node]) -> None:
             node.args = (inner[0], both)
             graph.erase_node(outer[0])
             moving.discard(outer[0])
+
+
+def _reuse(graph: fx.Graph) -> None:
+    """Sums and products are written over an operand that nothing else needs: no new memory."""
+    aten = torch.ops.aten
+    inplace = {aten.add.Tensor: aten.add_.Tensor, aten.mul.Tensor: aten.mul_.Tensor}
+    # what returns memory of its own, not a view of an input
+    fresh = {*inplace, *inplace.values(), aten.convolution.default}
+    fresh |= {aten.threshold_backward.default, aten.mm.default, aten.sub.Tensor}
+
+    def owned(node: object) -> bool:
+        if not isinstance(node, fx.Node) or len(node.users) != 1:
+            return False
+        source = node
+        if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
+            source = node.args[0]
+            return source.target is aten.convolution_backward.default
+        return source.target in fresh
+
+    def shape(node: object) -> object:
+        known = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
+        return getattr(known, "shape", None)
+
+    for node in graph.nodes:
+        if node.target not in inplace or len(node.args) != 2 or node.args[0] is node.args[1]:
+            continue
+        first, second = node.args
+        if not owned(first) and owned(second):
+            first, second = second, first
+        if owned(first) and shape(node) is not None and shape(first) == shape(node):
+            node.target, node.args = inplace[node.target], (first, second)

@@ -8,9 +8,9 @@ from pathlib import Path
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.files import make_folder, read_json, write_json
 
-# A product's own intermediate values take about what a piece keeps, and one piece more is built
-# where not all are kept.
-WORK = 2
+# Pieces' worth of memory beside what is kept: a product's own intermediate values, a piece that is
+# built anew where not all are kept, and what the allocator does not give back.
+WORK = 3
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def describe(plan: Plan) -> str:
     text = f"{plan.way} products, {plan.micro_batch} examples at once"
     if plan.way != "difference":
         text += f", {plan.kept} of {plan.pieces} pieces kept"
-    if plan.peak is not None:
+    if plan.peak:
         text += f", about {plan.peak / 2**20:.0f} of {plan.memory / 2**20:.0f} MiB"
     if plan.product is not None:
         text += f", {plan.product:.3g} s a product"

@@ -22,7 +22,7 @@ from ssgd_analysis.curvature import (
     layer_traces,
     survey,
 )
-from ssgd_analysis.errors import WorkError, unknown
+from ssgd_analysis.errors import InputError, WorkError, unknown
 from ssgd_analysis.flatness import METRICS, Measurement
 from ssgd_analysis.flatness.hessian import of_spectrum, of_trace
 from ssgd_analysis.problem import Problem
@@ -99,6 +99,11 @@ def prepared(problem: Problem, request: Request, *, progress: Progress = SILENT)
         WorkError: the loss is not finite.
     """
     problem.check()
+    if not problem.cuttable():
+        progress.warn(
+            "the loss of a batch is not the mean of its examples' losses (padding, or examples that"
+            " see one another): the numbers depend on --batch-size"
+        )
     operator = OPERATORS[request.operator].of(problem, options=request.options)
     operator.prepare(request.products, progress, plans=request.plans)
     return operator
@@ -266,9 +271,12 @@ def _metrics(
     progress.start("metrics", len(request.metrics))
     measured = {}
     for name in request.metrics:
-        result = known.get(name) or METRICS[name].measure(
-            problem.model, problem.loss, problem.batches, seed=request.seed
-        )
+        try:
+            result = known.get(name) or METRICS[name].measure(
+                problem.model, problem.loss, problem.batches, seed=request.seed
+            )
+        except InputError as error:
+            raise InputError(f"metric {name}: {error}") from error
         measured[name] = dataclasses.asdict(result)
         progress.advance(note=name)
     return measured
