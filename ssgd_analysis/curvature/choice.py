@@ -165,7 +165,7 @@ def _try(operator: "ProblemOperator", way: str, piece: Batch) -> Trial | str:
         del weighed
         seconds, state = timed(build)
         state.multiply(vector)
-        multiply = min(timed(lambda: state.multiply(vector))[0] for _ in range(2))
+        multiply = min(timed(lambda: state.multiply(vector))[0] for _ in range(3))
     except Unsupported as error:
         return first_line(error)
     except OUT_OF_MEMORY as error:
