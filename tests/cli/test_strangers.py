@@ -214,8 +214,8 @@ def test_landscape_without_targets(run, arguments, tmp_path):
     [
         ("vae", "ordinary", (), "no (inputs, targets) pair: give a loss whose"),
         ("vae", "nothing_sensible", (), "does not take the model and a batch: 'pixels'"),
-        ("vae", "", ("--operator", "ggn"), "use --operator hessian"),
-        ("vae", "", ("--operator", "fisher"), "use --operator hessian"),
+        ("vae", "", ("--operator", "ggn"), "the Hessian does without"),
+        ("vae", "", ("--operator", "fisher"), "the Hessian does without"),
         ("recurrent", "ordinary", (), "no (inputs, targets) pair"),
         ("pinn", "", ("--model", "mlp"), "model 'mlp' needs data of (input, target) pairs"),
         ("pinn", "", ("--model", "torchvision:alexnet"), "needs data of (input, target) pairs"),
