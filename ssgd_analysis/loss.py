@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.devices import is_out_of_memory
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.errors import InputError, first_line
 
 Loss = Callable[..., Tensor]  # (outputs, targets) or (model, batch) -> scalar
 
@@ -44,11 +44,6 @@ def scalar_loss(loss: Loss, outputs: Tensor | nn.Module, targets: Batch) -> Tens
     if value.numel() != 1:
         raise InputError(f"the loss is not scalar: its shape is {tuple(value.shape)}")
     return value.reshape(())
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its kind."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float | None:

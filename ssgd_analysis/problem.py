@@ -12,8 +12,8 @@ from torch.func import functional_call
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch, pair
 from ssgd_analysis.devices import is_out_of_memory
-from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.loss import Loss, accuracy, first_line, scalar_loss, takes_model
+from ssgd_analysis.errors import InputError, WorkError, first_line
+from ssgd_analysis.loss import Loss, accuracy, scalar_loss, takes_model
 from ssgd_analysis.weights import evaluation_mode, matching
 
 

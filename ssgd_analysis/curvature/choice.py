@@ -13,8 +13,7 @@ from ssgd_analysis.curvature.linearise import Linearised, Unsupported
 from ssgd_analysis.curvature.plan import WORK, Options, Plan, keepable
 from ssgd_analysis.curvature.products import DifferenceState, GraphState, LinearState, State
 from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
-from ssgd_analysis.errors import InputError
-from ssgd_analysis.loss import first_line
+from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.progress import Progress
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Trial:
     def plan(self, examples: int, products: int, budget: int) -> tuple[float, Plan]:
         """Predicted seconds for all products, and the plan."""
         pieces = -(-examples // self.size)
-        kept = 0 if self.way == "difference" else min(pieces, keepable(self.nbytes, budget))
+        kept = keepable(self.way, pieces, self.nbytes, budget)
         product = pieces * self.multiply + (pieces - kept) * self.build
         setup = self.trace + kept * self.build
         plan = Plan(

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssgd_analysis.curvature.krylov import to_numpy
 from ssgd_analysis.curvature.operator import Operator
-from ssgd_analysis.curvature.probes import rademacher
+from ssgd_analysis.curvature.probes import BLOCK, rademacher
 from ssgd_analysis.curvature.xtrace import XTrace, left_out
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.progress import SILENT, Progress
 
-BLOCK = 8  # probes multiplied at once share each batch's graph
 METHODS = ("hutchinson", "xdiag")
 
 
@@ -121,7 +121,7 @@ def _xdiag(
     product = operator @ basis
     progress.advance(count)
     mixed = product.T @ tests  # QᵀHΩ, (k, k)
-    directions = left_out(mixed.double().cpu().numpy())
+    directions = left_out(to_numpy(mixed))
     lost = torch.as_tensor(directions, dtype=basis.dtype, device=basis.device)  # s_i as columns
     whole = (basis * product).sum(dim=1)
     moments = Moments(operator)

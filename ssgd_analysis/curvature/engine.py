@@ -1,6 +1,7 @@
 """The engine of products: what is kept between them, in what pieces, by which way."""
 
 import dataclasses
+import functools
 import gc
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from ssgd_analysis.curvature.linearise import Linearised, Unsupported
 from ssgd_analysis.curvature.plan import Options, Plan, describe, keepable
 from ssgd_analysis.curvature.products import DifferenceState, GraphState, LinearState, State
 from ssgd_analysis.devices import OUT_OF_MEMORY, free_bytes, is_out_of_memory
-from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.errors import InputError, WorkError, first_line
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.weights import flattened
 
@@ -37,6 +38,7 @@ class Engine:
         self.progress: Progress = SILENT
         self._states: dict[tuple[int, int], State] = {}
         self._traces: dict[object, Linearised] = {}
+        self._checked = False
         self.versions: list[tuple[int, int]] = []
         self._buffers: list[Tensor] = []
         problem = operator.problem
@@ -57,8 +59,7 @@ class Engine:
     def refresh(self) -> None:
         """Forget what is kept if the weights or buffers have changed since it was made."""
         model = self.operator.problem.model
-        if not self.versions:
-            self._check()
+        self.check()
         versions = [(tensor.data_ptr(), tensor._version) for tensor in model.parameters()]
         buffers = list(model.buffers())
         # BatchNorm changes its statistics without a new version: buffers are compared by value
@@ -68,13 +69,21 @@ class Engine:
             self.versions = versions
             self._buffers = [buffer.clone() for buffer in buffers]
 
-    def _check(self) -> None:
-        """Refuse what can't be measured before the first product."""
+    def check(self) -> None:
+        """Refuse what can't be measured; once, before the first product or trial."""
+        if self._checked:
+            return
         try:
             self.operator.problem.check()
         except OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):  # products may still do, in pieces
                 raise
+        self._checked = True
+
+    @functools.cached_property
+    def may_cut(self) -> bool:
+        """Whether batches may be multiplied in pieces."""
+        return self.operator.problem.cuttable()
 
     def multiply(self, index: int, block: Tensor) -> Tensor:
         """One batch's product with a block.
@@ -92,7 +101,7 @@ class Engine:
             except OUT_OF_MEMORY as error:
                 if not is_out_of_memory(error):
                     raise
-                text = str(error).splitlines()[0] if str(error) else type(error).__name__
+                text = first_line(error)
             self._lower(text)
 
     def _multiply(self, index: int, block: Tensor) -> Tensor:
@@ -126,7 +135,7 @@ class Engine:
         return state
 
     def _keep_what_fits(self, piece: int) -> None:
-        kept = min(self.plan.pieces, keepable(piece, self.budget))
+        kept = keepable(self.plan.way, self.plan.pieces, piece, self.budget)
         self.plan = dataclasses.replace(self.plan, kept=kept, piece=piece)
 
     def _build(self, way: str, piece: Batch) -> State:
@@ -151,7 +160,7 @@ class Engine:
             self.plan = dataclasses.replace(plan, kept=plan.kept // 4)
         elif plan.way == "linear":
             self._cut("graph", plan.micro_batch)
-        elif plan.micro_batch > 1 and self.operator.problem.cuttable():
+        elif plan.micro_batch > 1 and self.may_cut:
             self._cut(plan.way, (plan.micro_batch + 1) // 2)
         else:
             raise WorkError(f"out of memory with one example at a time: {text}")
@@ -167,14 +176,13 @@ class Engine:
             progress: told what is tried, and of plans that are lowered later.
         """
         self.progress = progress
-        may_cut = self.operator.problem.cuttable()
-        self.take(choose(self.operator, self.options, products, self.budget, may_cut, progress))
+        self.take(
+            choose(self.operator, self.options, products, self.budget, self.may_cut, progress)
+        )
 
     def take(self, plan: Plan) -> None:
         """Make products as a plan says; what is kept is bounded by this engine's budget."""
         self._cut(plan.way, plan.micro_batch)
         pieces = self.plan.pieces
-        kept = (
-            0 if plan.way == "difference" else min(pieces, keepable(plan.piece or 0, self.budget))
-        )
+        kept = keepable(plan.way, pieces, plan.piece or 0, self.budget)
         self.plan = dataclasses.replace(plan, pieces=pieces, kept=kept, memory=self.budget)

@@ -43,9 +43,9 @@ class HutchPlusPlus:
 
     def samples(self) -> Quotients:
         """One sample for each probe of the rest, the sketch's trace added."""
-        values = np.concatenate([own.values for own in self.outside], axis=1)
+        probes = Quotients.joined(self.outside)
         inside = self.inside.values.sum(axis=1, keepdims=True)
-        return Quotients(self.outside[0].shares, values + inside)
+        return Quotients(probes.shares, probes.values + inside)
 
     def _sketch(self, rank: int) -> int:
         block = self.known.project(rademacher(self.operator, rank, self.generator))

@@ -66,8 +66,8 @@ class KrylovBasis:
         for _ in range(2):  # twice is enough (Giraud, Langou, Rozložník 2005)
             part, rest = known @ image, self.pending @ image
             image = image - known.T @ part - self.pending.T @ rest
-            inside += _numpy(part)
-            outside += _numpy(rest)
+            inside += to_numpy(part)
+            outside += to_numpy(rest)
         self.projected[: self.count, newest] = inside
         self.projected[newest, : self.count] = inside
         self.coupling[:, newest] = outside
@@ -83,7 +83,7 @@ class KrylovBasis:
         """Make the pending directions orthogonal to a vector that joins the basis."""
         if not len(self.pending):
             return
-        overlap = _numpy(self.pending @ vector)
+        overlap = to_numpy(self.pending @ vector)
         length = float(np.linalg.norm(overlap))
         if length <= self.rounding:
             return
@@ -202,5 +202,6 @@ def orthonormal(block: Tensor) -> Tensor:
     return kept
 
 
-def _numpy(tensor: Tensor) -> np.ndarray:
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """A copy in float64 on the CPU."""
     return tensor.double().cpu().numpy()

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
+from ssgd_analysis.curvature.deflation import deflation
 from ssgd_analysis.curvature.operator import Operator
-from ssgd_analysis.curvature.probes import rademacher
+from ssgd_analysis.curvature.probes import BLOCK, rademacher
 from ssgd_analysis.curvature.sampling import Quotients, quotients
-from ssgd_analysis.curvature.trace import BLOCK, Trace
+from ssgd_analysis.curvature.trace import Hutchinson, Trace, estimated
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.progress import SILENT, Progress
 
@@ -46,18 +46,14 @@ def layer_traces(
         for own, part in zip(found, quotients(operator, block, places)[1], strict=True):
             own.append(part)
         progress.advance(count)
-    traces = []
-    for own in found:
-        values = np.concatenate([part.values for part in own], axis=1)  # (batches, probes)
-        means = own[0].shares @ values
-        over_examples = Quotients(own[0].shares, values.mean(axis=1, keepdims=True)).stderr()
-        traces.append(
-            Trace(
-                value=float(means.mean()),
-                stderr=float(means.std(ddof=1) / probes**0.5),
-                probes=probes,
-                sampling_stderr=None if over_examples is None else float(over_examples[0]),
-                products=probes,
-            )
+    nothing = deflation(operator, None)
+    return [
+        estimated(
+            Hutchinson(operator, nothing, generator, own),
+            nothing,
+            probes=probes,
+            method="hutchinson",
+            products=probes,
         )
-    return traces
+        for own in found
+    ]

@@ -60,9 +60,11 @@ class Plan:
         return None if self.piece is None else self.piece * (min(self.kept, self.pieces) + WORK)
 
 
-def keepable(piece: int, budget: int) -> int:
-    """How many pieces of so many bytes a budget can keep, beside the work on one."""
-    return max(0, budget - WORK * piece) // max(piece, 1)
+def keepable(way: str, pieces: int, piece: int, budget: int) -> int:
+    """How many pieces of so many bytes are kept, beside the work on one; differences keep none."""
+    if way == "difference":
+        return 0
+    return min(pieces, max(0, budget - WORK * piece) // max(piece, 1))
 
 
 def describe(plan: Plan) -> str:

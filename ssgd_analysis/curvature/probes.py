@@ -5,6 +5,8 @@ from torch import Tensor
 
 from ssgd_analysis.curvature.operator import Operator
 
+BLOCK = 8  # probes multiplied at once share each batch's state
+
 
 def rademacher(operator: Operator, count: int, generator: torch.Generator) -> Tensor:
     """Columns of independent fair signs, shape (P, count)."""

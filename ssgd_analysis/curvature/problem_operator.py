@@ -99,9 +99,11 @@ class ProblemOperator(Operator):
             plans: folder where measured plans are kept and looked for.
 
         Raises:
-            InputError: an operation without a second derivative.
+            InputError: an operation without a second derivative, or a problem that can't be
+                measured.
         """
         self.engine.progress = progress
+        self.engine.check()
         known = recall(plans, self._kind()) if plans else None
         if known is None:
             self.engine.choose(products, progress)

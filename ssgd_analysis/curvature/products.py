@@ -5,7 +5,6 @@ about two gradients (a batch's gradient costs three passes, its derivative along
 """
 
 import contextlib
-import copy
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -18,8 +17,7 @@ from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature.linearise import Linearised, Unsupported
 from ssgd_analysis.curvature.plain import PlainOperations
-from ssgd_analysis.errors import InputError
-from ssgd_analysis.loss import first_line
+from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import borrowed_weights, global_norm
 
@@ -199,7 +197,7 @@ class LinearState:
             torch.randn(p.shape, generator=generator, dtype=p.dtype, device=p.device)
             for p in operator.parameters
         ]
-        truth = GraphState(operator, batch).multiply(copy.copy(vector))
+        truth = GraphState(operator, batch).multiply(vector)
         found = self.multiply(vector)
         size = float(global_norm(truth))
         error = float(global_norm([a - b for a, b in zip(found, truth, strict=True)]))

@@ -97,9 +97,7 @@ def quadrature(
         nodes=[nodes for nodes, _, _ in found],
         weights=[weights for _, weights, _ in found],
         exact=[exact for _, _, exact in found],
-        samples=Quotients(
-            samples[0].shares, np.concatenate([own.values for own in samples], axis=1)
-        ),
+        samples=Quotients.joined(samples),
     )
 
 

@@ -50,6 +50,11 @@ class Quotients:
         """Sampling error of each mean, shape (K,); ``None`` with one batch."""
         return weighted_stderr(self.shares, self.values)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Quotients"]) -> "Quotients":
+        """The columns of several, over the same batches, side by side."""
+        return cls(parts[0].shares, np.concatenate([part.values for part in parts], axis=1))
+
     def __getitem__(self, columns: Sequence[int]) -> "Quotients":
         """The same for some columns."""
         return Quotients(self.shares, self.values[:, list(columns)])

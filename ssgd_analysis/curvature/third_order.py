@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssgd_analysis.curvature.plain import PlainOperations
 from ssgd_analysis.curvature.products import check_twice_differentiable, differentiable
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import borrowed_weights, flattened
 
@@ -96,8 +96,9 @@ def curvature_slope(problem: Problem, direction: list[Tensor]) -> Tensor:
             except (NotImplementedError, RuntimeError) as error:
                 if "derivative" not in str(error) and "differentiable" not in str(error):
                     raise
-                line = str(error).splitlines()[0]
-                raise InputError(f"the model has no third derivative in torch: {line}") from error
+                raise InputError(
+                    f"the model has no third derivative in torch: {first_line(error)}"
+                ) from error
             total.add_(flattened(third).detach(), alpha=share / 2)
     return total
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from scipy.stats import chi2
 from torch import Tensor
@@ -15,13 +14,12 @@ from torch import Tensor
 from ssgd_analysis.curvature.deflation import Deflation, deflation
 from ssgd_analysis.curvature.hutchpp import HutchPlusPlus
 from ssgd_analysis.curvature.operator import Operator
-from ssgd_analysis.curvature.probes import rademacher
+from ssgd_analysis.curvature.probes import BLOCK, rademacher
 from ssgd_analysis.curvature.sampling import Quotients, quotients, weighted_stderr
 from ssgd_analysis.curvature.xtrace import XTrace
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.progress import SILENT, Progress
 
-BLOCK = 8  # probes multiplied at once share each batch's graph
 LEAST = 16  # products before a tolerance may stop the estimate
 LEAST_PROBES = {"hutchinson": 2, "hutch++": 6, "xtrace": 4}  # for an error at all
 
@@ -93,8 +91,7 @@ class Hutchinson:
 
     def samples(self) -> Quotients:
         """One sample a probe."""
-        values = np.concatenate([own.values for own in self.drawn], axis=1)
-        return Quotients(self.drawn[0].shares, values)
+        return Quotients.joined(self.drawn)
 
 
 def trace(

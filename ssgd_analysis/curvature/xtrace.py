@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.curvature.deflation import Deflation
+from ssgd_analysis.curvature.krylov import to_numpy
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.probes import gaussian
 from ssgd_analysis.curvature.sampling import Quotients
@@ -53,7 +54,7 @@ class XTrace:
         rows = []
         for share, part in self.operator.parts(fresh):
             image.add_(part, alpha=share)
-            rows.append((share, _numpy(self.basis.T @ part), _numpy((fresh * part).sum(dim=0))))
+            rows.append((share, to_numpy(self.basis.T @ part), to_numpy((fresh * part).sum(dim=0))))
         self.tests = torch.cat([self.tests, fresh], dim=1)
         added = self._orthonormal(self.known.project(image))
         self.basis = torch.cat([self.basis, added], dim=1)
@@ -64,13 +65,13 @@ class XTrace:
             self.plain = [np.zeros(0) for _ in rows]
         for index, (_, part) in enumerate(self.operator.parts(added)):
             _, old_fresh, plain = rows[index]
-            column = _numpy(self.basis.T @ part)  # (k, count)
+            column = to_numpy(self.basis.T @ part)  # (k, count)
             inner = np.zeros((old + count, old + count))
             inner[:old, :old] = self.inner[index]
             inner[:, old:], inner[old:, :] = column, column.T
             mixed = np.zeros_like(inner)
             mixed[:old, :old], mixed[:old, old:] = self.mixed[index], old_fresh
-            mixed[old:, :] = _numpy(part.T @ self.tests)
+            mixed[old:, :] = to_numpy(part.T @ self.tests)
             self.inner[index], self.mixed[index] = inner, mixed
             self.plain[index] = np.concatenate([self.plain[index], plain])
         return 2 * count
@@ -81,9 +82,9 @@ class XTrace:
         shares = np.array(self.shares)
         mixed = np.einsum("b,bij->ij", shares, np.array(self.mixed))
         lost = left_out(mixed)
-        seen = _numpy(self.basis.T @ self.tests)
+        seen = to_numpy(self.basis.T @ self.tests)
         seen = seen - lost * (lost * seen).sum(axis=0)  # c_i as columns
-        lengths = _numpy((self.tests**2).sum(dim=0)) - (seen**2).sum(axis=0)
+        lengths = to_numpy((self.tests**2).sum(dim=0)) - (seen**2).sum(axis=0)
         scale = (self.known.free - k + 1) / lengths
         rows = []
         for inner, own, plain in zip(self.inner, self.mixed, self.plain, strict=True):
@@ -109,7 +110,3 @@ def left_out(mixed: np.ndarray) -> np.ndarray:
     safe = mixed + 1e-14 * scale * np.eye(len(mixed))
     dual = np.linalg.inv(safe).T
     return dual / np.linalg.norm(dual, axis=0)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.double().cpu().numpy()

@@ -98,14 +98,13 @@ def prepared(problem: Problem, request: Request, *, progress: Progress = SILENT)
         InputError: a problem that does not fit together, or can't be measured.
         WorkError: the loss is not finite.
     """
-    problem.check()
-    if not problem.cuttable():
+    operator = OPERATORS[request.operator].of(problem, options=request.options)
+    operator.prepare(request.products, progress, plans=request.plans)
+    if not operator.engine.may_cut:
         progress.warn(
             "the loss of a batch is not the mean of its examples' losses (padding, or examples that"
             " see one another): the numbers depend on --batch-size"
         )
-    operator = OPERATORS[request.operator].of(problem, options=request.options)
-    operator.prepare(request.products, progress, plans=request.plans)
     return operator
 
 

@@ -262,10 +262,8 @@ def fingerprint(subjects: Sequence[Subject], settings: LandscapeSettings) -> str
     """What must be the same for points of an earlier call to count."""
     digest = hashlib.blake2b(json.dumps(dataclasses.asdict(settings)).encode(), digest_size=16)
     for subject in subjects:
-        problem = subject.problem
-        digest.update(f"{subject.loss} {problem.dtype}".encode())
-        tensors = [*problem.model.parameters(), *problem.model.buffers()]
-        tensors += [tensor for batch in problem.batches for tensor in batching.tensors(batch)]
+        digest.update(f"{subject.loss} {subject.problem.fingerprint()}".encode())
+        tensors: list[Tensor] = []
         if settings.bn == "recalibrate":
             inputs = [pair(batch)[0] for batch in subject.calibration]
             tensors += [tensor for part in inputs for tensor in batching.tensors(part)]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.data import Dataset, load_data
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.models import Loss, load_loss, load_model
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.training.config import TrainConfig
@@ -187,8 +187,9 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
         except MemoryError:
             raise
         except Exception as error:  # reading bytes that are no pickle may raise anything
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"{path} is damaged or not a torch file: {line}") from error
+            raise InputError(
+                f"{path} is damaged or not a torch file: {first_line(error)}"
+            ) from error
     else:
         raise InputError(f"{path} should be a .safetensors, .pt or .pth file")
     for wrapper in ("state_dict", "model_state_dict", "model"):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,24 +105,13 @@ class Run:
         Raises:
             InputError: the file is damaged; it and the line are named.
         """
-        try:
-            text = self._history.read_text(encoding="utf-8") if self._history.is_file() else ""
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self._history} is damaged: {error}") from error
-        records = [self._epoch(*numbered) for numbered in enumerate(text.splitlines(), start=1)]
+        records = [self._epoch(*placed) for placed in _lines(self._history)]
         if self.finished and not records:
             raise InputError(f"{self._history} is missing or empty, but the run is finished")
         return records
 
-    def _epoch(self, number: int, line: str) -> dict[str, Any]:
-        """One line of the history, checked; what was not finite is ``None`` in it."""
-        place = f"{self._history}, line {number}, is damaged"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{place}: {error}") from error
-        if not isinstance(record, dict):
-            raise InputError(f"{place}: not an object")
+    def _epoch(self, place: str, record: dict[str, Any]) -> dict[str, Any]:
+        """One record of the history, checked; what was not finite is ``None`` in it."""
         for key in ALWAYS:
             if record.get(key) is None:
                 raise InputError(f"{place}: it has no '{key}'")
@@ -181,20 +171,10 @@ class Run:
         Raises:
             InputError: the file is damaged; it and the line are named.
         """
-        if not self._tracked.is_file():
-            return []
-        try:
-            lines = self._tracked.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self._tracked} is damaged: {error}") from error
         records = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                record = error
-            if not (isinstance(record, dict) and record.keys() >= TRACKED):
-                raise InputError(f"{self._tracked}, line {number}, is damaged")
+        for place, record in _lines(self._tracked):
+            if not record.keys() >= TRACKED:
+                raise InputError(f"{place}: it has no '{min(TRACKED - record.keys())}'")
             records.append(record)
         return records
 
@@ -247,3 +227,27 @@ class Run:
 
     def _kept(self) -> str:
         return ", ".join(map(str, self.checkpoints())) or "none"
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a file with one on each line, none if it is not there.
+
+    Yields:
+        How an error about this line begins, and the object.
+
+    Raises:
+        InputError: the file is damaged; it and the line are named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        place = f"{path}, line {number}, is damaged"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{place}: {error}") from error
+        if not isinstance(record, dict):
+            raise InputError(f"{place}: not an object")
+        yield place, record

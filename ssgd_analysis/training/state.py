@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.files import write_atomically
 
 _TENSOR, _TUPLE, _PAIRS = "__tensor__", "__tuple__", "__pairs__"
@@ -37,8 +37,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             names = file.keys()  # not a dict, and not iterable itself
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (OSError, safetensors.SafetensorError, ValueError) as error:
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} is not a whole safetensors file: {line}") from error
+        raise InputError(f"{path} is not a whole safetensors file: {first_line(error)}") from error
 
 
 def save_tree(path: Path, tree: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from ssgd_analysis import seeds
 from ssgd_analysis.curvature import HessianOperator, eigenpairs, trace
 from ssgd_analysis.curvature.third_order import symmetric_alignment
 from ssgd_analysis.data import Split
-from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.errors import InputError, first_line, unknown
 from ssgd_analysis.files import jsonable
 from ssgd_analysis.methods import MethodSettings, SymmetricSGD, Task
 from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, is_spared, scheduled
@@ -228,8 +228,7 @@ class Tracker:
             model = copy.deepcopy(self.task.model).double()
         except Exception as error:  # whatever a stranger's model raises
             raise InputError(
-                "--track third-order needs a copy of the model in float64:"
-                f" {(str(error).splitlines() or [type(error).__name__])[0]}"
+                f"--track third-order needs a copy of the model in float64: {first_line(error)}"
             ) from error
         examples = self.examples.to(next(model.parameters()).device, torch.float64)
         problem = Problem(model, self.task.loss, self._batches(examples))
