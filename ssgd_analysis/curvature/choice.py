@@ -9,7 +9,7 @@ import torch
 
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
-from ssgd_analysis.curvature.linearise import Linearised, Unsupported
+from ssgd_analysis.curvature.linearise import Traces, Unsupported
 from ssgd_analysis.curvature.plan import WORK, Options, Plan, keepable
 from ssgd_analysis.curvature.products import DifferenceState, GraphState, LinearState, State
 from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
@@ -139,7 +139,7 @@ def _bytes_each(operator: "ProblemOperator", whole: Batch, may_cut: bool) -> flo
 
 def _try(operator: "ProblemOperator", way: str, piece: Batch) -> Trial | str:
     """Seconds and bytes of one piece; the reason where this way does not work."""
-    traces: dict[object, Linearised] = {}
+    traces = Traces()
     vector = [torch.ones_like(parameter) for parameter in operator.parameters]
 
     def build(weigh: bool = False) -> State:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature.choice import choose
-from ssgd_analysis.curvature.linearise import Linearised, Unsupported
+from ssgd_analysis.curvature.linearise import Traces, Unsupported
 from ssgd_analysis.curvature.plan import Options, Plan, describe, keepable
 from ssgd_analysis.curvature.products import DifferenceState, GraphState, LinearState, State
 from ssgd_analysis.devices import OUT_OF_MEMORY, free_bytes, is_out_of_memory
@@ -37,7 +37,7 @@ class Engine:
         self.operator, self.options = operator, options
         self.progress: Progress = SILENT
         self._states: dict[tuple[int, int], State] = {}
-        self._traces: dict[object, Linearised] = {}
+        self._traces = Traces()
         self._checked = False
         self.versions: list[tuple[int, int]] = []
         self._buffers: list[Tensor] = []
@@ -49,7 +49,7 @@ class Engine:
     def _cut(self, way: str, size: int) -> None:
         """Cut the batches into pieces for a way, nothing kept yet."""
         self._states.clear()
-        self._traces.clear()
+        self._traces = Traces()
         batches = self.operator.problem.batches
         self.pieces = [batching.pieces(batch, size) for batch in batches]
         count = sum(len(pieces) for pieces in self.pieces)
@@ -66,6 +66,7 @@ class Engine:
         same = len(buffers) == len(self._buffers) and all(map(torch.equal, buffers, self._buffers))
         if versions != self.versions or not same:
             self._states.clear()
+            self._traces.forget_weights()
             self.versions = versions
             self._buffers = [buffer.clone() for buffer in buffers]
 

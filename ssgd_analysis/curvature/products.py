@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
-from ssgd_analysis.curvature.linearise import Linearised, Unsupported
+from ssgd_analysis.curvature.linearise import Linearised, Traces, Unsupported, laid_out
 from ssgd_analysis.curvature.plain import PlainOperations
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.problem import Problem
@@ -163,29 +163,26 @@ class LinearState:
     Args:
         operator: whose batch this is.
         batch: the examples, tensors only.
-        traces: those made so far, by shape; a new one is added.
+        traces: those made so far; a new one is added.
 
     Raises:
         Unsupported: it can't be traced, or the trace disagrees with double backward.
     """
 
-    def __init__(
-        self, operator: "ProblemOperator", batch: Batch, traces: dict[object, Linearised]
-    ) -> None:
-        weights = [parameter.detach() for parameter in operator.parameters]
-        data = batching.tensors(batch)
+    def __init__(self, operator: "ProblemOperator", batch: Batch, traces: Traces) -> None:
+        weights = traces.weights(operator.parameters)
+        given = batching.tensors(batch)
+        data = laid_out(given)
         shape = (str(batching.mapped(batch, [t[:0] for t in data])), *[t.shape for t in data])
-        trial = [torch.ones_like(weight) for weight in weights]
+        trial = laid_out([torch.ones_like(weight) for weight in weights])
 
         def flow(w: Sequence[Tensor], v: Sequence[Tensor], d: Sequence[Tensor]) -> Sequence[Tensor]:
             return operator.flow(w, v, batching.mapped(batch, list(d)))
 
         with differentiable(operator.problem):
-            if shape not in traces:
-                traces[shape] = Linearised(flow, weights, trial, data)
-            self._trace = traces[shape]
+            self._trace = traces.of(shape, lambda: Linearised(flow, weights, trial, data))
             self._kept = self._trace.fix(weights, trial, data)
-        known = {t.untyped_storage().data_ptr() for t in [*weights, *data]}
+        known = {t.untyped_storage().data_ptr() for t in [*weights, *given]}
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in self._kept}
         self.nbytes = sum(s.nbytes() for key, s in storages.items() if key not in known)
         self._verify(operator, batch)
