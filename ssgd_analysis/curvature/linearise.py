@@ -210,7 +210,7 @@ def _reuse(graph: fx.Graph) -> None:
     aten = torch.ops.aten
     inplace = {aten.add.Tensor: aten.add_.Tensor, aten.mul.Tensor: aten.mul_.Tensor}
     # what returns memory of its own, not a view of an input
-    fresh = {*inplace, *inplace.values(), aten.convolution.default}
+    fresh = {*inplace, *inplace.values(), aten.addcmul_.default, aten.convolution.default}
     fresh |= {aten.threshold_backward.default, aten.mm.default, aten.sub.Tensor}
 
     def owned(node: object) -> bool:
@@ -222,15 +222,29 @@ def _reuse(graph: fx.Graph) -> None:
             return source.target is aten.convolution_backward.default
         return source.target in fresh
 
-    def shape(node: object) -> object:
+    def kind(node: object) -> tuple[object, object]:
         known = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
-        return getattr(known, "shape", None)
+        return getattr(known, "shape", None), getattr(known, "dtype", None)
+
+    def product(node: object) -> bool:
+        """A product used once, of tensors of its own type: it can be made while it is added."""
+        return (
+            isinstance(node, fx.Node)
+            and node.target in (aten.mul.Tensor, aten.mul_.Tensor)
+            and len(node.users) == 1
+            and all(kind(factor)[1] == kind(node)[1] for factor in node.args)
+        )
 
     for node in graph.nodes:
         if node.target not in inplace or len(node.args) != 2 or node.args[0] is node.args[1]:
             continue
         first, second = node.args
-        if not owned(first) and owned(second):
+        if owned(second) and (not owned(first) or (product(first) and not product(second))):
             first, second = second, first
-        if owned(first) and shape(node) is not None and shape(first) == shape(node):
+        if not owned(first) or None in kind(node) or kind(first) != kind(node):
+            continue
+        if node.target is aten.add.Tensor and product(second):
+            node.target, node.args = aten.addcmul_.default, (first, *second.args)
+            graph.erase_node(second)
+        else:
             node.target, node.args = inplace[node.target], (first, second)
