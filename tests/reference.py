@@ -110,8 +110,8 @@ OPERATORS = {"hessian": hessian, "ggn": ggn, "fisher": fisher, "covariance": cov
 
 
 def noise_draws(case: nets.Case, noise: Noise, sigma: float, draws: int, seed: int) -> list[Tensor]:
-    """The perturbations that ``expected`` documents: parameter by parameter, draw by draw."""
-    stream = seeds.generator(seed, "expected")
+    """The perturbations that all metrics share: parameter by parameter, draw by draw."""
+    stream = seeds.generator(seed, "perturbations")
     weights = trainable(case.model).values()
     return [
         sigma * torch.cat([noise.sample(w, stream).reshape(-1) for w in weights])

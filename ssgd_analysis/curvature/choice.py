@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MICRO_BATCHES = (32, 64)  # sizes to try beside the whole batch
 SLOW = 2.0  # seconds: a trial that takes longer ends the trials of larger pieces
 TRACED = 3.5  # a trace keeps up to this many times what a graph keeps
+REPEATS, ENOUGH = 15, 0.3  # a product is timed so often at most, and no longer than so many seconds
 FEW = 8  # examples that tell how much memory one takes
 PREFERENCE = 0.95  # the simpler way is left only for one that is this much faster
 
@@ -164,7 +165,9 @@ def _try(operator: "ProblemOperator", way: str, piece: Batch) -> Trial | str:
         del weighed
         seconds, state = timed(build)
         state.multiply(vector)
-        multiply = min(timed(lambda: state.multiply(vector))[0] for _ in range(3))
+        times: list[float] = []
+        while len(times) < 3 or (len(times) < REPEATS and sum(times) < ENOUGH):
+            times.append(timed(lambda: state.multiply(vector))[0])
     except Unsupported as error:
         return first_line(error)
     except OUT_OF_MEMORY as error:
@@ -172,7 +175,7 @@ def _try(operator: "ProblemOperator", way: str, piece: Batch) -> Trial | str:
             raise
         return f"out of memory: {first_line(error)}"
     trace = max(0.0, first - seconds) if way == "linear" else 0.0
-    return Trial(way, batching.examples(piece), nbytes, trace, seconds, multiply)
+    return Trial(way, batching.examples(piece), nbytes, trace, seconds, min(times))
 
 
 def _synchronise(device: torch.device) -> None:

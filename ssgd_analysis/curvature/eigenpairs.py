@@ -177,7 +177,7 @@ def block_eigenpairs(
         start = (start[:, None] if start.ndim == 1 else start).to(operator.device, operator.dtype)
         if len(start) != n:
             raise InputError(f"the start has length {len(start)}, the operator {n}")
-    size = max(2 * k + 20, capacity(n, operator.dtype))
+    size = max(2 * k + 20, capacity(operator))
     searches = []
     for block in blocks:
         length = len(range(*block.indices(n)))

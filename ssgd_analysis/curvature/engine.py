@@ -11,7 +11,9 @@ from torch import Tensor
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature.choice import choose
+from ssgd_analysis.curvature.krylov import BASIS_VECTORS
 from ssgd_analysis.curvature.linearise import Traces, Unsupported
+from ssgd_analysis.curvature.operator import BASIS_BYTES
 from ssgd_analysis.curvature.plan import Options, Plan, describe, keepable
 from ssgd_analysis.curvature.products import DifferenceState, GraphState, LinearState, State
 from ssgd_analysis.devices import OUT_OF_MEMORY, free_bytes, is_out_of_memory
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ssgd_analysis.curvature.problem_operator import ProblemOperator
 
 SHARE_OF_FREE = 0.5  # of the free memory is the default budget
+SHARE_OF_BASIS = 0.25  # of the budget, at most, is for a basis of vectors
 
 
 class Engine:
@@ -43,7 +46,10 @@ class Engine:
         self._buffers: list[Tensor] = []
         problem = operator.problem
         largest = max(batching.examples(batch) for batch in problem.batches)
-        self.budget = options.memory or int(SHARE_OF_FREE * free_bytes(operator.device))
+        self.memory = options.memory or int(SHARE_OF_FREE * free_bytes(operator.device))
+        largest_basis = BASIS_VECTORS * problem.n_parameters * torch.finfo(operator.dtype).bits // 8
+        self.basis_bytes = min(BASIS_BYTES, largest_basis, int(SHARE_OF_BASIS * self.memory))
+        self.budget = self.memory - self.basis_bytes
         self._cut(options.way or "graph", options.micro_batch or largest)
 
     def _cut(self, way: str, size: int) -> None:
@@ -54,7 +60,7 @@ class Engine:
         self.pieces = [batching.pieces(batch, size) for batch in batches]
         count = sum(len(pieces) for pieces in self.pieces)
         kept = 0 if way == "difference" else count
-        self.plan = Plan(way, size, count, kept, self.budget)
+        self.plan = Plan(way, size, count, kept, self.memory, basis=self.basis_bytes)
 
     def refresh(self) -> None:
         """Forget what is kept if the weights or buffers have changed since it was made."""
@@ -186,4 +192,6 @@ class Engine:
         self._cut(plan.way, plan.micro_batch)
         pieces = self.plan.pieces
         kept = keepable(plan.way, pieces, plan.piece or 0, self.budget)
-        self.plan = dataclasses.replace(plan, pieces=pieces, kept=kept, memory=self.budget)
+        self.plan = dataclasses.replace(
+            plan, pieces=pieces, kept=kept, memory=self.memory, basis=self.basis_bytes
+        )

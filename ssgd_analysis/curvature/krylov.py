@@ -1,4 +1,4 @@
-"""An orthonormal basis that grows by products, with its projected matrix; it calls no operator."""
+"""An orthonormal basis that grows by products, with its projected matrix."""
 
 import math
 
@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.errors import WorkError
 
-BASIS_BYTES = 2e9  # memory for the basis; beyond it Lanczos restarts
 BASIS_VECTORS = 600  # beyond it the projected problem costs more than it saves
 CHUNK = 1 << 20  # columns rotated at once by a restart: no second basis in memory
 
@@ -173,10 +173,10 @@ class KrylovBasis:
         return torch.as_tensor(array, dtype=self.vectors.dtype, device=self.vectors.device)
 
 
-def capacity(dimension: int, dtype: torch.dtype) -> int:
-    """How many vectors a basis should hold."""
-    itemsize = torch.finfo(dtype).bits // 8
-    return min(BASIS_VECTORS, int(BASIS_BYTES / (dimension * itemsize)))
+def capacity(operator: Operator) -> int:
+    """How many vectors a basis should hold; beyond them Lanczos restarts."""
+    itemsize = torch.finfo(operator.dtype).bits // 8
+    return min(BASIS_VECTORS, operator.basis_bytes // (operator.shape[0] * itemsize))
 
 
 def orthonormal(block: Tensor) -> Tensor:

@@ -8,18 +8,22 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
+BASIS_BYTES = 2_000_000_000  # unless a budget says less
+
 
 class Operator(ABC):
     """A symmetric map of R^P that is a weighted mean of parts, one a batch of examples.
 
     ``operator @ v`` takes one vector (P,) or a block (P, K). ``products`` counts the columns
-    multiplied so far.
+    multiplied so far. A basis of vectors takes ``basis_bytes`` at most, where the vectors wanted
+    fit.
     """
 
     shape: tuple[int, int]
     dtype: torch.dtype
     device: torch.device
     products: int = 0
+    basis_bytes: int = BASIS_BYTES
 
     @abstractmethod
     def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:
@@ -102,6 +106,7 @@ class ScaledOperator(Operator):
             raise ValueError(f"diagonal {tuple(diagonal.shape)} does not fit {operator.shape}")
         self.operator, self.diagonal = operator, diagonal.to(operator.device, operator.dtype)
         self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
+        self.basis_bytes = operator.basis_bytes
 
     def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:
         for weight, part in self.operator.parts(self.diagonal[:, None] * block):

@@ -22,7 +22,8 @@ class Options:
             in :meth:`Engine.choose`, before that ``graph``.
         micro_batch: examples multiplied at once; ``None``: by measurement, before that the
             whole batch.
-        memory: bytes for what is kept and the work on it; ``None``: half of what is free.
+        memory: bytes for what is kept, the work on it, and the basis of a search (a quarter of
+            them, 2 GB at most); ``None``: half of what is free.
     """
 
     way: str | None = None
@@ -40,6 +41,7 @@ class Plan:
         pieces: how many there are.
         kept: how many of them keep their state between products; the others are rebuilt.
         memory: budget in bytes.
+        basis: bytes of it for a basis of vectors, at most.
         piece: bytes that one piece keeps, once known.
         setup: predicted seconds before the first product, once measured.
         product: predicted seconds of one product over all data, once measured.
@@ -50,14 +52,17 @@ class Plan:
     pieces: int
     kept: int
     memory: int
+    basis: int = 0
     piece: int | None = None
     setup: float | None = None
     product: float | None = None
 
     @property
     def peak(self) -> int | None:
-        """Predicted use of memory in bytes: what is kept and the work on a piece."""
-        return None if self.piece is None else self.piece * (min(self.kept, self.pieces) + WORK)
+        """Predicted use of memory in bytes: what is kept, the work on a piece, and the basis."""
+        if self.piece is None:
+            return None
+        return self.basis + self.piece * (min(self.kept, self.pieces) + WORK)
 
 
 def keepable(way: str, pieces: int, piece: int, budget: int) -> int:

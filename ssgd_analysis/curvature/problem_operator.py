@@ -67,6 +67,7 @@ class ProblemOperator(Operator):
         self.dtype, self.device = problem.dtype, problem.device
         self.parameters = list(problem.parameters.values())
         self.engine = Engine(self, options or Options())
+        self.basis_bytes = self.engine.basis_bytes
 
     @abstractmethod
     def multiplier(self, batch: Batch) -> tuple[Sequence[Tensor], Multiply]:
@@ -162,6 +163,7 @@ class BatchOperator(Operator):
             raise ValueError("an operator needs at least one batch")
         self.operator, self.indices = operator, list(indices)
         self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
+        self.basis_bytes = operator.basis_bytes
         self.share = sum(operator.problem.shares[index] for index in self.indices)
 
     def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:

@@ -55,12 +55,12 @@ def quadrature(
         deadline: of ``time.monotonic()``; runs are not extended beyond it.
         progress: told of every product.
     """
-    n, free = operator.shape[0], rest.free
+    free = rest.free
     if not free:  # all is known: empty runs
         none = [np.zeros(0)] * probes
         return Quadrature(none, none, [True] * probes, Quotients(np.ones(1), np.zeros((1, probes))))
-    steps = min(steps, free, max(2, capacity(n, operator.dtype)))
-    together = max(1, min(probes, capacity(n, operator.dtype) // steps))
+    steps = min(steps, free, max(2, capacity(operator)))
+    together = max(1, min(probes, capacity(operator) // steps))
     progress.start("density", probes * steps)
     found: list[tuple[np.ndarray, np.ndarray, bool]] = []
     samples: list[Quotients] = []

@@ -1,62 +1,78 @@
 """Flatness metrics: functions of (model, loss, batches) that return a value with its error."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
+from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.flatness.adaptive_worst import adaptive_worst
+from ssgd_analysis.flatness.bench import Bench, Cost
 from ssgd_analysis.flatness.expected import expected
 from ssgd_analysis.flatness.fisher_rao import fisher_rao
 from ssgd_analysis.flatness.hessian import hessian_trace, lambda_max
-from ssgd_analysis.flatness.measurement import Measurement
+from ssgd_analysis.flatness.measurement import Measurement, difference
+from ssgd_analysis.flatness.metric import Metric
 from ssgd_analysis.flatness.sam import sam
+from ssgd_analysis.flatness.table import METRICS, MetricEntry
 
 
-@dataclass(frozen=True)
-class MetricEntry:
-    """One line of the table.
+def resolve(text: str) -> tuple[str, dict[str, Any]]:
+    """A metric and settings out of ``NAME`` or ``NAME:setting=value,…``.
+
+    Returns:
+        The name in :data:`METRICS` and the settings that were given.
+
+    Raises:
+        InputError: an unknown metric or setting, or a value of another type.
+    """
+    name, _, settings = text.partition(":")
+    if name not in METRICS:
+        raise unknown("metric", name, METRICS)
+    try:
+        return name, METRICS[name].measure.settings(settings)
+    except InputError as error:
+        raise InputError(f"metric {name}: {error}") from error
+
+
+def curve(
+    bench: Bench, name: str, radii: Sequence[float] = (), **settings: Any
+) -> list[tuple[float, Measurement]]:
+    """A metric over its radius, with the same random numbers at all radii.
 
     Args:
-        measure: ``(model, loss, batches, *, seed, …) -> Measurement``.
-        summary: one line.
-        invariant_to: reparametrisations of the same function that leave the value alone:
-            ``layer`` (a layer by a, the next by 1/a, in ReLU nets), ``neuron`` (the same for
-            one neuron), ``batchnorm`` (the scale of weights that BatchNorm follows).
+        bench: the problem.
+        name: of a metric with a radius.
+        radii: default: the metric's own grid.
+        settings: the metric's others.
+
+    Returns:
+        Radius and measurement, in the order of the radii.
+
+    Raises:
+        InputError: a metric without a radius.
     """
+    entry = METRICS[name]
+    if not entry.radius:
+        raise InputError(f"metric {name} has no radius")
+    return [
+        (radius, entry.measure.on(bench, **{**settings, entry.radius: radius}))
+        for radius in radii or entry.radii
+    ]
 
-    measure: Callable[..., Measurement]
-    summary: str
-    invariant_to: tuple[str, ...] = ()
-
-
-METRICS = {
-    "lambda_max": MetricEntry(lambda_max, "largest eigenvalue of the Hessian"),
-    "trace": MetricEntry(hessian_trace, "trace of the Hessian"),
-    "expected": MetricEntry(
-        expected,
-        "mean rise of the loss under random relative weight noise, antithetic pairs",
-        ("layer", "neuron", "batchnorm"),
-    ),
-    "sam": MetricEntry(sam, "rise of the loss after one ascent step of length rho"),
-    "adaptive_worst": MetricEntry(
-        adaptive_worst,
-        "largest rise of the loss found within an elementwise relative ball",
-        ("layer", "neuron", "batchnorm"),
-    ),
-    "fisher_rao": MetricEntry(
-        fisher_rao,
-        "Fisher-Rao norm: weights times Fisher matrix times weights",
-        ("layer", "neuron"),
-    ),
-}
 
 __all__ = [
     "METRICS",
+    "Bench",
+    "Cost",
     "Measurement",
+    "Metric",
     "MetricEntry",
     "adaptive_worst",
+    "curve",
+    "difference",
     "expected",
     "fisher_rao",
     "hessian_trace",
     "lambda_max",
+    "resolve",
     "sam",
 ]

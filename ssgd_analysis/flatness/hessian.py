@@ -1,67 +1,67 @@
 """Metrics that are read off the Hessian: largest eigenvalue and trace."""
 
-from collections.abc import Iterable
-
-from torch import nn
-
-from ssgd_analysis import seeds
-from ssgd_analysis.curvature import HessianOperator, Spectrum, Trace, eigenpairs, trace
+from ssgd_analysis.curvature import Survey, eigenpairs, survey, trace
+from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement
-from ssgd_analysis.problem import Batch, Loss
+from ssgd_analysis.flatness.metric import metric
 
 
-def lambda_max(
-    model: nn.Module, loss: Loss, batches: Iterable[Batch], *, tol: float = 1e-3, seed: int = 0
-) -> Measurement:
+@metric
+def lambda_max(bench: Bench, *, tol: float = 1e-3) -> Measurement:
     """The largest eigenvalue (algebraic) of the Hessian of the mean loss.
 
     Not invariant to any rescaling of the weights: compare it between equal weight norms and
     train losses only (Dinh et al. 2017).
 
     Args:
-        model: any ``nn.Module``.
-        loss: ``(outputs, targets) -> scalar``, the mean over the batch.
-        batches: ``(inputs, targets)`` pairs.
+        bench: the problem.
         tol: relative residual at which Lanczos stops.
-        seed: of the starting vector.
 
     Returns:
         Nats per squared weight unit; the error is that of sampling the examples.
     """
-    operator = HessianOperator(model, loss, batches)
-    generator = seeds.generator(seed, "lambda_max", device=operator.device)
-    spectrum = eigenpairs(operator, 1, tol=tol, smallest=False, generator=generator)
-    return of_spectrum(spectrum, tol=tol, seed=seed)
+    known = survey_known(bench)
+    if known and known.spectrum.largest[0].residual <= tol:
+        spectrum = known.spectrum
+    else:
+        generator = bench.generator("lambda_max")
+        spectrum = eigenpairs(bench.operator, 1, tol=tol, smallest=False, generator=generator)
+    pair = spectrum.largest[0]
+    settings = {"tol": tol, "residual": pair.residual, "seed": bench.seed, "error": "examples"}
+    return Measurement(pair.value, pair.stderr, settings)
 
 
-def hessian_trace(
-    model: nn.Module, loss: Loss, batches: Iterable[Batch], *, probes: int = 32, seed: int = 0
-) -> Measurement:
+@metric
+def hessian_trace(bench: Bench, *, probes: int = 32) -> Measurement:
     """The trace of the Hessian of the mean loss, by Hutchinson's estimator.
 
     Args:
-        model: any ``nn.Module``.
-        loss: ``(outputs, targets) -> scalar``, the mean over the batch.
-        batches: ``(inputs, targets)`` pairs.
+        bench: the problem.
         probes: Rademacher probes.
-        seed: of the probes, the same for every model (common random numbers).
 
     Returns:
         Nats per squared weight unit; the error is that of the probes.
     """
-    operator = HessianOperator(model, loss, batches)
-    generator = seeds.generator(seed, "trace", device=operator.device)
-    return of_trace(trace(operator, probes=probes, generator=generator), seed=seed)
-
-
-def of_spectrum(spectrum: Spectrum, *, tol: float, seed: int) -> Measurement:
-    """``lambda_max`` out of a Hessian spectrum that was found with this tolerance and seed."""
-    pair = spectrum.largest[0]
-    settings = {"tol": tol, "residual": pair.residual, "seed": seed, "error": "examples"}
-    return Measurement(pair.value, pair.stderr, settings)
-
-
-def of_trace(found: Trace, *, deflated: int = 0, seed: int) -> Measurement:
-    """``trace`` out of a Hessian trace, found with so many eigenvectors deflated."""
-    settings = {"probes": found.probes, "deflated": deflated, "seed": seed, "error": "probes"}
+    known = survey_known(bench)
+    deflated = 0
+    if known and known.trace.probes >= probes:
+        found, deflated = known.trace, known.spectrum.vectors.shape[1]
+    else:
+        found = trace(bench.operator, probes=probes, generator=bench.generator("trace"))
+    settings = {
+        "probes": found.probes,
+        "deflated": deflated,
+        "seed": bench.seed,
+        "error": "probes",
+    }
     return Measurement(found.value, found.stderr, settings)
+
+
+def surveyed(bench: Bench) -> Survey:
+    """Five eigenpairs, trace and density of the Hessian, made once a bench, or put there."""
+    return bench.cached("survey", lambda: survey(bench.operator, 5, seed=bench.seed, tol=1e-3))
+
+
+def survey_known(bench: Bench) -> Survey | None:
+    """The survey if the bench has it already."""
+    return bench.get("survey")

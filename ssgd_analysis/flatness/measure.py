@@ -15,6 +15,7 @@ from ssgd_analysis import seeds
 from ssgd_analysis.curvature import (
     OPERATORS,
     BlockDiagonalOperator,
+    HessianOperator,
     Options,
     ProblemOperator,
     block_eigenpairs,
@@ -23,8 +24,7 @@ from ssgd_analysis.curvature import (
     survey,
 )
 from ssgd_analysis.errors import InputError, WorkError, unknown
-from ssgd_analysis.flatness import METRICS, Measurement
-from ssgd_analysis.flatness.hessian import of_spectrum, of_trace
+from ssgd_analysis.flatness import METRICS, Bench, curve, resolve
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 
@@ -42,7 +42,9 @@ class Request:
         tol: relative residual at which they are accepted.
         probes: random probes of the trace.
         trace_tol: go on with probes until the trace's relative standard error is below.
-        metrics: names of :data:`ssgd_analysis.flatness.METRICS`, at their default settings.
+        metrics: names of :data:`ssgd_analysis.flatness.METRICS`, with settings as
+            ``expected:sigma=0.2,law=binary``.
+        curves: every metric that has a radius over its grid of radii too.
         per_layer: λ_max and trace of every layer's diagonal block too.
         options: how products are made.
         plans: folder of plans that were measured before.
@@ -58,6 +60,7 @@ class Request:
     probes: int = 32
     trace_tol: float | None = None
     metrics: Sequence[str] = ()
+    curves: bool = False
     per_layer: bool = False
     options: Options = field(default_factory=Options)
     plans: Path | None = None
@@ -66,9 +69,8 @@ class Request:
     def __post_init__(self) -> None:
         if self.operator not in OPERATORS:
             raise unknown("operator", self.operator, OPERATORS)
-        for name in self.metrics:
-            if name not in METRICS:
-                raise unknown("metric", name, METRICS)
+        for text in self.metrics:
+            resolve(text)
 
     @property
     def products(self) -> int:
@@ -159,12 +161,10 @@ def measure(
     if request.per_layer:
         layers, products = _layers(operator, request, deadline, progress)
         extra += products
-    known: dict[str, Measurement] = {}
-    if request.operator == "hessian":  # no product is made twice
-        known["lambda_max"] = of_spectrum(spectrum, tol=request.tol, seed=request.seed)
-        known["trace"] = of_trace(
-            found.trace, deflated=spectrum.vectors.shape[1], seed=request.seed
-        )
+    bench = Bench(problem, request.seed, options=request.options)
+    if isinstance(operator, HessianOperator):  # no product is made twice
+        bench = Bench(problem, request.seed, operator=operator)
+        bench.keep("survey", found)
     record = {
         "operator": request.operator,
         "n_samples": problem.n_samples,
@@ -178,7 +178,7 @@ def measure(
         "check": None if spectrum.check is None else dataclasses.asdict(spectrum.check),
         "trace": dataclasses.asdict(found.trace),
         "density": dataclasses.asdict(found.density),
-        "metrics": _metrics(problem, request, known, progress),
+        "metrics": _metrics(bench, request, progress),
         "seed": request.seed,
         # times and bytes depend on the machine's moment: they would break exact repetition
         "plan": {"way": operator.engine.plan.way, "micro_batch": operator.engine.plan.micro_batch},
@@ -264,18 +264,23 @@ def _layers(
     return rows, blocks.products
 
 
-def _metrics(
-    problem: Problem, request: Request, known: dict[str, Measurement], progress: Progress
-) -> dict[str, Any]:
+def _metrics(bench: Bench, request: Request, progress: Progress) -> dict[str, Any]:
     progress.start("metrics", len(request.metrics))
     measured = {}
-    for name in request.metrics:
+    for text in request.metrics:
+        name, settings = resolve(text)
+        entry = METRICS[name]
         try:
-            result = known.get(name) or METRICS[name].measure(
-                problem.model, problem.loss, problem.batches, seed=request.seed
-            )
+            measured[text] = dataclasses.asdict(entry.measure.on(bench, **settings))
+            if request.curves and entry.radius:
+                points = curve(bench, name, **settings)
+                measured[text]["curve"] = {
+                    "over": entry.radius,
+                    "radii": [radius for radius, _ in points],
+                    "values": [found.value for _, found in points],
+                    "stderr": [found.stderr for _, found in points],
+                }
         except InputError as error:
             raise InputError(f"metric {name}: {error}") from error
-        measured[name] = dataclasses.asdict(result)
-        progress.advance(note=name)
+        progress.advance(note=text)
     return measured

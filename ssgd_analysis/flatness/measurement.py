@@ -1,12 +1,13 @@
 """What a metric returns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ssgd_analysis.curvature.sampling import weighted_stderr
-from ssgd_analysis.problem import Problem
+from ssgd_analysis.flatness.bench import Bench, Cost
 
 
 @dataclass(frozen=True)
@@ -17,25 +18,70 @@ class Measurement:
         value: the metric.
         stderr: its standard error; ``settings["error"]`` says of what. ``None``: unknown.
         settings: everything that fixes the number.
+        samples: the values that ``value`` is the mean of, where there are such: one a draw, a
+            probe or a batch. With the same seed and examples the i-th samples of two models
+            belong together, which makes their difference sharper than either; see
+            :func:`difference`.
+        weights: of the samples, sum one; ``None``: equal.
+        cost: what it took beside what was known on the bench.
     """
 
     value: float
     stderr: float | None
     settings: dict[str, Any] = field(default_factory=dict)
+    samples: tuple[float, ...] | None = None
+    weights: tuple[float, ...] | None = None
+    cost: Cost = field(default_factory=Cost)
 
 
-def rise(problem: Problem, before: list[float], after: list[float]) -> tuple[float, float | None]:
-    """Mean rise of the loss over all examples, and its sampling error from the batches.
+def difference(one: Measurement, other: Measurement) -> tuple[float, float | None]:
+    """``one`` minus ``other`` with its standard error, by pairs where samples belong together.
 
-    Args:
-        problem: whose batches these are.
-        before: mean loss of each batch.
-        after: the same at other weights.
+    Pairs need the same settings and the same number of samples. Without them the errors add in
+    squares, which is too much where the two share examples or draws.
     """
-    return mean_with_error(problem, [b - a for a, b in zip(before, after, strict=True)])
+    value = one.value - other.value
+    mine, theirs = one.samples, other.samples
+    if mine and theirs and len(mine) == len(theirs) and one.weights == other.weights:
+        _, error = _mean(np.subtract(mine, theirs), one.weights)
+        return value, error
+    if one.stderr is None or other.stderr is None:
+        return value, None
+    return value, float(np.hypot(one.stderr, other.stderr))
 
 
-def mean_with_error(problem: Problem, values: list[float]) -> tuple[float, float | None]:
-    """Mean over all examples of one value for each batch, and its sampling error."""
-    error = weighted_stderr(np.array(problem.shares), np.array(values))
-    return problem.mean(values), None if error is None else float(error)
+def of_draws(values: Sequence[float], settings: dict[str, Any]) -> Measurement:
+    """The mean of independent draws, with its standard error (``None`` of a single one)."""
+    value, error = _mean(np.asarray(values, dtype=float), None)
+    return Measurement(value, error, settings, samples=tuple(map(float, values)))
+
+
+def of_batches(bench: Bench, values: Sequence[float], settings: dict[str, Any]) -> Measurement:
+    """The mean over all examples of one value for each batch, with its sampling error.
+
+    Adds ``"error": "examples"`` to the settings.
+    """
+    shares = tuple(bench.problem.shares)
+    _, error = _mean(np.asarray(values, dtype=float), shares)
+    return Measurement(
+        bench.problem.mean(values),
+        error,
+        {**settings, "error": "examples"},
+        samples=tuple(map(float, values)),
+        weights=shares,
+    )
+
+
+def rise(bench: Bench, after: Sequence[float], settings: dict[str, Any]) -> Measurement:
+    """The mean rise of the loss over its clean value, given each batch's loss elsewhere.
+
+    Not to be called inside :meth:`Bench.moved`, unless the clean losses are known.
+    """
+    before = bench.clean_losses
+    return of_batches(bench, [a - b for a, b in zip(after, before, strict=True)], settings)
+
+
+def _mean(values: np.ndarray, weights: Sequence[float] | None) -> tuple[float, float | None]:
+    shares = np.full(len(values), 1 / len(values)) if weights is None else np.asarray(weights)
+    error = weighted_stderr(shares, values)
+    return float(shares @ values), None if error is None else float(error)

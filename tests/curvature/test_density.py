@@ -11,10 +11,10 @@ from ssgd_analysis.curvature import (
     HessianOperator,
     density,
     eigenpairs,
-    krylov,
     spectral_density,
     trace,
 )
+from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.errors import InputError
 
 
@@ -115,7 +115,7 @@ def test_settings_are_reported_and_paid():
 
 
 def test_little_memory_shortens_the_runs_and_says_so(monkeypatch):
-    monkeypatch.setattr(krylov, "BASIS_BYTES", 50 * 8 * 10)  # ten vectors
+    monkeypatch.setattr(Operator, "basis_bytes", 50 * 8 * 10)  # ten vectors
     found = estimate(MATRICES["spread"], steps=40)
     assert found.steps == 10
     assert integral(found, found.density) == pytest.approx(1, abs=1e-4)
@@ -232,7 +232,7 @@ def test_an_exhausted_run_leaves_nothing_open():
 def test_runs_that_do_not_fit_together_go_one_by_one(monkeypatch):
     together = estimate(MATRICES["spread"], steps=10, probes=4)
     # a basis of ten steps, for one run at a time
-    monkeypatch.setattr(krylov, "BASIS_BYTES", 50 * 8 * 10)
+    monkeypatch.setattr(Operator, "basis_bytes", 50 * 8 * 10)
     alone = estimate(MATRICES["spread"], steps=10, probes=4)
     assert (alone.probes, alone.steps) == (4, 10)
     assert integral(alone, alone.density) == pytest.approx(integral(together, together.density))

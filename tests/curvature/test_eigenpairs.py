@@ -21,6 +21,7 @@ from ssgd_analysis.curvature import (
     krylov,
 )
 from ssgd_analysis.curvature.eigenpairs import block_eigenpairs, certify
+from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.errors import InputError
 
 PROPERTY = settings(deadline=None, database=None, derandomize=True, max_examples=30)
@@ -155,7 +156,7 @@ def count_restarts(monkeypatch) -> list[int]:
 
 def test_little_memory_restarts_too(monkeypatch):
     restarts = count_restarts(monkeypatch)
-    monkeypatch.setattr(krylov, "BASIS_BYTES", 250 * 8 * 30)  # 30 vectors
+    monkeypatch.setattr(Operator, "basis_bytes", 250 * 8 * 30)  # 30 vectors
     spectrum = solve(planted([5, 4.9, *np.linspace(-1, 4, 248)]), 2, tol=1e-8)
     assert restarts
     np.testing.assert_allclose([p.value for p in spectrum.largest], [5, 4.9], rtol=1e-8)

@@ -161,12 +161,13 @@ def test_the_budget_limits_what_is_kept():
     case = nets.mlp()
     rich = HessianOperator(*case.problem)
     _ = rich @ block(case)
-    piece = rich.engine.plan.peak // 5  # three kept and the work on one, twice
+    piece = rich.engine.plan.piece
     assert rich.engine.plan.kept == 3
-    poor = HessianOperator(*case.problem, options=Options(memory=int(3.5 * piece)))
+    poor = HessianOperator(*case.problem, options=Options(memory=6 * piece))
     torch.testing.assert_close(poor @ block(case), rich @ block(case))
     assert poor.engine.plan.kept == 1
     assert poor.engine.plan.peak <= poor.engine.plan.memory
+    assert poor.basis_bytes == poor.engine.plan.memory // 4 < rich.basis_bytes
 
 
 class Spy:

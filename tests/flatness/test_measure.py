@@ -65,7 +65,7 @@ def test_is_the_json_of_the_contract():
     found = record(nets.mlp(), metrics=["sam"])
     assert set(found) >= KEYS
     text = json.dumps(jsonable(found), allow_nan=False)
-    assert json.loads(text)["metrics"]["sam"].keys() == {"value", "stderr", "settings"}
+    assert json.loads(text)["metrics"]["sam"].keys() >= {"value", "stderr", "settings"}
     assert set(found["eigenvalues"][0]) >= {"value", "residual", "stderr"}
     assert found["cost"]["matvecs"] > 0
     assert found["cost"]["seconds"] > 0

@@ -364,7 +364,7 @@ def test_one_seed_gives_two_models_the_same_probes():
 
 def test_the_documented_stream_is_the_one_used():
     # what reference.noise_draws rests on: one named stream a metric
-    assert seeds.derive(3, "expected") != seeds.derive(3, "trace")
+    assert seeds.derive(3, "perturbations") != seeds.derive(3, "trace")
 
 
 def test_adaptive_worst_leaves_an_exact_stationary_point():

@@ -1,0 +1,93 @@
+"""What a metric is: a function of a problem on the bench that anyone can call on a model."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, Concatenate, Generic, ParamSpec
+
+from torch import nn
+
+from ssgd_analysis.batch import Batch
+from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement
+from ssgd_analysis.loss import Loss
+from ssgd_analysis.problem import Problem
+
+P = ParamSpec("P")
+
+
+class Metric(Generic[P]):
+    """Called as ``(model, loss, batches, *, seed=0, **settings) -> Measurement``.
+
+    ``metric.on(bench, **settings)`` shares work with the other metrics of one problem.
+
+    Args:
+        function: ``(bench, *, …) -> Measurement``, every setting with a default.
+    """
+
+    def __init__(self, function: Callable[Concatenate[Bench, P], Measurement]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        _, *settings = inspect.signature(function).parameters.values()
+        shared = [
+            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+            for name in ("model", "loss", "batches")
+        ]
+        seed = inspect.Parameter("seed", inspect.Parameter.KEYWORD_ONLY, default=0)
+        self.__signature__ = inspect.Signature([*shared, seed, *settings])
+        self.defaults = {setting.name: setting.default for setting in settings}
+
+    def __call__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        batches: Iterable[Batch],
+        *,
+        seed: int = 0,
+        **settings: Any,
+    ) -> Measurement:
+        """Measure a model.
+
+        Args:
+            model: any ``nn.Module``.
+            loss: ``(outputs, targets) -> scalar``, the mean over the batch, or
+                ``(model, batch) -> scalar``.
+            batches: read once.
+            seed: of all that is random.
+            settings: the metric's own.
+        """
+        on: Callable[..., Measurement] = self.on
+        return on(Bench(Problem(model, loss, batches), seed), **settings)
+
+    def on(self, bench: Bench, *args: P.args, **settings: P.kwargs) -> Measurement:
+        """Measure a problem that is on the bench; the cost is what this metric added."""
+        before = bench.cost
+        found = self._function(bench, *args, **settings)
+        return dataclasses.replace(found, cost=bench.cost - before)
+
+    def settings(self, text: str) -> dict[str, Any]:
+        """Settings out of text as ``sigma=0.1,law=binary``, each of its default's type.
+
+        Raises:
+            InputError: a setting that is not there, or a value of another type.
+        """
+        found: dict[str, Any] = {}
+        for part in filter(None, text.split(",")):
+            name, equal, value = part.partition("=")
+            if name not in self.defaults:
+                raise unknown("setting", name, self.defaults)
+            kind = type(self.defaults[name])
+            try:
+                found[name] = kind(value)
+            except ValueError:
+                equal = ""
+            if not equal:
+                raise InputError(f"setting {name}: {value!r} should be of type {kind.__name__}")
+        return found
+
+
+def metric(function: Callable[Concatenate[Bench, P], Measurement]) -> Metric[P]:
+    """Make a metric of a function of a bench; see :class:`Metric`."""
+    return Metric(function)
