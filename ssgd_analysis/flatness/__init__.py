@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.flatness.adaptive_worst import adaptive_worst
 from ssgd_analysis.flatness.bench import Bench, Cost
-from ssgd_analysis.flatness.expected import expected
-from ssgd_analysis.flatness.fisher_rao import fisher_rao
-from ssgd_analysis.flatness.hessian import hessian_trace, lambda_max
 from ssgd_analysis.flatness.measurement import Measurement, difference
 from ssgd_analysis.flatness.metric import Metric
-from ssgd_analysis.flatness.sam import sam
+from ssgd_analysis.flatness.metrics.adaptive_worst import adaptive_worst
+from ssgd_analysis.flatness.metrics.expected import expected
+from ssgd_analysis.flatness.metrics.fisher_rao import fisher_rao
+from ssgd_analysis.flatness.metrics.lambda_max import lambda_max
+from ssgd_analysis.flatness.metrics.sam import sam
+from ssgd_analysis.flatness.metrics.trace import hessian_trace
 from ssgd_analysis.flatness.table import METRICS, MetricEntry
 
 

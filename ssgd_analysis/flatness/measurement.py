@@ -23,6 +23,7 @@ class Measurement:
             belong together, which makes their difference sharper than either; see
             :func:`difference`.
         weights: of the samples, sum one; ``None``: equal.
+        details: what one number does not hold: layers, quantiles, moments, as plain values.
         cost: what it took beside what was known on the bench.
     """
 
@@ -31,6 +32,7 @@ class Measurement:
     settings: dict[str, Any] = field(default_factory=dict)
     samples: tuple[float, ...] | None = None
     weights: tuple[float, ...] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
 
 

@@ -1,0 +1,1 @@
+"""The metrics, one a file; each stands in :data:`ssgd_analysis.flatness.METRICS`."""
