@@ -68,7 +68,7 @@ from ssgd_analysis.cli.sharpness_tables import print_sharpness
 )
 @click.option(
     "--product",
-    type=click.Choice(["auto", "linear", "graph", "difference"]),
+    type=click.Choice(["auto", "linear", "compiled", "graph", "difference"]),
     default="auto",
     help="How to multiply (default: auto, by a short measurement).",
 )

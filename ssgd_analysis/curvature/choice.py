@@ -10,7 +10,7 @@ import torch
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature.linearise import Traces, Unsupported
-from ssgd_analysis.curvature.plan import WORK, Options, Plan, keepable
+from ssgd_analysis.curvature.plan import TRACES, WORK, Options, Plan, keepable
 from ssgd_analysis.curvature.products import DifferenceState, GraphState, LinearState, State
 from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
 from ssgd_analysis.errors import InputError, first_line
@@ -32,7 +32,7 @@ class Trial:
     """One way and size, tried on a piece of the first batch.
 
     Args:
-        way: ``graph``, ``linear`` or ``difference``.
+        way: a name of :data:`ssgd_analysis.curvature.products.WAYS`.
         size: examples of a piece.
         nbytes: what a piece keeps.
         trace: seconds, once.
@@ -95,6 +95,8 @@ def choose(
     elif may_cut:
         sizes = sorted({*(size for size in MICRO_BATCHES if size < largest), largest})
     ways = [options.way] if options.way else ["graph", "linear"]
+    if not options.way and operator.device.type == "cuda":
+        ways.append("compiled")
     room = budget / (WORK + 1)  # for one piece: the trials must fit, too
     each = _bytes_each(operator, whole, may_cut)
     if may_cut and not options.micro_batch:
@@ -104,7 +106,7 @@ def choose(
     trials: list[Trial] = []
     reason = "no way works"
     for way in ways:
-        piece = each * (TRACED if way == "linear" else 1)  # bytes an example
+        piece = each * (TRACED if way in TRACES else 1)  # bytes an example
         for size in sizes:
             if trials and size * piece > room:
                 break
@@ -140,11 +142,11 @@ def _bytes_each(operator: "ProblemOperator", whole: Batch, may_cut: bool) -> flo
 
 def _try(operator: "ProblemOperator", way: str, piece: Batch) -> Trial | str:
     """Seconds and bytes of one piece; the reason where this way does not work."""
-    traces = Traces()
+    traces = Traces(compiled=way == "compiled")
     vector = [torch.ones_like(parameter) for parameter in operator.parameters]
 
     def build(weigh: bool = False) -> State:
-        if way == "linear":
+        if way in TRACES:
             return LinearState(operator, piece, traces)
         return (
             DifferenceState(operator, piece)
@@ -174,7 +176,7 @@ def _try(operator: "ProblemOperator", way: str, piece: Batch) -> Trial | str:
         if not is_out_of_memory(error):
             raise
         return f"out of memory: {first_line(error)}"
-    trace = max(0.0, first - seconds) if way == "linear" else 0.0
+    trace = max(0.0, first - seconds) if way in TRACES else 0.0
     return Trial(way, batching.examples(piece), nbytes, trace, seconds, min(times))
 
 

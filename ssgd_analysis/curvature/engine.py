@@ -14,7 +14,7 @@ from ssgd_analysis.curvature.choice import choose
 from ssgd_analysis.curvature.krylov import BASIS_VECTORS
 from ssgd_analysis.curvature.linearise import Traces, Unsupported
 from ssgd_analysis.curvature.operator import BASIS_BYTES
-from ssgd_analysis.curvature.plan import Options, Plan, describe, keepable
+from ssgd_analysis.curvature.plan import TRACES, Options, Plan, describe, keepable
 from ssgd_analysis.curvature.products import DifferenceState, GraphState, LinearState, State
 from ssgd_analysis.devices import OUT_OF_MEMORY, free_bytes, is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError, first_line
@@ -55,7 +55,7 @@ class Engine:
     def _cut(self, way: str, size: int) -> None:
         """Cut the batches into pieces for a way, nothing kept yet."""
         self._states.clear()
-        self._traces = Traces()
+        self._traces = Traces(compiled=way == "compiled")
         batches = self.operator.problem.batches
         self.pieces = [batching.pieces(batch, size) for batch in batches]
         count = sum(len(pieces) for pieces in self.pieces)
@@ -135,7 +135,7 @@ class Engine:
         if weigh and self.plan.way == "graph":  # a weighed graph is slower, so it is not kept
             self._keep_what_fits(GraphState(self.operator, piece, weigh).nbytes)
         state = self._build(self.plan.way, piece)
-        if weigh and self.plan.way == "linear":
+        if weigh and self.plan.way in TRACES:
             self._keep_what_fits(state.nbytes)
         if len(self._states) < self.plan.kept:
             self._states[place] = state
@@ -146,13 +146,13 @@ class Engine:
         self.plan = dataclasses.replace(self.plan, kept=kept, piece=piece)
 
     def _build(self, way: str, piece: Batch) -> State:
-        if way == "linear":
+        if way in TRACES:
             try:
                 return LinearState(self.operator, piece, self._traces)
             except Unsupported as reason:
                 # The trials saw the first piece only; a later one may branch another way.
-                if self.options.way == "linear":
-                    raise InputError(f"--product linear can't be used here: {reason}") from reason
+                if self.options.way == way:
+                    raise InputError(f"--product {way} can't be used here: {reason}") from reason
                 return GraphState(self.operator, piece)
         if way == "difference":
             return DifferenceState(self.operator, piece)
@@ -165,7 +165,7 @@ class Engine:
         gc.collect()
         if plan.kept > 1:
             self.plan = dataclasses.replace(plan, kept=plan.kept // 4)
-        elif plan.way == "linear":
+        elif plan.way in TRACES:
             self._cut("graph", plan.micro_batch)
         elif plan.micro_batch > 1 and self.may_cut:
             self._cut(plan.way, (plan.micro_batch + 1) // 2)

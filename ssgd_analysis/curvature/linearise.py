@@ -46,6 +46,7 @@ class Linearised:
         weights: one tensor for each parameter.
         vector: of the same shapes.
         data: the tensors of one batch; others must have the same shapes.
+        compiled: let ``torch.compile`` make kernels of the moving part, at the first product.
 
     Weights and data are expected as :func:`laid_out` gives them, here and in :meth:`fix`.
 
@@ -60,6 +61,8 @@ class Linearised:
         weights: Sequence[Tensor],
         vector: Sequence[Tensor],
         data: Sequence[Tensor],
+        *,
+        compiled: bool = False,
     ) -> None:
         count = len(weights)
 
@@ -81,6 +84,9 @@ class Linearised:
             ShapeProp(self._linear).propagate(*kept, *vector)
         _reuse(self._linear.graph)
         self._linear.recompile()
+        self._run: Callable[..., list[Tensor]] = (
+            torch.compile(self._linear, dynamic=False) if compiled else self._linear
+        )
 
     def _split(self, whole: fx.GraphModule, count: int) -> None:
         _merge_equal(whole.graph)
@@ -120,13 +126,18 @@ class Linearised:
     @torch.no_grad()
     def multiply(self, kept: Sequence[Tensor], vector: Sequence[Tensor]) -> list[Tensor]:
         """The product with one vector, given what :meth:`fix` kept."""
-        return self._linear(*kept, *laid_out(vector))
+        return self._run(*kept, *laid_out(vector))
 
 
 class Traces:
-    """The traces of an operator by the shape of a batch, and its weights as they read them."""
+    """The traces of an operator by the shape of a batch, and its weights as they read them.
 
-    def __init__(self) -> None:
+    Args:
+        compiled: see :class:`Linearised`.
+    """
+
+    def __init__(self, *, compiled: bool = False) -> None:
+        self.compiled = compiled
         self._made: dict[object, Linearised] = {}
         self._weights: list[Tensor] | None = None
 

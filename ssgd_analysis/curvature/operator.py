@@ -8,7 +8,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-BASIS_BYTES = 2_000_000_000  # unless a budget says less
+BASIS_BYTES = 4_000_000_000  # unless a budget says less
 
 
 class Operator(ABC):

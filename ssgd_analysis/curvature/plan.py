@@ -11,6 +11,7 @@ from ssgd_analysis.files import make_folder, read_json, write_json
 # Pieces' worth of memory beside what is kept: a product's own intermediate values, a piece that is
 # built anew where not all are kept, and what the allocator does not give back.
 WORK = 3
+TRACES = ("linear", "compiled")  # the ways that trace the linear map
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Options:
         micro_batch: examples multiplied at once; ``None``: by measurement, before that the
             whole batch.
         memory: bytes for what is kept, the work on it, and the basis of a search (a quarter of
-            them, 2 GB at most); ``None``: half of what is free.
+            them, 4 GB at most); ``None``: half of what is free.
     """
 
     way: str | None = None
@@ -36,7 +37,7 @@ class Plan:
     """How products are made, and what is predicted of them.
 
     Args:
-        way: ``linear``, ``graph`` or ``difference``.
+        way: a name of :data:`ssgd_analysis.curvature.products.WAYS`.
         micro_batch: examples of a piece.
         pieces: how many there are.
         kept: how many of them keep their state between products; the others are rebuilt.

@@ -17,6 +17,7 @@ from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature.linearise import Linearised, Traces, Unsupported, laid_out
 from ssgd_analysis.curvature.plain import PlainOperations
+from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import borrowed_weights, global_norm
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 WAYS = {
     "linear": "the linear map v ↦ Hv traced and kept for each batch: fastest, most memory",
+    "compiled": "the same, compiled: minutes at the start; tried by itself on a GPU only",
     "graph": "double backward on a kept autograd graph",
     "difference": "central differences of gradients or outputs: needs no second derivative",
 }
@@ -166,7 +168,7 @@ class LinearState:
         traces: those made so far; a new one is added.
 
     Raises:
-        Unsupported: it can't be traced, or the trace disagrees with double backward.
+        Unsupported: it can't be traced or compiled, or disagrees with double backward.
     """
 
     def __init__(self, operator: "ProblemOperator", batch: Batch, traces: Traces) -> None:
@@ -180,7 +182,9 @@ class LinearState:
             return operator.flow(w, v, batching.mapped(batch, list(d)))
 
         with differentiable(operator.problem):
-            self._trace = traces.of(shape, lambda: Linearised(flow, weights, trial, data))
+            self._trace = traces.of(
+                shape, lambda: Linearised(flow, weights, trial, data, compiled=traces.compiled)
+            )
             self._kept = self._trace.fix(weights, trial, data)
         known = {t.untyped_storage().data_ptr() for t in [*weights, *given]}
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in self._kept}
@@ -195,7 +199,12 @@ class LinearState:
             for p in operator.parameters
         ]
         truth = GraphState(operator, batch).multiply(vector)
-        found = self.multiply(vector)
+        try:
+            found = self.multiply(vector)
+        except Exception as error:  # whatever a compiler raises, or a machine without one
+            if is_out_of_memory(error):
+                raise
+            raise Unsupported(first_line(error)) from error
         size = float(global_norm(truth))
         error = float(global_norm([a - b for a, b in zip(found, truth, strict=True)]))
         floor = torch.finfo(operator.dtype).eps ** 0.5

@@ -13,7 +13,7 @@ from ssgd_analysis.curvature.krylov import KrylovBasis, capacity
 from ssgd_analysis.curvature.lanczos import Products, lockstep
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.probes import gaussian, rademacher
-from ssgd_analysis.curvature.sampling import Quotients, quotients
+from ssgd_analysis.curvature.sampling import Quotients, quotients, squared_norms
 from ssgd_analysis.progress import SILENT, Progress
 
 
@@ -26,12 +26,16 @@ class Quadrature:
         weights: theirs, shape (steps,), sum one.
         exact: whether the probe's Krylov space was exhausted.
         samples: zᵀHz of each projected probe z, batch by batch: Hutchinson's samples.
+        lengths: ‖z‖² of each, shape (probes,): times a node's power it is zᵀHᵏz.
+        squares: ‖(I − UUᵀ) Hz‖² of each, shape (probes,).
     """
 
     nodes: list[np.ndarray]
     weights: list[np.ndarray]
     exact: list[bool]
     samples: Quotients
+    lengths: np.ndarray
+    squares: np.ndarray
 
 
 def quadrature(
@@ -57,13 +61,16 @@ def quadrature(
     """
     free = rest.free
     if not free:  # all is known: empty runs
-        none = [np.zeros(0)] * probes
-        return Quadrature(none, none, [True] * probes, Quotients(np.ones(1), np.zeros((1, probes))))
+        none, zeros = [np.zeros(0)] * probes, np.zeros(probes)
+        own = Quotients(np.ones(1), zeros[None])
+        return Quadrature(none, none, [True] * probes, own, zeros, zeros)
     steps = min(steps, free, max(2, capacity(operator)))
     together = max(1, min(probes, capacity(operator) // steps))
     progress.start("density", probes * steps)
     found: list[tuple[np.ndarray, np.ndarray, bool]] = []
     samples: list[Quotients] = []
+    lengths: list[np.ndarray] = []
+    squares: list[np.ndarray] = []
     began, spent = time.monotonic(), operator.products
 
     def multiply(requests: dict[int, Tensor]) -> dict[int, Tensor]:
@@ -85,10 +92,13 @@ def quadrature(
         empty = block.norm(dim=0) < 1e-3  # in a few dimensions a probe can be all in span(U)
         block[:, empty] = rest.project(gaussian(operator, int(empty.sum()), generator))
         images, (own,) = quotients(operator, block)
-        own.values[:, empty.cpu().numpy()] = 0
         progress.advance(block.shape[1])
-        samples.append(own)
         images = rest.project(images)
+        kept = ~empty.cpu().numpy()
+        own.values[:, ~kept] = 0
+        samples.append(own)
+        lengths.append(kept * squared_norms(block))
+        squares.append(kept * squared_norms(images))
         runs = [
             _run(probe, image, steps, late) for probe, image in zip(block.T, images.T, strict=True)
         ]
@@ -98,6 +108,8 @@ def quadrature(
         weights=[weights for _, weights, _ in found],
         exact=[exact for _, _, exact in found],
         samples=Quotients.joined(samples),
+        lengths=np.concatenate(lengths),
+        squares=np.concatenate(squares),
     )
 
 

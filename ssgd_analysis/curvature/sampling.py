@@ -60,6 +60,11 @@ class Quotients:
         return Quotients(self.shares, self.values[:, list(columns)])
 
 
+def squared_norms(block: Tensor) -> np.ndarray:
+    """‖v‖² of each column of a block (P, K), in float64."""
+    return block.square().sum(dim=0, dtype=torch.float64).cpu().numpy()
+
+
 def quotients(
     operator: Operator, block: Tensor, places: Sequence[slice] = (slice(None),)
 ) -> tuple[Tensor, list[Quotients]]:

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from ssgd_analysis.curvature.deflation import Deflation
 from ssgd_analysis.curvature.density import Density, smoothed
 from ssgd_analysis.curvature.eigenpairs import Spectrum, eigenpairs
 from ssgd_analysis.curvature.operator import Operator
-from ssgd_analysis.curvature.quadrature import quadrature
+from ssgd_analysis.curvature.quadrature import Quadrature, quadrature
 from ssgd_analysis.curvature.trace import Hutchinson, Trace, estimated, grow
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.progress import SILENT, Progress
@@ -29,12 +30,18 @@ class Survey:
         trace: by Hutchinson, deflated by them.
         density: deflated by them.
         products: operator columns spent on all of it.
+        runs: the density's Lanczos runs, on what the eigenvectors leave.
+        traces: each probe's estimate of the trace, shape (probes,).
+        squares: each probe's estimate of ‖H‖²_F, shape (probes,).
     """
 
     spectrum: Spectrum
     trace: Trace
     density: Density
     products: int
+    runs: Quadrature
+    traces: np.ndarray
+    squares: np.ndarray
 
 
 def survey(
@@ -142,7 +149,41 @@ def survey(
         ),
         density=smoothed(runs, rest),
         products=operator.products - before,
+        runs=runs,
+        traces=extra.samples().mean() + rest.values().sum(),
+        squares=np.concatenate([runs.squares, *extra.squares]) + _known_square(spectrum, rest),
     )
+
+
+def _known_square(spectrum: Spectrum, rest: Deflation) -> float:
+    """‖H‖²_F less that of (I − UUᵀ) H (I − UUᵀ).
+
+    With θ the Ritz values and R = HU − Uθ the residuals it is Σ θ² + 2‖R‖²: H has R twice, to the
+    right of UᵀHU and below.
+    """
+    pairs = [*spectrum.largest, spectrum.smallest][: rest.vectors.shape[1]]
+    return sum(pair.value**2 + 2 * pair.residual_norm**2 for pair in pairs)
+
+
+def more_squares(
+    operator: Operator, found: Survey, count: int, *, generator: torch.Generator
+) -> np.ndarray:
+    """The survey's estimates of ‖H‖²_F and ``count`` more, a product each.
+
+    Args:
+        operator: the one surveyed.
+        found: the survey.
+        count: how many more.
+        generator: draws the probes.
+
+    Returns:
+        Shape (probes + count,).
+    """
+    rest = known(found.spectrum)
+    extra = Hutchinson(operator, rest, generator)
+    grow(extra, 0, count, tol=None, most=count, deadline=None, progress=SILENT)
+    fixed = _known_square(found.spectrum, rest)
+    return np.concatenate([found.squares, np.concatenate(extra.squares) + fixed])
 
 
 def known(spectrum: Spectrum) -> Deflation:

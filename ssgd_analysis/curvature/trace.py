@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from scipy.stats import chi2
 from torch import Tensor
@@ -15,7 +16,12 @@ from ssgd_analysis.curvature.deflation import Deflation, deflation
 from ssgd_analysis.curvature.hutchpp import HutchPlusPlus
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.probes import BLOCK, rademacher
-from ssgd_analysis.curvature.sampling import Quotients, quotients, weighted_stderr
+from ssgd_analysis.curvature.sampling import (
+    Quotients,
+    quotients,
+    squared_norms,
+    weighted_stderr,
+)
 from ssgd_analysis.curvature.xtrace import XTrace
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.progress import SILENT, Progress
@@ -69,6 +75,9 @@ class Hutchinson:
         known: what is deflated.
         generator: draws the probes.
         drawn: samples that are there already.
+
+    ``squares`` holds ‖(I − UUᵀ) Hz‖² of the probes drawn here, whose mean estimates the squared
+    Frobenius norm of the projected operator at no further product.
     """
 
     widening = 1.0
@@ -82,11 +91,14 @@ class Hutchinson:
     ) -> None:
         self.operator, self.known, self.generator = operator, known, generator
         self.drawn = list(drawn)
+        self.squares: list[np.ndarray] = []
 
     def grow(self, products: int) -> int:
         """Draw so many probes."""
         block = self.known.project(rademacher(self.operator, products, self.generator))
-        self.drawn.append(quotients(self.operator, block)[1][0])
+        images, (own,) = quotients(self.operator, block)
+        self.drawn.append(own)
+        self.squares.append(squared_norms(self.known.project(images)))
         return products
 
     def samples(self) -> Quotients:

@@ -306,3 +306,25 @@ def test_weight_normalisation_against_differences(way):
     truth = (ahead - reference.gradient(case, flat - step * direction)) / (2 * step)
     found = HessianOperator(*case.problem, options=Options(way=way)) @ direction
     assert float((found - truth).norm()) < 1e-7 * float(truth.norm())
+
+
+@pytest.mark.slow  # the compiler takes some 20 s
+def test_compiled_products_are_the_same():
+    case = nets.mlp()
+    compiled = HessianOperator(*case.problem, options=Options(way="compiled"))
+    torch.testing.assert_close(compiled @ block(case), HessianOperator(*case.problem) @ block(case))
+    assert compiled.engine.plan.way == "compiled"
+
+
+def test_without_a_compiler_the_reason_is_told(monkeypatch):
+    def fails(*args, **kwargs):
+        def run(*tensors):
+            raise RuntimeError("no C++ compiler")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", fails)
+    case = nets.mlp()
+    operator = HessianOperator(*case.problem, options=Options(way="compiled"))
+    with pytest.raises(InputError, match="--product compiled can't be used here: no C\\+\\+ comp"):
+        _ = operator @ block(case)
