@@ -128,12 +128,7 @@ class Problem:
         return self.output_loss(self.outputs(inputs), targets)
 
     def outputs_at(self, weights: Sequence[Tensor], inputs: Tensor) -> Tensor:
-        """The outputs as a pure function of the weights, for ``torch.func``.
-
-        Args:
-            weights: one tensor for each of ``parameters``; the model's own are not touched.
-            inputs: of one batch.
-        """
+        """One batch's outputs as a pure function of the weights, for ``torch.func``."""
         return functional_call(self.model, self._slots(weights), (inputs,), tie_weights=False)
 
     def loss_at(self, weights: Sequence[Tensor], batch: Batch) -> Tensor:
@@ -191,14 +186,14 @@ class Problem:
         return self.mean(self.batch_losses())
 
     def evaluate(self) -> tuple[float, float | None]:
-        """Mean loss and accuracy over all examples.
+        """Mean loss over all examples, and accuracy: ``None`` without class labels as targets."""
+        losses, rights = self.batch_scores()
+        return self.mean(losses), None if rights is None else self.mean(rights)
 
-        Returns:
-            The loss, and the share of right class labels (``None`` where the targets are no
-            class labels).
-        """
+    def batch_scores(self) -> tuple[list[float], list[float] | None]:
+        """Mean loss and share of right class labels (or ``None``) of each batch, in one pass."""
         losses: list[float] = []
-        rights: list[float | None] = []
+        rights: list[float] = []
         with self.evaluating(), torch.no_grad():
             for batch in self.batches:
                 if self.takes_model:
@@ -207,25 +202,27 @@ class Problem:
                 inputs, targets = pair(batch)
                 outputs = self.outputs(inputs)
                 losses.append(float(self.output_loss(outputs, targets)))
-                rights.append(accuracy(outputs, targets))
-        known = [right for right in rights if right is not None]
-        right = self.mean(known) if len(known) == len(losses) else None
-        return self.mean(losses), right
+                right = accuracy(outputs, targets)
+                rights += [] if right is None else [right]
+        return losses, rights if len(rights) == len(losses) else None
 
     def gradient(self) -> list[Tensor]:
         """The gradient of the mean loss, one tensor for each parameter; ``.grad`` is untouched."""
+        return self.losses_and_gradient()[1]
+
+    def losses_and_gradient(self) -> tuple[list[float], list[Tensor]]:
+        """The mean loss of each batch and the gradient of the mean of all, in the same passes."""
         parameters = list(self.parameters.values())
         total = [torch.zeros_like(parameter) for parameter in parameters]
+        losses: list[Tensor] = []
         with self.evaluating(), torch.enable_grad():
             for share, batch in zip(self.shares, self.batches, strict=True):
                 loss = self.batch_loss(batch)
-                for sum_, part in zip(
-                    total,
-                    torch.autograd.grad(loss, parameters, materialize_grads=True),
-                    strict=True,
-                ):
+                losses.append(loss.detach())
+                parts = torch.autograd.grad(loss, parameters, materialize_grads=True)
+                for sum_, part in zip(total, parts, strict=True):
                     sum_.add_(part, alpha=share)
-        return total
+        return [float(loss) for loss in losses], total
 
     def check(self, *, deterministic: bool = True) -> None:
         """Evaluate a batch, again, and in halves, so that unfit parts are refused early.

@@ -118,6 +118,13 @@ class Bench:
         return self.cached("losses", self.losses)
 
     @property
+    def clean_scores(self) -> tuple[list[float], list[float] | None]:
+        """Mean loss and accuracy of each batch at the clean weights; not inside :meth:`moved`."""
+        found = self.cached("scores", self.scores)
+        self.keep("losses", found[0])
+        return found
+
+    @property
     def clean_gradient(self) -> list[Tensor]:
         """The gradient of the mean loss at the clean weights; not inside :meth:`moved`."""
         return self.cached("gradient", self.gradient)
@@ -127,7 +134,17 @@ class Bench:
         self._forwards += 1
         return self.problem.batch_losses()
 
+    def scores(self) -> tuple[list[float], list[float] | None]:
+        """Mean loss and accuracy (or ``None``) of each batch at the present weights."""
+        self._forwards += 1
+        return self.problem.batch_scores()
+
     def gradient(self) -> list[Tensor]:
         """The gradient of the mean loss at the present weights, by parameter."""
         self._gradients += 1
         return self.problem.gradient()
+
+    def losses_and_gradient(self) -> tuple[list[float], list[Tensor]]:
+        """Both of the above at the present weights, at the cost of the gradient."""
+        self._gradients += 1
+        return self.problem.losses_and_gradient()

@@ -4,23 +4,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssgd_analysis.errors import WorkError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.weights import Noise
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Mean losses of all examples at w, w + z and w − z.
+    """Mean losses of all examples, and accuracies, at w, w + z and w − z.
 
     Args:
-        clean: at w.
+        clean: loss at w.
         plus: at w + z, shape (draws,).
         minus: at w − z, shape (draws,).
+        drops: accuracy at w less its mean at w + z and w − z, shape (draws,); ``None`` where the
+            targets are no class labels.
     """
 
     clean: float
     plus: np.ndarray
     minus: np.ndarray
+    drops: np.ndarray | None = None
 
     @property
     def even(self) -> np.ndarray:
@@ -44,18 +48,27 @@ def pairs(bench: Bench, noise: Noise, sigma: float, draws: int) -> Pairs:
         noise: law and scale.
         sigma: its size.
         draws: how many pairs.
+
+    Raises:
+        WorkError: a loss is not finite.
     """
     return bench.cached(("pairs", noise, sigma, draws), lambda: _pairs(bench, noise, sigma, draws))
 
 
 def _pairs(bench: Bench, noise: Noise, sigma: float, draws: int) -> Pairs:
-    problem, clean_loss = bench.problem, bench.problem.mean(bench.clean_losses)
-    generator = bench.generator("perturbations")
-    found = np.empty((2, draws))
+    problem, generator = bench.problem, bench.generator("perturbations")
+    clean_losses, clean_rights = bench.clean_scores
+    losses, rights = np.empty((2, draws)), np.empty((2, draws))
     with bench.moved() as clean:
         for draw in range(draws):
             moves = [noise.sample(weight, generator) for weight in clean]
             for row, sign in enumerate((1, -1)):
                 bench.put(clean, moves, sign * sigma)
-                found[row, draw] = problem.mean(bench.losses())
-    return Pairs(clean_loss, found[0], found[1])
+                batch_losses, batch_rights = bench.scores()
+                losses[row, draw] = problem.mean(batch_losses)
+                if batch_rights is not None:
+                    rights[row, draw] = problem.mean(batch_rights)
+    if not np.isfinite(losses).all():
+        raise WorkError(f"the loss is not finite under weight noise of scale {sigma}")
+    drops = None if clean_rights is None else problem.mean(clean_rights) - rights.mean(axis=0)
+    return Pairs(problem.mean(clean_losses), losses[0], losses[1], drops)
