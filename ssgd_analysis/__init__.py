@@ -7,7 +7,8 @@ The public names, each imported when it is first used, so that ``import ssgd_ana
 - curvature: ``HessianOperator``, ``GGNOperator``, ``FisherOperator``; ``eigenpairs``,
   ``trace``, ``spectral_density``;
 - flatness, each ``(model, loss, batches) -> Measurement``: ``lambda_max``, ``hessian_trace``,
-  ``expected``, ``sam``, ``adaptive_worst``, ``fisher_rao``.
+  ``expected``, ``sam``, ``worst_case``, ``m_sharpness``, ``adaptive_worst``, ``keskar``,
+  ``fisher_rao``.
 """
 
 import importlib
@@ -30,7 +31,10 @@ _PLACES = {
     "hessian_trace": "flatness",
     "expected": "flatness",
     "sam": "flatness",
+    "worst_case": "flatness",
+    "m_sharpness": "flatness",
     "adaptive_worst": "flatness",
+    "keskar": "flatness",
     "fisher_rao": "flatness",
     "InputError": "errors",
     "WorkError": "errors",

@@ -1,6 +1,6 @@
 """A batch of examples: ``(inputs, targets)``, or whatever a loss ``(model, batch)`` takes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -67,6 +67,34 @@ def pieces(batch: Batch, size: int) -> list[Batch]:
         mapped(batch, [w if c is None else c[i] for w, c in zip(whole, cut, strict=True)])
         for i in range((count + size - 1) // size)
     ]
+
+
+def regrouped(batches: Iterable[Batch], size: int) -> list[list[Batch]]:
+    """The examples in order, in groups of ``size``, the last one smaller; batches are not joined.
+
+    Returns:
+        The pieces of batches that each group is made of.
+    """
+    groups: list[list[Batch]] = []
+    room = 0
+    for batch in batches:
+        start, count = 0, examples(batch)
+        while start < count:
+            if room == 0:
+                groups.append([])
+                room = size
+            taken = min(room, count - start)
+            whole = taken == count
+            groups[-1].append(batch if whole else between(batch, start, start + taken))
+            start, room = start + taken, room - taken
+    return groups
+
+
+def between(batch: Batch, start: int, stop: int) -> Batch:
+    """Examples ``start`` to ``stop`` of a batch; tensors of another length stay whole."""
+    count = examples(batch)
+    parts = [t[start:stop] if t.ndim and len(t) == count else t for t in tensors(batch)]
+    return mapped(batch, parts)
 
 
 def to(batch: Batch, device: torch.device | str) -> Batch:

@@ -4,10 +4,14 @@ Everything works on one flat weight vector and one full batch, by other means th
 (``torch.func.functional_call``, explicit matrices, one example at a time).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import nets
+import numpy as np
+import scipy.optimize
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -132,22 +136,94 @@ def sam(case: nets.Case, rho: float) -> float:
     return loss_at(case, w + rho * g / g.norm()) - loss_at(case, w)
 
 
-def adaptive_worst(case: nets.Case, rho: float, steps: int) -> float:
-    """Projected, normalised ascent on u in L(w + |w|∘u), ‖u‖ ≤ ρ; the best point counts."""
+def reviews(steps: int) -> list[int]:
+    """w_j = ⌈p_j N⌉ of Croce and Hein 2020, in exact arithmetic."""
+    p = [Fraction(0), Fraction(22, 100)]
+    while p[-1] <= 1:
+        p.append(p[-1] + max(p[-1] - p[-2] - Fraction(3, 100), Fraction(6, 100)))
+    return [math.ceil(share * steps) for share in p]
+
+
+def apgd(case: nets.Case, scale: Tensor, rho: float, norm: str, steps: int) -> float:
+    """Algorithm 1 of Croce and Hein 2020 on u in L(w + scale∘u), ‖u‖ ≤ ρ; the rise found."""
     w = flat_weights(case.model)
-    u, length = torch.zeros_like(w), rho
-    start = best = loss_at(case, w)
-    for _ in range(steps):
-        slope = w.abs() * gradient(case, w + w.abs() * u)
-        trial = u + length * slope / slope.norm()
-        if trial.norm() > rho:
-            trial = trial * (rho / trial.norm())
-        reached = loss_at(case, w + w.abs() * trial)
-        if reached > best:
-            u, best = trial, reached
-        else:
-            length /= 2
-    return best - start
+
+    def loss(u: Tensor) -> float:
+        return loss_at(case, w + scale * u)
+
+    def direction(u: Tensor) -> Tensor:
+        slope = scale * gradient(case, w + scale * u)
+        return slope.sign() if norm == "linf" else slope / slope.norm()
+
+    def inside(u: Tensor) -> Tensor:
+        if norm == "linf":
+            return u.clamp(-rho, rho)
+        return u if u.norm() <= rho else u * (rho / u.norm())
+
+    eta = 2 * rho
+    points = [torch.zeros_like(w), inside(eta * direction(torch.zeros_like(w)))]
+    values = [loss(point) for point in points]
+    top, place = max(zip(values, points, strict=True), key=lambda one: one[0])
+    since = reviews(steps)
+    etas, tops = [eta], [values[0]]
+    while len(points) <= steps:
+        k = len(points) - 1  # x_k is the last
+        if k in since[1:]:
+            j = since.index(k)
+            rises = sum(values[i + 1] > values[i] for i in range(since[j - 1], k))
+            same = etas[-1] == eta and tops[-1] == top and j > 1
+            etas.append(eta)
+            tops.append(top)
+            if rises < 0.75 * (k - since[j - 1]) or same:
+                eta /= 2
+                points[k], values[k] = place, top
+        x, before = points[k], points[k - 1]
+        z = inside(x + eta * direction(x))
+        points.append(inside(x + 0.75 * (z - x) + 0.25 * (x - before)))
+        values.append(loss(points[-1]))
+        if values[-1] > top:
+            top, place = values[-1], points[-1]
+    return top - loss(torch.zeros_like(w))
+
+
+def adaptive_worst(case: nets.Case, rho: float, steps: int, norm: str = "l2") -> float:
+    return apgd(case, flat_weights(case.model).abs(), rho, norm, steps)
+
+
+def worst_case(case: nets.Case, rho: float, steps: int, norm: str = "l2") -> float:
+    return apgd(case, torch.ones_like(flat_weights(case.model)), rho, norm, steps)
+
+
+def m_sharpness(case: nets.Case, rho: float, m: int, steps: int) -> float:
+    """The mean over examples of the worst case of the m examples that each belongs to."""
+    total = 0.0
+    for x, y in zip(case.inputs.split(m), case.targets.split(m), strict=True):
+        total += len(y) * worst_case(nets.Case(case.model, case.loss, x, y), rho, steps)
+    return total / len(case.targets)
+
+
+def keskar(
+    case: nets.Case, epsilon: float, iterations: int, columns: Tensor | None = None
+) -> float:
+    """100 (max L(w + Az) − L) / (1 + L) over the box, by L-BFGS-B in units of its half widths."""
+    w = flat_weights(case.model)
+    A = torch.eye(len(w), dtype=w.dtype) if columns is None else columns
+    half = epsilon * ((torch.linalg.pinv(A) @ w).abs() + 1)
+    unit = (half * (A.T @ gradient(case))).abs().mean()
+    seen = []
+
+    def objective(t: np.ndarray) -> tuple[float, np.ndarray]:
+        at = w + A @ (half * torch.from_numpy(t))
+        seen.append(loss_at(case, at))
+        slope = half * (A.T @ gradient(case, at)) / unit
+        return -seen[-1] / float(unit), -slope.numpy()
+
+    scipy.optimize.minimize(
+        objective, np.zeros(len(half)), jac=True, method="L-BFGS-B", bounds=[(-1, 1)] * len(half),
+        options={"maxiter": iterations, "ftol": 0, "gtol": 0},
+    )  # fmt: skip
+    base = loss_at(case, w)
+    return 100 * (max(seen) - base) / (1 + base)
 
 
 def fisher_rao(case: nets.Case) -> float:
@@ -182,8 +258,18 @@ METRICS = {
         {"sigma": 0.2, "draws": 8, "seed": 3},
     ),
     "sam": Truth(lambda case: sam(case, 0.1), {"rho": 0.1}),
-    # the ascent compares losses: rounding could tip a tie, and 1e-9 says that it did not
-    "adaptive_worst": Truth(lambda case: adaptive_worst(case, 0.4, 6), {"rho": 0.4, "steps": 6}),
+    # the ascents compare losses: rounding could tip a tie, and 1e-9 says that it did not
+    "adaptive_worst": Truth(lambda case: adaptive_worst(case, 0.4, 9), {"rho": 0.4, "steps": 9}),
+    "worst_case": Truth(lambda case: worst_case(case, 0.3, 9), {"rho": 0.3, "steps": 9}),
+    "m_sharpness": Truth(
+        lambda case: m_sharpness(case, 0.2, 3, 5), {"rho": 0.2, "m": 3, "steps": 5}
+    ),
+    # per cent, and the search amplifies rounding
+    "keskar": Truth(
+        lambda case: keskar(case, 0.01, 6),
+        {"epsilon": 0.01, "iterations": 6},
+        lambda found: 1e-7 * (1 + abs(found.value)),
+    ),
     "fisher_rao": Truth(fisher_rao),
 }
 

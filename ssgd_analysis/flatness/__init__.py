@@ -10,9 +10,12 @@ from ssgd_analysis.flatness.metric import Metric
 from ssgd_analysis.flatness.metrics.adaptive_worst import adaptive_worst
 from ssgd_analysis.flatness.metrics.expected import expected
 from ssgd_analysis.flatness.metrics.fisher_rao import fisher_rao
+from ssgd_analysis.flatness.metrics.keskar import keskar
 from ssgd_analysis.flatness.metrics.lambda_max import lambda_max
+from ssgd_analysis.flatness.metrics.m_sharpness import m_sharpness
 from ssgd_analysis.flatness.metrics.sam import sam
 from ssgd_analysis.flatness.metrics.trace import hessian_trace
+from ssgd_analysis.flatness.metrics.worst_case import worst_case
 from ssgd_analysis.flatness.table import METRICS, MetricEntry
 
 
@@ -54,9 +57,10 @@ def curve(
     entry = METRICS[name]
     if not entry.radius:
         raise InputError(f"metric {name} has no radius")
+    own = entry.linf_radii if settings.get("norm") == "linf" else entry.radii
     return [
         (radius, entry.measure.on(bench, **{**settings, entry.radius: radius}))
-        for radius in radii or entry.radii
+        for radius in radii or own
     ]
 
 
@@ -73,7 +77,10 @@ __all__ = [
     "expected",
     "fisher_rao",
     "hessian_trace",
+    "keskar",
     "lambda_max",
+    "m_sharpness",
     "resolve",
     "sam",
+    "worst_case",
 ]

@@ -1,5 +1,6 @@
 """What a metric returns."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,15 +59,26 @@ def of_draws(values: Sequence[float], settings: dict[str, Any]) -> Measurement:
     return Measurement(value, error, settings, samples=tuple(map(float, values)))
 
 
-def of_batches(bench: Bench, values: Sequence[float], settings: dict[str, Any]) -> Measurement:
+def of_batches(
+    bench: Bench,
+    values: Sequence[float],
+    settings: dict[str, Any],
+    shares: Sequence[float] | None = None,
+) -> Measurement:
     """The mean over all examples of one value for each batch, with its sampling error.
 
     Adds ``"error": "examples"`` to the settings.
+
+    Args:
+        bench: the problem.
+        values: one a batch.
+        settings: the metric's.
+        shares: of all examples, one a value; default: those of the problem's batches.
     """
-    shares = tuple(bench.problem.shares)
+    shares = tuple(bench.problem.shares if shares is None else shares)
     _, error = _mean(np.asarray(values, dtype=float), shares)
     return Measurement(
-        bench.problem.mean(values),
+        math.fsum(share * value for share, value in zip(shares, values, strict=True)),
         error,
         {**settings, "error": "examples"},
         samples=tuple(map(float, values)),

@@ -6,9 +6,12 @@ from ssgd_analysis.flatness.metric import Metric
 from ssgd_analysis.flatness.metrics.adaptive_worst import adaptive_worst
 from ssgd_analysis.flatness.metrics.expected import expected
 from ssgd_analysis.flatness.metrics.fisher_rao import fisher_rao
+from ssgd_analysis.flatness.metrics.keskar import keskar
 from ssgd_analysis.flatness.metrics.lambda_max import lambda_max
+from ssgd_analysis.flatness.metrics.m_sharpness import m_sharpness
 from ssgd_analysis.flatness.metrics.sam import sam
 from ssgd_analysis.flatness.metrics.trace import hessian_trace
+from ssgd_analysis.flatness.metrics.worst_case import worst_case
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class MetricEntry:
             point of the curve over it.
         radii: the default grid of that curve.
         flatter: which values mean a flatter minimum: ``"lower"``, ``"higher"``; ``None``: neither.
+        linf_radii: the grid for ``norm="linf"``, where that is a setting.
     """
 
     measure: Metric
@@ -32,6 +36,7 @@ class MetricEntry:
     radius: str = ""
     radii: tuple[float, ...] = ()
     flatter: str | None = "lower"
+    linf_radii: tuple[float, ...] = ()
 
     @property
     def invariant(self) -> bool:
@@ -57,12 +62,33 @@ METRICS = {
         radius="rho",
         radii=(0.01, 0.02, 0.05, 0.1, 0.2),
     ),
+    "worst_case": MetricEntry(
+        worst_case,
+        "largest rise of the loss found within a ball of radius rho",
+        radius="rho",
+        radii=(0.01, 0.02, 0.05, 0.1, 0.2),
+        linf_radii=(0.0005, 0.001, 0.002, 0.004),
+    ),
+    "m_sharpness": MetricEntry(
+        m_sharpness,
+        "mean over groups of m examples of each group's own worst case",
+        radius="rho",
+        radii=(0.01, 0.02, 0.05, 0.1, 0.2),
+        linf_radii=(0.0005, 0.001, 0.002, 0.004),
+    ),
+    "keskar": MetricEntry(
+        keskar,
+        "largest loss in a box of size epsilon, per cent of 1 + loss",
+        radius="epsilon",
+        radii=(1e-4, 2e-4, 5e-4, 1e-3, 2e-3),
+    ),
     "adaptive_worst": MetricEntry(
         adaptive_worst,
         "largest rise of the loss found within an elementwise relative ball",
         ("layer", "neuron", "batchnorm"),
         "rho",
         (0.1, 0.2, 0.5, 1.0, 2.0),
+        linf_radii=(0.001, 0.002, 0.004, 0.008),
     ),
     "fisher_rao": MetricEntry(
         fisher_rao,

@@ -1,70 +1,38 @@
 """Adaptive worst-case sharpness: ascent within an elementwise relative ball."""
 
-import math
-
-import torch
-
-from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.flatness.ascent import Ball, worst
 from ssgd_analysis.flatness.bench import Bench
-from ssgd_analysis.flatness.measurement import Measurement, rise
+from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.weights import global_norm
 
 
 @metric
-def adaptive_worst(bench: Bench, *, rho: float = 0.5, steps: int = 10) -> Measurement:
-    """Max L(w + |w|∘u) − L(w) over ‖u‖₂ ≤ ρ, found by projected gradient ascent on u.
+def adaptive_worst(
+    bench: Bench, *, rho: float = 0.5, norm: str = "l2", steps: int = 20, m: int = 0
+) -> Measurement:
+    """Max L(w + |w|∘u) − L(w) over ‖u‖ ≤ ρ, found by projected gradient ascent on u (APGD).
 
-    Normalised gradient steps from u = 0 (in a random direction
-    where the gradient is zero), the first as long as the radius, halved whenever the
-    loss did not rise; the best point seen counts. So it is a lower bound of the maximum.
-    Invariant to layer, neuron and BatchNorm scale, as |w|∘u scales with w.
+    A lower bound of the maximum, see :func:`ssgd_analysis.flatness.ascent.ascend`. Invariant to
+    layer, neuron and BatchNorm scale, as |w|∘u scales with w. Weights that are zero stay zero.
 
     Args:
-        bench: the problem; the maximum is over the mean loss of its batches.
-        rho: radius, L2 norm of the relative perturbation over all parameters.
-        steps: ascent steps, one gradient of the whole data each.
+        bench: the problem.
+        rho: radius of the relative perturbation over all parameters: its L2 norm, or with
+            ``linf`` its largest entry (a thousandth of each weight, about 0.001 to 0.01, is much).
+        norm: ``l2`` or ``linf``.
+        steps: ascent steps, one gradient each.
+        m: the mean over groups of m examples of each group's own maximum, as published with
+            m = 128; 0: one maximum of the mean loss over all examples.
 
     Returns:
         Nats; the error is that of sampling the examples, at the perturbation found.
 
     Raises:
-        InputError: a negative or infinite radius, or no steps.
-        WorkError: the gradient is not finite.
+        InputError: a setting out of range, or with ``m`` batches that can't be cut.
+        WorkError: a loss or gradient in the ball is not finite.
 
     Reference:
-        Kwon et al. 2021 (arXiv 2102.11600), adaptive sharpness; Andriushchenko et al. 2023
-        (arXiv 2302.07011), with several steps.
+        Andriushchenko et al. 2023 (arXiv 2302.07011), eq. 2 with c = |w|; Kwon et al. 2021 (arXiv
+        2102.11600); Croce and Hein 2020 (arXiv 2003.01690) for the ascent.
     """
-    if not 0 <= rho < math.inf or steps < 1:
-        raise InputError(f"adaptive_worst: rho {rho} should be ≥ 0 and finite, steps {steps} ≥ 1")
-    problem, before, slopes = bench.problem, bench.clean_losses, bench.clean_gradient
-    with bench.moved() as clean:
-        sizes = [weight.abs() for weight in clean]
-        u = [torch.zeros_like(weight) for weight in clean]
-        best, best_losses = problem.mean(before), before
-        length = rho
-        for step in range(steps):
-            raw = slopes if step == 0 else bench.gradient()
-            slopes = [size * part for size, part in zip(sizes, raw, strict=True)]
-            norm = float(global_norm(slopes))
-            if not math.isfinite(norm):
-                raise WorkError("adaptive_worst: the gradient is not finite")
-            if norm == 0:  # at a stationary point any direction is as good: a random one
-                generator = bench.generator("adaptive_worst")
-                slopes = [
-                    torch.randn(w.shape, generator=generator, dtype=w.dtype, device=w.device)
-                    for w in clean
-                ]
-                norm = float(global_norm(slopes))
-            trial = [v + slope * (length / norm) for v, slope in zip(u, slopes, strict=True)]
-            shrink = min(1.0, rho / max(float(global_norm(trial)), 1e-300))
-            trial = [v * shrink for v in trial]
-            bench.put(clean, [s * v for s, v in zip(sizes, trial, strict=True)])
-            losses = bench.losses()
-            if problem.mean(losses) > best:
-                u, best, best_losses = trial, problem.mean(losses), losses
-            else:
-                length /= 2
-                bench.put(clean, [s * v for s, v in zip(sizes, u, strict=True)])
-    return rise(bench, best_losses, {"rho": rho, "norm": "l2", "steps": steps})
+    return worst(bench, Ball(rho, norm, relative=True), steps, m, "adaptive_worst")

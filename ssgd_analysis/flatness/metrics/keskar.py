@@ -1,0 +1,147 @@
+"""The ε-sharpness of Keskar et al.: the largest loss in a box, by bounded L-BFGS."""
+
+import math
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement, of_batches
+from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.weights import flattened
+
+
+@metric
+def keskar(
+    bench: Bench, *, epsilon: float = 1e-3, subspace: int = 0, iterations: int = 10
+) -> Measurement:
+    """100 · (max_z L(w + Az) − L(w)) / (1 + L(w)) over the box |z_i| ≤ ε (|(A⁺w)_i| + 1).
+
+    A is the identity, or has ``subspace`` random columns of standard normal entries. The maximum
+    is sought by L-BFGS-B from z = 0, and the largest loss seen counts: a lower bound, which never
+    falls with more iterations. Not invariant to any rescaling of the weights.
+
+    Two things that the paper leaves open matter. The search runs in units of the box's half
+    widths and of the mean slope along them: its first step then reaches the walls of the box, and
+    no tolerance in absolute units ends it at the small gradients of a good minimum. And where the
+    gradient is exactly zero it starts at a random point of the box.
+
+    Args:
+        bench: the problem.
+        epsilon: size of the box.
+        subspace: dimension of the random subspace, 100 in the paper (takes the memory of that
+            many copies of the weights); 0: the full space.
+        iterations: of L-BFGS-B, at most; each takes a gradient, rarely more.
+
+    Returns:
+        Per cent of 1 + L; the error is that of sampling the examples, at the perturbation found.
+
+    Raises:
+        InputError: a negative or infinite epsilon, a subspace larger than the space, no
+            iterations, or a loss of −1 or less.
+        WorkError: a loss or gradient in the box is not finite.
+
+    Reference:
+        Keskar et al. 2017 (arXiv 1609.04836), metric 2.1 and section 2.2.2.
+    """
+    parameters = bench.problem.n_parameters
+    if not 0 <= epsilon < math.inf or iterations < 1:
+        raise InputError(
+            f"keskar: epsilon {epsilon} should be ≥ 0 and finite, iterations {iterations} ≥ 1"
+        )
+    if not 0 <= subspace <= parameters:
+        raise InputError(
+            f"keskar: subspace {subspace} should be at most the {parameters} parameters,"
+            " or 0 for the full space"
+        )
+    before = after = bench.clean_losses
+    low = bench.problem.mean(before)
+    if low <= -1:
+        raise InputError(f"keskar: divides by 1 + loss, and the loss is {low}: use worst_case")
+    if epsilon > 0:
+        after = _Box(bench, epsilon, subspace).worst(iterations)
+    relative = (bench.problem.mean(after) - low) / (1 + low)
+    # the ratio's derivative by each batch's losses, so that their mean is the ratio itself
+    values = [
+        100 * (b - a - relative * (a - low)) / (1 + low) for a, b in zip(before, after, strict=True)
+    ]
+    settings = {
+        "epsilon": epsilon,
+        "subspace": subspace,
+        "iterations": iterations,
+        "seed": bench.seed,
+    }
+    return of_batches(bench, values, settings)
+
+
+class _Box:
+    """The loss over the box, its half widths the units."""
+
+    def __init__(self, bench: Bench, epsilon: float, subspace: int) -> None:
+        self.bench = bench
+        self.columns: Tensor | None = None
+        center = flattened(bench.parameters).detach().double()
+        if subspace:
+            self.columns = _columns(bench, subspace)
+            basis, triangle = torch.linalg.qr(self.columns.double())
+            shadow = (basis.T @ center)[:, None]
+            center = torch.linalg.solve_triangular(triangle, shadow, upper=True)[:, 0]
+        self.half = epsilon * (center.abs() + 1)
+
+    def worst(self, iterations: int) -> list[float]:
+        """Each batch's loss at the worst point that L-BFGS-B sees."""
+        bench = self.bench
+        best = (bench.problem.mean(bench.clean_losses), bench.clean_losses)
+        slopes = self._slopes(bench.clean_gradient)
+        scale = float(slopes.abs().mean())
+        start = torch.zeros_like(self.half)
+        if scale == 0:
+            generator = bench.generator("keskar")
+            start = 2 * torch.rand(start.shape, generator=generator, device=start.device) - 1
+            scale = 1.0
+
+        def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
+            nonlocal best
+            bench.put(clean, self._moves(torch.from_numpy(point).to(self.half)))
+            losses, gradient = bench.losses_and_gradient()
+            value = bench.problem.mean(losses)
+            slopes = self._slopes(gradient)
+            if not (math.isfinite(value) and bool(slopes.isfinite().all())):
+                raise WorkError("keskar: the loss or its gradient in the box is not finite")
+            if value > best[0]:
+                best = (value, losses)
+            return -value / scale, -slopes.cpu().numpy() / scale
+
+        with bench.moved() as clean:
+            minimize(
+                objective,
+                start.double().cpu().numpy(),
+                jac=True,
+                method="L-BFGS-B",
+                bounds=[(-1, 1)] * len(start),
+                options={"maxiter": iterations, "ftol": 0, "gtol": 0},
+            )
+        return best[1]
+
+    def _moves(self, point: Tensor) -> list[Tensor]:
+        move = point * self.half
+        if self.columns is not None:
+            move = self.columns.double() @ move
+        return self.bench.problem.split(move.to(self.bench.problem.dtype))
+
+    def _slopes(self, gradient: list[Tensor]) -> Tensor:
+        slopes = flattened(gradient).double()
+        if self.columns is not None:
+            slopes = self.columns.double().T @ slopes
+        return slopes * self.half
+
+
+def _columns(bench: Bench, count: int) -> Tensor:
+    """Standard normal entries, shape (P, count); the same in every precision."""
+    generator = bench.generator("keskar subspace")
+    shape = bench.problem.n_parameters, count
+    entries = torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
+    return entries.to(bench.problem.dtype)

@@ -1,0 +1,40 @@
+"""m-sharpness: the worst case of every m examples by themselves."""
+
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.flatness.ascent import Ball, worst
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement
+from ssgd_analysis.flatness.metric import metric
+
+
+@metric
+def m_sharpness(
+    bench: Bench, *, rho: float = 0.05, m: int = 128, steps: int = 20, norm: str = "l2"
+) -> Measurement:
+    """E_B max_{‖e‖ ≤ ρ} L_B(w + e) − L_B(w), B running over groups of m examples.
+
+    Each group finds its own worst perturbation (APGD, a lower bound), so the value does not fall
+    with smaller m: every group may do at least as well as with the perturbation of all. The
+    groups are the examples in their order, whatever the problem's batches. Not invariant to any
+    rescaling of the weights.
+
+    Args:
+        bench: the problem.
+        rho: radius over all parameters: L2 norm, or with ``linf`` the largest entry.
+        m: examples of a group; with as many as there are it is :func:`worst_case`.
+        steps: ascent steps of each group, one gradient of the group each.
+        norm: ``l2`` or ``linf``.
+
+    Returns:
+        Nats; the error is that of sampling groups.
+
+    Raises:
+        InputError: a setting out of range, or batches that can't be cut to m examples.
+        WorkError: a loss or gradient in the ball is not finite.
+
+    Reference:
+        Foret et al. 2021 (arXiv 2010.01412), section 4.1; there by one step.
+    """
+    if m < 1:
+        raise InputError(f"m_sharpness: m {m} should be ≥ 1")
+    return worst(bench, Ball(rho, norm), steps, m, "m_sharpness")

@@ -1,0 +1,36 @@
+"""Worst-case sharpness: ascent within a ball of absolute radius."""
+
+from ssgd_analysis.flatness.ascent import Ball, worst
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement
+from ssgd_analysis.flatness.metric import metric
+
+
+@metric
+def worst_case(
+    bench: Bench, *, rho: float = 0.05, norm: str = "l2", steps: int = 20
+) -> Measurement:
+    """Max L(w + e) − L(w) over ‖e‖ ≤ ρ, found by projected gradient ascent (APGD).
+
+    A lower bound of the maximum, see :func:`ssgd_analysis.flatness.ascent.ascend`; with L2 its
+    first step is the one of :func:`sam`, so it is never less than that. Not invariant to any
+    rescaling of the weights.
+
+    Args:
+        bench: the problem.
+        rho: radius over all parameters: L2 norm, or with ``linf`` the largest entry.
+        norm: ``l2`` or ``linf``.
+        steps: ascent steps, one gradient each.
+
+    Returns:
+        Nats; the error is that of sampling the examples, at the perturbation found.
+
+    Raises:
+        InputError: a setting out of range.
+        WorkError: a loss or gradient in the ball is not finite.
+
+    Reference:
+        Foret et al. 2021 (arXiv 2010.01412), eq. 1, the maximum that SAM's one step stands for;
+        Croce and Hein 2020 (arXiv 2003.01690) for the ascent.
+    """
+    return worst(bench, Ball(rho, norm), steps, 0, "worst_case")
