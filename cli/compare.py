@@ -41,6 +41,12 @@ from ssgd_analysis.cli.options import AMOUNT, COUNT, computing, example, json_op
 )
 @click.option("--samples", type=COUNT, help="First N examples (default: all).")
 @click.option(
+    "--correlate",
+    "correlating",
+    is_flag=True,
+    help="Rank correlation of every metric with test error and generalisation gap.",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for report.html, tables and pictures."
 )
 @json_option
@@ -53,6 +59,7 @@ def command(
     match_loss: bool,
     split: str,
     samples: int | None,
+    correlating: bool,
     out: Path | None,
     as_json: bool,
     device: str,
@@ -66,8 +73,10 @@ def command(
     """
     from ssgd_analysis.compare import compare, find_runs, group_runs, measured
     from ssgd_analysis.compare.compare import DEFAULT_METRICS, seed_values
+    from ssgd_analysis.compare.correlate import correlate
     from ssgd_analysis.files import make_folder
     from ssgd_analysis.report.comparison import group_rows, test_rows, write_comparison
+    from ssgd_analysis.report.correlations import correlation_tables
 
     finished, unfinished = find_runs(paths)
     groups = group_runs(finished)
@@ -105,6 +114,8 @@ def command(
             match_loss=match_loss,
         )
         values = {group.name: seed_values(group, wanted, measure) for group in groups}
+        if correlating:
+            result["correlations"] = correlate(groups, measure, metrics=wanted)
     written = [] if out is None else write_comparison(out, result, values)
     if as_json:
         console.answer_json(result)
@@ -115,6 +126,11 @@ def command(
         header, rows = test_rows(tests)
         if rows:
             console.answer_table(header[:-1], [row[:-1] for row in rows], title=title)
+            console.answer()
+    if correlating:
+        convention = result["correlations"]["convention"]
+        for words, table in correlation_tables(result["correlations"]).items():
+            console.answer_table(*table, title=f"correlation with {words} ({convention})")
             console.answer()
     for group in result["groups"]:
         if len(group["seeds"]) < 2:
