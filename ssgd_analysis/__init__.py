@@ -8,7 +8,10 @@ The public names, each imported when it is first used, so that ``import ssgd_ana
   ``trace``, ``spectral_density``;
 - flatness, each ``(model, loss, batches) -> Measurement``: ``lambda_max``, ``hessian_trace``,
   ``expected``, ``sam``, ``worst_case``, ``m_sharpness``, ``adaptive_worst``, ``keskar``,
-  ``fisher_rao``.
+  ``fisher_rao``, ``trace_per_parameter``, ``spectral_norm_ratio``, ``frobenius``,
+  ``density_moments``, ``negative_mass``, ``gradient_norm``, ``gradient_covariance_trace``,
+  ``gradient_noise_scale``, ``w_h_w``, ``trace_weighted``, ``layer_trace``, ``layer_lambda_max``,
+  ``relative_flatness``.
 """
 
 import importlib
@@ -36,6 +39,19 @@ _PLACES = {
     "adaptive_worst": "flatness",
     "keskar": "flatness",
     "fisher_rao": "flatness",
+    "density_moments": "flatness",
+    "frobenius": "flatness",
+    "gradient_covariance_trace": "flatness",
+    "gradient_noise_scale": "flatness",
+    "gradient_norm": "flatness",
+    "layer_lambda_max": "flatness",
+    "layer_trace": "flatness",
+    "negative_mass": "flatness",
+    "relative_flatness": "flatness",
+    "spectral_norm_ratio": "flatness",
+    "trace_per_parameter": "flatness",
+    "trace_weighted": "flatness",
+    "w_h_w": "flatness",
     "InputError": "errors",
     "WorkError": "errors",
 }

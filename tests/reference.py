@@ -231,6 +231,48 @@ def fisher_rao(case: nets.Case) -> float:
     return float((example_gradients(case) @ flat_weights(case.model)).square().mean())
 
 
+def eigenvalues(case: nets.Case) -> Tensor:
+    """Ascending."""
+    return torch.linalg.eigvalsh(hessian(case))
+
+
+def negative_mass(case: nets.Case) -> float:
+    """The share of eigenvalues below −c, c a thousandth of the largest |λ|."""
+    values = eigenvalues(case)
+    return float((values < -1e-3 * values.abs().max()).double().mean())
+
+
+def covariance_trace(case: nets.Case) -> float:
+    """1/(N − 1) Σ ‖g_i − ḡ‖²."""
+    return float(example_gradients(case).var(dim=0, correction=1).sum())
+
+
+def tensor_blocks(case: nets.Case) -> list[tuple[float, Tensor]]:
+    """‖w‖² and the Hessian's diagonal block of each parameter tensor."""
+    matrix, found, start = hessian(case), [], 0
+    for weight in trainable(case.model).values():
+        own = slice(start, start + weight.numel())
+        found.append((float(weight.square().sum()), matrix[own, own]))
+        start = own.stop
+    return found
+
+
+def relative_flatness(case: nets.Case) -> float:
+    """Σ_{s,s'} ⟨w_s, w_s'⟩ Tr(H_{s,s'}) of the last weight matrix, pair by pair."""
+    named = list(trainable(case.model).values())
+    position = max(i for i, weight in enumerate(named) if weight.ndim >= 2)
+    start = sum(weight.numel() for weight in named[:position])
+    rows = named[position].flatten(1)
+    count, width = rows.shape
+    block = hessian(case)[start:, start:][: count * width, : count * width]
+    total = 0.0
+    for s in range(count):
+        for t in range(count):
+            part = block[s * width : (s + 1) * width, t * width : (t + 1) * width]
+            total += float(rows[s] @ rows[t] * part.trace())
+    return total
+
+
 @dataclass(frozen=True)
 class Truth:
     """What a metric must give: its settings, the literal value, and how far off is still right."""
@@ -271,6 +313,60 @@ METRICS = {
         lambda found: 1e-7 * (1 + abs(found.value)),
     ),
     "fisher_rao": Truth(fisher_rao),
+    "trace_per_parameter": Truth(
+        lambda case: float(eigenvalues(case).mean()),
+        {"probes": 256},
+        lambda found: 5 * found.stderr,
+    ),
+    # each eigenvalue is off by at most its residual, 1e-7 of it
+    "spectral_norm_ratio": Truth(
+        lambda case: float(eigenvalues(case)[-1] / eigenvalues(case)[-5]),
+        {"tol": 1e-7},
+        lambda found: 3e-7 * found.value,
+    ),
+    "frobenius": Truth(
+        lambda case: float(hessian(case).norm()), {"probes": 256}, lambda found: 5 * found.stderr
+    ),
+    "density_moments": Truth(
+        lambda case: float(eigenvalues(case).square().mean()),
+        {"probes": 256},
+        lambda found: 5 * found.stderr,
+    ),
+    # a node stands for all eigenvalues around it: what that leaves open is in the details
+    "negative_mass": Truth(
+        negative_mass,
+        {},
+        lambda found: max(
+            found.details["highest"] - found.value, found.value - found.details["lowest"]
+        ),
+    ),
+    "gradient_norm": Truth(lambda case: float(gradient(case).norm())),
+    "gradient_covariance_trace": Truth(covariance_trace),
+    "gradient_noise_scale": Truth(
+        lambda case: covariance_trace(case) / float(gradient(case).square().sum())
+    ),
+    "w_h_w": Truth(
+        lambda case: float(flat_weights(case.model) @ hessian(case) @ flat_weights(case.model))
+    ),
+    "trace_weighted": Truth(
+        lambda case: float(flat_weights(case.model).square() @ hessian(case).diag()),
+        {"probes": 256},
+        lambda found: 5 * found.stderr,
+    ),
+    "layer_trace": Truth(
+        lambda case: sum(square * float(block.trace()) for square, block in tensor_blocks(case)),
+        {"probes": 256},
+        lambda found: 5 * found.stderr,
+    ),
+    "layer_lambda_max": Truth(
+        lambda case: max(
+            square * float(torch.linalg.eigvalsh(block)[-1])
+            for square, block in tensor_blocks(case)
+        ),
+        {"tol": 1e-7},
+        lambda found: 1e-7 * abs(found.value),
+    ),
+    "relative_flatness": Truth(relative_flatness),
 }
 
 

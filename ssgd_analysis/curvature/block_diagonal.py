@@ -1,4 +1,4 @@
-"""The block-diagonal part of an operator, one block a layer."""
+"""The block-diagonal part of an operator, one block a layer or a tensor."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,16 +16,18 @@ class BlockDiagonalOperator(ProblemOperator):
     """Diag(H_ll): the blocks of H that belong to one layer each, all in one sweep over the data.
 
     A layer is a module that holds parameters itself (a convolution with its bias). A product
-    multiplies every block; blocks whose part of the vector is zero are skipped.
+    multiplies every block; blocks whose part of the vector is zero are skipped. ``layers`` says
+    where each block stands.
 
     Args:
         operator: H; its batches are shared.
+        tensors: every parameter is a block of its own, named as it is.
 
     Raises:
         InputError: the gradient covariance, whose mean part is not one batch's.
     """
 
-    def __init__(self, operator: ProblemOperator) -> None:
+    def __init__(self, operator: ProblemOperator, *, tensors: bool = False) -> None:
         if type(operator).part is not ProblemOperator.part:
             raise InputError("per-layer curvature is there for hessian, ggn and fisher only")
         self.operator = operator
@@ -34,7 +36,7 @@ class BlockDiagonalOperator(ProblemOperator):
         self._members: list[list[int]] = []
         start = 0
         for index, (name, parameter) in enumerate(self.problem.parameters.items()):
-            layer = name.rpartition(".")[0] or name
+            layer = name if tensors else name.rpartition(".")[0] or name
             stop = start + parameter.numel()
             if layer in self.layers and self.layers[layer].stop == start:
                 self.layers[layer] = slice(self.layers[layer].start, stop)

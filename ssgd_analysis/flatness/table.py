@@ -4,13 +4,26 @@ from dataclasses import dataclass
 
 from ssgd_analysis.flatness.metric import Metric
 from ssgd_analysis.flatness.metrics.adaptive_worst import adaptive_worst
+from ssgd_analysis.flatness.metrics.density_moments import density_moments
 from ssgd_analysis.flatness.metrics.expected import expected
 from ssgd_analysis.flatness.metrics.fisher_rao import fisher_rao
+from ssgd_analysis.flatness.metrics.frobenius import frobenius
+from ssgd_analysis.flatness.metrics.gradient_covariance_trace import gradient_covariance_trace
+from ssgd_analysis.flatness.metrics.gradient_noise_scale import gradient_noise_scale
+from ssgd_analysis.flatness.metrics.gradient_norm import gradient_norm
 from ssgd_analysis.flatness.metrics.keskar import keskar
 from ssgd_analysis.flatness.metrics.lambda_max import lambda_max
+from ssgd_analysis.flatness.metrics.layer_lambda_max import layer_lambda_max
+from ssgd_analysis.flatness.metrics.layer_trace import layer_trace
 from ssgd_analysis.flatness.metrics.m_sharpness import m_sharpness
+from ssgd_analysis.flatness.metrics.negative_mass import negative_mass
+from ssgd_analysis.flatness.metrics.relative_flatness import relative_flatness
 from ssgd_analysis.flatness.metrics.sam import sam
+from ssgd_analysis.flatness.metrics.spectral_norm_ratio import spectral_norm_ratio
 from ssgd_analysis.flatness.metrics.trace import hessian_trace
+from ssgd_analysis.flatness.metrics.trace_per_parameter import trace_per_parameter
+from ssgd_analysis.flatness.metrics.trace_weighted import trace_weighted
+from ssgd_analysis.flatness.metrics.w_h_w import w_h_w
 from ssgd_analysis.flatness.metrics.worst_case import worst_case
 
 
@@ -49,6 +62,28 @@ RELATIVE = (0.05, 0.1, 0.2, 0.4)  # radii relative to the weights, as in arXiv 2
 METRICS = {
     "lambda_max": MetricEntry(lambda_max, "largest eigenvalue of the Hessian"),
     "trace": MetricEntry(hessian_trace, "trace of the Hessian"),
+    "trace_per_parameter": MetricEntry(trace_per_parameter, "mean eigenvalue of the Hessian"),
+    "spectral_norm_ratio": MetricEntry(
+        spectral_norm_ratio,
+        "largest eigenvalue of the Hessian over the fifth",
+        flatter=None,
+    ),
+    "frobenius": MetricEntry(frobenius, "Frobenius norm of the Hessian"),
+    "density_moments": MetricEntry(
+        density_moments, "mean squared eigenvalue of the Hessian; moments 1 to 4"
+    ),
+    "negative_mass": MetricEntry(
+        negative_mass, "share of clearly negative eigenvalues of the Hessian", flatter=None
+    ),
+    "gradient_norm": MetricEntry(gradient_norm, "norm of the gradient of the mean loss"),
+    "gradient_covariance_trace": MetricEntry(
+        gradient_covariance_trace, "spread of the examples' gradients: trace of their covariance"
+    ),
+    "gradient_noise_scale": MetricEntry(
+        gradient_noise_scale,
+        "batch size whose gradient noise is as large as the gradient",
+        flatter=None,
+    ),
     "expected": MetricEntry(
         expected,
         "mean rise of the loss under random relative weight noise, antithetic pairs",
@@ -94,5 +129,28 @@ METRICS = {
         fisher_rao,
         "Fisher-Rao norm: weights times Fisher matrix times weights",
         ("layer", "neuron"),
+    ),
+    "w_h_w": MetricEntry(
+        w_h_w, "curvature along the weights, w·Hw", ("layer", "neuron", "batchnorm")
+    ),
+    "trace_weighted": MetricEntry(
+        trace_weighted,
+        "trace of the Hessian in units of each weight, Σ w² H_ii",
+        ("layer", "neuron", "batchnorm"),
+    ),
+    "layer_trace": MetricEntry(
+        layer_trace,
+        "sum over parameter tensors of squared norm times trace of the Hessian's block",
+        ("layer", "batchnorm"),
+    ),
+    "layer_lambda_max": MetricEntry(
+        layer_lambda_max,
+        "largest over parameter tensors of squared norm times largest eigenvalue of the block",
+        ("layer", "batchnorm"),
+    ),
+    "relative_flatness": MetricEntry(
+        relative_flatness,
+        "curvature of the last layer weighted by the products of its rows",
+        ("layer", "batchnorm"),
     ),
 }

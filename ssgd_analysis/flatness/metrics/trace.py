@@ -1,10 +1,15 @@
 """The trace of the Hessian."""
 
-from ssgd_analysis.curvature import trace
+import numpy as np
+
+from ssgd_analysis.curvature.deflation import deflation
+from ssgd_analysis.curvature.trace import Hutchinson, grow
+from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.bench import Bench
-from ssgd_analysis.flatness.measurement import Measurement
+from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.surveyed import survey_known
+from ssgd_analysis.progress import SILENT
 
 
 @metric
@@ -13,21 +18,37 @@ def hessian_trace(bench: Bench, *, probes: int = 32) -> Measurement:
 
     Args:
         bench: the problem.
-        probes: Rademacher probes.
+        probes: Rademacher probes, at least 2.
 
     Returns:
-        Nats per squared weight unit; the error is that of the probes.
+        Nats per squared weight unit; the error is that of the probes, one sample each.
+
+    Raises:
+        InputError: fewer than 2 probes.
+        WorkError: a product is not finite.
+
+    Reference:
+        Hutchinson 1990; deflated where a survey knows eigenvectors.
     """
-    known = survey_known(bench)
-    deflated = 0
+    if probes < 2:
+        raise InputError(f"trace: probes {probes} should be at least 2, for the error")
+    known, deflated = survey_known(bench), 0
     if known and known.trace.probes >= probes:
-        found, deflated = known.trace, known.spectrum.vectors.shape[1]
+        values, deflated = known.traces, len(known.density.spikes)
     else:
-        found = trace(bench.operator, probes=probes, generator=bench.generator("trace"))
+        values = bench.cached(("trace", probes), lambda: _samples(bench, probes))
     settings = {
-        "probes": found.probes,
+        "probes": len(values),
         "deflated": deflated,
         "seed": bench.seed,
         "error": "probes",
     }
-    return Measurement(found.value, found.stderr, settings)
+    return of_draws(values.tolist(), settings)
+
+
+def _samples(bench: Bench, probes: int) -> np.ndarray:
+    """zᵀHz of each probe, shape (probes,)."""
+    nothing = deflation(bench.operator, None)
+    estimator = Hutchinson(bench.operator, nothing, bench.generator("trace"))
+    grow(estimator, 0, probes, tol=None, most=probes, deadline=None, progress=SILENT)
+    return estimator.samples().mean()

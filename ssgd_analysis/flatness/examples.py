@@ -1,0 +1,126 @@
+"""The gradient of every example, and what metrics ask of them: numbers, not the gradients."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from ssgd_analysis import batch as batching
+from ssgd_analysis.batch import Batch
+from ssgd_analysis.curvature.products import differentiable
+from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.problem import Problem
+from ssgd_analysis.weights import flattened
+
+CHUNK_BYTES = 1 << 27  # of gradients at once
+CHUNK = 64  # examples at once, at most: their activations are held too
+
+
+@dataclass(frozen=True)
+class ExampleGradients:
+    """Means over the examples of each batch; g_i is an example's gradient, ḡ the mean of all.
+
+    Args:
+        squares: mean ‖g_i‖² of each batch.
+        deviations: mean ‖g_i − ḡ‖² of each batch.
+        inner: mean ⟨g_i, ḡ⟩ of each batch.
+    """
+
+    squares: list[float]
+    deviations: list[float]
+    inner: list[float]
+
+
+Rows = Callable[[Problem, Batch], Iterator[Tensor]]
+
+
+def example_gradients(bench: Bench) -> ExampleGradients:
+    """Made once a bench; at the work of one gradient of all examples beside ḡ.
+
+    Examples go through ``vmap`` in chunks; a model or loss that it refuses, or gets wrong, is
+    differentiated one example at a time.
+
+    Raises:
+        InputError: the mean of the examples' gradients is not the gradient of the loss.
+        WorkError: the gradient is not finite.
+    """
+    return bench.cached("example gradients", lambda: _measured(bench))
+
+
+def _measured(bench: Bench) -> ExampleGradients:
+    mean = flattened(bench.clean_gradient)
+    if not bool(mean.isfinite().all()):
+        raise WorkError("the gradient is not finite at these weights")
+    for rows in (_together, _one_by_one):
+        try:
+            found, away = _summed(bench.problem, mean, rows)
+        except Exception:  # a stranger's model may raise anything under vmap, and run out of memory
+            if rows is _one_by_one:
+                raise
+            continue
+        bench.pay(gradients=1)
+        size = math.sqrt(bench.problem.mean(found.squares))
+        # rounding is some 10 epsilons of the gradients' size: far below
+        if away <= 3 * torch.finfo(mean.dtype).eps ** 0.5 * size:
+            return found
+    raise InputError(
+        "the loss of a batch is not the mean of its examples' losses (padding, weights, or examples"
+        " that see one another), so no gradient belongs to an example"
+    )
+
+
+def _summed(problem: Problem, mean: Tensor, rows: Rows) -> tuple[ExampleGradients, float]:
+    """The numbers, and ‖mean of g_i − ḡ‖, which should be rounding."""
+    found = ExampleGradients([], [], [])
+    away = torch.zeros_like(mean)
+    with differentiable(problem):
+        for batch, share in zip(problem.batches, problem.shares, strict=True):
+            count = batching.examples(batch)
+            sums = torch.zeros(3, dtype=torch.float64, device=mean.device)
+            for gradients in rows(problem, batch):
+                deviations = gradients - mean
+                away.add_(deviations.sum(dim=0), alpha=share / count)
+                sums += torch.stack(
+                    [
+                        gradients.square().sum(dtype=torch.float64),
+                        deviations.square().sum(dtype=torch.float64),
+                        (gradients @ mean).sum(dtype=torch.float64),
+                    ]
+                )
+            square, deviation, inner = (sums / count).tolist()
+            found.squares.append(square)
+            found.deviations.append(deviation)
+            found.inner.append(inner)
+    return found, float(away.norm())
+
+
+def _together(problem: Problem, batch: Batch) -> Iterator[Tensor]:
+    """Gradients of a chunk of examples at a time, shape (chunk, P)."""
+    weights = [parameter.detach() for parameter in problem.parameters.values()]
+    itemsize = max(weight.element_size() for weight in weights)
+    most = max(1, min(CHUNK, CHUNK_BYTES // (problem.n_parameters * itemsize)))
+    count = batching.examples(batch)
+    # tensors of another length (a shared mask) belong to every example
+    own = [t.ndim > 0 and len(t) == count for t in batching.tensors(batch)]
+
+    def loss(weights: Sequence[Tensor], *tensors: Tensor) -> Tensor:
+        single = [t[None] if mine else t for t, mine in zip(tensors, own, strict=True)]
+        return problem.loss_at(weights, batching.mapped(batch, single))
+
+    axes = (None, *[0 if mine else None for mine in own])
+    for piece in batching.pieces(batch, most):
+        parts = vmap(grad(loss), in_dims=axes)(weights, *batching.tensors(piece))
+        rows = [part.detach().reshape(batching.examples(piece), -1) for part in parts]
+        yield torch.cat(rows, dim=1)
+
+
+def _one_by_one(problem: Problem, batch: Batch) -> Iterator[Tensor]:
+    """The gradient of one example at a time, shape (1, P)."""
+    parameters = list(problem.parameters.values())
+    for piece in batching.pieces(batch, 1):
+        loss = problem.batch_loss(piece)
+        yield flattened(torch.autograd.grad(loss, parameters, materialize_grads=True))[None]

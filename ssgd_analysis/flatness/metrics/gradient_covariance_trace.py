@@ -1,0 +1,35 @@
+"""The spread of the examples' gradients."""
+
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.examples import example_gradients
+from ssgd_analysis.flatness.measurement import Measurement, of_batches
+from ssgd_analysis.flatness.metric import metric
+
+
+@metric
+def gradient_covariance_trace(bench: Bench) -> Measurement:
+    """Tr Σ = 1/(N − 1) Σ ‖g_i − ∇L‖², g_i the gradient of example i's own loss.
+
+    The unbiased form; the operator ``covariance`` divides by N instead. Exact over the examples,
+    no probes. A minibatch of B examples drawn with replacement has the gradient noise Σ / B.
+
+    Args:
+        bench: the problem.
+
+    Returns:
+        Squared nats per squared weight unit; the error is that of sampling the examples.
+
+    Raises:
+        InputError: a single example, or a loss that is not the mean of its examples' losses.
+        WorkError: the gradient is not finite.
+
+    Reference:
+        McCandlish et al. 2018 (arXiv 1812.06162), section 2.2.
+    """
+    count = bench.problem.n_samples
+    if count < 2:
+        raise InputError("gradient_covariance_trace: a single example has no spread: give more")
+    factor = count / (count - 1)
+    each = [factor * value for value in example_gradients(bench).deviations]
+    return of_batches(bench, each, {"divisor": "N - 1"})

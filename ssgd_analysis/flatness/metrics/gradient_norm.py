@@ -1,0 +1,65 @@
+"""The size of the gradient."""
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+
+from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.examples import example_gradients
+from ssgd_analysis.flatness.measurement import Measurement, of_batches
+from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.weights import flattened
+
+
+@metric
+def gradient_norm(bench: Bench) -> Measurement:
+    """‖∇L(w)‖₂ of the mean loss over all examples.
+
+    The error over examples is to first order, from each batch's ⟨∇L_b, ∇L⟩ / ‖∇L‖, which are the
+    samples. Of a population that the examples are drawn from, ‖∇L‖² is biased up by tr Σ / N
+    (see ``gradient_covariance_trace``). Details: ``per_example_rms``, √(mean ‖g_i‖²) over the
+    examples' own gradients, ``None`` where the loss is not a mean over examples.
+
+    Args:
+        bench: the problem.
+
+    Returns:
+        Nats per weight unit; the error is that of sampling the examples.
+
+    Raises:
+        WorkError: the gradient is not finite.
+
+    Reference:
+        Zhao, Zhang and Hu 2022 (arXiv 2202.03599), who penalise it.
+    """
+    norm = float(flattened(bench.clean_gradient).norm())
+    if not math.isfinite(norm):
+        raise WorkError("gradient_norm: the gradient is not finite at these weights")
+    details: dict[str, Any] = {"per_example_rms": None}
+    try:
+        found = example_gradients(bench)
+    except InputError:
+        inner = _inner(bench)
+    else:
+        inner = found.inner
+        details["per_example_rms"] = math.sqrt(bench.problem.mean(found.squares))
+    if norm == 0:  # a corner of the norm: no first order
+        return Measurement(0.0, None, {"error": "examples"}, details=details)
+    measured = of_batches(bench, [value / norm for value in inner], {})
+    return dataclasses.replace(measured, value=norm, details=details)
+
+
+def _inner(bench: Bench) -> list[float]:
+    """⟨∇L_b, ∇L⟩ of each batch."""
+    mean, problem = flattened(bench.clean_gradient), bench.problem
+    found = []
+    with problem.evaluating(), torch.enable_grad():
+        for batch in problem.batches:
+            loss = problem.batch_loss(batch)
+            parts = torch.autograd.grad(loss, bench.parameters, materialize_grads=True)
+            found.append(float(flattened(parts) @ mean))
+    bench.pay(gradients=1)
+    return found

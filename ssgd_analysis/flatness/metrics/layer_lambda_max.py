@@ -1,0 +1,56 @@
+"""The largest eigenvalue of a diagonal block of the Hessian, in units of the block's weights."""
+
+import dataclasses
+
+from ssgd_analysis.curvature import BlockDiagonalOperator, block_eigenpairs
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement, of_batches
+from ssgd_analysis.flatness.metric import metric
+
+
+@metric
+def layer_lambda_max(bench: Bench, *, tol: float = 1e-3) -> Measurement:
+    """max_l ‖w_l‖² λ_max(H_ll), l over the parameter tensors: weights and biases apart.
+
+    Apart, because rescaling a layer leaves the next one's bias as it is. All blocks are searched
+    in the same sweeps over the data. Not invariant to the scale of single neurons.
+
+    Args:
+        bench: the problem.
+        tol: relative residual of each block's eigenpair.
+
+    Returns:
+        Nats; the error is that of sampling the examples, for the block that is largest. Details:
+        ``parameters``, each tensor's ‖w_l‖² λ_max(H_ll), and ``largest``, which one it is. The cost
+        counts a product for every block, though it is less than one of the whole.
+
+    Raises:
+        InputError: a tolerance that is not positive.
+        WorkError: a product is not finite.
+
+    Reference:
+        Petzka et al. 2021 (arXiv 2001.00939); Andriushchenko et al. 2023 (arXiv 2302.07011),
+        section 2, on normalising curvature by the layers' norms.
+    """
+    blocks = BlockDiagonalOperator(bench.operator, tensors=True)
+    spectra = block_eigenpairs(
+        blocks,
+        list(blocks.layers.values()),
+        1,
+        tol=tol,
+        smallest=False,
+        generator=bench.generator("layer_lambda_max"),
+    )
+    bench.pay(products=sum(spectrum.products for spectrum in spectra))
+    scales = [float(parameter.detach().double().norm()) ** 2 for parameter in bench.parameters]
+    pairs = [spectrum.largest[0] for spectrum in spectra]
+    values = [scale * pair.value for scale, pair in zip(scales, pairs, strict=True)]
+    rows = [
+        {"name": name, "value": value, "residual": pair.residual}
+        for name, value, pair in zip(blocks.layers, values, pairs, strict=True)
+    ]
+    top = values.index(max(values))
+    each = scales[top] * spectra[top].quotients.values[:, 0]
+    found = of_batches(bench, each.tolist(), {"tol": tol, "seed": bench.seed})
+    details = {"largest": rows[top]["name"], "parameters": rows}
+    return dataclasses.replace(found, value=values[top], details=details)

@@ -1,0 +1,35 @@
+"""Traces of the Hessian's diagonal blocks, each in units of its block's weights."""
+
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement
+from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.scaled import scaled_traces
+
+
+@metric
+def layer_trace(bench: Bench, *, probes: int = 32) -> Measurement:
+    """Σ_l ‖w_l‖² Tr(H_ll), l over the parameter tensors: weights and biases apart.
+
+    Apart, because rescaling a layer leaves the next one's bias as it is: with both in one block
+    the sum would change. Hutchinson's probes of D H D, D = ‖w_l‖ on tensor l; with one seed every
+    probe of a rescaled model gives the same number. Not invariant to the scale of single neurons.
+
+    Args:
+        bench: the problem.
+        probes: at least 2.
+
+    Returns:
+        Nats; the error is that of the probes, one sample each. Details: ``parameters``, each
+        tensor's ‖w_l‖² Tr(H_ll).
+
+    Raises:
+        InputError: fewer than 2 probes.
+        WorkError: a product is not finite.
+
+    Reference:
+        Petzka et al. 2021 (arXiv 2001.00939), whose relative flatness it bounds from above for
+        one layer of a convex block; Tsuzuku et al. 2020 (arXiv 1901.04653).
+    """
+    return scaled_traces(
+        bench, "layer_trace", lambda weight: weight.norm().expand(weight.shape), probes
+    )

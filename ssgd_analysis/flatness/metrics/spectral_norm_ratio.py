@@ -1,0 +1,77 @@
+"""How far the largest eigenvalue of the Hessian stands above the fifth."""
+
+import dataclasses
+
+import torch
+
+from ssgd_analysis.curvature import Spectrum, eigenpairs
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement, of_batches
+from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.surveyed import survey_known
+
+PLACE = 5
+
+
+@metric
+def spectral_norm_ratio(bench: Bench, *, tol: float = 1e-3) -> Measurement:
+    """λ₁/λ₅ of the Hessian, the largest eigenvalue over the fifth largest.
+
+    A shape of the spectrum, not its size: one where the five are equal. The error over examples
+    is that of the ratio to first order, from the batches' Rayleigh quotients of both vectors;
+    the samples are each batch's first-order ratio.
+
+    Args:
+        bench: the problem.
+        tol: relative residual of the eigenpairs.
+
+    Returns:
+        A number without unit, at least one; the error is that of sampling the examples.
+
+    Raises:
+        InputError: fewer than five parameters, or a fifth eigenvalue that is not positive beyond
+            its residual and rounding: there is no such ratio.
+        WorkError: a product is not finite.
+
+    Reference:
+        Foret et al. 2021 (arXiv 2010.01412), who print it beside λ₁ as a proxy of sharpness.
+    """
+    spectrum = _spectrum(bench, tol)
+    if len(spectrum.largest) < PLACE:
+        raise InputError(
+            f"spectral_norm_ratio: {bench.problem.n_parameters} parameters have no fifth eigenvalue"
+        )
+    first, fifth = spectrum.largest[0], spectrum.largest[PLACE - 1]
+    rounding = 100 * torch.finfo(bench.problem.dtype).eps * abs(first.value)
+    if not fifth.value > max(fifth.residual_norm, rounding):
+        raise InputError(
+            f"spectral_norm_ratio: the fifth eigenvalue {fifth.value:.3g} is not above zero beyond"
+            f" its residual {fifth.residual_norm:.1e}: the ratio says nothing here"
+        )
+    ratio = first.value / fifth.value
+    tops, fifths = spectrum.quotients.values[:, 0], spectrum.quotients.values[:, PLACE - 1]
+    each = (tops - ratio * fifths) / fifth.value + ratio
+    settings = {
+        "tol": tol,
+        "residual": max(first.residual, fifth.residual),
+        "seed": bench.seed,
+    }
+    found = of_batches(bench, each.tolist(), settings)
+    details = {"eigenvalues": [pair.value for pair in spectrum.largest[:PLACE]]}
+    return dataclasses.replace(found, value=float(ratio), details=details)
+
+
+def _spectrum(bench: Bench, tol: float) -> Spectrum:
+    """The five largest eigenpairs: the survey's where they are good enough."""
+    known = survey_known(bench)
+    if known and len(known.spectrum.largest) >= PLACE:
+        worst = max(pair.residual for pair in known.spectrum.largest[:PLACE])
+        if worst <= tol:
+            return known.spectrum
+
+    def search() -> Spectrum:
+        generator = bench.generator("lambda_max")
+        return eigenpairs(bench.operator, PLACE, tol=tol, smallest=False, generator=generator)
+
+    return bench.cached(("eigenpairs", PLACE, tol), search)

@@ -1,0 +1,36 @@
+"""The mean eigenvalue of the Hessian."""
+
+import dataclasses
+
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement, of_draws
+from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.metrics.trace import hessian_trace
+
+
+@metric
+def trace_per_parameter(bench: Bench, *, probes: int = 32) -> Measurement:
+    """Tr(H) / P, the mean of the P eigenvalues: for networks of different size.
+
+    It shares its probes with ``trace``. P counts the parameters that require gradients, tied
+    ones once.
+
+    Args:
+        bench: the problem.
+        probes: Rademacher probes, at least 2.
+
+    Returns:
+        Nats per squared weight unit; the error is that of the probes, one sample each.
+
+    Raises:
+        InputError: fewer than 2 probes.
+        WorkError: a product is not finite.
+
+    Reference:
+        Dong et al. 2020 (arXiv 1911.03852), the average trace by which they compare layers.
+    """
+    found = hessian_trace.on(bench, probes=probes)
+    assert found.samples is not None
+    size = bench.problem.n_parameters
+    scaled = of_draws([sample / size for sample in found.samples], found.settings)
+    return dataclasses.replace(scaled, details={"n_parameters": size})

@@ -1,0 +1,33 @@
+"""The trace of the Hessian in relative coordinates."""
+
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement
+from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.scaled import scaled_traces
+
+
+@metric
+def trace_weighted(bench: Bench, *, probes: int = 32) -> Measurement:
+    """Tr(diag(w²) H) = Σ w_i² H_ii, by E[(w∘z)ᵀ H (w∘z)] over Rademacher z.
+
+    To second order it is 2/σ² times ``expected`` with noise relative to each weight, without
+    that one's higher orders. With one seed every probe of a rescaled model gives the same
+    number, so layer, neuron and BatchNorm scale leave it alone exactly.
+
+    Args:
+        bench: the problem.
+        probes: at least 2.
+
+    Returns:
+        Nats; the error is that of the probes, one sample each. Details: ``parameters``, each
+        tensor's part.
+
+    Raises:
+        InputError: fewer than 2 probes.
+        WorkError: a product is not finite.
+
+    Reference:
+        Petzka et al. 2021 (arXiv 2001.00939) and Tsuzuku et al. 2020 (arXiv 1901.04653), on
+        curvature relative to weights; Hutchinson 1990.
+    """
+    return scaled_traces(bench, "trace_weighted", lambda weight: weight, probes)
