@@ -3,19 +3,17 @@
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch, pair
+from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.flatness.layer_edits import channels
-from ssgd_analysis.loss import Loss, takes_model
 from ssgd_analysis.problem import Problem
-from ssgd_analysis.weights import evaluation_mode
 
 Run = Callable[[nn.Module], list[Tensor]]
 
@@ -23,27 +21,27 @@ BEFORE = 3  # layers back in the order of execution: a shortcut's may run in bet
 
 
 class Draft:
-    """A changed copy of a model: changes are tried, and kept where the outputs stay.
+    """A model in change: changes are tried on copies, and kept where the outputs stay.
 
     The structure is not told but watched: the order in which layers run, by hooks during one
     pass. Whether two layers really follow one another, and with what between, is not asked
     either: a change is right if the outputs say so.
 
     Args:
-        model: is left alone.
+        model: is left alone; :attr:`model` is another one after the first change.
         run: the outputs of a model in evaluation mode on fixed data.
 
     Raises:
-        InputError: the model can't be copied.
+        InputError: the model can't be run.
     """
 
     def __init__(self, model: nn.Module, run: Run) -> None:
-        self.model, self.run = copied(model), run
+        self.model, self.run = model, run
         self.order = executed(self.model, run)
         self.done: list[str] = []
 
     def layer(self, name: str) -> nn.Module:
-        """A layer of the copy."""
+        """A layer as it is now."""
         return self.model.get_submodule(name)
 
     def pairs(self, firsts: tuple[type, ...], seconds: tuple[type, ...]) -> Iterator[list[str]]:
@@ -86,7 +84,9 @@ class Draft:
             with torch.no_grad():
                 change(changed)
             before, after = self._watched(self.model, at), self._watched(changed, at)
-        except Exception:  # a stranger's forward may raise anything once a layer is another one
+        except Exception as error:  # a stranger's forward may ask a layer for what it lost
+            if is_out_of_memory(error):
+                raise
             return False
         if not same([scale * value for value in before], after):
             return False
@@ -118,28 +118,28 @@ def runs(problem: Problem, batches: Sequence[Batch], *, grad: bool = False) -> R
         grad: with gradients enabled: torch's fused transformer layers, which run no single
             layer, are then not used.
     """
-    return partial(_outputs, loss=problem.loss, batches=batches, grad=grad)
 
+    def run(model: nn.Module) -> list[Tensor]:
+        found: list[Tensor] = []
+        hook = model.register_forward_hook(
+            lambda module, inputs, output: found.extend(batching.tensors(output))
+        )
+        changed = Problem(model, problem.loss, batches)
+        try:
+            with changed.evaluating(), torch.set_grad_enabled(grad):
+                for batch in batches:
+                    if not changed.takes_model:
+                        changed.outputs(pair(batch)[0])
+                        continue
+                    known = len(found)
+                    loss = changed.batch_loss(batch)
+                    if len(found) == known:  # the model was not called as a whole
+                        found.append(loss)
+        finally:
+            hook.remove()
+        return [value.detach() for value in found]
 
-def _outputs(model: nn.Module, loss: Loss, batches: Iterable[Batch], grad: bool) -> list[Tensor]:
-    found: list[Tensor] = []
-    hook = model.register_forward_hook(
-        lambda module, inputs, output: found.extend(batching.tensors(output))
-    )
-    try:
-        with evaluation_mode(model), torch.set_grad_enabled(grad):
-            for batch in batches:
-                if not takes_model(loss):
-                    model(pair(batch)[0])
-                    continue
-                known = len(found)
-                with torch.enable_grad():  # a loss may differentiate by its inputs
-                    value = loss(model, batch)
-                if len(found) == known:  # it never called the model as a whole
-                    found.append(value)
-    finally:
-        hook.remove()
-    return [value.detach() for value in found]
+    return run
 
 
 def same(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:

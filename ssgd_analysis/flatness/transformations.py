@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -140,7 +141,7 @@ def _layer(draft: Draft, factor: float, random: torch.Generator) -> None:
     for first, *_, second in draft.pairs(WEIGHTED + NORMS, WEIGHTED):
         if used & {first, second}:
             continue
-        factors = torch.full((channels(draft.layer(first), 1),), factor, dtype=torch.float64)
+        factors = _all(draft.layer(first), factor)
         if _rescale(draft, first, second, factors, f"{first} × {factor:g}, {second} ÷ {factor:g}"):
             used |= {first, second}
 
@@ -178,7 +179,7 @@ def _batchnorm(draft: Draft, factor: float, random: torch.Generator) -> None:
         def change(model: nn.Module, first: str = first, second: str = second) -> None:
             layer = model.get_submodule(first)
             mean, variance, eps = statistics(model.get_submodule(second))
-            scale_outputs(layer, torch.full((channels(layer, 1),), factor))
+            scale_outputs(layer, _all(layer, factor))
             mean.mul_(factor)
             variance.add_(eps).mul_(factor**2).sub_(eps)
 
@@ -214,7 +215,8 @@ def _permutation(draft: Draft, factor: float, random: torch.Generator) -> None:
 
 def _folding(draft: Draft, factor: float, random: torch.Generator) -> None:
     for first, *_, second in draft.pairs(WEIGHTED, NORMS):
-        draft.attempt(partial(fold, first=first, second=second), f"{second} into {first}")
+        change = partial(fold, first=first, second=second)
+        draft.attempt(change, f"{second} into {first}", at=second)
 
 
 def _logit(draft: Draft, factor: float, random: torch.Generator) -> None:
@@ -224,7 +226,7 @@ def _logit(draft: Draft, factor: float, random: torch.Generator) -> None:
 
         def change(model: nn.Module, name: str = name) -> None:
             layer = model.get_submodule(name)
-            scale_outputs(layer, torch.full((channels(layer, 1),), factor))
+            scale_outputs(layer, _all(layer, factor))
 
         draft.attempt(change, f"{name} × {factor:g}", scale=factor)
 
@@ -238,11 +240,17 @@ def _decay(problem: Problem, factor: float, random: torch.Generator) -> Changed:
             loss = problem.loss(model, batch)
         else:
             loss = problem.loss(model(batch[0]), batch[1])
-        squares = [model.get_parameter(name).square().sum() for name in names]
+        # by attribute: a pure function of the weights puts tensors in the parameters' places
+        squares = [attrgetter(name)(model).square().sum() for name in names]
         return loss + factor / 2 * torch.stack(squares).sum()
 
     changed = Problem(_copy(problem), decayed, problem.batches)
     return Changed(changed, (f"λ/2 ‖w‖² added, λ = {factor:g}",), 0.0)
+
+
+def _all(layer: nn.Module, factor: float) -> Tensor:
+    """One factor for every channel that leaves a layer."""
+    return torch.full((channels(layer, 1),), factor, dtype=torch.float64)
 
 
 TRANSFORMATIONS = {
