@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ssgd_analysis.flatness.metric import Metric
 from ssgd_analysis.flatness.metrics.adaptive_worst import adaptive_worst
+from ssgd_analysis.flatness.metrics.asymmetry import asymmetry
 from ssgd_analysis.flatness.metrics.density_moments import density_moments
 from ssgd_analysis.flatness.metrics.expected import expected
 from ssgd_analysis.flatness.metrics.fisher_rao import fisher_rao
@@ -11,18 +12,27 @@ from ssgd_analysis.flatness.metrics.frobenius import frobenius
 from ssgd_analysis.flatness.metrics.gradient_covariance_trace import gradient_covariance_trace
 from ssgd_analysis.flatness.metrics.gradient_noise_scale import gradient_noise_scale
 from ssgd_analysis.flatness.metrics.gradient_norm import gradient_norm
+from ssgd_analysis.flatness.metrics.input_jacobian import input_jacobian
 from ssgd_analysis.flatness.metrics.keskar import keskar
 from ssgd_analysis.flatness.metrics.lambda_max import lambda_max
 from ssgd_analysis.flatness.metrics.layer_lambda_max import layer_lambda_max
 from ssgd_analysis.flatness.metrics.layer_trace import layer_trace
+from ssgd_analysis.flatness.metrics.local_entropy import local_entropy
+from ssgd_analysis.flatness.metrics.lpf import lpf
 from ssgd_analysis.flatness.metrics.m_sharpness import m_sharpness
+from ssgd_analysis.flatness.metrics.margin import margin
 from ssgd_analysis.flatness.metrics.negative_mass import negative_mass
+from ssgd_analysis.flatness.metrics.noise_robustness import noise_robustness
+from ssgd_analysis.flatness.metrics.pac_bayes_sigma import pac_bayes_sigma
+from ssgd_analysis.flatness.metrics.quantization_drop import quantization_drop
 from ssgd_analysis.flatness.metrics.relative_flatness import relative_flatness
 from ssgd_analysis.flatness.metrics.sam import sam
 from ssgd_analysis.flatness.metrics.spectral_norm_ratio import spectral_norm_ratio
+from ssgd_analysis.flatness.metrics.symmetric_gap import symmetric_gap
 from ssgd_analysis.flatness.metrics.trace import hessian_trace
 from ssgd_analysis.flatness.metrics.trace_per_parameter import trace_per_parameter
 from ssgd_analysis.flatness.metrics.trace_weighted import trace_weighted
+from ssgd_analysis.flatness.metrics.volume import volume
 from ssgd_analysis.flatness.metrics.w_h_w import w_h_w
 from ssgd_analysis.flatness.metrics.worst_case import worst_case
 
@@ -128,7 +138,7 @@ METRICS = {
     "fisher_rao": MetricEntry(
         fisher_rao,
         "Fisher-Rao norm: weights times Fisher matrix times weights",
-        ("layer", "neuron"),
+        ("layer", "neuron", "batchnorm"),
     ),
     "w_h_w": MetricEntry(
         w_h_w, "curvature along the weights, w·Hw", ("layer", "neuron", "batchnorm")
@@ -152,5 +162,66 @@ METRICS = {
         relative_flatness,
         "curvature of the last layer weighted by the products of its rows",
         ("layer", "batchnorm"),
+    ),
+    "lpf": MetricEntry(
+        lpf,
+        "mean loss under absolute Gaussian weight noise, LPF-SGD's smoothed loss",
+        radius="sigma",
+        radii=(0.003, 0.01, 0.02, 0.05),
+    ),
+    "local_entropy": MetricEntry(
+        local_entropy,
+        "minus the log of the low-loss share of a Gaussian around the weights",
+    ),
+    "symmetric_gap": MetricEntry(
+        symmetric_gap,
+        "mean of both sides' loss less the clean loss under S-SGD's own noise",
+        ("layer", "batchnorm"),
+        "c",
+        RELATIVE,
+    ),
+    "asymmetry": MetricEntry(
+        asymmetry,
+        "half the difference of both sides' loss under S-SGD's own noise, mean size",
+        ("layer", "batchnorm"),
+        "c",
+        RELATIVE,
+        flatter=None,
+    ),
+    "pac_bayes_sigma": MetricEntry(
+        pac_bayes_sigma,
+        "1/σ² of the largest relative weight noise that costs 0.1 of the accuracy",
+        ("layer", "neuron", "batchnorm"),
+    ),
+    "input_jacobian": MetricEntry(
+        input_jacobian,
+        "mean norm of the derivative of the outputs by the inputs",
+        ("layer", "neuron", "batchnorm", "permutation", "folding"),
+    ),
+    "margin": MetricEntry(
+        margin,
+        "mean margin of the right class's output, in units of the outputs' spread",
+        ("layer", "neuron", "batchnorm", "permutation", "folding", "logit"),
+        flatter=None,
+    ),
+    "quantization_drop": MetricEntry(
+        quantization_drop,
+        "accuracy lost by rounding the weights to few bits, filter by filter",
+        ("layer", "batchnorm", "permutation", "folding", "logit"),
+        "bits",
+        (8, 7, 6, 5, 4, 3, 2),
+    ),
+    "noise_robustness": MetricEntry(
+        noise_robustness,
+        "accuracy lost under random relative weight noise",
+        ("layer", "neuron", "batchnorm", "logit"),
+        "sigma",
+        RELATIVE,
+    ),
+    "volume": MetricEntry(
+        volume,
+        "median relative distance along random directions at which the loss has risen",
+        ("layer", "batchnorm"),
+        flatter="higher",
     ),
 }

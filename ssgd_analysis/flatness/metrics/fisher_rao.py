@@ -11,8 +11,9 @@ from ssgd_analysis.weights import flattened
 def fisher_rao(bench: Bench) -> Measurement:
     """⟨w, F w⟩ with the empirical Fisher F: the mean over examples of ⟨g_i, w⟩².
 
-    In a bias-free ReLU net with L hidden layers it is (L + 1)² E⟨∂ℓ/∂f, f⟩², invariant to
-    layer and neuron scale. It is not invariant to the scale of the logits.
+    In a bias-free ReLU net with L hidden layers it is (L + 1)² E⟨∂ℓ/∂f, f⟩². Where w′ = Dw, D
+    diagonal, keeps the function, g′ = D⁻¹g and the value stays, with biases too: layer, neuron and
+    BatchNorm scale. It is not invariant to the scale of the logits.
 
     Args:
         bench: the problem.
