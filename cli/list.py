@@ -38,7 +38,14 @@ def _metrics() -> list[dict[str, Any]]:
     from ssgd_analysis.flatness import METRICS
 
     return [
-        {"name": name, "summary": entry.summary, "invariant_to": list(entry.invariant_to)}
+        {
+            "name": name,
+            "summary": entry.summary,
+            "invariant_to": list(entry.invariant_to),
+            "radius": entry.radius or None,
+            "radii": list(entry.radii),
+            "flatter": entry.flatter,
+        }
         for name, entry in METRICS.items()
     ]
 
@@ -77,8 +84,12 @@ def command(kind: str, as_json: bool) -> None:
     width = max((len(entry["name"]) for entry in entries), default=0)
     for entry in entries:
         console.answer(f"{entry['name']:<{width}}  {entry['summary']}")
-        if entry.get("invariant_to"):
-            console.answer(f"{'':<{width}}  invariant to: {', '.join(entry['invariant_to'])}")
+        if "invariant_to" in entry:
+            names = ", ".join(entry["invariant_to"]) or "nothing"
+            console.answer(f"{'':<{width}}  invariant to: {names}")
+        if entry.get("radius"):
+            radii = ", ".join(f"{radius:g}" for radius in entry["radii"])
+            console.answer(f"{'':<{width}}  radius: {entry['radius']}, a curve over {radii}")
         for setting in entry.get("settings", ()):
             choices = f" [{'|'.join(setting['choices'])}]" if setting["choices"] else ""
             console.answer(

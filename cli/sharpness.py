@@ -73,6 +73,17 @@ from ssgd_analysis.cli.sharpness_tables import print_sharpness
     help="How to multiply (default: auto, by a short measurement).",
 )
 @click.option("--micro-batch", type=COUNT, help="Examples multiplied at once (default: measured).")
+@click.option(
+    "--rescale-check",
+    is_flag=True,
+    help="Rescale the weights so that the function stays: how far does each metric move?",
+)
+@click.option(
+    "--rescale-factor",
+    type=POSITIVE,
+    default=5.0,
+    help="Of --rescale-check; its inverse is tried, too (default: 5).",
+)
 @click.option("--cross-check", is_flag=True, help="Run PyHessian on the same problem beside it.")
 @click.option("--save-vectors", is_flag=True, help="Keep eigenvectors in --out.")
 @click.option(
@@ -113,7 +124,8 @@ def command(
     if out is not None:
         make_folder(out)
     results: list[dict[str, Any]] = []
-    work = _Work(request, cross_check, out if save_vectors else None)
+    factor = options["rescale_factor"] if options["rescale_check"] else None
+    work = _Work(request, cross_check, out if save_vectors else None, factor)
     for index, checkpoint in enumerate(opened):
         problem = checkpoint.problem(
             options["split"],
@@ -186,8 +198,11 @@ def _share(ends: float, left: int) -> float:
 class _Work:
     """Measures checkpoint after checkpoint; eigenvectors of one start the search of the next."""
 
-    def __init__(self, request: Any, cross_check: bool, vectors: Path | None) -> None:
+    def __init__(
+        self, request: Any, cross_check: bool, vectors: Path | None, factor: float | None
+    ) -> None:
         self.request, self.cross_check, self.vectors = request, cross_check, vectors
+        self.factor = factor
         self.last: Any = None
 
     def plan(self, name: str, problem: Any) -> dict[str, Any]:
@@ -219,6 +234,7 @@ class _Work:
         from ssgd_analysis.curvature.cross_check import cross_check_pyhessian
         from ssgd_analysis.flatness import store
         from ssgd_analysis.flatness.measure import measure, prepared
+        from ssgd_analysis.flatness.rescale_check import rescale_check
 
         like = self.last is not None and self.last.parameters == {
             name: parameter.shape for name, parameter in problem.parameters.items()
@@ -238,6 +254,15 @@ class _Work:
             if self.cross_check:
                 record["cross_check"] = cross_check_pyhessian(
                     problem, self.request.top, seed=self.request.seed
+                )
+            if self.factor is not None:
+                record["rescale_check"] = rescale_check(
+                    problem,
+                    self.request.metrics,
+                    factor=self.factor,
+                    seed=self.request.seed,
+                    options=self.request.options,
+                    progress=progress,
                 )
         self.last = found
         if self.vectors is not None:

@@ -47,6 +47,9 @@ def print_sharpness(result: dict[str, Any]) -> None:
         )
     if "cross_check" in result:
         _print_check(result["cross_check"])
+    if "rescale_check" in result:
+        console.answer()
+        _print_rescaled(result["rescale_check"])
     console.answer()
 
 
@@ -104,6 +107,26 @@ def _print_check(check: dict[str, Any]) -> None:
         f"largest relative difference {console.number(check['largest_difference'], 2)};"
         f" {check['note']}"
     )
+
+
+def _print_rescaled(check: dict[str, Any]) -> None:
+    """Ratio of each metric after to before, of the two factors that which moved it farther."""
+    from ssgd_analysis.flatness.rescale_check import extreme
+
+    tried = check["transformations"]
+    rows = [
+        [text, console.number(found["value"])]
+        + [console.number(extreme(one["changes"], text)) for one in tried.values()]
+        for text, found in check["metrics"].items()
+    ]
+    moved = [[change["output_change"] for change in one["changes"]] for one in tried.values()]
+    places = [[change["done"] for change in one["changes"]] for one in tried.values()]
+    rows.append(["outputs moved", "", *(console.number(max(m, default=None), 2) for m in moved)])
+    rows.append(["places", "", *(str(len(p[0])) if p else "not found" for p in places)])
+    header = [f"same function, a = {check['factor']:g}, 1/a", "value", *(f"× {n}" for n in tried)]
+    console.answer_table(header, rows)
+    for line in check["says"]:
+        console.answer(line)
 
 
 def _doubt(pair: dict[str, Any]) -> list[str]:

@@ -1,0 +1,167 @@
+"""How far each metric of a network moves when its weights change and its function does not."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ssgd_analysis import seeds
+from ssgd_analysis.curvature import Options
+from ssgd_analysis.errors import InputError, WorkError, first_line
+from ssgd_analysis.flatness import METRICS, Bench, Measurement, difference, resolve
+from ssgd_analysis.flatness.structure import tolerance
+from ssgd_analysis.flatness.transformations import PRESERVING, TRANSFORMATIONS, Changed
+from ssgd_analysis.problem import Problem
+from ssgd_analysis.progress import SILENT, Progress
+
+ALWAYS = ("lambda_max", "trace")
+DEFAULT = ("adaptive_worst", "expected")
+RESCALINGS = ("layer", "neuron", "batchnorm")
+LABELS = {"lambda_max": "λ_max"}
+
+
+def rescale_check(
+    problem: Problem,
+    metrics: Sequence[str] = (),
+    *,
+    factor: float = 5.0,
+    seed: int = 0,
+    options: Options | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Metrics of a network and of copies that compute the same with other weights.
+
+    Transformations that depend on a factor are tried with a and with 1/a.
+
+    Args:
+        problem: is left alone.
+        metrics: names, with settings as in :func:`ssgd_analysis.flatness.resolve`; λ_max and trace
+            come first in any case. Default: ``adaptive_worst`` and ``expected``.
+        factor: a.
+        seed: of all that is random, the same for all copies.
+        options: how curvature products are made.
+        progress: told of every copy.
+
+    Returns:
+        ``factor``, ``tolerance`` (relative change of outputs that counts as none), ``metrics``
+        (before: value and stderr), ``transformations`` (each with ``changes``: the ``factor``,
+        what was ``done``, ``output_change``, and ``metrics`` after with ``ratio`` = after /
+        before; no change where nothing was found) and ``says``, what follows in words.
+
+    Raises:
+        InputError: an unknown metric, a bad factor, or a model that can't be copied.
+        WorkError: a metric of the network itself is not finite.
+    """
+    texts = tuple(dict.fromkeys((*ALWAYS, *(metrics or DEFAULT))))
+    tables = {n: entry for n, entry in TRANSFORMATIONS.items() if entry.kind == PRESERVING}
+    progress.start("rescale check", 1 + sum(1 + entry.scales for entry in tables.values()))
+
+    def measured(of: Problem) -> dict[str, Measurement | str]:
+        bench = Bench(of, seed, options=options)
+        found = {text: _measured(bench, text) for text in texts}
+        progress.advance()
+        return found
+
+    before = {}
+    for text, found in measured(problem).items():
+        if isinstance(found, str):
+            raise InputError(f"metric {text}: {found}")
+        before[text] = found
+    tried: dict[str, Any] = {}
+    for name, entry in tables.items():
+        changes = []
+        for size in (factor, 1 / factor) if entry.scales else (factor,):
+            changed = entry(problem, size, seeds.generator(seed, "transformation", name))
+            if changed.done:
+                row = _row(changed, before, measured(changed.problem))
+                changes.append({"factor": size if entry.scales else None, **row})
+        tried[name] = {"summary": entry.summary, "found": bool(changes), "changes": changes}
+    record = {
+        "factor": factor,
+        "tolerance": tolerance(next(iter(problem.parameters.values()))),
+        "seed": seed,
+        "metrics": {
+            text: {
+                "value": found.value,
+                "stderr": found.stderr,
+                "invariant_to": list(METRICS[resolve(text)[0]].invariant_to),
+            }
+            for text, found in before.items()
+        },
+        "transformations": tried,
+    }
+    return {**record, "says": list(_says(record))}
+
+
+def extreme(changes: Sequence[dict[str, Any]], metric: str) -> float | None:
+    """The ratio of a metric farthest from one over some changes; ``None`` where there is none."""
+    known = [change["metrics"][metric]["ratio"] for change in changes]
+    ratios = [ratio for ratio in known if ratio is not None]
+    return max(ratios, key=_distance, default=None)
+
+
+def _distance(ratio: float) -> float:
+    return max(ratio, 1 / ratio) if ratio > 0 else float("inf")
+
+
+def _measured(bench: Bench, text: str) -> Measurement | str:
+    """A measurement, or why there is none."""
+    name, settings = resolve(text)
+    try:
+        return METRICS[name].measure.on(bench, **settings)
+    except (InputError, WorkError) as error:
+        return first_line(error)
+
+
+def _row(
+    changed: Changed, before: dict[str, Measurement], after: dict[str, Measurement | str]
+) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
+    for text, old in before.items():
+        new = after[text]
+        if isinstance(new, str):
+            metrics[text] = {"value": None, "stderr": None, "ratio": None, "why": new}
+            continue
+        moved, error = difference(new, old)
+        metrics[text] = {
+            "value": new.value,
+            "stderr": new.stderr,
+            "ratio": new.value / old.value if old.value else (None if moved else 1.0),
+            "difference": moved,
+            "difference_stderr": error,
+        }
+    changes = {f.name: getattr(changed, f.name) for f in dataclasses.fields(changed)}
+    del changes["problem"]
+    return {**changes, "metrics": metrics}
+
+
+def _says(record: dict[str, Any]) -> Iterator[str]:
+    """One sentence for each metric that can be moved, and what the others did."""
+    tried = {name: record["transformations"][name]["changes"] for name in RESCALINGS}
+    changes = [(name, change) for name in RESCALINGS for change in tried[name]]
+    if not changes:
+        yield "no rescaling was found that leaves the outputs of this network as they are"
+        return
+    moved, stayed = [], []
+    for text in record["metrics"]:
+        name = resolve(text)[0]
+        label = text.replace(name, LABELS.get(name, name), 1)
+        found = [(name, change, change["metrics"][text]["ratio"]) for name, change in changes]
+        known = [one for one in found if one[2] is not None]
+        if not known:
+            continue
+        if METRICS[name].invariant:
+            far = max((ratio for *_, ratio in known), key=_distance)
+            stayed.append(f"{label} moved {100 * abs(far - 1):.1f}%")
+            continue
+        kind, change, ratio = max(known, key=lambda one: one[2])
+        if ratio <= 1.01:  # none makes it larger
+            kind, change, ratio = min(known, key=lambda one: one[2])
+        times = f"{ratio:.2g} times larger" if ratio > 1 else f"{1 / ratio:.2g} times smaller"
+        if ratio <= 0:
+            times = f"{ratio:.2g} times what it is"
+        moved.append(
+            f"{label} of this network can be made {times} without changing its function"
+            f" ({kind}, factor {change['factor']:g})"
+        )
+    yield "; ".join([*moved[:1], *stayed])
+    yield from moved[1:]
