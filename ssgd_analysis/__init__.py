@@ -11,7 +11,9 @@ The public names, each imported when it is first used, so that ``import ssgd_ana
   ``fisher_rao``, ``trace_per_parameter``, ``spectral_norm_ratio``, ``frobenius``,
   ``density_moments``, ``negative_mass``, ``gradient_norm``, ``gradient_covariance_trace``,
   ``gradient_noise_scale``, ``w_h_w``, ``trace_weighted``, ``layer_trace``, ``layer_lambda_max``,
-  ``relative_flatness``.
+  ``relative_flatness``, ``lpf``, ``local_entropy``, ``symmetric_gap``, ``asymmetry``,
+  ``pac_bayes_sigma``, ``input_jacobian``, ``margin``, ``quantization_drop``,
+  ``noise_robustness``, ``volume``.
 """
 
 import importlib
@@ -52,6 +54,16 @@ _PLACES = {
     "trace_per_parameter": "flatness",
     "trace_weighted": "flatness",
     "w_h_w": "flatness",
+    "asymmetry": "flatness",
+    "input_jacobian": "flatness",
+    "local_entropy": "flatness",
+    "lpf": "flatness",
+    "margin": "flatness",
+    "noise_robustness": "flatness",
+    "pac_bayes_sigma": "flatness",
+    "quantization_drop": "flatness",
+    "symmetric_gap": "flatness",
+    "volume": "flatness",
     "InputError": "errors",
     "WorkError": "errors",
 }

@@ -273,13 +273,144 @@ def relative_flatness(case: nets.Case) -> float:
     return total
 
 
+def lpf(case: nets.Case, perturbations: list[Tensor]) -> float:
+    """Mean over z of L(w + z) and L(w − z)."""
+    w = flat_weights(case.model)
+    values = [loss_at(case, w + sign * z) for z in perturbations for sign in (1, -1)]
+    return sum(values) / len(values)
+
+
+def asymmetry(case: nets.Case, perturbations: list[Tensor]) -> float:
+    """Mean over n of |½[L(w + n) − L(w − n)]|."""
+    w = flat_weights(case.model)
+    values = [abs(loss_at(case, w + n) - loss_at(case, w - n)) / 2 for n in perturbations]
+    return sum(values) / len(values)
+
+
+def accuracy_at(case: nets.Case, flat: Tensor) -> float | None:
+    """The share of examples whose largest output is the right class's, counted one by one."""
+    if case.targets.is_floating_point():
+        return None
+    outputs = output_function(case, case.inputs)(flat).detach()
+    rows = outputs.movedim(1, -1).reshape(-1, outputs.shape[1])
+    right = case.targets.reshape(-1).tolist()
+    hits = [int(row.argmax()) == y for row, y in zip(rows, right, strict=True)]
+    return sum(hits) / len(hits)
+
+
+def damage(case: nets.Case, flats: list[Tensor]) -> float:
+    """The mean accuracy lost at other weights; the mean rise of the loss where there is none."""
+    w = flat_weights(case.model)
+    before = accuracy_at(case, w)
+    if before is None:
+        return sum(loss_at(case, flat) - loss_at(case, w) for flat in flats) / len(flats)
+    return sum(before - accuracy_at(case, flat) for flat in flats) / len(flats)
+
+
+def noise_robustness(case: nets.Case, perturbations: list[Tensor]) -> float:
+    w = flat_weights(case.model)
+    return damage(case, [w + sign * z for z in perturbations for sign in (1, -1)])
+
+
+def quantization_drop(case: nets.Case, bits: int) -> float:
+    """Each entry of each filter to the nearest multiple of the filter's step."""
+    pieces = []
+    for weight in trainable(case.model).values():
+        if weight.ndim == 1:
+            pieces.append(weight)
+            continue
+        for row in weight.flatten(1):
+            step = max(abs(float(entry)) for entry in row) / (2 ** (bits - 1) - 1)
+            near = [step * round(float(entry) / step) for entry in row]
+            pieces.append(torch.tensor(near, dtype=row.dtype))
+    return damage(case, [torch.cat(pieces)])
+
+
+def first_crossing(rise: Callable[[float], float], level: float) -> float:
+    """Where a function of a distance first rises above a level: steps of 3%, then bisection."""
+    high = 0.003
+    while rise(high) <= level:
+        high *= 1.03
+    low = high / 1.03
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rise(middle) > level else (middle, high)
+    return low
+
+
+def pac_bayes_sigma(case: nets.Case, target: float, draws: int, seed: int) -> float:
+    """1/σ² by the rise of the loss."""
+    unit = noise_draws(case, Noise(law="gaussian", scale="weight"), 1.0, draws, seed)
+    sigma = first_crossing(lambda sigma: expected(case, [sigma * z for z in unit]), target)
+    return 1 / sigma**2
+
+
+def volume(case: nets.Case, rise: float, directions: int, seed: int) -> float:
+    """Median over directions of the mean of both sides' distances."""
+    stream, w = seeds.generator(seed, "volume"), flat_weights(case.model)
+    noise, base, found = Noise(law="sphere", scale="filter"), loss_at(case, w), []
+    for _ in range(directions):
+        parts = [noise.sample(p, stream).reshape(-1) for p in trainable(case.model).values()]
+        d = torch.cat(parts)
+        sides = [
+            first_crossing(lambda a, d=sign * d: loss_at(case, w + a * d) - base, rise)
+            for sign in (1, -1)
+        ]
+        found.append(sum(sides) / 2)
+    return float(torch.tensor(found, dtype=torch.float64).quantile(0.5))
+
+
+def local_entropy(case: nets.Case, gamma: float, draws: int, seed: int) -> float:
+    """−log of the mean over Gaussian z of exp(L(w) − L(w ± z))."""
+    w, values = flat_weights(case.model), []
+    for draw in range(draws):
+        stream = seeds.generator(seed, f"local_entropy {draw}")
+        parts = [
+            torch.empty_like(p).normal_(generator=stream) for p in trainable(case.model).values()
+        ]
+        z = torch.cat([part.reshape(-1) for part in parts]) / gamma**0.5
+        values += [loss_at(case, w + z), loss_at(case, w - z)]
+    weights = (loss_at(case, w) - torch.tensor(values, dtype=torch.float64)).exp()
+    return -float(weights.mean().log())
+
+
+def input_jacobian(case: nets.Case) -> float:
+    """Mean over examples of ‖∂f/∂x‖_F, one example at a time."""
+    w, norms = flat_weights(case.model), []
+    for x in case.inputs:
+        function = lambda one: output_function(case, one)(w)  # noqa: E731
+        norms.append(float(torch.autograd.functional.jacobian(function, x[None]).norm()))
+    return sum(norms) / len(norms)
+
+
+def margin(case: nets.Case) -> float:
+    """The mean margin over the root mean square distance of the logits from their mean."""
+    outputs = output_function(case, case.inputs)(flat_weights(case.model)).detach()
+    rows = outputs.movedim(1, -1).reshape(-1, outputs.shape[1])
+    margins, squares = [], []
+    for row, y in zip(rows.tolist(), case.targets.reshape(-1).tolist(), strict=True):
+        mean = sum(row) / len(row)
+        margins.append(row[y] - max(value for j, value in enumerate(row) if j != y))
+        squares.append(sum((value - mean) ** 2 for value in row))
+    count = len(margins)
+    return sum(margins) / count / (sum(squares) / count) ** 0.5
+
+
+INTEGERS = ("embedding", "attention")  # nets of integer inputs
+NO_LABELS = ("regression", "quadratic")
+
+
 @dataclass(frozen=True)
 class Truth:
-    """What a metric must give: its settings, the literal value, and how far off is still right."""
+    """What a metric must give: its settings, the literal value, and how far off is still right.
+
+    ``refused``: the nets that it can't be measured on.
+    """
 
     value: Callable[[nets.Case], float]
     settings: dict[str, object] = field(default_factory=dict)
     tolerance: Callable[[Measurement], float] = lambda found: 1e-9 * (1 + abs(found.value))
+    refused: tuple[str, ...] = ()
 
 
 METRICS = {
@@ -311,6 +442,49 @@ METRICS = {
         lambda case: keskar(case, 0.01, 6),
         {"epsilon": 0.01, "iterations": 6},
         lambda found: 1e-7 * (1 + abs(found.value)),
+    ),
+    "lpf": Truth(
+        lambda case: lpf(
+            case, noise_draws(case, Noise(law="gaussian", scale="none"), 0.2, 8, seed=3)
+        ),
+        {"sigma": 0.2, "draws": 8, "seed": 3},
+    ),
+    "local_entropy": Truth(
+        lambda case: local_entropy(case, 25.0, 8, seed=3),
+        {"gamma": 25.0, "draws": 8, "steps": 1, "seed": 3},
+    ),
+    "symmetric_gap": Truth(
+        lambda case: expected(
+            case, noise_draws(case, Noise(law="binary", scale="filter"), 0.2, 8, seed=3)
+        ),
+        {"c": 0.2, "draws": 8, "seed": 3},
+    ),
+    "asymmetry": Truth(
+        lambda case: asymmetry(
+            case, noise_draws(case, Noise(law="binary", scale="filter"), 0.2, 8, seed=3)
+        ),
+        {"c": 0.2, "draws": 8, "seed": 3},
+    ),
+    # the bracket of sigma is 1e-3 wide
+    "pac_bayes_sigma": Truth(
+        lambda case: pac_bayes_sigma(case, 0.3, 4, seed=3),
+        {"target": 0.3, "of": "loss", "draws": 4, "tolerance": 1e-3, "seed": 3},
+        lambda found: 2e-3 * found.value,
+    ),
+    "input_jacobian": Truth(input_jacobian, refused=INTEGERS),
+    "margin": Truth(margin, refused=NO_LABELS),
+    "quantization_drop": Truth(lambda case: quantization_drop(case, 3), {"bits": 3}),
+    "noise_robustness": Truth(
+        lambda case: noise_robustness(
+            case, noise_draws(case, Noise(law="gaussian", scale="weight"), 0.5, 8, seed=3)
+        ),
+        {"sigma": 0.5, "draws": 8, "seed": 3},
+    ),
+    # the bracket of each distance is 1e-3 wide
+    "volume": Truth(
+        lambda case: volume(case, 0.3, 4, seed=3),
+        {"rise": 0.3, "directions": 4, "tolerance": 1e-3, "seed": 3},
+        lambda found: 1e-3 * found.value,
     ),
     "fisher_rao": Truth(fisher_rao),
     "trace_per_parameter": Truth(

@@ -8,6 +8,7 @@ from ssgd_analysis.flatness.bench import Bench, Cost
 from ssgd_analysis.flatness.measurement import Measurement, difference
 from ssgd_analysis.flatness.metric import Metric
 from ssgd_analysis.flatness.metrics.adaptive_worst import adaptive_worst
+from ssgd_analysis.flatness.metrics.asymmetry import asymmetry
 from ssgd_analysis.flatness.metrics.density_moments import density_moments
 from ssgd_analysis.flatness.metrics.expected import expected
 from ssgd_analysis.flatness.metrics.fisher_rao import fisher_rao
@@ -15,18 +16,27 @@ from ssgd_analysis.flatness.metrics.frobenius import frobenius
 from ssgd_analysis.flatness.metrics.gradient_covariance_trace import gradient_covariance_trace
 from ssgd_analysis.flatness.metrics.gradient_noise_scale import gradient_noise_scale
 from ssgd_analysis.flatness.metrics.gradient_norm import gradient_norm
+from ssgd_analysis.flatness.metrics.input_jacobian import input_jacobian
 from ssgd_analysis.flatness.metrics.keskar import keskar
 from ssgd_analysis.flatness.metrics.lambda_max import lambda_max
 from ssgd_analysis.flatness.metrics.layer_lambda_max import layer_lambda_max
 from ssgd_analysis.flatness.metrics.layer_trace import layer_trace
+from ssgd_analysis.flatness.metrics.local_entropy import local_entropy
+from ssgd_analysis.flatness.metrics.lpf import lpf
 from ssgd_analysis.flatness.metrics.m_sharpness import m_sharpness
+from ssgd_analysis.flatness.metrics.margin import margin
 from ssgd_analysis.flatness.metrics.negative_mass import negative_mass
+from ssgd_analysis.flatness.metrics.noise_robustness import noise_robustness
+from ssgd_analysis.flatness.metrics.pac_bayes_sigma import pac_bayes_sigma
+from ssgd_analysis.flatness.metrics.quantization_drop import quantization_drop
 from ssgd_analysis.flatness.metrics.relative_flatness import relative_flatness
 from ssgd_analysis.flatness.metrics.sam import sam
 from ssgd_analysis.flatness.metrics.spectral_norm_ratio import spectral_norm_ratio
+from ssgd_analysis.flatness.metrics.symmetric_gap import symmetric_gap
 from ssgd_analysis.flatness.metrics.trace import hessian_trace
 from ssgd_analysis.flatness.metrics.trace_per_parameter import trace_per_parameter
 from ssgd_analysis.flatness.metrics.trace_weighted import trace_weighted
+from ssgd_analysis.flatness.metrics.volume import volume
 from ssgd_analysis.flatness.metrics.w_h_w import w_h_w
 from ssgd_analysis.flatness.metrics.worst_case import worst_case
 from ssgd_analysis.flatness.table import METRICS, MetricEntry
@@ -85,6 +95,7 @@ __all__ = [
     "Metric",
     "MetricEntry",
     "adaptive_worst",
+    "asymmetry",
     "curve",
     "density_moments",
     "difference",
@@ -95,18 +106,27 @@ __all__ = [
     "gradient_noise_scale",
     "gradient_norm",
     "hessian_trace",
+    "input_jacobian",
     "keskar",
     "lambda_max",
     "layer_lambda_max",
     "layer_trace",
+    "local_entropy",
+    "lpf",
     "m_sharpness",
+    "margin",
     "negative_mass",
+    "noise_robustness",
+    "pac_bayes_sigma",
+    "quantization_drop",
     "relative_flatness",
     "resolve",
     "sam",
     "spectral_norm_ratio",
+    "symmetric_gap",
     "trace_per_parameter",
     "trace_weighted",
+    "volume",
     "w_h_w",
     "worst_case",
 ]

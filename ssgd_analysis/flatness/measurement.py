@@ -86,6 +86,27 @@ def of_batches(
     )
 
 
+def of_median(values: Sequence[float], settings: dict[str, Any]) -> Measurement:
+    """The median of independent draws, with its standard error; infinite values may be among them.
+
+    The error is half the distance of the two values √n/2 ranks on either side of the median (one
+    standard error of a binomial count). The samples are the linearised ones, median ± error · √n:
+    their mean is the median and their standard error its error, also of differences by pairs.
+    """
+    ordered, count = np.sort(np.asarray(values, dtype=float)), len(values)
+    median = float(np.median(ordered))
+    if count < 4:
+        return Measurement(median, None, settings)
+    ranks = np.clip((count - 1) / 2 + np.array([-0.5, 0.5]) * count**0.5, 0, count - 1)
+    with np.errstate(invalid="ignore"):  # between infinities
+        error = float(np.diff(np.interp(ranks, np.arange(count), ordered))[0]) / 2
+    if not math.isfinite(error):
+        return Measurement(median, None, settings)
+    signs = np.sign(np.asarray(values) - median)
+    samples = median + error * (count - 1) ** 0.5 * signs
+    return Measurement(median, error, settings, samples=tuple(map(float, samples)))
+
+
 def rise(bench: Bench, after: Sequence[float], settings: dict[str, Any]) -> Measurement:
     """The mean rise of the loss over its clean value, given each batch's loss elsewhere.
 

@@ -1,0 +1,60 @@
+"""How far the two sides of a minimum differ."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement, of_draws
+from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.perturbed import pairs
+from ssgd_analysis.weights import Noise
+
+
+@metric
+def asymmetry(
+    bench: Bench, *, c: float = 0.1, law: str = "binary", scale: str = "filter", draws: int = 50
+) -> Measurement:
+    """E_n |½[L(w + n) − L(w − n)]|, n the noise that S-SGD trains with.
+
+    The mean without the absolute value is zero by the symmetry of n. To first order the value is
+    E|⟨∇L, n⟩|: away from a stationary point it measures the gradient, and only at one the third
+    order, asymmetric valleys. Beside ``symmetric_gap`` it says which share of a single
+    perturbation's rise the pair cancels.
+
+    Args:
+        bench: the problem.
+        c: noise scale, relative to what ``scale`` names.
+        law: ``binary``, ``gaussian``, ``sphere`` or ``uniform``.
+        scale: ``filter``, ``layer``, ``weight`` or ``none`` (absolute).
+        draws: antithetic pairs, at least 2.
+
+    Returns:
+        Nats; the error is that of the draws. ``details``: the root mean square over draws, and
+        the even part's mean, which is ``symmetric_gap``.
+
+    Raises:
+        InputError: a negative c, fewer than 2 draws, an unknown law or scale.
+        WorkError: a loss is not finite.
+
+    Reference:
+        He et al. 2019 (arXiv 1902.00744) for asymmetric valleys; the statistic is ours.
+    """
+    if not 0 <= c < math.inf or draws < 2:
+        raise InputError(f"asymmetry: c {c} should be ≥ 0 and finite, draws {draws} ≥ 2")
+    found = pairs(bench, Noise(law=law, scale=scale), c, draws)
+    settings = {
+        "c": c,
+        "law": law,
+        "scale": scale,
+        "draws": draws,
+        "seed": bench.seed,
+        "error": "draws",
+    }
+    details = {
+        "rms": float(np.sqrt(np.square(found.odd).mean())),
+        "symmetric_gap": float(found.even.mean()),
+    }
+    return dataclasses.replace(of_draws(np.abs(found.odd).tolist(), settings), details=details)

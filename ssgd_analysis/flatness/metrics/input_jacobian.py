@@ -1,0 +1,95 @@
+"""How fast the outputs change with the inputs."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis.batch import pair
+from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement, of_batches
+from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.weights.noise import random_signs
+
+
+@metric
+def input_jacobian(bench: Bench, *, of: str = "logits", probes: int = 32) -> Measurement:
+    """E_x ‖∂f/∂x‖_F, the mean over examples of the Frobenius norm of the input-output Jacobian.
+
+    A property of the function, not of its parametrisation: nothing that keeps the function moves
+    it. It grows in proportion to the logits. Up to ``probes`` outputs an example are
+    differentiated one by one, which is exact; of more, ‖J‖²_F is estimated by E‖Jᵀv‖² over
+    random signs v, and its root is low by about 1/(4 probes) of the value at worst (rank one).
+
+    Args:
+        bench: the problem; outputs of one example must depend on its own inputs only.
+        of: ``logits``, the outputs as they are; or ``softmax`` of them over classes.
+        probes: backward passes at most, at least 2.
+
+    Returns:
+        Output units per input unit; the error is that of sampling the examples.
+
+    Raises:
+        InputError: inputs that are no floating-point tensor, a loss that takes the model,
+            outputs without one row an example, or settings out of range.
+        WorkError: a norm is not finite.
+
+    Reference:
+        Novak et al. 2018 (arXiv 1802.08760), eq. 1, of softmax outputs.
+    """
+    if of not in ("logits", "softmax") or probes < 2:
+        raise InputError(
+            f"input_jacobian: of '{of}' should be logits or softmax, probes {probes} ≥ 2"
+        )
+    problem, generator = bench.problem, bench.generator("input_jacobian")
+    if problem.takes_model:
+        raise InputError(
+            "input_jacobian: needs the outputs: give a loss (outputs, targets), not (model, batch)"
+        )
+    values, passes = [], 0.0
+    with problem.evaluating(), torch.enable_grad():
+        for share, batch in zip(problem.shares, problem.batches, strict=True):
+            inputs = pair(batch)[0]
+            if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+                raise InputError(
+                    "input_jacobian: the inputs are no real numbers, so there is no derivative by"
+                    " them: measure the layers after the embedding as a model of their own"
+                )
+            inputs = inputs.detach().clone().requires_grad_()
+            outputs = problem.outputs(inputs)
+            if outputs.ndim == 0 or len(outputs) != len(inputs):
+                raise InputError(
+                    f"input_jacobian: outputs of shape {tuple(outputs.shape)} have no row for each"
+                    f" of {len(inputs)} examples"
+                )
+            if of == "softmax":
+                if outputs.ndim < 2:
+                    raise InputError("input_jacobian: one output an example has no softmax")
+                outputs = outputs.softmax(dim=1)
+            rows = outputs.reshape(len(inputs), -1)
+            exact = rows.shape[1] <= probes
+            values.append(float(_squares(rows, inputs, probes, generator).sqrt().mean()))
+            passes += share * min(rows.shape[1], probes)
+    bench.pay(gradients=passes)
+    if not all(map(math.isfinite, values)):
+        raise WorkError("input_jacobian: a norm is not finite")
+    settings = {"of": of, "probes": probes, "exact": exact, "seed": bench.seed}
+    return of_batches(bench, values, settings)
+
+
+def _squares(outputs: Tensor, inputs: Tensor, probes: int, generator: torch.Generator) -> Tensor:
+    """‖J‖²_F of each example, float64 (B,), of outputs (B, outputs of an example)."""
+    count = outputs.shape[1]
+    total = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
+    for index in range(min(count, probes)):
+        if count <= probes:
+            projected = outputs[:, index]
+        else:
+            signs = random_signs(outputs.numel(), generator).reshape(outputs.shape)
+            projected = (signs.to(outputs.dtype) * outputs).sum(dim=1)
+        slopes = torch.autograd.grad(
+            projected.sum(), inputs, retain_graph=True, materialize_grads=True
+        )[0]
+        total += slopes.double().reshape(len(inputs), -1).square().sum(dim=1)
+    return total if count <= probes else total / probes

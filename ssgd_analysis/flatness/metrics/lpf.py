@@ -1,0 +1,55 @@
+"""The low-pass filtered loss of LPF-SGD."""
+
+import dataclasses
+import math
+
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement, of_draws
+from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.perturbed import pairs
+from ssgd_analysis.weights import Noise
+
+
+@metric
+def lpf(
+    bench: Bench, *, sigma: float = 0.01, draws: int = 50, value_of: str = "loss"
+) -> Measurement:
+    """(L * K)(w) = E_z L(w + z), z ~ N(0, σ² I): the loss seen through a Gaussian filter.
+
+    As published the value is the smoothed loss itself, so it follows the train loss first; to
+    second order it is L + ½ σ² Tr H. Not invariant to any rescaling of the weights.
+
+    Args:
+        bench: the problem.
+        sigma: standard deviation of the noise on every weight, absolute.
+        draws: antithetic pairs, at least 2.
+        value_of: ``loss``, the smoothed loss; or ``rise``, what it is above the clean loss (then
+            the same as ``expected`` with absolute Gaussian noise).
+
+    Returns:
+        Nats; the error is that of the draws. ``details["rise"]`` is the rise either way.
+
+    Raises:
+        InputError: a negative sigma, fewer than 2 draws, another ``value_of``.
+        WorkError: a loss is not finite.
+
+    Reference:
+        Bisla et al. 2022 (arXiv 2201.08025), section 3, LPF measure.
+    """
+    if not 0 <= sigma < math.inf or draws < 2:
+        raise InputError(f"lpf: sigma {sigma} should be ≥ 0 and finite, draws {draws} ≥ 2")
+    if value_of not in ("loss", "rise"):
+        raise InputError(f"lpf: value_of '{value_of}' should be loss or rise")
+    found = pairs(bench, Noise(law="gaussian", scale="none"), sigma, draws)
+    settings = {
+        "sigma": sigma,
+        "draws": draws,
+        "value_of": value_of,
+        "antithetic": True,
+        "seed": bench.seed,
+        "error": "draws",
+    }
+    values = found.even if value_of == "rise" else (found.plus + found.minus) / 2
+    details = {"clean_loss": found.clean, "rise": float(found.even.mean())}
+    return dataclasses.replace(of_draws(values.tolist(), settings), details=details)

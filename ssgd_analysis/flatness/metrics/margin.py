@@ -1,0 +1,101 @@
+"""How far the right class's output stands above the others'."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis.batch import pair
+from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement, of_batches
+from ssgd_analysis.flatness.metric import metric
+
+QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+@metric
+def margin(bench: Bench, *, normalise: str = "logits") -> Measurement:
+    """Mean over examples of (f_y − max over j ≠ y of f_j) / s, the output margin.
+
+    With ``logits``, s is the root mean square over all examples of the distance of the outputs
+    from their mean over classes, so that scaling the logits changes nothing. A property of the
+    function, not of its parametrisation. It describes the fit, not the geometry: it has no
+    direction that is flatter.
+
+    Args:
+        bench: the problem.
+        normalise: ``logits``, or ``none`` for s = 1.
+
+    Returns:
+        A pure number (or output units); the error is that of sampling the examples, that of s
+        included to first order. ``details``: ``quantiles`` of the distribution of margins, the
+        ``median`` one, the share of ``wrong`` examples (margin below zero), and ``scale``, s.
+
+    Raises:
+        InputError: targets that are no class labels, labels out of range, a loss that takes the
+            model, or another normalisation.
+        WorkError: outputs that are not finite.
+
+    Reference:
+        Jiang et al. 2019 (arXiv 1810.00113) for margin distributions.
+    """
+    if normalise not in ("logits", "none"):
+        raise InputError(f"margin: normalise '{normalise}' should be logits or none")
+    problem = bench.problem
+    if problem.takes_model:
+        raise InputError(
+            "margin: needs the outputs: give a loss of (outputs, targets), not (model, batch)"
+        )
+    with problem.evaluating(), torch.no_grad():
+        found = [
+            _margins(problem.outputs(inputs), targets)
+            for inputs, targets in map(pair, problem.batches)
+        ]
+    bench.pay(forwards=1)
+    margins = [float(values.mean()) for values, _ in found]
+    squares = [square for _, square in found]
+    every = torch.cat([values.reshape(-1) for values, _ in found])
+    scale = problem.mean(squares) ** 0.5 if normalise == "logits" else 1.0
+    if not torch.isfinite(every).all():
+        raise WorkError("margin: the outputs are not finite")
+    if scale == 0:
+        raise InputError("margin: the outputs of all classes are equal: there is no margin")
+    mean = problem.mean(margins) / scale
+    # each batch's part in the ratio of means: m/s − value (s_b²/s² − 1)/2, of mean m/s
+    bends = [mean * (q / scale**2 - 1) / 2 if normalise == "logits" else 0.0 for q in squares]
+    values = [value / scale - bend for value, bend in zip(margins, bends, strict=True)]
+    levels = torch.tensor(QUANTILES, dtype=every.dtype, device=every.device)
+    quantiles = (_quantiles(every, levels) / scale).tolist()
+    details = {
+        "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=True)),
+        "median": quantiles[QUANTILES.index(0.5)],
+        "wrong": float((every < 0).double().mean()),
+        "scale": scale,
+    }
+    return dataclasses.replace(of_batches(bench, values, {"normalise": normalise}), details=details)
+
+
+def _margins(outputs: Tensor, targets: Tensor) -> tuple[Tensor, float]:
+    """Margins of one batch in float64, shape of the targets; and its mean square deviation.
+
+    The deviation is that of the outputs from their mean over classes, summed over classes.
+    """
+    if targets.is_floating_point() or outputs.ndim != targets.ndim + 1 or outputs.shape[1] < 2:
+        raise InputError("margin: the targets are no class labels, so there is no right class")
+    if targets.min() < 0 or targets.max() >= outputs.shape[1]:
+        raise InputError(f"margin: labels should be from 0 to {outputs.shape[1] - 1}")
+    outputs = outputs.double()
+    right = outputs.gather(1, targets.long().unsqueeze(1)).squeeze(1)
+    others = outputs.scatter(1, targets.long().unsqueeze(1), -torch.inf).amax(dim=1)
+    away = outputs - outputs.mean(dim=1, keepdim=True)
+    return right - others, float(away.square().sum(dim=1).mean())
+
+
+def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
+    """Quantiles by linear interpolation; ``torch.quantile`` refuses more than 16 million values."""
+    ordered = values.sort().values
+    places = levels * (len(ordered) - 1)
+    low = places.floor().long()
+    high = places.ceil().long()
+    return ordered[low] + (places - low) * (ordered[high] - ordered[low])

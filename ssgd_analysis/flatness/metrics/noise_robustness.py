@@ -1,0 +1,59 @@
+"""Accuracy lost under relative weight noise."""
+
+import dataclasses
+import math
+
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement, of_draws
+from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.perturbed import pairs
+from ssgd_analysis.weights import Noise
+
+
+@metric
+def noise_robustness(
+    bench: Bench,
+    *,
+    sigma: float = 0.2,
+    law: str = "gaussian",
+    scale: str = "weight",
+    draws: int = 50,
+) -> Measurement:
+    """Accuracy at w − its mean at w ± z, z = sigma × relative noise on every parameter.
+
+    Where the targets are no class labels the rise of the loss takes its place, which is
+    ``expected``; ``settings["of"]`` says which. Same draws as ``expected`` at this sigma.
+
+    Args:
+        bench: the problem.
+        sigma: noise scale, relative to what ``scale`` names.
+        law: ``binary``, ``gaussian``, ``sphere`` or ``uniform``.
+        scale: ``filter``, ``layer``, ``weight`` or ``none`` (absolute).
+        draws: antithetic pairs, at least 2.
+
+    Returns:
+        A share of the examples (or nats); the error is that of the draws. ``details`` has the
+        rise of the loss either way.
+
+    Raises:
+        InputError: a negative sigma, fewer than 2 draws, an unknown law or scale.
+        WorkError: a loss is not finite.
+    """
+    if not 0 <= sigma < math.inf or draws < 2:
+        raise InputError(
+            f"noise_robustness: sigma {sigma} should be ≥ 0 and finite, draws {draws} ≥ 2"
+        )
+    found = pairs(bench, Noise(law=law, scale=scale), sigma, draws)
+    settings = {
+        "sigma": sigma,
+        "law": law,
+        "scale": scale,
+        "draws": draws,
+        "of": "loss" if found.drops is None else "accuracy",
+        "seed": bench.seed,
+        "error": "draws",
+    }
+    values = found.even if found.drops is None else found.drops
+    details = {"loss_rise": float(found.even.mean())}
+    return dataclasses.replace(of_draws(values.tolist(), settings), details=details)

@@ -1,0 +1,122 @@
+"""PAC-Bayes sharpness: how much weight noise the training accuracy bears."""
+
+import math
+from collections import Counter
+
+import numpy as np
+
+from ssgd_analysis.batch import pair
+from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.crossing import crossing
+from ssgd_analysis.flatness.measurement import Measurement, of_draws
+from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.perturbed import pairs
+from ssgd_analysis.weights import Noise
+
+START, LIMIT = 0.1, 1e3  # of the noise scale
+STEP = 2**0.25  # for the slope at the crossing
+
+
+@metric
+def pac_bayes_sigma(
+    bench: Bench,
+    *,
+    target: float = 0.1,
+    scale: str = "weight",
+    of: str = "auto",
+    draws: int = 10,
+    tolerance: float = 0.01,
+) -> Measurement:
+    """1/σ², σ the largest noise scale under which the mean accuracy drops by ≤ ``target``.
+
+    Gaussian noise, antithetic pairs, the same raw draws at every σ and for every model; σ by
+    bisection. If the drop is not monotone in σ this is one of its crossings of the target.
+
+    Args:
+        bench: the problem, usually of the training split.
+        target: mean drop of the accuracy, a share; or mean rise of the loss, nats.
+        scale: ``weight``, magnitude-aware: z_i ~ N(0, σ² w_i²); ``none``, isotropic:
+            z_i ~ N(0, σ²); or ``filter``, ``layer``.
+        of: ``accuracy``; ``loss``; or ``auto``: accuracy where it is at least twice the target
+            above the commonest class's share, else the loss, as an untrained network has no
+            accuracy to lose. ``settings["of"]`` says which it was.
+        draws: antithetic pairs, at least 2.
+        tolerance: relative width of the bracket of σ at which bisection stops.
+
+    Returns:
+        1/σ² (larger when sharper); the error is that of the draws, by the slope of the mean drop
+        in log σ. ``settings["sigma"]``: σ, a standard deviation, of z_i or of z_i/|w_i|.
+
+    Raises:
+        InputError: settings out of range, or a drop that is never reached, or not left.
+
+    Reference:
+        Dziugaite et al. 2020 (arXiv 2010.11924), PAC-Bayes flatness measures; Jiang et al. 2020
+        (arXiv 1912.02178), eqs. 53 and 57. Without their ε² added to w², so that it is invariant
+        to rescaling. (Their code uses the square of σ as standard deviation; this does not.)
+    """
+    if not 0 < target < math.inf or draws < 2 or not 0 < tolerance < math.inf:
+        raise InputError(
+            f"pac_bayes_sigma: target {target} and tolerance {tolerance} should be > 0 and finite,"
+            f" draws {draws} ≥ 2"
+        )
+    of, noise = _chosen(bench, of, target), Noise(law="gaussian", scale=scale)
+
+    def drops(sigma: float) -> np.ndarray:
+        try:
+            found = pairs(bench, noise, sigma, draws)
+        except WorkError:  # noise so large that the loss is not finite is more than it bears
+            return np.full(draws, np.inf)
+        return found.even if of == "loss" or found.drops is None else found.drops
+
+    # rounding must not tip a drop that is the target, such as 1 of 10 examples
+    sigma, above = crossing(
+        lambda sigma: float(drops(sigma).mean()),
+        target * (1 + 1e-9),
+        start=START,
+        limit=LIMIT,
+        tolerance=tolerance,
+    )
+    if not 0 < sigma < above < math.inf:
+        raise InputError(
+            f"pac_bayes_sigma: the mean drop of the {of} does not pass {target} between the"
+            f" smallest and the largest noise tried (sigma up to {LIMIT:g}): choose another target"
+        )
+    low, high = (float(drops(sigma * step).mean()) for step in (1 / STEP, STEP))
+    slope = (high - low) / (2 * math.log(STEP))  # of the mean drop by log σ
+    settings = {
+        "target": target,
+        "scale": scale,
+        "of": of,
+        "draws": draws,
+        "tolerance": tolerance,
+        "law": "gaussian",
+        "sigma": sigma,
+        "seed": bench.seed,
+        "error": "draws",
+    }
+    value = 1 / sigma**2
+    if not 0 < slope < math.inf:
+        return Measurement(value, None, settings)
+    # a draw that drops more than the mean would have its crossing earlier: to first order
+    here = drops(sigma)
+    return of_draws((value * (1 + 2 * (here - here.mean()) / slope)).tolist(), settings)
+
+
+def _chosen(bench: Bench, of: str, target: float) -> str:
+    """``accuracy`` or ``loss``."""
+    if of not in ("auto", "accuracy", "loss"):
+        raise InputError(f"pac_bayes_sigma: of '{of}' should be auto, accuracy or loss")
+    rights = bench.clean_scores[1]
+    if rights is None:
+        if of == "accuracy":
+            raise InputError("pac_bayes_sigma: the targets are no class labels: use of=loss")
+        return "loss"
+    if of != "auto":
+        return of
+    labels: Counter[int] = Counter()
+    for batch in bench.problem.batches:
+        labels.update(pair(batch)[1].reshape(-1).tolist())
+    commonest = max(labels.values()) / labels.total()
+    return "accuracy" if bench.problem.mean(rights) >= commonest + 2 * target else "loss"

@@ -1,0 +1,68 @@
+"""Accuracy lost when the weights are rounded to few bits."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement, of_batches
+from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.weights import grouped
+
+
+@metric
+def quantization_drop(bench: Bench, *, bits: int = 4) -> Measurement:
+    """Accuracy at w − accuracy at Q(w), Q rounding each filter to k bits, symmetric about zero.
+
+    In a filter whose largest |weight| is m, weights become the nearest multiple of
+    m/(2^(k−1) − 1): 2^k − 1 levels. Biases and normalisation (parameters with one axis) are kept,
+    as is usual. One perturbation, not a mean over noise. Where the targets are no class labels
+    the rise of the loss takes its place; ``settings["of"]`` says which.
+
+    Args:
+        bench: the problem.
+        bits: k, from 2 to 16.
+
+    Returns:
+        A share of the examples (or nats), negative where rounding helps; the error is that of
+        sampling the examples. ``details`` has the rise of the loss, and the rounding's size
+        relative to the weights it moves, either way.
+
+    Raises:
+        InputError: bits out of range.
+
+    Reference:
+        Krishnamoorthi 2018 (arXiv 1806.08342), section 2, symmetric per-channel rounding.
+    """
+    bits = int(bits)  # a curve over radii may give a float
+    if not 2 <= bits <= 16:
+        raise InputError(f"quantization_drop: bits {bits} should be from 2 to 16")
+    losses, rights = bench.clean_scores
+    with bench.moved() as clean:
+        rounded = [rounded_to(weight, bits) if weight.ndim > 1 else weight for weight in clean]
+        for parameter, value in zip(bench.parameters, rounded, strict=True):
+            parameter.copy_(value)
+        after_losses, after_rights = bench.scores()
+        matrices = [(q, w) for q, w in zip(rounded, clean, strict=True) if w.ndim > 1]
+        moved = sum(float((q - w).double().square().sum()) for q, w in matrices)
+        size = sum(float(w.double().square().sum()) for _, w in matrices)
+    rises = [after - before for after, before in zip(after_losses, losses, strict=True)]
+    values, of = rises, "loss"
+    if rights is not None and after_rights is not None:
+        values = [before - after for before, after in zip(rights, after_rights, strict=True)]
+        of = "accuracy"
+    details = {
+        "loss_rise": bench.problem.mean(rises),
+        "relative_size": (moved / size) ** 0.5 if size else 0.0,
+    }
+    return dataclasses.replace(of_batches(bench, values, {"bits": bits, "of": of}), details=details)
+
+
+def rounded_to(weight: Tensor, bits: int) -> Tensor:
+    """A weight with each filter rounded to the nearest of 2^bits − 1 levels about zero."""
+    rows = grouped(weight, "filter")
+    step = rows.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)
+    step = torch.where(step > 0, step, 1)
+    return ((rows / step).round() * step).reshape(weight.shape)

@@ -1,0 +1,51 @@
+"""What the pair of S-SGD sees of the curvature."""
+
+import math
+
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.measurement import Measurement, of_draws
+from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.perturbed import pairs
+from ssgd_analysis.weights import Noise
+
+
+@metric
+def symmetric_gap(
+    bench: Bench, *, c: float = 0.1, law: str = "binary", scale: str = "filter", draws: int = 50
+) -> Measurement:
+    """E_n ½[L(w + n) + L(w − n)] − L(w), n the noise that S-SGD trains with.
+
+    ``expected`` at S-SGD's own law and scale: what its symmetric pair penalises beside the
+    loss. So it is no independent evidence for S-SGD. The binary noise gives each weight the same
+    magnitude: a quadratic with a diagonal Hessian has the same gap for every draw.
+
+    Args:
+        bench: the problem.
+        c: noise scale, relative to what ``scale`` names.
+        law: ``binary``, ``gaussian``, ``sphere`` or ``uniform``.
+        scale: ``filter``, ``layer``, ``weight`` or ``none`` (absolute).
+        draws: antithetic pairs, at least 2.
+
+    Returns:
+        Nats; the error is that of the draws.
+
+    Raises:
+        InputError: a negative c, fewer than 2 draws, an unknown law or scale.
+        WorkError: a loss is not finite.
+
+    Reference:
+        Sung et al. 2020 (arXiv 2009.02479), our reading of its noise.
+    """
+    if not 0 <= c < math.inf or draws < 2:
+        raise InputError(f"symmetric_gap: c {c} should be ≥ 0 and finite, draws {draws} ≥ 2")
+    found = pairs(bench, Noise(law=law, scale=scale), c, draws)
+    settings = {
+        "c": c,
+        "law": law,
+        "scale": scale,
+        "draws": draws,
+        "seed": bench.seed,
+        "error": "draws",
+    }
+    return of_draws(found.even.tolist(), settings)
