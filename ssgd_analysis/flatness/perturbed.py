@@ -37,7 +37,7 @@ class Pairs:
         return (self.plus - self.minus) / 2
 
 
-def pairs(bench: Bench, noise: Noise, sigma: float, draws: int) -> Pairs:
+def pairs(bench: Bench, noise: Noise, sigma: float, draws: int, *, vectors: bool = True) -> Pairs:
     """Losses at w ± z, z = sigma × ``noise`` on every parameter; made once a bench.
 
     The raw noise of draw i is the same for every model, law's scale and sigma (common random
@@ -48,20 +48,25 @@ def pairs(bench: Bench, noise: Noise, sigma: float, draws: int) -> Pairs:
         noise: law and scale.
         sigma: its size.
         draws: how many pairs.
+        vectors: whether parameters with fewer than two axes (biases, normalisation) move too;
+            their noise is drawn either way.
 
     Raises:
         WorkError: a loss is not finite.
     """
-    return bench.cached(("pairs", noise, sigma, draws), lambda: _pairs(bench, noise, sigma, draws))
+    key = ("pairs", noise, sigma, draws, vectors)
+    return bench.cached(key, lambda: _pairs(bench, noise, sigma, draws, vectors))
 
 
-def _pairs(bench: Bench, noise: Noise, sigma: float, draws: int) -> Pairs:
+def _pairs(bench: Bench, noise: Noise, sigma: float, draws: int, vectors: bool) -> Pairs:
     problem, generator = bench.problem, bench.generator("perturbations")
     clean_losses, clean_rights = bench.clean_scores
     losses, rights = np.empty((2, draws)), np.empty((2, draws))
     with bench.moved() as clean:
         for draw in range(draws):
             moves = [noise.sample(weight, generator) for weight in clean]
+            if not vectors:
+                moves = [move.mul_(move.ndim >= 2) for move in moves]
             for row, sign in enumerate((1, -1)):
                 bench.put(clean, moves, sign * sigma)
                 batch_losses, batch_rights = bench.scores()

@@ -15,7 +15,13 @@ from ssgd_analysis.weights import Noise
 
 @metric
 def asymmetry(
-    bench: Bench, *, c: float = 0.1, law: str = "binary", scale: str = "filter", draws: int = 50
+    bench: Bench,
+    *,
+    c: float = 0.1,
+    law: str = "binary",
+    scale: str = "filter",
+    spare: str = "1d",
+    draws: int = 50,
 ) -> Measurement:
     """E_n |½[L(w + n) − L(w − n)]|, n the noise that S-SGD trains with.
 
@@ -29,6 +35,8 @@ def asymmetry(
         c: noise scale, relative to what ``scale`` names.
         law: ``binary``, ``gaussian``, ``sphere`` or ``uniform``.
         scale: ``filter``, ``layer``, ``weight`` or ``none`` (absolute).
+        spare: parameters without noise, as in training: ``1d`` (biases, normalisation) or
+            ``none``.
         draws: antithetic pairs, at least 2.
 
     Returns:
@@ -36,7 +44,7 @@ def asymmetry(
         the even part's mean, which is ``symmetric_gap``.
 
     Raises:
-        InputError: a negative c, fewer than 2 draws, an unknown law or scale.
+        InputError: a negative c, fewer than 2 draws, an unknown law, scale or ``spare``.
         WorkError: a loss is not finite.
 
     Reference:
@@ -44,11 +52,14 @@ def asymmetry(
     """
     if not 0 <= c < math.inf or draws < 2:
         raise InputError(f"asymmetry: c {c} should be ≥ 0 and finite, draws {draws} ≥ 2")
-    found = pairs(bench, Noise(law=law, scale=scale), c, draws)
+    if spare not in ("1d", "none"):
+        raise InputError(f"asymmetry: spare '{spare}' should be 1d or none")
+    found = pairs(bench, Noise(law=law, scale=scale), c, draws, vectors=spare == "none")
     settings = {
         "c": c,
         "law": law,
         "scale": scale,
+        "spare": spare,
         "draws": draws,
         "seed": bench.seed,
         "error": "draws",

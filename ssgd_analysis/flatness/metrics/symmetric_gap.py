@@ -12,7 +12,13 @@ from ssgd_analysis.weights import Noise
 
 @metric
 def symmetric_gap(
-    bench: Bench, *, c: float = 0.1, law: str = "binary", scale: str = "filter", draws: int = 50
+    bench: Bench,
+    *,
+    c: float = 0.1,
+    law: str = "binary",
+    scale: str = "filter",
+    spare: str = "1d",
+    draws: int = 50,
 ) -> Measurement:
     """E_n ½[L(w + n) + L(w − n)] − L(w), n the noise that S-SGD trains with.
 
@@ -25,13 +31,15 @@ def symmetric_gap(
         c: noise scale, relative to what ``scale`` names.
         law: ``binary``, ``gaussian``, ``sphere`` or ``uniform``.
         scale: ``filter``, ``layer``, ``weight`` or ``none`` (absolute).
+        spare: parameters without noise, as in training: ``1d`` (biases, normalisation) or
+            ``none``.
         draws: antithetic pairs, at least 2.
 
     Returns:
         Nats; the error is that of the draws.
 
     Raises:
-        InputError: a negative c, fewer than 2 draws, an unknown law or scale.
+        InputError: a negative c, fewer than 2 draws, an unknown law, scale or ``spare``.
         WorkError: a loss is not finite.
 
     Reference:
@@ -39,11 +47,14 @@ def symmetric_gap(
     """
     if not 0 <= c < math.inf or draws < 2:
         raise InputError(f"symmetric_gap: c {c} should be ≥ 0 and finite, draws {draws} ≥ 2")
-    found = pairs(bench, Noise(law=law, scale=scale), c, draws)
+    if spare not in ("1d", "none"):
+        raise InputError(f"symmetric_gap: spare '{spare}' should be 1d or none")
+    found = pairs(bench, Noise(law=law, scale=scale), c, draws, vectors=spare == "none")
     settings = {
         "c": c,
         "law": law,
         "scale": scale,
+        "spare": spare,
         "draws": draws,
         "seed": bench.seed,
         "error": "draws",
