@@ -253,6 +253,20 @@ def test_block_diagonal_is_the_diagonal_blocks(case, name):
     close(operator @ alone, truth @ alone)
 
 
+def test_block_diagonal_by_tensors(case):
+    matrix = reference.hessian(case)
+    operator = BlockDiagonalOperator(HessianOperator(*case.problem), tensors=True)
+    truth, start = torch.zeros_like(matrix), 0
+    for name, weight in reference.trainable(case.model).items():
+        place = slice(start, start + weight.numel())
+        assert operator.layers[name] == place
+        truth[place, place] = matrix[place, place]
+        start = place.stop
+    assert len(operator.layers) == len(reference.trainable(case.model))
+    vectors = block(case, 2)
+    close(operator @ vectors, truth @ vectors)
+
+
 def test_block_diagonal_of_the_covariance_is_refused():
     with pytest.raises(InputError, match="per-layer"):
         BlockDiagonalOperator(OPERATORS["covariance"](*nets.mlp().problem))

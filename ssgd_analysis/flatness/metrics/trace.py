@@ -4,7 +4,7 @@ import numpy as np
 
 from ssgd_analysis.curvature.deflation import deflation
 from ssgd_analysis.curvature.trace import Hutchinson, grow
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
@@ -37,6 +37,8 @@ def hessian_trace(bench: Bench, *, probes: int = 32) -> Measurement:
         values, deflated = known.traces, len(known.density.spikes)
     else:
         values = bench.cached(("trace", probes), lambda: _samples(bench, probes))
+    if not np.isfinite(values).all():
+        raise WorkError("trace: the Hessian's products are not finite at these weights")
     settings = {
         "probes": len(values),
         "deflated": deflated,
