@@ -70,46 +70,59 @@ class MetricEntry:
 RELATIVE = (0.05, 0.1, 0.2, 0.4)  # radii relative to the weights, as in arXiv 2302.07011
 
 METRICS = {
-    "lambda_max": MetricEntry(lambda_max, "largest eigenvalue of the Hessian"),
-    "trace": MetricEntry(hessian_trace, "trace of the Hessian"),
-    "trace_per_parameter": MetricEntry(trace_per_parameter, "mean eigenvalue of the Hessian"),
+    "lambda_max": MetricEntry(lambda_max, "largest eigenvalue of the Hessian", ("permutation",)),
+    "trace": MetricEntry(hessian_trace, "trace of the Hessian", ("permutation",)),
+    "trace_per_parameter": MetricEntry(
+        trace_per_parameter, "mean eigenvalue of the Hessian", ("permutation",)
+    ),
     "spectral_norm_ratio": MetricEntry(
         spectral_norm_ratio,
         "largest eigenvalue of the Hessian over the fifth",
+        ("permutation",),
         flatter=None,
     ),
-    "frobenius": MetricEntry(frobenius, "Frobenius norm of the Hessian"),
+    "frobenius": MetricEntry(frobenius, "Frobenius norm of the Hessian", ("permutation",)),
     "density_moments": MetricEntry(
-        density_moments, "mean squared eigenvalue of the Hessian; moments 1 to 4"
+        density_moments, "mean squared eigenvalue of the Hessian; moments 1 to 4", ("permutation",)
     ),
     "negative_mass": MetricEntry(
-        negative_mass, "share of clearly negative eigenvalues of the Hessian", flatter=None
+        negative_mass,
+        "share of clearly negative eigenvalues of the Hessian",
+        ("permutation",),
+        flatter=None,
     ),
-    "gradient_norm": MetricEntry(gradient_norm, "norm of the gradient of the mean loss"),
+    "gradient_norm": MetricEntry(
+        gradient_norm, "norm of the gradient of the mean loss", ("permutation",)
+    ),
     "gradient_covariance_trace": MetricEntry(
-        gradient_covariance_trace, "spread of the examples' gradients: trace of their covariance"
+        gradient_covariance_trace,
+        "spread of the examples' gradients: trace of their covariance",
+        ("permutation", "decay"),
     ),
     "gradient_noise_scale": MetricEntry(
         gradient_noise_scale,
         "batch size whose gradient noise is as large as the gradient",
+        ("permutation",),
         flatter=None,
     ),
     "expected": MetricEntry(
         expected,
         "mean rise of the loss under random relative weight noise, antithetic pairs",
-        ("layer", "neuron", "batchnorm"),
+        ("layer", "neuron", "batchnorm", "permutation"),
         "sigma",
         RELATIVE,
     ),
     "sam": MetricEntry(
         sam,
         "rise of the loss after one ascent step of length rho",
+        ("permutation",),
         radius="rho",
         radii=(0.01, 0.02, 0.05, 0.1, 0.2),
     ),
     "worst_case": MetricEntry(
         worst_case,
         "largest rise of the loss found within a ball of radius rho",
+        ("permutation",),
         radius="rho",
         radii=(0.01, 0.02, 0.05, 0.1, 0.2),
         linf_radii=(0.0005, 0.001, 0.002, 0.004),
@@ -117,6 +130,7 @@ METRICS = {
     "m_sharpness": MetricEntry(
         m_sharpness,
         "mean over groups of m examples of each group's own worst case",
+        ("permutation",),
         radius="rho",
         radii=(0.01, 0.02, 0.05, 0.1, 0.2),
         linf_radii=(0.0005, 0.001, 0.002, 0.004),
@@ -124,13 +138,14 @@ METRICS = {
     "keskar": MetricEntry(
         keskar,
         "largest loss in a box of size epsilon, per cent of 1 + loss",
+        ("permutation",),
         radius="epsilon",
         radii=(1e-4, 2e-4, 5e-4, 1e-3, 2e-3),
     ),
     "adaptive_worst": MetricEntry(
         adaptive_worst,
         "largest rise of the loss found within an elementwise relative ball",
-        ("layer", "neuron", "batchnorm"),
+        ("layer", "neuron", "batchnorm", "permutation"),
         "rho",
         (0.1, 0.2, 0.5, 1.0, 2.0),
         linf_radii=(0.001, 0.002, 0.004, 0.008),
@@ -138,52 +153,54 @@ METRICS = {
     "fisher_rao": MetricEntry(
         fisher_rao,
         "Fisher-Rao norm: weights times Fisher matrix times weights",
-        ("layer", "neuron", "batchnorm"),
+        ("layer", "neuron", "batchnorm", "permutation"),
     ),
     "w_h_w": MetricEntry(
-        w_h_w, "curvature along the weights, w·Hw", ("layer", "neuron", "batchnorm")
+        w_h_w, "curvature along the weights, w·Hw", ("layer", "neuron", "batchnorm", "permutation")
     ),
     "trace_weighted": MetricEntry(
         trace_weighted,
         "trace of the Hessian in units of each weight, Σ w² H_ii",
-        ("layer", "neuron", "batchnorm"),
+        ("layer", "neuron", "batchnorm", "permutation"),
     ),
     "layer_trace": MetricEntry(
         layer_trace,
         "sum over parameter tensors of squared norm times trace of the Hessian's block",
-        ("layer", "batchnorm"),
+        ("layer", "batchnorm", "permutation"),
     ),
     "layer_lambda_max": MetricEntry(
         layer_lambda_max,
         "largest over parameter tensors of squared norm times largest eigenvalue of the block",
-        ("layer", "batchnorm"),
+        ("layer", "batchnorm", "permutation"),
     ),
     "relative_flatness": MetricEntry(
         relative_flatness,
         "curvature of the last layer weighted by the products of its rows",
-        ("layer", "batchnorm"),
+        ("layer", "batchnorm", "permutation", "folding"),
     ),
     "lpf": MetricEntry(
         lpf,
         "mean loss under absolute Gaussian weight noise, LPF-SGD's smoothed loss",
+        ("permutation",),
         radius="sigma",
         radii=(0.003, 0.01, 0.02, 0.05),
     ),
     "local_entropy": MetricEntry(
         local_entropy,
         "minus the log of the low-loss share of a Gaussian around the weights",
+        ("permutation",),
     ),
     "symmetric_gap": MetricEntry(
         symmetric_gap,
         "mean of both sides' loss less the clean loss under S-SGD's own noise",
-        ("layer", "batchnorm"),
+        ("layer", "batchnorm", "permutation"),
         "c",
         RELATIVE,
     ),
     "asymmetry": MetricEntry(
         asymmetry,
         "half the difference of both sides' loss under S-SGD's own noise, mean size",
-        ("layer", "batchnorm"),
+        ("layer", "batchnorm", "permutation"),
         "c",
         RELATIVE,
         flatter=None,
@@ -191,7 +208,7 @@ METRICS = {
     "pac_bayes_sigma": MetricEntry(
         pac_bayes_sigma,
         "1/σ² of the largest relative weight noise that costs 0.1 of the accuracy",
-        ("layer", "neuron", "batchnorm"),
+        ("layer", "neuron", "batchnorm", "permutation", "logit"),
     ),
     "input_jacobian": MetricEntry(
         input_jacobian,
@@ -214,14 +231,14 @@ METRICS = {
     "noise_robustness": MetricEntry(
         noise_robustness,
         "accuracy lost under random relative weight noise",
-        ("layer", "neuron", "batchnorm", "logit"),
+        ("layer", "neuron", "batchnorm", "permutation", "logit"),
         "sigma",
         RELATIVE,
     ),
     "volume": MetricEntry(
         volume,
         "median relative distance along random directions at which the loss has risen",
-        ("layer", "batchnorm"),
+        ("layer", "batchnorm", "permutation"),
         flatter="higher",
     ),
 }
