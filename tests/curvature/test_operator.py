@@ -255,7 +255,7 @@ def test_block_diagonal_is_the_diagonal_blocks(case, name):
 
 def test_block_diagonal_by_tensors(case):
     matrix = reference.hessian(case)
-    operator = BlockDiagonalOperator(HessianOperator(*case.problem), tensors=True)
+    operator = BlockDiagonalOperator(OPERATORS["hessian"](*case.problem), tensors=True)
     truth, start = torch.zeros_like(matrix), 0
     for name, weight in reference.trainable(case.model).items():
         place = slice(start, start + weight.numel())
