@@ -113,6 +113,7 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
         WorkError: the disk is full or the folder not writable.
     """
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
+    dpi = max(150, 1000 / figure.get_figwidth())  # small ones are looked at enlarged
     for path in paths:
-        write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))
+        write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=dpi))
     return paths
