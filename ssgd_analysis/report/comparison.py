@@ -6,7 +6,9 @@ from typing import Any
 
 from ssgd_analysis.files import write_json
 from ssgd_analysis.plots import interval_figure, save_figure
+from ssgd_analysis.report.correlations import correlation_csv, correlation_tables
 from ssgd_analysis.report.page import Section, write_page, write_table
+from ssgd_analysis.report.pictures import comparison_pictures
 
 NAMES = {
     "test_accuracy": "test accuracy",
@@ -91,7 +93,9 @@ def interval_panels(
 def write_comparison(
     out: Path, result: dict[str, Any], values: dict[str, dict[str, list[float]]]
 ) -> list[Path]:
-    """Write ``report.html``, ``groups.csv``, ``tests.csv``, ``compare.json`` and the picture.
+    """Write ``report.html``, ``groups.csv``, ``tests.csv``, ``compare.json`` and the pictures.
+
+    With correlations also ``correlations.csv``.
 
     Args:
         out: an existing folder.
@@ -106,6 +110,7 @@ def write_comparison(
     """
     panels = interval_panels(result, values)
     pictures = save_figure(interval_figure({"": panels}), out / "intervals") if panels else []
+    drawn = comparison_pictures(out, result, values, NAMES)
     groups, tests = group_rows(result), test_rows(result["tests"])
     outcomes = test_rows(result["outcomes"])
     plain = [
@@ -117,6 +122,10 @@ def write_comparison(
         write_table(out / "groups.csv", ["group", "metric", "mean", "low", "high", "n"], plain),
         write_table(out / "tests.csv", tests[0], tests[1]),
     ]
+    correlations = _correlations(result.get("correlations"), drawn)
+    if correlations:
+        table = correlation_csv(result["correlations"])
+        tables.append(write_table(out / "correlations.csv", *table))
     write_json(out / "compare.json", result)
     page = write_page(
         out / "report.html",
@@ -125,11 +134,47 @@ def write_comparison(
         [
             Section("Groups", "Mean over seeds ± half of the 95% interval.", *groups),
             Section("Metrics", "Ticks are seeds, bars 95% intervals.", pictures=pictures[:1]),
+            *_pictured(drawn),
             Section("Tests of flatness", _how(result), *tests),
             Section("Accuracy and loss", "At the final weights; Holm-corrected.", *outcomes),
+            *correlations,
         ],
     )
-    return [page, *tables, *pictures]
+    return [page, *tables, *pictures, *[path for paths in drawn.values() for path in paths]]
+
+
+PICTURED = {
+    "differences": (
+        "Differences",
+        "Relative to the baseline's mean; bars are 95% intervals, the shaded ones too small to"
+        " matter, hollow marks metrics that the method was trained on.",
+    ),
+    "verdicts": ("Verdicts at a glance", "The same differences, coloured by verdict."),
+    "scatter": ("Metric against metric", "One mark a run."),
+}
+
+
+def _pictured(drawn: dict[str, list[Path]]) -> list[Section]:
+    return [
+        Section(title, text, pictures=drawn[name][:1])
+        for name, (title, text) in PICTURED.items()
+        if name in drawn
+    ]
+
+
+def _correlations(found: dict[str, Any] | None, drawn: dict[str, list[Path]]) -> list[Section]:
+    if found is None:
+        return []
+    how = (
+        f"Kendall's τ with its 95% interval, and the granulated Ψ (all settings but one held"
+        f" fixed); {found['convention']}. Settings and seeds are the units of the intervals, which"
+        " are not corrected for their number. A correlation shows no cause."
+    )
+    pictures = drawn.get("correlations", [])[:1]
+    return [
+        Section("Does flatness go with accuracy?", how, pictures=pictures),
+        *[Section(f"Correlation with {w}", "", *t) for w, t in correlation_tables(found).items()],
+    ]
 
 
 def _how(result: dict[str, Any]) -> str:

@@ -1,8 +1,11 @@
 """Tables of rank correlations, for people and as CSV."""
 
+from collections.abc import Mapping
 from typing import Any
 
 WIDE = ("within groups", "method", "all")
+
+Row = tuple[float, tuple[float, float] | None]
 
 
 def correlation_tables(found: dict[str, Any]) -> dict[str, tuple[list[str], list[list[str]]]]:
@@ -46,21 +49,42 @@ def correlation_csv(found: dict[str, Any]) -> tuple[list[str], list[list[object]
     return [*header, "why"], rows
 
 
-def correlation_panels(found: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Outcome in words → metric → view → (coefficient, interval), for the picture."""
-    panels: dict[str, dict[str, dict[str, Any]]] = {}
+def correlation_panels(
+    found: dict[str, Any] | None, names: Mapping[str, str]
+) -> dict[str, dict[str, dict[str, tuple[Row | None, Row | None]]]]:
+    """Outcome in words → metric → view → (τ, Ψ), each with its interval, for the picture.
+
+    Args:
+        found: of :func:`ssgd_analysis.compare.correlate.correlate`; ``None``: there is none.
+        names: of metrics, for people.
+    """
+    if found is None:
+        return {}
+    panels: dict[str, dict[str, dict[str, tuple[Row | None, Row | None]]]] = {}
     for outcome, words in found["outcomes"].items():
-        own: dict[str, dict[str, Any]] = {}
-        for r in found["tau"]:
-            if r["outcome"] == outcome and r["scope"] in WIDE and r["tau"] is not None:
-                own.setdefault(r["metric"], {})[f"τ {r['name']}"] = (r["tau"], r["ci95"])
-        last = [r for r in found["granulated"] if r["outcome"] == outcome]
-        for r in last:
-            if r["psi"] is not None:
-                own.setdefault(r["metric"], {})[f"Ψ {r['name']}"] = (r["psi"], r["ci95"])
+        own: dict[str, dict[str, tuple[Row | None, Row | None]]] = {}
+        taus, psis = (
+            {
+                (r["metric"], r["name"]): (r[key], r["ci95"])
+                for r in found[kind]
+                if _seen(r, outcome)
+            }
+            for kind, key in (("tau", "tau"), ("granulated", "psi"))
+        )
+        for metric, view in taus:
+            tau, psi = (
+                pair if pair is not None and pair[0] is not None else None
+                for pair in (taus[metric, view], psis.get((metric, view)))
+            )
+            if tau is not None or psi is not None:
+                own.setdefault(names.get(metric, metric), {})[view] = (tau, psi)
         if own:
             panels[words] = own
     return panels
+
+
+def _seen(row: dict[str, Any], outcome: str) -> bool:
+    return row["outcome"] == outcome and row["scope"] in WIDE
 
 
 def _cell(value: float | None, row: dict[str, Any]) -> str:
