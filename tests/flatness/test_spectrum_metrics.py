@@ -397,15 +397,30 @@ def test_the_last_layer_is_the_one_used_last():
     assert on("relative_flatness", bench(case)).settings["layer"] == "first.weight"
 
 
+def test_the_last_layer_may_be_within_a_fused_one():
+    with nets.seeded():
+        model = nn.Sequential(
+            nn.Linear(4, 4), nn.TransformerEncoderLayer(4, 2, 5, batch_first=True), nn.Flatten()
+        ).double()
+    case = nets.Case(model, nets.mse, nets.randn(nets.N, 3, 4), nets.randn(nets.N, 12, seed=1))
+    assert on("relative_flatness", bench(case)).settings["layer"] == "1.linear2.weight"
+
+
 def test_relative_flatness_by_probes_where_the_layer_is_large(monkeypatch):
     case = nets.mlp()
     exact = on("relative_flatness", bench(case))
     monkeypatch.setattr(relative, "EXACT", 0)
     found = on("relative_flatness", bench(case))
-    assert found.settings == {**exact.settings, "probes": 32, "error": "probes"}
+    assert found.settings == {**exact.settings, "probes": 256, "error": "probes"}
     assert abs(found.value - exact.value) <= 4 * found.stderr
     assert 0 < found.stderr < 0.3 * exact.value  # else the line above says little
-    assert len(found.samples) == 32
+    assert len(found.samples) == 256
+    near = nets.evaluated(case.model)
+    with torch.no_grad():
+        near[5].weight.mul_(1 + 1e-6 * nets.randn(3, 5))
+    other = on("relative_flatness", bench(dataclasses.replace(case, model=near)))
+    # the same probes in the same coordinates: samples move as the value does
+    np.testing.assert_allclose(other.samples, found.samples, atol=1e-4 * exact.value)
 
 
 @pytest.mark.parametrize("layer", ["1", "5.bias", "head"])

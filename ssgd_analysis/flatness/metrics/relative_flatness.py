@@ -6,15 +6,16 @@ from torch import Tensor, nn
 
 from ssgd_analysis.curvature import HessianOperator
 from ssgd_analysis.curvature.probes import BLOCK
-from ssgd_analysis.curvature.sampling import quotients
+from ssgd_analysis.curvature.products import differentiable
+from ssgd_analysis.curvature.sampling import Quotients, quotients
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_batches, of_draws
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.problem import Problem
 
-EXACT = 20_000  # products with the layer's block that are made for an exact value, at most
-PROBES = 32
+EXACT = 8192  # products with the layer's block that are made for an exact value, at most
+PROBES = 256
 LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -23,10 +24,11 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
     """κ = Σ_{s,s'} ⟨w_s, w_s'⟩ Tr(H_{s,s'}), rows w_s of one layer's weight matrix W, S × D.
 
     H_{s,s'} is the D × D block of the Hessian between rows s and s'; a convolution's filters are
-    its rows. Exactly: with W = Σ_r σ_r u_r v_rᵀ, κ = Σ_r Σ_j σ_r² (u_r e_jᵀ)ᵀ H (u_r e_jᵀ), one
-    product of the layer's own block for each r ≤ min(S, D) and j ≤ D: the graph before the layer is
-    not walked. Layers that would need more than 20,000 of them (a head of 1000 classes) take
-    Rademacher probes over j instead, and ``probes`` of the settings says so (0: exact).
+    its rows. With W = UΣVᵀ it is the trace of (UΣ ⊗ I)ᵀ H (UΣ ⊗ I), summed exactly by one product
+    with the layer's own block for each singular value and column; the graph before the layer is
+    not walked for them. A layer that would need more than 8192 (a head of 100 classes on 512
+    features) takes 256 Rademacher probes of that trace instead, and ``probes`` of the settings
+    says so (0: exact).
 
     Of the last layer it does not see layer scale or BatchNorm of what comes before; it does see
     the scale of single neurons of the layer below, and that of the logits.
@@ -53,44 +55,31 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
     own = Problem(problem.model, problem.loss, problem.batches, layers=[name])
     operator = HessianOperator.of(own, options=bench.options)
     matrix = weight.detach().reshape(len(weight), -1)
-    rows, strengths, _ = torch.linalg.svd(matrix, full_matrices=False)
-    squares = strengths.double().square().cpu().numpy()
-    columns = matrix.shape[1]
-    exact = len(squares) * columns <= EXACT
-    table = np.zeros((len(problem.batches), columns if exact else PROBES))
-    for vector, square in zip(rows.T, squares, strict=True):
-        if square <= 0:
-            continue
-        generator = bench.generator("relative_flatness")  # the same z for every r
-        for first in range(0, table.shape[1], BLOCK):
-            places = range(first, min(first + BLOCK, table.shape[1]))
-            inputs = _inputs(operator, columns, places, exact, generator)
-            block = (vector[:, None, None] * inputs).reshape(matrix.numel(), -1)
-            table[:, first : places.stop] += square * quotients(operator, block)[1][0].values
-    if not np.isfinite(table).all():
+    left, strengths, _ = torch.linalg.svd(matrix, full_matrices=False)
+    factor = left * strengths  # UΣ, shape (S, rank): its square is WWᵀ
+    probes = 0 if factor.shape[1] * matrix.shape[1] <= EXACT else PROBES
+    if probes:
+        factor = factor @ left.T  # the root without U's free signs: like models, like samples
+    size = factor.shape[1] * matrix.shape[1]
+    generator = bench.generator("relative_flatness")
+    found: list[Quotients] = []
+    for first in range(0, probes or size, BLOCK):
+        shape = (size, min(BLOCK, (probes or size) - first))
+        inner = torch.zeros(shape, dtype=operator.dtype, device=operator.device)
+        if probes:
+            inner.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+        else:
+            inner[first:].fill_diagonal_(1)  # the next unit vectors
+        block = (factor @ inner.reshape(factor.shape[1], -1)).reshape(matrix.numel(), -1)
+        found.append(quotients(operator, block)[1][0])
+    each = Quotients.joined(found)
+    if not np.isfinite(each.values).all():
         raise WorkError("relative_flatness: the Hessian's products are not finite here")
     bench.pay(products=operator.products * matrix.numel() / problem.n_parameters)
-    settings = {"layer": name, "probes": 0 if exact else PROBES, "seed": bench.seed}
-    if exact:
-        return of_batches(bench, table.sum(axis=1).tolist(), settings)
-    values = np.array(problem.shares) @ table
-    return of_draws(values.tolist(), {**settings, "error": "probes"})
-
-
-def _inputs(
-    operator: HessianOperator,
-    columns: int,
-    places: range,
-    exact: bool,
-    generator: torch.Generator,
-) -> Tensor:
-    """Unit vectors e_j for the j given, or as many probes, shape (D, len(places))."""
-    found = torch.zeros(columns, len(places), dtype=operator.dtype, device=operator.device)
-    if not exact:
-        return found.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
-    for index, place in enumerate(places):
-        found[place, index] = 1
-    return found
+    settings = {"layer": name, "probes": probes, "seed": bench.seed}
+    if probes:
+        return of_draws(each.mean().tolist(), {**settings, "error": "probes"})
+    return of_batches(bench, each.values.sum(axis=1).tolist(), settings)
 
 
 def _named(problem: Problem, layer: str) -> tuple[str, Tensor]:
@@ -117,7 +106,7 @@ def _last(problem: Problem) -> tuple[str, Tensor]:
         if isinstance(module, LINEAR) and id(getattr(module, "weight", None)) in own
     ]
     try:
-        with problem.evaluating(), torch.no_grad():
+        with differentiable(problem):  # no fused or compiled layers, which call no module
             problem.batch_loss(problem.batches[0])
     finally:
         for handle in handles:
