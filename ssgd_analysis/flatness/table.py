@@ -193,14 +193,14 @@ METRICS = {
     "symmetric_gap": MetricEntry(
         symmetric_gap,
         "mean of both sides' loss less the clean loss under S-SGD's own noise",
-        ("layer", "batchnorm", "permutation"),
+        ("layer", "batchnorm", "permutation", "folding"),
         "c",
         RELATIVE,
     ),
     "asymmetry": MetricEntry(
         asymmetry,
         "half the difference of both sides' loss under S-SGD's own noise, mean size",
-        ("layer", "batchnorm", "permutation"),
+        ("layer", "batchnorm", "permutation", "folding"),
         "c",
         RELATIVE,
         flatter=None,
