@@ -1,112 +1,212 @@
-"""What METRICS claims of reparametrisations, tried on networks that compute the same function."""
+"""What METRICS claims of every transformation, measured both ways on trained networks."""
 
-from collections.abc import Callable
+import functools
+import math
 
 import nets
 import pytest
 import torch
-from torch import Tensor, nn
+from scipy import stats
+from torch import nn
 
-from ssgd_analysis.flatness import METRICS
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.flatness import METRICS, Bench, Measurement, difference
+from ssgd_analysis.flatness.transformations import TRANSFORMATIONS
+from ssgd_analysis.problem import Problem
 
-Change = Callable[[nn.Module], None]
-
-
-def rescale(model: nn.Sequential, first: int, second: int, factors: Tensor) -> None:
-    """Units out of layer ``first`` by ``factors``, undone at the entry of layer ``second``."""
-    with torch.no_grad():
-        model[first].weight.mul_(factors[:, None])
-        model[first].bias.mul_(factors)
-        model[second].weight.div_(factors)
-
-
-def layer(model: nn.Sequential) -> None:
-    rescale(model, 0, 2, torch.full((6,), 3.0, dtype=torch.float64))
-
-
-def neuron(model: nn.Sequential) -> None:
-    rescale(model, 0, 2, torch.tensor([0.3, 1, 2, 4, 0.5, 3], dtype=torch.float64))
-    rescale(model, 2, 4, torch.tensor([2, 0.4, 1, 5, 0.7], dtype=torch.float64))
-
-
-def batchnorm(model: nn.Sequential) -> None:
-    """Convolutions by a factor, with the statistics that they would have left behind.
-
-    ``eps`` is a size of the same kind as the variance, so it goes along.
-    """
-    for convolution, norm, factor in ((0, 1, 3.0), (3, 4, 0.5)):
-        with torch.no_grad():
-            for parameter in model[convolution].parameters():
-                parameter.mul_(factor)
-            model[norm].running_mean.mul_(factor)
-            model[norm].running_var.mul_(factor**2)
-        model[norm].eps *= factor**2
-
-
-CHANGES: dict[str, tuple[Callable[[], nets.Case], Change]] = {
-    "layer": (nets.relu, layer),
-    "neuron": (nets.relu, neuron),
-    "batchnorm": (nets.conv_batchnorm, batchnorm),
-}
-CLAIMS = [(name, k) for name, e in METRICS.items() for k in e.invariant_to if k in CHANGES]
-# numbers without unit: they do change, but by some changes little; see below
-RATIOS = ("spectral_norm_ratio", "negative_mass", "gradient_noise_scale")
-NO_CLAIMS = [
-    (name, kind)
-    for name, entry in METRICS.items()
-    if not entry.invariant_to and name not in RATIOS
-    for kind in CHANGES
-]
-
-# where the defaults leave these little untrained nets as they were, or the clean loss covers it
+FACTORS = {"decay": 0.1}  # λ, as large as the eigenvalues in the bulk; everything else: a = 5
+# where the defaults would tell nothing here: more bits cost so small a network no accuracy, and a
+# change that is real must be told from the draws
 SETTINGS = {
     "quantization_drop": {"bits": 2},
-    "noise_robustness": {"sigma": 1.0},
-    "lpf": {"value_of": "rise"},
+    "layer_trace": {"probes": 256},
+    "pac_bayes_sigma": {"draws": 40},
+    "symmetric_gap": {"draws": 400},
+    "asymmetry": {"draws": 400},
+}
+# Rescaled coordinates leave the signs of all eigenvalues alone (Sylvester's law of inertia); only
+# what counts as clearly negative moves, by how much depends on the network, and the four probes of
+# the density can't tell.
+UNDECIDED = {"negative_mass": ("layer", "neuron", "batchnorm", "folding", "logit")}
+
+
+def trained(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, steps: int) -> Problem:
+    """Fitted by full batches; three batches to measure, so that there is an error over them."""
+    model = model.double().train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nets.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return Problem(
+        model, nets.cross_entropy, list(zip(inputs.split(20), labels.split(20), strict=True))
+    )
+
+
+@functools.cache
+def relu() -> Problem:
+    """Without biases, as the network of the published ratios."""
+    inputs = nets.randn(60, 6, seed=1)
+    labels = (inputs @ nets.randn(6, 3, seed=2) + nets.randn(60, 3, seed=3)).argmax(1)
+    with nets.seeded():
+        model = nn.Sequential(
+            nn.Linear(6, 12, bias=False),
+            nn.ReLU(),
+            nn.Linear(12, 12, bias=False),
+            nn.ReLU(),
+            nn.Linear(12, 3, bias=False),
+        )
+    return trained(model, inputs, labels, 100)
+
+
+@functools.cache
+def conv() -> Problem:
+    """With biases, and BatchNorms of uneven gains."""
+    inputs = nets.randn(60, 1, 6, 6, seed=1)
+    labels = (inputs.flatten(1) @ nets.randn(36, 3, seed=2)).argmax(1)
+    with nets.seeded():
+        model = nn.Sequential(
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 5, 3),
+            nn.BatchNorm2d(5),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(20, 3),
+        )
+        for index in (1, 4):
+            nn.init.uniform_(model[index].weight, 0.2, 3.0)
+    return trained(model, inputs, labels, 60)
+
+
+NETS = {"relu": relu, "conv": conv}
+
+
+@functools.cache
+def bench(net: str, kind: str | None) -> Bench | None:
+    """The network changed, or as it is; nothing where there is nothing to change."""
+    if kind is None:
+        return Bench(NETS[net]())
+    changed = TRANSFORMATIONS[kind](NETS[net](), FACTORS.get(kind, 5.0))
+    return Bench(changed.problem) if changed.done else None
+
+
+@functools.cache
+def measured(name: str, net: str, kind: str | None) -> Measurement | None:
+    """``None``: the metric can't be had of this problem."""
+    try:
+        return METRICS[name].measure.on(bench(net, kind), **SETTINGS.get(name, {}))
+    except InputError:
+        return None
+
+
+def found(kind: str) -> list[str]:
+    """Networks that have what the transformation changes."""
+    return [net for net in NETS if bench(net, kind) is not None]
+
+
+def doubt(one: Measurement, other: Measurement) -> float:
+    """Three standard errors of the difference, as much as Student's t says for few draws.
+
+    The examples are the same before and after: an error over examples is no doubt here.
+    """
+    if one.settings["error"] == "examples":
+        return 0.0
+    _, error = difference(one, other)
+    if error is None:
+        return 0.0
+    freedom = len(one.samples) - 1 if one.samples else 30
+    return float(stats.t.isf(stats.norm.sf(3), freedom)) * error
+
+
+def stays(one: Measurement, other: Measurement) -> bool:
+    """Within 1e-4 (eigenvalues to a residual of 1e-3 are that good), or within the doubt."""
+    size = max(abs(one.value), abs(other.value))
+    return abs(one.value - other.value) <= max(1e-4 * size, doubt(one, other))
+
+
+def moves(one: Measurement, other: Measurement) -> bool:
+    """By more than a hundredth and more than the doubt."""
+    size = max(abs(one.value), abs(other.value))
+    return abs(one.value - other.value) > max(1e-2 * size, doubt(one, other))
+
+
+@pytest.mark.parametrize("kind", TRANSFORMATIONS)
+@pytest.mark.parametrize("name", METRICS)
+def test_a_claim_holds_on_every_network_and_no_claim_fails_on_one(name, kind):
+    pairs = {net: (measured(name, net, None), measured(name, net, kind)) for net in found(kind)}
+    assert pairs
+    if kind in METRICS[name].invariant_to:
+        for net, (before, after) in pairs.items():
+            assert before is not None, net
+            assert after is not None, net
+            assert abs(before.value) > 1e-6, f"{net}: the invariance of nothing"
+            assert stays(before, after), f"{net}: {before.value} became {after.value}"
+    elif kind not in UNDECIDED.get(name, ()):
+        known = [pair for pair in pairs.values() if None not in pair]
+        said = [(before.value, after.value) for before, after in known]
+        assert not known or any(moves(*pair) for pair in known), f"stays: {said}"
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_claims_are_names_of_transformations(name):
+    claimed = METRICS[name].invariant_to
+    assert set(claimed) <= TRANSFORMATIONS.keys()
+    assert claimed == tuple(kind for kind in TRANSFORMATIONS if kind in claimed)  # one order
+
+
+# science/ssgd.md section 4: measured ratios after / before on a bias-free ReLU network, layer
+# rescaling by 5 and random neuron factors. Another network, data and factors here: what must
+# agree is the direction and the order of magnitude, a factor of √10 either way.
+RATIOS = {
+    "lambda_max": ({}, 5.9, 4.7),
+    "trace": ({}, 6.0, 4.4),
+    "gradient_norm": ({}, 3.0, 1.5),
+    "keskar": ({}, 1.6, 2.0),
+    "worst_case": ({}, 18.7, 13.0),
+    "expected": ({"scale": "none", "sigma": 0.02}, 7.5, 5.3),
+    "expected, filter": ({"scale": "filter"}, 1.0, 2.8),
+    "expected, layer": ({"scale": "layer", "sigma": 0.02}, 1.0, 5.6),
+    "relative_flatness": ({}, 1.0, 3.7),
 }
 
 
-def pair(kind: str) -> tuple[nets.Case, nets.Case]:
-    """The same function twice, in two parametrisations."""
-    make, change = CHANGES[kind]
-    first, second = make(), make()
-    change(second.model)
-    outputs = [nets.evaluated(case.model)(case.inputs) for case in (first, second)]
-    torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
-    assert any(
-        not torch.equal(a, b)
-        for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True)
-    )
-    return first, second
+@pytest.mark.parametrize("kind", ["layer", "neuron"])
+@pytest.mark.parametrize("label", RATIOS)
+def test_moves_as_much_as_published(label, kind):
+    settings, layer, neuron = RATIOS[label]
+    published = layer if kind == "layer" else neuron
+    measure = METRICS[label.split(",")[0]].measure
+    before, after = (measure.on(bench("relu", kind_), **settings) for kind_ in (None, kind))
+    ratio = after.value / before.value
+    if published == 1.0:
+        assert stays(before, after)
+    else:
+        assert ratio > 1.2
+        assert abs(math.log10(ratio / published)) < 0.5
 
 
-def values(name: str, kind: str) -> list[float]:
-    settings = SETTINGS.get(name, {})
-    found = [METRICS[name].measure(*case.problem, **settings) for case in pair(kind)]
-    # the accuracy of 11 examples may not change at all: the loss at the same weights does
-    return [one.details.get("loss_rise", one.value) for one in found]
+@pytest.mark.parametrize(
+    ("kind", "power"), [("lambda_max", -2), ("trace", -2), ("gradient_norm", -1)]
+)
+def test_weights_before_a_batchnorm_scale_by_powers(kind, power):
+    # exact where these weights are all there are: gradient ~ 1/a, Hessian ~ 1/a²
+    problem = conv()
+    only = Problem(problem.model, problem.loss, problem.batches, layers=["0", "3"])
+    changed = TRANSFORMATIONS["batchnorm"](only, 5.0).problem
+    before, after = (METRICS[kind].measure.on(Bench(one)) for one in (only, changed))
+    assert after.value / before.value == pytest.approx(5.0**power, rel=1e-5)
 
 
-@pytest.mark.parametrize(("name", "kind"), CLAIMS)
-def test_claimed_invariance_holds(name, kind):
-    first, second = values(name, kind)
-    # the same numbers computed from other roundings; ten ascent steps amplify them a little
-    assert second == pytest.approx(first, rel=1e-8)
-    assert abs(first) > 1e-6  # not the invariance of nothing
+def test_decay_moves_every_eigenvalue_by_lambda():
+    before, after = (measured("lambda_max", "relu", kind) for kind in (None, "decay"))
+    # both quotients are right to the square of a residual of 1e-3
+    assert after.value - before.value == pytest.approx(0.1, rel=1e-3)
 
 
-@pytest.mark.parametrize(("name", "kind"), NO_CLAIMS)
-def test_metrics_without_claims_do_change(name, kind):
-    first, second = values(name, kind)
-    assert abs(second - first) > 0.1 * abs(first)
-
-
-@pytest.mark.parametrize("name", RATIOS)
-def test_ratios_change_by_one_of_the_changes(name):
-    moved = [abs(second / first - 1) for first, second in (values(name, kind) for kind in CHANGES)]
-    assert max(moved) > 0.1
-
-
-def test_something_is_claimed_and_something_is_not():
-    assert CLAIMS
-    assert NO_CLAIMS
+def test_something_is_invariant_and_something_is_not():
+    kinds = [entry.invariant for entry in METRICS.values()]
+    assert any(kinds)
+    assert not all(kinds)
