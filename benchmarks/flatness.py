@@ -3,7 +3,8 @@
 ``ascent``: the rise of the loss that ours and the procedure of Andriushchenko et al. 2023 find in
 the same balls, batch by batch of 128, and the passes that each takes. ``metrics``: every metric of
 the table at its defaults on one bench, on networks trained on all training digits and on ResNet-20
-with 2,048 images (hours on a CPU: ``--examples 64`` takes about as many passes). Prints tables; ``--json FILE`` writes the numbers.
+with 2,048 images (hours on a CPU: ``--examples 64`` takes about as many passes). Prints tables;
+``--json FILE`` writes the numbers.
 """
 
 import argparse
