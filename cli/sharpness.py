@@ -18,7 +18,7 @@ from ssgd_analysis.cli.options import (
     json_option,
     load_checkpoints,
 )
-from ssgd_analysis.cli.sharpness_tables import print_sharpness
+from ssgd_analysis.cli.sharpness_tables import print_differences, print_sharpness
 
 
 @click.command(
@@ -56,6 +56,9 @@ from ssgd_analysis.cli.sharpness_tables import print_sharpness
     "metrics",
     multiple=True,
     help="A flatness metric: `ssgd-analyze list metrics`; all: every one.",
+)
+@click.option(
+    "--curves", is_flag=True, help="Every metric that has a radius over a grid of radii too."
 )
 @click.option("--plan", "only_plan", is_flag=True, help="Predict memory and time; measure nothing.")
 @click.option(
@@ -113,6 +116,7 @@ def command(
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder, write_json
     from ssgd_analysis.flatness import store
+    from ssgd_analysis.flatness.differences import differences
 
     if cross_check and options["operator"] != "hessian":
         raise InputError("--cross-check compares Hessians: use it with --operator hessian")
@@ -148,7 +152,9 @@ def command(
             if place is not None:
                 store.keep(place, key, found)
         results.append({**named, **found})
-    answer = {"checkpoints": results}
+    answer: dict[str, Any] = {"checkpoints": results}
+    if len(results) > 1 and not only_plan:
+        answer["differences"] = differences(results)
     pictures = [] if out is None or only_plan else _write(answer, out)
     if out is not None and not only_plan:
         write_json(out / "sharpness.json", answer)
@@ -160,6 +166,7 @@ def command(
             console.answer(f"{result['checkpoint']}: {result['plan']['text']}")
         else:
             print_sharpness(result)
+    print_differences(answer.get("differences", []))
     for picture in pictures:
         console.answer(str(picture))
 
@@ -178,6 +185,7 @@ def _request(options: dict[str, Any]) -> Any:
         probes=options["probes"],
         trace_tol=options["trace_tol"],
         metrics=tuple(METRICS) if "all" in metrics else tuple(dict.fromkeys(metrics)),
+        curves=options["curves"],
         per_layer=options["per_layer"],
         options=Options(
             way=None if options["product"] == "auto" else options["product"],
@@ -281,13 +289,20 @@ def _duration(seconds: float) -> str:
 def _write(answer: dict[str, Any], out: Path) -> list[Path]:
     import numpy as np
 
-    from ssgd_analysis.plots import density_figure, save_figure
+    from ssgd_analysis.plots import density_figure, radius_curves, save_figure
 
     panels = {}
+    curves: dict[str, Any] = {}
     for result in answer["checkpoints"]:
         density = result["density"]
         columns = [np.asarray(density[key]) for key in ("grid", "density", "stderr")]
         top = [pair["value"] for pair in result["eigenvalues"]]
         panels[result["checkpoint"]] = (columns[0], columns[1], columns[2], top)
+        for name, found in result["metrics"].items():
+            if curve := found.get("curve"):
+                keys = ("radii", "values", "stderr")  # what is None becomes NaN
+                lines = curves.setdefault(name, (curve["over"], {}))[1]
+                lines[result["checkpoint"]] = tuple(np.array(curve[key], float) for key in keys)
     operator = answer["checkpoints"][0]["operator"]
-    return save_figure(density_figure(panels, operator=operator), out / "density")
+    paths = save_figure(density_figure(panels, operator=operator), out / "density")
+    return paths + (save_figure(radius_curves(curves), out / "curves") if curves else [])

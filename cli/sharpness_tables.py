@@ -23,6 +23,7 @@ def print_sharpness(result: dict[str, Any]) -> None:
         error = console.number(metric["stderr"], 2)
         rows.append([name, console.number(metric["value"]), error, "–", "–"])
     console.answer_table(["", "value", "stderr", "residual", "cross-fit"], rows)
+    _print_curves(result["metrics"])
     for name in ("negative", "near_zero"):
         share = result["density"][name]
         console.answer(
@@ -51,6 +52,36 @@ def print_sharpness(result: dict[str, Any]) -> None:
         console.answer()
         _print_rescaled(result["rescale_check"])
     console.answer()
+
+
+def print_differences(differences: list[dict[str, Any]]) -> None:
+    """A table for each checkpoint: its metrics minus those of the first."""
+    for entry in differences:
+        rows = [
+            [
+                name,
+                console.number(found["difference"]),
+                console.number(found["stderr"], 2),
+                "pairs" if found["paired"] else "both",
+            ]
+            for name, found in entry["metrics"].items()
+        ]
+        if rows:
+            title = f"{entry['checkpoint']} minus {entry['from']}"
+            console.answer_table(["metric", "difference", "stderr", "error of"], rows, title=title)
+            console.answer()
+
+
+def _print_curves(metrics: dict[str, Any]) -> None:
+    for name, metric in metrics.items():
+        if curve := metric.get("curve"):
+            rows = [
+                [f"{radius:g}", console.number(value), console.number(error, 2)]
+                for radius, value, error in zip(
+                    curve["radii"], curve["values"], curve["stderr"], strict=True
+                )
+            ]
+            console.answer_table([curve["over"], "value", "stderr"], rows, title=name)
 
 
 def _print_layers(layers: list[dict[str, Any]]) -> None:

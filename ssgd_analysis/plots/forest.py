@@ -77,7 +77,7 @@ def forest_figure(
     axes.set_yticklabels(names.values())
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(int(width) + 1, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.3g}%" if value else "0")
     axes.set_xlabel("relative difference")
     if baseline:

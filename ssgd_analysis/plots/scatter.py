@@ -78,8 +78,9 @@ def _round_ones(low: float, high: float, count: int) -> list[float]:
         inside = [value for value in every if low <= value <= high]
         if len(inside) >= 2:
             break
-    places = np.linspace(0, len(inside) - 1, min(count, len(inside))).round().astype(int)
-    return [inside[place] for place in places]
+    logs = np.log(inside)
+    nearest = {int(np.abs(logs - at).argmin()) for at in np.linspace(logs[0], logs[-1], count)}
+    return [inside[place] for place in sorted(nearest)]
 
 
 def _short(value: float, _place: float) -> str:

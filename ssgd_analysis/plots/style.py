@@ -32,8 +32,8 @@ def colour(index: int) -> str:
 
 
 def marker(index: int) -> str:
-    """The marker of the n-th thing shown."""
-    return MARKERS[index % len(MARKERS)]
+    """The marker of the n-th thing shown; with its colour it is its own up to 64 things."""
+    return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
 
 
 def panels(

@@ -33,7 +33,7 @@ def verdict_table(metrics: Mapping[str, Mapping[str, Effect]], *, width: float =
     """
     groups = list(dict.fromkeys(group for rows in metrics.values() for group in rows))
     short = fitting(groups, 0.38 * width)
-    room = max(map(inches, short)) + 0.08
+    room = max(map(inches, short)) + 0.16
     count = math.ceil(len(metrics) / max(1, int((width - room) / CELL)))
     in_a_row = math.ceil(len(metrics) / count)
     labels = list(metrics)

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from ssgd_analysis import plots
-from ssgd_analysis.plots import Effect, forest, verdicts
+from ssgd_analysis.plots import Effect, forest, scatter, style, verdicts
 from ssgd_analysis.plots.paper import COLUMN, DOUBLE
 
 WIDTHS = [COLUMN, DOUBLE]
@@ -194,6 +194,33 @@ def test_table_tells_by_colour_sign_and_bracket():
     (axes,) = figure.axes
     assert {t.get_text() for t in axes.texts} >= {"-25%▼", "+3.1%▲", "(+150%)", "a", "b"}
     assert len(axes.patches) == 3
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("names", [SHORT, LONG, [name.replace(" ", "-") for name in LONG]])
+def test_names_in_the_table_do_not_reach_into_cells(names, width):
+    figure = plots.verdict_table(effects(names), width=width)
+    renderer = drawn(figure)
+    (axes,) = figure.axes
+    edge = min(patch.get_window_extent(renderer).x0 for patch in axes.patches)
+    heads = [t for t in axes.texts if t.get_horizontalalignment() == "left"]
+    assert len(heads) % len(names) == 0  # once a block
+    assert max(t.get_window_extent(renderer).x1 for t in heads) < edge
+    for text in set(axes.texts) - set(heads):  # numbers stay in their cells
+        box = text.get_window_extent(renderer)
+        cells = [patch.get_window_extent(renderer) for patch in axes.patches]
+        assert any(c.x0 <= box.x0 and box.x1 <= c.x1 for c in cells), text
+
+
+def test_sixteen_groups_have_their_own_looks():
+    assert len({(style.colour(i), style.marker(i)) for i in range(16)}) == 16
+
+
+def test_ticks_of_a_logarithmic_axis_are_round_and_apart():
+    assert scatter._round_ones(0.0017, 0.03, 3) == [0.002, 0.005, 0.02]
+    assert scatter._round_ones(0.02, 300.0, 3) == [0.1, 1.0, 100.0]
+    assert scatter._short(1e4, 0) == "1e4"
+    assert scatter._short(2e-5, 0) == "2e−5"
 
 
 def luminance(colour):

@@ -1,0 +1,60 @@
+"""How metrics of several checkpoints differ, out of the records that `sharpness` writes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssgd_analysis.flatness.measurement import Measurement, difference
+
+
+def differences(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every record's metrics minus those of the first, with the errors of the differences.
+
+    All checkpoints meet the same examples and the same random draws, so that what is common to
+    both cancels: the error of a difference is often far below those of the two values.
+
+    Args:
+        records: with ``checkpoint`` and ``metrics``; fresh ones, or read back from JSON.
+
+    Returns:
+        For each but the first: ``checkpoint``, ``from``, and ``metrics``: name → ``difference``,
+        ``stderr``, and ``paired``: whether the error is that of pairs. A value that was not
+        finite has no difference.
+    """
+    first, *others = records
+    return [
+        {
+            "checkpoint": other["checkpoint"],
+            "from": first["checkpoint"],
+            "metrics": {
+                name: _difference(found, first["metrics"][name])
+                for name, found in other["metrics"].items()
+                if name in first["metrics"]
+            },
+        }
+        for other in others
+    ]
+
+
+def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    mine, theirs = _measurement(one), _measurement(other)
+    if mine is None or theirs is None:
+        return {"difference": None, "stderr": None, "paired": False}
+    value, error = difference(mine, theirs)
+    samples = bool(mine.samples and theirs.samples)
+    paired = samples and mine.weights == theirs.weights and _count(mine) == _count(theirs)
+    return {"difference": value, "stderr": error, "paired": paired}
+
+
+def _measurement(entry: Mapping[str, Any]) -> Measurement | None:
+    """What the record was made of; JSON has lists for tuples, and ``None`` for NaN."""
+    if entry["value"] is None:
+        return None
+    samples, weights = entry.get("samples"), entry.get("weights")
+    if samples is None or None in samples:
+        return Measurement(entry["value"], entry["stderr"])
+    pairs = tuple(samples), None if weights is None else tuple(weights)
+    return Measurement(entry["value"], entry["stderr"], {}, *pairs)
+
+
+def _count(found: Measurement) -> int:
+    return len(found.samples or ())
