@@ -41,8 +41,9 @@ def local_entropy(
 
     Returns:
         Nats; the error is that of the draws, to first order. ``details["effective"]``: the
-        effective number of draws, (Σ w)²/Σ w²; where it is far below ``draws`` few draws carry
-        the mean, the value is too large (Jensen) and its error too small: take more steps.
+        effective number of draws, (Σ w)²/Σ w². Where it is below a fifth of them, few draws carry
+        the mean and the value is likely too large: then there is no error, and more steps or a
+        larger gamma are needed. In practice values up to some 10 nats can be had.
 
     Raises:
         InputError: a gamma that is not positive, too few draws or steps.
@@ -78,12 +79,15 @@ def local_entropy(
         "seed": bench.seed,
         "error": "draws",
     }
-    samples = value - (weights / weights.mean() - 1)  # to first order each draw's part
+    effective = float(weights.sum() ** 2 / np.square(weights).sum())
     details = {
-        "effective": float(weights.sum() ** 2 / np.square(weights).sum()),
+        "effective": effective,
         "accepted": float(accepted.mean()),
         "sigma": 1 / math.sqrt(gamma),
     }
+    if effective < draws / 5:
+        return Measurement(value, None, settings, details=details)
+    samples = value - (weights / weights.mean() - 1)  # to first order each draw's part
     return dataclasses.replace(of_draws(samples.tolist(), settings), details=details)
 
 
