@@ -1,11 +1,10 @@
 """``ssgd-analyze compare``."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 from ssgd_analysis.cli import console
-from ssgd_analysis.cli.options import AMOUNT, COUNT, computing, example, json_option
+from ssgd_analysis.cli.options import AMOUNT, COUNT, POSITIVE, computing, example, json_option
 
 
 @click.command(
@@ -22,8 +21,8 @@ from ssgd_analysis.cli.options import AMOUNT, COUNT, computing, example, json_op
     "--metric",
     "metrics",
     multiple=True,
-    help="A flatness metric or a name of the history (default: test_accuracy, train_loss,"
-    " lambda_max, trace, adaptive_worst).",
+    help="A flatness metric, also with settings as expected:sigma=0.2,law=binary, or a name of the"
+    " history (default: test_accuracy, train_loss, lambda_max, trace, expected, adaptive_worst).",
 )
 @click.option("--baseline", help="Method or group to compare with (default: sgd).")
 @click.option(
@@ -32,7 +31,24 @@ from ssgd_analysis.cli.options import AMOUNT, COUNT, computing, example, json_op
     default=0.1,
     help="Largest relative difference of train losses that is still comparable (default: 0.1).",
 )
-@click.option("--match-loss", is_flag=True, help="Compare at kept checkpoints of equal train loss.")
+@click.option("--match-loss", is_flag=True, help="Compare at equal train loss.")
+@click.option(
+    "--match-by",
+    type=click.Choice(["checkpoints", "temperature"]),
+    help="Equal train loss by choice among kept checkpoints, or by logits scaled by a temperature"
+    " fitted on train; implies --match-loss (default: checkpoints).",
+)
+@click.option(
+    "--normalize-logits",
+    is_flag=True,
+    help="Logits of standard deviation one over the classes, so that their scale has no effect.",
+)
+@click.option(
+    "--margin",
+    type=POSITIVE,
+    default=0.1,
+    help="Smallest difference that matters, relative to the baseline's mean (default: 0.1).",
+)
 @click.option(
     "--split",
     type=click.Choice(["train", "test"]),
@@ -57,6 +73,9 @@ def command(
     baseline: str | None,
     loss_tolerance: float,
     match_loss: bool,
+    match_by: str | None,
+    normalize_logits: bool,
+    margin: float,
     split: str,
     samples: int | None,
     correlating: bool,
@@ -71,48 +90,47 @@ def command(
     PATHs are runs or folders of runs. Metrics that no run has yet are measured, and kept in
     the run's folder.
     """
-    from ssgd_analysis.compare import compare, find_runs, group_runs, measured
+    from ssgd_analysis.compare import How, Measurements, Rule, compare, find_runs, group_runs
     from ssgd_analysis.compare.compare import DEFAULT_METRICS, seed_values
     from ssgd_analysis.compare.correlate import correlate
+    from ssgd_analysis.compare.measurements import is_flatness
+    from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder
-    from ssgd_analysis.report.comparison import group_rows, test_rows, write_comparison
+    from ssgd_analysis.report.comparison import write_comparison
     from ssgd_analysis.report.correlations import correlation_tables
+    from ssgd_analysis.report.tables import group_rows, how, outcome_rows, pair_tables
 
+    if normalize_logits and match_by == "temperature":
+        raise InputError(
+            "--normalize-logits takes out the scale of the logits that --match-by temperature sets:"
+            " choose one of them"
+        )
     finished, unfinished = find_runs(paths)
     groups = group_runs(finished)
     if out is not None:
         make_folder(out)
     wanted = metrics or DEFAULT_METRICS
     with console.Display() as progress:
-        progress.start("measuring", len(finished) * len(wanted))
+        progress.start("measuring", len(finished) * sum(map(is_flatness, wanted)))
         for run in unfinished:
             progress.warn(f"{run.folder} is not finished and left out")
-        seen: set[tuple[str, str, int | None]] = set()
-
-        def measure(run: Any, metric: str, step: int | None) -> float | None:
-            value = measured(
-                run,
-                metric,
-                step=step,
-                split=split,
-                samples=samples,
-                seed=seed,
-                device=device,
-                data_dir=data_dir,
-            )
-            if (key := (str(run.folder), metric, step)) not in seen:
-                seen.add(key)
-                progress.advance(1, f"{metric} of {run.folder.name}")
-            return value
-
+        measure = Measurements(
+            wanted,
+            How(split, samples, seed, device, data_dir, normalize_logits),
+            lambda run, metric: progress.advance(1, f"{metric} of {run.folder.name}"),
+        )
         result = compare(
             groups,
             measure,
             metrics=wanted,
             baseline=baseline,
             loss_tolerance=loss_tolerance,
-            match_loss=match_loss,
+            match_loss=match_loss or match_by is not None,
+            match_by=match_by or "checkpoints",
+            rule=Rule(margin=margin),
+            train_loss=measure.train_loss,
         )
+        result["normalized_logits"] = normalize_logits
         values = {group.name: seed_values(group, wanted, measure) for group in groups}
         if correlating:
             result["correlations"] = correlate(groups, measure, metrics=wanted)
@@ -122,11 +140,12 @@ def command(
         return
     console.answer_table(*group_rows(result))
     console.answer()
-    for title, tests in (("flatness", result["tests"]), ("outcomes", result["outcomes"])):
-        header, rows = test_rows(tests)
-        if rows:
-            console.answer_table(header[:-1], [row[:-1] for row in rows], title=title)
-            console.answer()
+    for title, table in pair_tables(result["tests"]).items():
+        console.answer_table(*table, title=title)
+        console.answer()
+    if result["outcomes"]:
+        console.answer_table(*outcome_rows(result["outcomes"]), title="outcomes")
+        console.answer()
     if correlating:
         convention = result["correlations"]["convention"]
         for words, table in correlation_tables(result["correlations"]).items():
@@ -135,6 +154,10 @@ def command(
     for group in result["groups"]:
         if len(group["seeds"]) < 2:
             console.answer(f"{group['name']}: one seed carries no interval; train at least two")
-    console.answer(result["verdict"])
+    if result["tests"]:
+        for text in (result["rule"]["text"], how(result)):
+            console.answer_text(text)
+            console.answer()
+    console.answer_text(result["verdict"])
     for path in written:
         console.answer(str(path))

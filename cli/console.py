@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
@@ -38,6 +39,12 @@ def answer(text: str = "") -> None:
     """A line of the answer."""
     stream = _answers[-1] if _answers else sys.stdout
     stream.write(text + "\n")
+
+
+def answer_text(text: str, width: int = 100) -> None:
+    """A paragraph of the answer, in lines of at most this width."""
+    for line in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False):
+        answer(line)
 
 
 def answer_json(value: object) -> None:

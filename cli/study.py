@@ -33,7 +33,7 @@ def command(
     """
     import dataclasses
 
-    from ssgd_analysis.report.comparison import group_rows
+    from ssgd_analysis.report.tables import group_rows
     from ssgd_analysis.studies import load_study, run_study
 
     study = load_study(name)

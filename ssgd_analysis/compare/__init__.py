@@ -2,6 +2,17 @@
 
 from ssgd_analysis.compare.compare import compare
 from ssgd_analysis.compare.groups import Group, find_runs, group_runs
-from ssgd_analysis.compare.measurements import HISTORY_METRICS, measured
+from ssgd_analysis.compare.measurements import HISTORY_METRICS, How, Measurements, measured
+from ssgd_analysis.compare.rule import Rule
 
-__all__ = ["HISTORY_METRICS", "Group", "compare", "find_runs", "group_runs", "measured"]
+__all__ = [
+    "HISTORY_METRICS",
+    "Group",
+    "How",
+    "Measurements",
+    "Rule",
+    "compare",
+    "find_runs",
+    "group_runs",
+    "measured",
+]

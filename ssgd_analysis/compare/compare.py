@@ -4,24 +4,26 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ssgd_analysis.compare.circular import circular
 from ssgd_analysis.compare.groups import Group, unlike
-from ssgd_analysis.compare.measurements import check_metric
-from ssgd_analysis.compare.pairs import Pair, pairs_of
+from ssgd_analysis.compare.measurements import check_metric, is_flatness
+from ssgd_analysis.compare.pairs import Pair, Place, TrainLoss, pairs_of, recorded_loss
+from ssgd_analysis.compare.rule import Case, Finding, Rule, judge, overall, p_value
 from ssgd_analysis.compare.statistics import (
-    Difference,
     holm,
     interval,
     paired_difference,
     welch_difference,
 )
-from ssgd_analysis.flatness import METRICS
-from ssgd_analysis.training import Run
+from ssgd_analysis.flatness import METRICS, resolve
 
-LEVEL = 0.05
 LOSS_TOLERANCE = 0.1
-DEFAULT_METRICS = ("test_accuracy", "train_loss", "lambda_max", "trace", "adaptive_worst")
+DEFAULT_METRICS = (
+    "test_accuracy", "train_loss", "lambda_max", "trace", "expected", "adaptive_worst",
+)  # fmt: skip
+VERDICTS = ("flatter", "sharper", "no difference", "not comparable")
 
-Measure = Callable[[Run, str, int | None], float | None]
+Measure = Callable[..., float | None]  # (run, metric, step[, target])
 
 
 def compare(
@@ -32,44 +34,57 @@ def compare(
     baseline: str | None = None,
     loss_tolerance: float = LOSS_TOLERANCE,
     match_loss: bool = False,
+    match_by: str = "checkpoints",
+    rule: Rule | None = None,
+    train_loss: TrainLoss = recorded_loss,
 ) -> dict[str, Any]:
-    """Compare every group with its baseline, metric by metric.
+    """Compare every group with its baseline, metric by metric, by a rule set beforehand.
 
-    Two groups are paired by seed; with no common seed, Welch's test is used. p-values of
-    flatness metrics are corrected together (Holm). Where the mean train losses differ by more
-    than the tolerance, curvature says nothing about the methods, and the verdict is ``not
-    comparable``; with ``match_loss`` the run that fits better is judged at that kept
-    checkpoint whose train loss is nearest to the other's final one. Nor are groups comparable
-    that differ in data, model or loss.
+    Two groups are paired by seed; with no common seed all runs count. Where the mean train losses
+    differ by more than the tolerance, curvature says nothing about the methods, and the verdict is
+    ``not comparable``; with ``match_loss`` the run that fits better is judged at the other's train
+    loss. Nor are groups comparable that differ in data, model or loss.
 
     Args:
         groups: from :func:`group_runs`.
-        measure: gives a metric of a run at a step (``None``: the final one).
-        metrics: flatness metrics, and names of the history.
+        measure: gives a metric of a run at a step (``None``: the final one); as
+            :class:`ssgd_analysis.compare.measurements.Measurements`.
+        metrics: flatness metrics, maybe with settings as ``expected:sigma=0.2``, and names of
+            the history.
         baseline: method, label or name of a group; default ``sgd``, or else the first group.
         loss_tolerance: largest allowed difference of train losses, relative to the larger.
-        match_loss: see above.
+        match_loss: compare at equal train loss.
+        match_by: how: ``checkpoints``, that kept one whose train loss is nearest; or
+            ``temperature``, final weights with logits scaled to it.
+        rule: when one is called flatter; see :class:`Rule`.
+        train_loss: of a run at a step.
 
     Returns:
         The JSON object of the ``compare`` command.
 
     Raises:
-        InputError: an unknown metric or baseline.
+        InputError: an unknown metric, baseline or way to match.
     """
+    rule = rule or Rule()
     metrics = list(dict.fromkeys(metrics))
     for metric in metrics:
         check_metric(metric)
-    pairs = pairs_of(groups, baseline, match_loss)
-    flatness = [metric for metric in metrics if metric in METRICS]
-    outcome = [metric for metric in metrics if metric not in METRICS]
-    tests = _tests(pairs, flatness, measure, loss_tolerance)
+    pairs = pairs_of(groups, baseline, match_by if match_loss else "", train_loss)
+    flatness = [metric for metric in metrics if is_flatness(metric)]
+    outcome = [metric for metric in metrics if not is_flatness(metric)]
+    tests, verdicts = _tests(pairs, flatness, measure, loss_tolerance, rule)
     return {
         "groups": [_summary(group, metrics, measure) for group in groups],
         "tests": tests,
-        "outcomes": _outcomes(pairs, outcome, measure),
+        "overall": verdicts,
+        "outcomes": _outcomes(pairs, outcome, measure, rule),
+        "rule": rule.record(),
         "loss_tolerance": loss_tolerance,
         "matched_loss": match_loss,
-        "verdict": _sentence(tests) if pairs else "Nothing to compare: there is only one group.",
+        "matched_by": match_by if match_loss else None,
+        "verdict": _sentence(tests, verdicts)
+        if pairs
+        else "Nothing to compare: there is only one group.",
     }
 
 
@@ -98,142 +113,177 @@ def _summary(group: Group, metrics: Sequence[str], measure: Measure) -> dict[str
     }
 
 
-def _difference(pair: Pair, metric: str, measure: Measure) -> Difference | None:
-    """Group minus baseline, or ``None`` where a value is missing."""
-    if pair.steps:
-        sides = [[measure(*_at(p[side], metric)) for p in pair.steps] for side in (0, 1)]
-        test = paired_difference
-    else:
-        sides = [
-            [measure(run, metric, None) for run in group.runs.values()]
-            for group in (pair.group, pair.baseline)
-        ]
-        test = welch_difference
-    values, base = sides
-    if any(value is None for value in values + base):
-        return None
-    return test([v for v in values if v is not None], [v for v in base if v is not None])
+def _values(places: Sequence[Place], metric: str, measure: Measure) -> list[float] | None:
+    """One value a run, or ``None`` where one is missing."""
+    found = [
+        measure(place.run, metric, place.step)
+        if place.target is None
+        else measure(place.run, metric, place.step, place.target)
+        for place in places
+    ]
+    known = [value for value in found if value is not None]
+    return known if len(known) == len(found) else None
 
 
-def _at(place: tuple[Run, int | None], metric: str) -> tuple[Run, str, int | None]:
-    return place[0], metric, place[1]
+def _barred(pair: Pair, tolerance: float) -> str:
+    """Why two groups can't be compared by any metric; empty where they can."""
+    if differ := unlike(pair.group.config, pair.baseline.config):
+        return f"the groups differ in {differ}: another problem tells nothing of the methods"
+    if pair.loss_gap > tolerance:
+        a, b = pair.losses
+        return (
+            f"train losses {a:.4g} and {b:.4g} differ by {pair.loss_gap:.0%}, more than"
+            f" {tolerance:.0%}: at different losses flatness tells nothing of the methods"
+            " (--match-loss takes runs that were trained with --save-every back to the same loss,"
+            " --match-by temperature scales the logits)"
+        )
+    return ""
+
+
+def discounted(metric: str, pair: Pair) -> tuple[str, str]:
+    """Why a metric does not count for the overall verdict, and the part that is circularity."""
+    name, given = resolve(metric)
+    entry = METRICS[name]
+    settings = {**entry.measure.defaults, **given}
+    ring = "; ".join(
+        filter(None, (circular(metric, g.config) for g in (pair.group, pair.baseline)))
+    )
+    if ring:
+        return f"circular: {ring}", ring
+    if entry.flatter is None:
+        return "it does not say which way is flatter", ""
+    if not entry.invariant or settings.get("scale", "weight") != "weight":
+        return "rescaling weights moves it and leaves the function as it is", ""
+    return "", ""
 
 
 def _tests(
-    pairs: Sequence[Pair], metrics: Sequence[str], measure: Measure, tolerance: float
-) -> list[dict[str, Any]]:
-    cases = [
-        (metric, pair, _difference(pair, metric, measure)) for metric in metrics for pair in pairs
+    pairs: Sequence[Pair],
+    metrics: Sequence[str],
+    measure: Measure,
+    tolerance: float,
+    rule: Rule,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Every metric of every pair, and every pair's overall verdict."""
+    barred = [_barred(pair, tolerance) for pair in pairs]
+    rows = [(metric, index) for metric in metrics for index in range(len(pairs))]
+    cases = [_case(metric, pairs[index], measure, barred[index]) for metric, index in rows]
+    findings = judge(cases, rule)
+    tests = [
+        _record(metric, pairs[index], case, finding)
+        for (metric, index), case, finding in zip(rows, cases, findings, strict=True)
     ]
-    # only comparable cases are tested, so only they count as tests in the correction
-    valid = [
-        d is not None
-        and pair.loss_gap <= tolerance
-        and not unlike(pair.group.config, pair.baseline.config)
-        for _, pair, d in cases
-    ]
-    corrected = holm(
-        [d.p if ok and d else None for ok, (_, _, d) in zip(valid, cases, strict=True)]
-    )
-    tests = []
-    for (metric, pair, found), p_holm in zip(cases, corrected, strict=True):
-        verdict, why = _judge(metric, pair, found, p_holm, tolerance)
-        tests.append(
+    verdicts = []
+    for index, pair in enumerate(pairs if metrics else ()):
+        own = [i for i, (_, place) in enumerate(rows) if place == index]
+        verdict, why, needed = overall(
+            [cases[i] for i in own], [findings[i] for i in own], barred=barred[index]
+        )
+        verdicts.append(
             {
-                **_numbers(metric, pair, found, p_holm),
-                "paired": None if found is None else found.paired,
-                "n": 0 if found is None else found.n,
-                "train_loss": pair.losses,
-                "steps": [[a[1], b[1]] for a, b in pair.steps],
+                "group": pair.group.name,
+                "baseline": pair.baseline.name,
                 "verdict": verdict,
                 "why": why,
+                "counted": [cases[i].metric for i in own if findings[i].counts],
+                "seeds_needed": needed,
             }
         )
-    return tests
+    return tests, verdicts
 
 
-def _numbers(
-    metric: str, pair: Pair, found: Difference | None, p_holm: float | None
-) -> dict[str, Any]:
-    """What every test reports, whatever its verdict is called."""
+def _case(metric: str, pair: Pair, measure: Measure, barred: str) -> Case:
+    sides = [_values(side, metric, measure) for side in pair.sides]
+    if not barred and None in sides and pair.matched == "temperature":
+        barred = f"no temperature brings both to the train loss {max(pair.final_losses):.4g}"
+    return Case(
+        metric=metric,
+        values=sides[0],
+        baseline=sides[1],
+        paired=pair.paired,
+        flatter=METRICS[resolve(metric)[0]].flatter,
+        barred=barred,
+        discounted=discounted(metric, pair)[0],
+    )
+
+
+def _record(metric: str, pair: Pair, case: Case, finding: Finding) -> dict[str, Any]:
     return {
         "metric": metric,
         "group": pair.group.name,
         "baseline": pair.baseline.name,
-        "difference": None if found is None else found.mean,
-        "ci95": None if found is None else found.ci95,
-        "p": None if found is None else found.p,
-        "p_holm": p_holm,
+        **dataclasses.asdict(finding),
+        "paired": None if finding.difference is None else pair.paired,
+        "discounted": case.discounted,
+        "circular": discounted(metric, pair)[1],
+        "train_loss": pair.losses,
+        "final_train_loss": pair.final_losses,
+        "loss_gap": pair.loss_gap,
+        "steps": [[a.step, b.step] for a, b in zip(*pair.sides, strict=True)]
+        if pair.paired
+        else [],
     }
 
 
-def _judge(
-    metric: str, pair: Pair, found: Difference | None, p_holm: float | None, tolerance: float
-) -> tuple[str, str]:
-    if differ := unlike(pair.group.config, pair.baseline.config):
-        return "not comparable", (
-            f"the groups differ in {differ}: {metric} of another problem tells nothing of the"
-            " methods"
-        )
-    a, b = pair.losses
-    if pair.loss_gap > tolerance:
-        return "not comparable", (
-            f"train losses {a:.4g} and {b:.4g} differ by {pair.loss_gap:.0%}, more than"
-            f" {tolerance:.0%}: at different losses {metric} tells nothing of the methods"
-            " (--match-loss compares runs that were trained with --save-every)"
-        )
-    if found is None:
-        return "not comparable", f"{metric} is missing in some runs"
-    if p_holm is None and found.n < 2:
-        return "not comparable", "one seed carries no interval: train at least two"
-    if p_holm is None:
-        return "not comparable", "all differences are equal: no spread to test them by"
-    kind = "paired" if found.paired else "Welch"
-    numbers = f"{kind} t-test over {found.n} seeds, Holm-corrected p = {p_holm:.2g}"
-    if p_holm >= LEVEL:
-        return "no difference", f"none shown at the 5% level ({numbers})"
-    word = "flatter" if found.mean < 0 else "sharper"
-    return word, f"{metric} differs by {found.mean:+.3g} ({numbers})"
-
-
 def _outcomes(
-    pairs: Sequence[Pair], metrics: Sequence[str], measure: Measure
+    pairs: Sequence[Pair], metrics: Sequence[str], measure: Measure, rule: Rule
 ) -> list[dict[str, Any]]:
     """The same for what is no flatness metric: accuracy, losses. Always at the final weights.
 
     Corrected metric by metric: what was spent or how large the weights grew is no rival
     question to accuracy.
     """
-    finals = [
-        dataclasses.replace(p, steps=[((a[0], None), (b[0], None)) for a, b in p.steps])
-        for p in pairs
-    ]
-    cases = [
-        (metric, pair, _difference(pair, metric, measure)) for metric in metrics for pair in finals
-    ]
-    corrected: list[float | None] = []
-    for metric in metrics:
-        corrected += holm([d.p if d else None for name, _, d in cases if name == metric])
     outcomes = []
-    for (metric, pair, found), p_holm in zip(cases, corrected, strict=True):
-        if p_holm is None or found is None:
-            verdict = "unknown"
-        elif p_holm >= LEVEL:
-            verdict = "no difference"
-        else:
-            verdict = "higher" if found.mean > 0 else "lower"
-        outcomes.append({**_numbers(metric, pair, found, p_holm), "verdict": verdict})
+    for metric in metrics:
+        finals = [[[Place(p.run) for p in side] for side in pair.sides] for pair in pairs]
+        found = [[_values(side, metric, measure) for side in sides] for sides in finals]
+        level = rule.level / max(1, sum(all(sides) for sides in found))
+        rows = [
+            _outcome(metric, pair, sides[0], sides[1], level)
+            for pair, sides in zip(pairs, found, strict=True)
+        ]
+        corrected = holm([row["p"] for row in rows])
+        outcomes += [
+            {**row, "p_holm": p, "verdict": _direction(row["difference"], p, rule)}
+            for row, p in zip(rows, corrected, strict=True)
+        ]
     return outcomes
 
 
-def _sentence(tests: Sequence[dict[str, Any]]) -> str:
-    """All verdicts in one sentence, metric by metric."""
+def _outcome(
+    metric: str, pair: Pair, a: list[float] | None, b: list[float] | None, level: float
+) -> dict[str, Any]:
+    """An outcome's numbers, its p not yet corrected."""
+    row: dict[str, Any] = {
+        "metric": metric, "group": pair.group.name, "baseline": pair.baseline.name,
+        "difference": None, "ci95": None, "p": None, "test": "", "n": 0,
+    }  # fmt: skip
+    if not a or not b:
+        return row
+    found = (paired_difference if pair.paired else welch_difference)(a, b)
+    p, test = p_value(a, b, paired=pair.paired, level=level)
+    return {**row, "difference": found.mean, "ci95": found.ci95, "p": p, "test": test, "n": found.n}
+
+
+def _direction(difference: float | None, p: float | None, rule: Rule) -> str:
+    if p is None or difference is None:
+        return "unknown"
+    if p >= rule.level:
+        return "no difference"
+    return "higher" if difference > 0 else "lower"
+
+
+def _sentence(tests: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]]) -> str:
+    """All verdicts in words: overall, then metric by metric."""
     if not tests:
         return "No flatness metric was asked for; see the outcomes."
-    parts = []
+    parts = [
+        f"overall, {one['group']} against {one['baseline']}: {one['verdict']} ({one['why']})"
+        for one in verdicts
+    ]
     for metric in dict.fromkeys(test["metric"] for test in tests):
         words = []
-        for verdict in ("flatter", "sharper", "no difference", "not comparable"):
+        for verdict in VERDICTS:
             names = [
                 f"{t['group']} (vs {t['baseline']})"
                 for t in tests

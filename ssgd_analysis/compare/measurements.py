@@ -4,16 +4,21 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ssgd_analysis.compare.matching import Normalized, Scaled, check_cross_entropy, temperature
 from ssgd_analysis.compare.sources import fingerprint
 from ssgd_analysis.errors import WorkError, unknown
 from ssgd_analysis.files import make_folder, read_json, write_json
-from ssgd_analysis.flatness import METRICS
+from ssgd_analysis.flatness import METRICS, Bench, resolve
+from ssgd_analysis.problem import Problem
 from ssgd_analysis.training import Run
-from ssgd_analysis.training.checkpoint import load_checkpoint
+from ssgd_analysis.training.checkpoint import Checkpoint, load_checkpoint
 
 HISTORY_METRICS = (
     "test_accuracy",
@@ -27,14 +32,44 @@ HISTORY_METRICS = (
 )
 
 
+@dataclass(frozen=True)
+class How:
+    """How metrics are measured.
+
+    Args:
+        split: examples to measure on.
+        samples: the first of them; default all.
+        seed: plus the run's own seed: the random numbers are the same for all methods, so that
+            pairs share them, and independent between seeds.
+        device: where.
+        data_dir: for data files.
+        normalize: outputs of standard deviation one over the classes, example by example.
+    """
+
+    split: str = "train"
+    samples: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    data_dir: Path | None = None
+    normalize: bool = False
+
+
+def is_flatness(metric: str) -> bool:
+    """Whether a metric, maybe with settings, is measured; else it is in the history."""
+    return metric.partition(":")[0] in METRICS
+
+
 def check_metric(name: str) -> None:
-    """Refuse a name that is neither a flatness metric nor in the history.
+    """Refuse what is neither a flatness metric, maybe with settings, nor in the history.
 
     Raises:
         InputError: with the nearest name.
     """
-    if name not in METRICS and name not in HISTORY_METRICS:
+    if name in HISTORY_METRICS:
+        return
+    if not is_flatness(name):
         raise unknown("metric", name, [*HISTORY_METRICS, *METRICS])
+    resolve(name)
 
 
 def measured(
@@ -42,54 +77,196 @@ def measured(
     metric: str,
     *,
     step: int | None = None,
-    split: str = "train",
-    samples: int | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    data_dir: Path | None = None,
+    target: float | None = None,
+    **how: Any,
 ) -> float | None:
-    """A metric of a finished run at a kept step (default: the final weights).
+    """A metric of a finished run; see :func:`measure_all`.
+
+    Args:
+        run: the run.
+        metric: name, with settings as ``expected:sigma=0.2,law=binary``.
+        step: of a kept checkpoint; default: the final weights.
+        target: train loss to which the logits are scaled.
+        how: fields of :class:`How`.
+    """
+    return measure_all(run, [metric], How(**how), step=step, target=target)[metric]
+
+
+def measure_all(
+    run: Run,
+    metrics: Sequence[str],
+    how: How,
+    *,
+    step: int | None = None,
+    target: float | None = None,
+    on_measured: Callable[[str], None] = lambda metric: None,
+) -> dict[str, float | None]:
+    """Metrics of a finished run at a kept step (default: the final weights), sharing their work.
 
     What had to be computed is kept in the run's folder ``measurements/`` and read from there
     the next time, as long as weights, settings, version and the code of model, data and loss are
-    the same. The random numbers
-    are those of ``seed`` plus the run's own seed: the same for all methods, so that pairs share
-    them, and independent between seeds.
+    the same.
+
+    Args:
+        run: the run.
+        metrics: names of the history, and of flatness metrics, maybe with settings.
+        how: split, seed, ….
+        step: of a kept checkpoint.
+        target: logits are divided by the temperature that brings the train loss up to this.
+        on_measured: told of every metric that had to be computed.
+
+    Returns:
+        Metric → value; ``None``: not in the history, or no temperature reaches the target.
 
     Raises:
-        InputError: an unknown metric, or nothing kept at that step.
+        InputError: an unknown metric, nothing kept at that step, or logits to be scaled of a run
+            whose loss is not cross-entropy.
     """
-    check_metric(metric)
+    for metric in metrics:
+        check_metric(metric)
     history = run.history()
-    if metric in HISTORY_METRICS:
-        known = zip(history, run.recorded(metric), strict=True)
-        values = [value for record, value in known if step in (None, record["step"])]
-        return values[-1] if values else None
+    found: dict[str, float | None] = {}
+    for metric in metrics:
+        if metric in HISTORY_METRICS:
+            known = zip(history, run.recorded(metric), strict=True)
+            values = [value for record, value in known if step in (None, record["step"])]
+            found[metric] = values[-1] if values else None
     at = history[-1]["step"] if step is None else step
-    path = run.checkpoints().get(at)
-    name = f"{metric}-{split}-{samples or 'all'}-seed{seed}-step-{at:08d}"
-    kept = run.folder / "measurements" / f"{name}.json"
+    missing = []
+    for metric in metrics:
+        if metric not in found:
+            path, key = _place(run, metric, how, at, target)
+            record = read_json(path) if path.is_file() else None
+            if isinstance(record, dict) and record.get("key") == key:
+                found[metric] = record["value"]
+            else:
+                missing.append((metric, path, key))
+    if missing:
+        bench = _bench(run, how, at, target)
+        for metric, path, key in missing:
+            if bench is None:
+                found[metric] = None
+                continue
+            name, settings = resolve(metric)
+            result = METRICS[name].measure.on(bench, **settings)
+            _keep(path, {"key": key, **dataclasses.asdict(result)})
+            found[metric] = result.value
+            on_measured(metric)
+    return found
+
+
+def train_loss(run: Run, how: How, step: int | None = None) -> float:
+    """The mean train loss of a run at a step, of normalised logits if metrics are of those."""
+    history = run.history()
+    if not how.normalize:
+        record = history[-1] if step is None else next(r for r in history if r["step"] == step)
+        return float(record["train_loss"])
+    checkpoint = _checkpoint(run, how, history[-1]["step"] if step is None else step)
+    return _changed(checkpoint.problem("train"), run, normalize=True).mean_loss()
+
+
+def _place(
+    run: Run, metric: str, how: How, step: int, target: float | None
+) -> tuple[Path, dict[str, Any]]:
+    """Where a measurement is kept, and what it must belong to."""
+    name, settings = resolve(metric)
+    path = run.checkpoints().get(step)
     content = path.read_bytes() if path else b""
     config = run.config()
     key = {
         "problem": {name: fingerprint(getattr(config, name)) for name in ("model", "data", "loss")},
         "data": [config.label_noise, config.val, config.seed],
         "weights": hashlib.blake2b(content, digest_size=8).hexdigest(),
-        "metric": f"{metric}{inspect.signature(METRICS[metric].measure)}",
+        "metric": f"{name}{inspect.signature(METRICS[name].measure)}",
+        "settings": settings,
+        "outputs": [target, how.normalize],
         "version": version("ssgd-analysis"),
     }
-    if kept.is_file():
-        found = read_json(kept)
-        if isinstance(found, dict) and found.get("key") == key:
-            return found["value"]
-    checkpoint = load_checkpoint(f"{run.folder}@{at}", device=device, data_dir=data_dir)
-    problem = checkpoint.problem(split, samples=samples)
+    scaled = "" if target is None else f"-loss{target:.6g}"
+    scaled += "-normalized" if how.normalize else ""
+    text = re.sub(r"[^\w.=,+-]", "_", metric)
+    kept = f"{text}-{how.split}-{how.samples or 'all'}-seed{how.seed}-step-{step:08d}{scaled}.json"
+    return run.folder / "measurements" / kept, key
+
+
+def _checkpoint(run: Run, how: How, step: int) -> Checkpoint:
+    return load_checkpoint(f"{run.folder}@{step}", device=how.device, data_dir=how.data_dir)
+
+
+def _bench(run: Run, how: How, step: int, target: float | None) -> Bench | None:
+    """The problem with its outputs as wanted; ``None``: no temperature reaches the target."""
+    checkpoint = _checkpoint(run, how, step)
+    problem = checkpoint.problem(how.split, samples=how.samples)
     problem.check()
-    result = METRICS[metric].measure(
-        problem.model, problem.loss, problem.batches, seed=seed + config.seed
-    )
-    _keep(kept, {"key": key, **dataclasses.asdict(result)})
-    return result.value
+    degrees = None
+    if target is not None:
+        check_cross_entropy(run.config().loss, "scaling logits to a train loss")
+        degrees = temperature(checkpoint.problem("train"), target)
+        if degrees is None:
+            return None
+    changed = _changed(problem, run, degrees=degrees, normalize=how.normalize)
+    return Bench(changed, how.seed + run.config().seed)
+
+
+def _changed(
+    problem: Problem, run: Run, *, degrees: float | None = None, normalize: bool = False
+) -> Problem:
+    """The problem with scaled or normalised outputs, or as it is."""
+    model = problem.model
+    if degrees is not None and degrees != 1:
+        model = Scaled(model, degrees)
+    if normalize:
+        check_cross_entropy(run.config().loss, "normalising logits")
+        model = Normalized(model)
+    return problem if model is problem.model else Problem(model, problem.loss, problem.batches)
+
+
+class Measurements:
+    """Metrics of runs as ``compare`` asks for them: all of one checkpoint at once.
+
+    Called as ``(run, metric, step=None, target=None)``; see :func:`measure_all`.
+
+    Args:
+        metrics: what will be asked for.
+        how: split, seed, ….
+        on_measured: told of every run and metric that had to be computed.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str],
+        how: How,
+        on_measured: Callable[[Run, str], None] = lambda run, metric: None,
+    ) -> None:
+        self.how, self._tell = how, on_measured
+        self._flatness = [metric for metric in dict.fromkeys(metrics) if is_flatness(metric)]
+        self._known: dict[tuple[str, int | None, float | None], dict[str, float | None]] = {}
+        self._losses: dict[tuple[str, int | None], float] = {}
+
+    def __call__(
+        self, run: Run, metric: str, step: int | None = None, target: float | None = None
+    ) -> float | None:
+        """The value, or ``None``."""
+        known = self._known.setdefault((str(run.folder), step, target), {})
+        if metric not in known:
+            wanted = [*(self._flatness if is_flatness(metric) else ()), metric]
+            found = measure_all(
+                run,
+                list(dict.fromkeys(wanted)),
+                self.how,
+                step=step,
+                target=target,
+                on_measured=lambda name: self._tell(run, name),
+            )
+            known.update(found)
+        return known[metric]
+
+    def train_loss(self, run: Run, step: int | None = None) -> float:
+        """See :func:`train_loss`."""
+        key = (str(run.folder), step)
+        if key not in self._losses:
+            self._losses[key] = train_loss(run, self.how, step)
+        return self._losses[key]
 
 
 def _keep(path: Path, record: dict[str, Any]) -> None:

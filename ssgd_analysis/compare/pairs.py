@@ -1,11 +1,29 @@
 """Which group is compared with which, and at which of their checkpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ssgd_analysis.compare.groups import Group, differences
-from ssgd_analysis.errors import unknown
+from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.training import Run
+
+MATCHING = ("checkpoints", "temperature")
+TrainLoss = Callable[[Run, int | None], float]
+
+
+class Place(NamedTuple):
+    """Where a metric is measured.
+
+    Args:
+        run: the run.
+        step: of a kept checkpoint; ``None``: the final weights.
+        target: train loss that its logits are scaled to; ``None``: left as they are.
+    """
+
+    run: Run
+    step: int | None = None
+    target: float | None = None
 
 
 @dataclass(frozen=True)
@@ -15,31 +33,57 @@ class Pair:
     Args:
         group: what is judged.
         baseline: what it is judged against.
-        steps: for each common seed, (run, step) of both; ``None`` is the final step. Empty
-            where fewer than two seeds are common: then all runs count, unpaired.
-        losses: mean train loss of both.
+        sides: places of the group's runs and of the baseline's.
+        paired: the i-th places of both share a seed; not so where fewer than two seeds are
+            common: then all runs count.
+        losses: mean train loss of both, there.
+        final_losses: the same at the final weights, nothing scaled.
         loss_gap: mean over the pairs of |difference of the train losses| relative to the
             larger one, so that opposite gaps do not cancel.
+        matched: how train losses were matched, a name of :data:`MATCHING`; empty: not.
     """
 
     group: Group
     baseline: Group
-    steps: list[tuple[tuple[Run, int | None], tuple[Run, int | None]]]
+    sides: tuple[list[Place], list[Place]]
+    paired: bool
     losses: tuple[float, float]
+    final_losses: tuple[float, float]
     loss_gap: float
+    matched: str = ""
 
 
-def pairs_of(groups: Sequence[Group], baseline: str | None, match_loss: bool) -> list[Pair]:
+def recorded_loss(run: Run, step: int | None) -> float:
+    """The train loss in the history of a run at a step (``None``: the last)."""
+    history = run.history()
+    record = history[-1] if step is None else next(r for r in history if r["step"] == step)
+    return float(record["train_loss"])
+
+
+def pairs_of(
+    groups: Sequence[Group],
+    baseline: str | None,
+    match: str = "",
+    loss: TrainLoss = recorded_loss,
+) -> list[Pair]:
     """Each group with its baseline, as :func:`compare` pairs them.
 
+    Args:
+        groups: from :func:`group_runs`.
+        baseline: method, label or name of a group.
+        match: how to match train losses, a name of :data:`MATCHING`; empty: not at all.
+        loss: train loss of a run at a step.
+
     Raises:
-        InputError: an unknown baseline.
+        InputError: an unknown baseline, or way to match.
     """
+    if match not in ("", *MATCHING):
+        raise InputError(f"match '{match}' should be one of {', '.join(MATCHING)}")
     chosen = [(group, _baseline_of(group, groups, baseline)) for group in groups]
     if baseline is None and all(base is group for group, base in chosen):
         chosen = [(group, groups[0]) for group in groups]  # all of one method: the first is it
     return [
-        _pair(group, base, match_loss)
+        _pair(group, base, match, loss)
         for group, base in chosen
         if base is not None and base is not group
     ]
@@ -67,20 +111,54 @@ def _baseline_of(group: Group, groups: Sequence[Group], wanted: str | None) -> G
     return min(beside, key=distance, default=None)
 
 
-def _pair(group: Group, baseline: Group, match_loss: bool) -> Pair:
+def _pair(group: Group, baseline: Group, match: str, loss: TrainLoss) -> Pair:
     seeds = [seed for seed in group.runs if seed in baseline.runs]
-    if len(seeds) < 2 <= min(len(group.runs), len(baseline.runs)) or not seeds:
-        losses = [[_loss(run, None) for run in g.runs.values()] for g in (group, baseline)]
-        a, b = (sum(side) / len(side) for side in losses)
-        return Pair(group, baseline, [], (a, b), _gap(a, b))
-    steps = []
-    for seed in seeds:
-        mine, other = group.runs[seed], baseline.runs[seed]
-        steps.append(_matched(mine, other) if match_loss else ((mine, None), (other, None)))
-    pairs = [(_loss(*mine), _loss(*other)) for mine, other in steps]
-    a, b = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
-    gap = sum(_gap(*pair) for pair in pairs) / len(pairs)
-    return Pair(group, baseline, steps, (a, b), gap)
+    paired = bool(seeds) and not len(seeds) < 2 <= min(len(group.runs), len(baseline.runs))
+    sides = tuple(
+        [g.runs[seed] for seed in (seeds if paired else g.runs)] for g in (group, baseline)
+    )
+    final = tuple([loss(run, None) for run in side] for side in sides)
+    places = [
+        [_matched(Place(run), own, goal, match, loss) for run, own, goal in zip(*side, strict=True)]
+        for side in zip(sides, final, _goals(final, match, paired), strict=True)
+    ]
+    there = [
+        [loss(p.run, p.step) if p.target is None else p.target for p in side] for side in places
+    ]
+    a, b = map(_mean, there)
+    gaps = [_gap(*pair) for pair in zip(*there, strict=True)] if paired else [_gap(a, b)]
+    return Pair(
+        group,
+        baseline,
+        (places[0], places[1]),
+        paired,
+        (a, b),
+        (_mean(final[0]), _mean(final[1])),
+        _mean(gaps),
+        match,
+    )
+
+
+def _goals(
+    final: tuple[list[float], ...], match: str, paired: bool
+) -> tuple[list[float], list[float]]:
+    """The train loss that each run of both sides is brought to, where its own is below."""
+    mine, theirs = final
+    if not match:
+        return mine, theirs
+    if paired:
+        each = [max(pair) for pair in zip(mine, theirs, strict=True)]
+        return each, each
+    if match == "temperature":  # only what the worst one has can be had by all
+        worst = max(mine + theirs)
+        return [worst] * len(mine), [worst] * len(theirs)
+    if _mean(mine) < _mean(theirs):
+        return [_mean(theirs)] * len(mine), theirs
+    return mine, [_mean(mine)] * len(theirs)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _gap(a: float, b: float) -> float:
@@ -88,20 +166,16 @@ def _gap(a: float, b: float) -> float:
     return abs(a - b) / max(abs(a), abs(b), 1e-300)
 
 
-def _matched(a: Run, b: Run) -> tuple[tuple[Run, int | None], tuple[Run, int | None]]:
-    """Take the run that fits better back to the train loss that the other one ended with."""
-    if _loss(a, None) >= _loss(b, None):
-        return (a, None), (b, _nearest(b, _loss(a, None)))
-    return (a, _nearest(a, _loss(b, None))), (b, None)
+def _matched(place: Place, own: float, goal: float, match: str, loss: TrainLoss) -> Place:
+    """A run that fits better than the goal, brought to that train loss."""
+    if own >= goal:
+        return place
+    if match == "temperature":
+        return place._replace(target=goal)
+    return place._replace(step=_nearest(place.run, goal, loss))
 
 
-def _nearest(run: Run, loss: float) -> int:
+def _nearest(run: Run, goal: float, loss: TrainLoss) -> int:
     kept = run.checkpoints()
-    records = [record for record in run.history() if record["step"] in kept]
-    return min(records, key=lambda record: abs(record["train_loss"] - loss))["step"]
-
-
-def _loss(run: Run, step: int | None) -> float:
-    history = run.history()
-    record = history[-1] if step is None else next(r for r in history if r["step"] == step)
-    return float(record["train_loss"])
+    steps = [record["step"] for record in run.history() if record["step"] in kept]
+    return min(steps, key=lambda step: abs(loss(run, step) - goal))

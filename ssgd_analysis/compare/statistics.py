@@ -73,6 +73,48 @@ def welch_difference(values: Sequence[float], baseline: Sequence[float]) -> Diff
     return Difference(mean, (float(low), float(high)), n, float(test.pvalue), paired=False)
 
 
+def equivalence_p(
+    values: Sequence[float], baseline: Sequence[float], margin: float, paired: bool
+) -> float | None:
+    """One-sided p of "the means differ by at least the margin", by two one-sided t tests.
+
+    Args:
+        values: of the group.
+        baseline: of the baseline.
+        margin: in units of the values, positive.
+        paired: t of pairs; else Welch's.
+
+    Returns:
+        The larger p of the two; ``None`` with too few values, no margin, or no spread.
+
+    Reference:
+        Schuirmann 1987, J. Pharmacokinetics and Biopharmaceutics 15, 657-680.
+    """
+    a, b = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
+    if min(len(a), len(b)) < 2 or not margin > 0:
+        return None
+    if paired:
+        if _no_spread(a - b) and _untestable(float((a - b).mean())) is None:
+            return None
+        error, dof = float((a - b).std(ddof=1)) / len(a) ** 0.5, float(len(a) - 1)
+    else:
+        error, dof = welch_error(a, b)
+    gap = margin - abs(float(a.mean() - b.mean()))
+    if error == 0:
+        return 0.0 if gap > 0 and paired else None
+    return float(stats.t.sf(gap / error, dof))
+
+
+def welch_error(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Standard error of the difference of two means, and its degrees of freedom."""
+    parts = [float(x.var(ddof=1)) / len(x) for x in (a, b)]
+    total = sum(parts)
+    if total == 0:
+        return 0.0, 1.0
+    below = sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
+    return total**0.5, total**2 / below
+
+
 def _no_spread(values: np.ndarray) -> bool:
     """Whether all values are equal to rounding."""
     return bool(np.ptp(values) <= 1e-12 * max(1e-300, float(np.abs(values).max())))

@@ -1,6 +1,5 @@
 """The report of a comparison: page, tables, picture of intervals."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,67 +8,15 @@ from ssgd_analysis.plots import interval_figure, save_figure
 from ssgd_analysis.report.correlations import correlation_csv, correlation_tables
 from ssgd_analysis.report.page import Section, write_page, write_table
 from ssgd_analysis.report.pictures import comparison_pictures
-
-NAMES = {
-    "test_accuracy": "test accuracy",
-    "train_accuracy": "train accuracy",
-    "test_loss": "test loss",
-    "train_loss": "train loss",
-    "lambda_max": "λ_max",
-    "trace": "trace",
-    "adaptive_worst": "adaptive worst",
-    "expected": "expected rise",
-    "sam": "SAM rise",
-    "fisher_rao": "Fisher-Rao",
-    "gradients": "gradients",
-    "weight_norm": "‖w‖",
-}
-
-
-def number(value: float | None) -> str:
-    """A number for people; ``–`` where there is none."""
-    return "–" if value is None else f"{value:.4g}"
-
-
-def group_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table of groups: mean ± half of the 95% interval."""
-    metrics = list(dict.fromkeys(m for group in result["groups"] for m in group["metrics"]))
-    rows = []
-    for group in result["groups"]:
-        cells = []
-        for metric in metrics:
-            found = group["metrics"][metric]
-            half = "" if not found["ci95"] else f" ± {found['ci95'][1] - found['mean']:.2g}"
-            cells.append(number(found["mean"]) + half)
-        rows.append([group["name"], str(len(group["seeds"])), *cells])
-    return ["group", "seeds", *[NAMES.get(metric, metric) for metric in metrics]], rows
-
-
-def test_rows(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table of tests."""
-    rows = [
-        [
-            test["group"],
-            test["baseline"],
-            NAMES.get(test["metric"], test["metric"]),
-            number(test["difference"]),
-            "–" if not test["ci95"] else f"[{test['ci95'][0]:.3g}, {test['ci95'][1]:.3g}]",
-            "–" if test["p_holm"] is None else f"{test['p_holm']:.2g}",
-            test["verdict"],
-            test.get("why", ""),
-        ]
-        for test in tests
-    ]
-    return [
-        "group",
-        "against",
-        "metric",
-        "difference",
-        "95% interval",
-        "p (Holm)",
-        "verdict",
-        "why",
-    ], rows
+from ssgd_analysis.report.tables import (
+    NAMES,
+    group_rows,
+    how,
+    outcome_rows,
+    overall_rows,
+    test_csv,
+    test_rows,
+)
 
 
 def interval_panels(
@@ -112,7 +59,7 @@ def write_comparison(
     pictures = save_figure(interval_figure({"": panels}), out / "intervals") if panels else []
     drawn = comparison_pictures(out, result, values, NAMES)
     groups, tests = group_rows(result), test_rows(result["tests"])
-    outcomes = test_rows(result["outcomes"])
+    outcomes = outcome_rows(result["outcomes"])
     plain = [
         [group["name"], metric, found["mean"], *(found["ci95"] or (None, None)), found["n"]]
         for group in result["groups"]
@@ -120,7 +67,7 @@ def write_comparison(
     ]
     tables = [
         write_table(out / "groups.csv", ["group", "metric", "mean", "low", "high", "n"], plain),
-        write_table(out / "tests.csv", tests[0], tests[1]),
+        write_table(out / "tests.csv", *test_csv(result["tests"])),
     ]
     correlations = _correlations(result.get("correlations"), drawn)
     if correlations:
@@ -135,7 +82,8 @@ def write_comparison(
             Section("Groups", "Mean over seeds ± half of the 95% interval.", *groups),
             Section("Metrics", "Ticks are seeds, bars 95% intervals.", pictures=pictures[:1]),
             *_pictured(drawn),
-            Section("Tests of flatness", _how(result), *tests),
+            Section("Overall", result["rule"]["text"], *overall_rows(result["overall"])),
+            Section("Tests of flatness", how(result), *tests),
             Section("Accuracy and loss", "At the final weights; Holm-corrected.", *outcomes),
             *correlations,
         ],
@@ -175,12 +123,3 @@ def _correlations(found: dict[str, Any] | None, drawn: dict[str, list[Path]]) ->
         Section("Does flatness go with accuracy?", how, pictures=pictures),
         *[Section(f"Correlation with {w}", "", *t) for w, t in correlation_tables(found).items()],
     ]
-
-
-def _how(result: dict[str, Any]) -> str:
-    where = "at matched train loss" if result["matched_loss"] else "at the final weights"
-    return (
-        f"Difference: group minus baseline, {where}; two-sided t-tests over seeds,"
-        f" Holm-corrected; not comparable where data, model or loss differ, or mean train losses by"
-        f" more than {result['loss_tolerance']:.0%}."
-    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ssgd_analysis.compare import Group, measured
+from ssgd_analysis.compare import Group, How, Measurements
 from ssgd_analysis.compare.compare import seed_values
 from ssgd_analysis.plots import (
     interval_figure,
@@ -16,7 +16,14 @@ from ssgd_analysis.plots import (
     training_curves,
 )
 from ssgd_analysis.report import Section, write_page, write_table
-from ssgd_analysis.report.comparison import group_rows, interval_panels, test_rows
+from ssgd_analysis.report.comparison import interval_panels
+from ssgd_analysis.report.tables import (
+    group_rows,
+    outcome_rows,
+    overall_rows,
+    test_csv,
+    test_rows,
+)
 from ssgd_analysis.studies.spec import Study
 
 PICTURED = ("test_accuracy", "lambda_max", "adaptive_worst")
@@ -78,8 +85,8 @@ def write_study(
     pictures = {name: save_figure(figure, out / name)[0] for name, figure in figures.items()}
     table = group_rows(result)
     write_table(out / "table.csv", *table)
-    write_table(out / "tests.csv", *test_rows(result["tests"]))
-    write_table(out / "matched_tests.csv", *test_rows(result["matched_tests"]))
+    write_table(out / "tests.csv", *test_csv(result["tests"]))
+    write_table(out / "matched_tests.csv", *test_csv(result["matched_tests"]))
     page = write_page(
         out / "report.html",
         f"Study: {study.name}",
@@ -102,13 +109,18 @@ def _sections(
         ),
         Section("Training", "Mean over seeds, band: their range.", pictures=[pictures["training"]]),
         Section(
+            f"Verdict at matched train loss, each arm against {study.focus}",
+            result["rule"]["text"],
+            *overall_rows(result["matched_overall"]),
+        ),
+        Section(
             f"Flatness at matched train loss, each arm against {study.focus}",
             "The better-fitting run of each pair is taken back to the kept checkpoint whose train"
             " loss is nearest to the other's final one.",
             *test_rows(result["matched_tests"]),
         ),
         Section("Flatness at the final weights", "", *test_rows(result["tests"])),
-        Section("Accuracy and loss", "At the final weights.", *test_rows(result["outcomes"])),
+        Section("Accuracy and loss", "At the final weights.", *outcome_rows(result["outcomes"])),
     ]
     if contours:
         sections += [
@@ -153,9 +165,7 @@ def _intervals(result: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any
         ]
     }
     values = {
-        group.config.label: seed_values(
-            group, pictured, lambda run, metric, step: measured(run, metric, step=step)
-        )
+        group.config.label: seed_values(group, pictured, Measurements(pictured, How()))
         for group in groups
     }
     return interval_panels(shown, values)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from joblib import cpu_count
 
-from ssgd_analysis.compare import Group, compare, measured
+from ssgd_analysis.compare import Group, How, Measurements, Rule, compare
+from ssgd_analysis.compare.measurements import is_flatness, measure_all
 from ssgd_analysis.compare.pairs import pairs_of
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.files import jsonable, make_folder, read_json, write_json
-from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.landscape import LandscapeSettings, Subject, sample_landscape, save_arrays
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.studies.parallel import parallel
@@ -75,9 +75,7 @@ def run_study(
     groups = _groups(study, [cell[:3] for cell in cells if str(cell[2]) not in failures])
     _measure_matched(study, groups, device, jobs, progress)
 
-    def measure(run: Run, metric: str, step: int | None) -> float | None:
-        return measured(run, metric, step=step, device=device)
-
+    measure = Measurements(study.metrics, How(device=device))
     judged = {
         matched: compare(
             groups,
@@ -86,6 +84,7 @@ def run_study(
             baseline=study.focus,
             loss_tolerance=study.loss_tolerance,
             match_loss=matched,
+            rule=Rule(margin=study.margin),
         )
         for matched in (False, True)
     }
@@ -99,7 +98,10 @@ def run_study(
         "groups": judged[False]["groups"],
         "tests": judged[False]["tests"],
         "outcomes": judged[False]["outcomes"],
+        "overall": judged[False]["overall"],
         "matched_tests": judged[True]["tests"],
+        "matched_overall": judged[True]["overall"],
+        "rule": judged[True]["rule"],
         "failures": failures,
     }
     result["verdict"] = study_verdict(study, result)
@@ -126,30 +128,28 @@ def _train_and_measure(config: TrainConfig, folder: Path, metrics: Sequence[str]
     """One run, and its metrics; a run that fails is a result, not the end of the study."""
     try:
         train(config, folder, resume=True)
-        for metric in metrics:
-            measured(Run(folder), metric, device=config.device)
+        measure_all(Run(folder), metrics, How(device=config.device))
     except Exception as error:
         kind = "" if isinstance(error, WorkError) else f"{type(error).__name__}: "
         return {"folder": str(folder), "error": f"{kind}{error}"}
     return {"folder": str(folder), "error": None}
 
 
-def _measure_one(folder: Path, metric: str, step: int | None, device: str) -> None:
-    measured(Run(folder), metric, step=step, device=device)
+def _measure_one(folder: Path, step: int, metrics: Sequence[str], device: str) -> None:
+    measure_all(Run(folder), metrics, How(device=device), step=step)
 
 
 def _measure_matched(
     study: Study, groups: list[Group], device: str, jobs: int, progress: Progress
 ) -> None:
     """What the comparison at matched train loss needs, measured in parallel beforehand."""
-    flatness = [metric for metric in study.metrics if metric in METRICS]
+    flatness = tuple(metric for metric in study.metrics if is_flatness(metric))
     needed = {
-        (run.folder, metric, step, device)
-        for pair in pairs_of(groups, study.focus, match_loss=True)
-        for steps in pair.steps
-        for run, step in steps
-        if step is not None
-        for metric in flatness
+        (place.run.folder, place.step, flatness, device)
+        for pair in pairs_of(groups, study.focus, "checkpoints")
+        for side in pair.sides
+        for place in side
+        if place.step is not None
     }
     calls = [(_measure_one, arguments) for arguments in sorted(needed, key=str)]
     progress.start("measuring at matched train loss", len(calls))

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ssgd_analysis.compare import Rule
 from ssgd_analysis.compare.measurements import check_metric
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.training import TrainConfig
@@ -67,6 +68,7 @@ class Study:
         metrics: measured at the final weights of every run; flatness metrics are tested.
         seeds: repeats.
         loss_tolerance: relative difference of train losses that is still comparable.
+        margin: smallest difference of a flatness metric that matters, relative to the focus's mean.
         landscape_points: of each axis of the pictures; 0: none.
         landscape_span: the pictures go from −span to span, in fractions of filter norm.
         landscape_directions: random directions of the band.
@@ -81,6 +83,7 @@ class Study:
     metrics: list[str]
     seeds: list[int]
     loss_tolerance: float
+    margin: float
     landscape_points: int
     landscape_span: float
     landscape_directions: int
@@ -193,6 +196,7 @@ def _study(name: str, table: dict[str, Any]) -> Study:
         metrics=list(table.get("metrics", ["test_accuracy", "train_loss", "lambda_max"])),
         seeds=[_whole("seeds", seed) for seed in table.get("seeds", [0, 1, 2])],
         loss_tolerance=float(table.get("loss_tolerance", 0.1)),
+        margin=float(table.get("margin", 0.1)),
         landscape_points=int(table.get("landscape_points", 0)),
         landscape_span=float(table.get("landscape_span", 1.0)),
         landscape_directions=int(table.get("landscape_directions", 5)),
@@ -227,6 +231,7 @@ def _check(study: Study) -> None:
         raise InputError(f"study '{study.name}': seeds should be a list of distinct numbers")
     for metric in study.metrics:
         check_metric(metric)
+    Rule(margin=study.margin)
     for setting in study.settings:
         for arm in study.arms:
             study.config(setting, arm, study.seeds[0], device="cpu", data_dir=None)

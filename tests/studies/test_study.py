@@ -13,7 +13,7 @@ from ssgd_analysis.training import Run
 TINY = """
 summary = "a small one"
 focus = "S-SGD"
-metrics = ["test_accuracy", "train_loss", "lambda_max", "gradients"]
+metrics = ["test_accuracy", "train_loss", "lambda_max", "expected:draws=4", "gradients"]
 seeds = [0, 1]
 landscape_points = 3
 landscape_directions = 2
@@ -118,38 +118,47 @@ def test_embedded_studies_are_sound(name):
         assert not set(study.seeds) & set(load_study("digits-tuning").seeds)
 
 
-def planted_test(group, verdict, metric="lambda_max"):
+def planted_test(group, verdict, metric="test_accuracy"):
     return {"metric": metric, "group": group, "verdict": verdict}
 
 
+def planted_overall(group, verdict, why=""):
+    return {"group": group, "verdict": verdict, "why": why, "counted": ["expected"]}
+
+
 @pytest.mark.parametrize(
-    ("verdict", "words"),
+    ("verdict", "why", "words"),
     [
-        ("sharper", "flatter than SGD 2×"),
-        ("flatter", "sharper than SGD 2×"),
-        ("no difference", "not shown to differ from SGD 2×"),
-        ("not comparable", "not comparable with SGD 2×"),
+        ("sharper", "", "by expected it is flatter than SGD 2×"),
+        ("flatter", "", "by expected it is sharper than SGD 2×"),
+        ("no difference", "", "it is no different from SGD 2×"),
+        ("not comparable", "", "it is not comparable with SGD 2×"),
+        ("not comparable", "undecided by expected", "it is undecided against SGD 2×"),
     ],
 )
-def test_the_sentence_speaks_of_the_focus(spec, verdict, words):
+def test_the_sentence_speaks_of_the_focus(spec, verdict, why, words):
     """A rival that is sharper than S-SGD makes S-SGD flatter than the rival."""
     study = load_study(str(spec))
     accuracy = {"test_accuracy": {"mean": 0.951}}
     result = {
-        "matched_tests": [
-            planted_test("SGD 2×, small", verdict), planted_test("SGD 2×, large", "no difference")
+        "matched_overall": [
+            planted_overall("SGD 2×, small", verdict, why),
+            planted_overall("SGD 2×, large", "no difference"),
         ],
+        "rule": {"level": 0.05, "margin": 0.1},
         "outcomes": [
-            planted_test("SGD 2×, small", "lower", "test_accuracy"),
-            planted_test("SGD 2×, large", "higher", "test_accuracy"),
+            planted_test("SGD 2×, small", "lower"),
+            planted_test("SGD 2×, large", "higher"),
+            planted_test("SGD 2×, large", "lower", "test_loss"),
         ],
         "groups": [{"name": f"S-SGD, {s}", "metrics": accuracy} for s in ("small", "large")],
         "failures": {},
-    }  # fmt: skip
+    }
     small, large = study_verdict(study, result).split(" | ")
     assert words in small
     assert "accuracy (95.1%) is higher than SGD 2×" in small
     assert "accuracy (95.1%) is lower than SGD 2×" in large
+    assert "it is no different from SGD 2×" in large
 
 
 def test_the_result_is_plain_numbers(tmp_path, run, spec):

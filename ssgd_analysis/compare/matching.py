@@ -1,0 +1,103 @@
+"""The same network with its outputs in other units: at a given train loss, or normalised."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.problem import Problem
+
+STEPS = 60  # of bisection: the width of a double
+
+
+class Scaled(nn.Module):
+    """A model whose outputs are divided by a temperature.
+
+    Args:
+        model: keeps its parameters.
+        temperature: positive.
+    """
+
+    def __init__(self, model: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.model, self.temperature = model, temperature
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs of the same shape."""
+        return self.model(inputs) / self.temperature
+
+
+class Normalized(nn.Module):
+    """A model whose outputs have mean zero and standard deviation one over the classes.
+
+    Example by example, so that a batch's loss stays the mean of its examples', and the scale of
+    the logits, which a network can change without changing a decision, has no effect.
+
+    Args:
+        model: keeps its parameters; outputs (B, C, …).
+
+    Reference:
+        Andriushchenko et al. 2023 (arXiv 2302.07011), section 2, logit normalisation.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs of the same shape."""
+        outputs = self.model(inputs)
+        centred = outputs - outputs.mean(dim=1, keepdim=True)
+        return centred / centred.square().mean(dim=1, keepdim=True).sqrt()
+
+
+def temperature(problem: Problem, target: float) -> float | None:
+    """The T ≥ 1 by which outputs must be divided for a mean cross-entropy of ``target``.
+
+    Cross-entropy is convex in 1/T and log C at 1/T = 0, so between the loss as it is and log C
+    there is exactly one.
+
+    Args:
+        problem: of the train split, with cross-entropy as loss.
+        target: nats; a loss that is reached already gives 1.
+
+    Returns:
+        ``None``: no temperature reaches the target.
+    """
+    outputs, targets = _outputs(problem)
+
+    def loss(inverse: float) -> float:
+        return float(nn.functional.cross_entropy(outputs * inverse, targets))
+
+    if target <= loss(1.0):
+        return 1.0
+    if target >= loss(0.0):
+        return None
+    low, high = 0.0, 1.0  # the loss is above the target at low, below it at high
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if loss(middle) > target else (low, middle)
+    return 1 / high
+
+
+def check_cross_entropy(loss: str, what: str) -> None:
+    """Refuse a loss that does not read outputs as logits.
+
+    Raises:
+        InputError: any other loss than ``cross_entropy``.
+    """
+    if loss != "cross_entropy":
+        raise InputError(
+            f"{what} needs the loss cross_entropy: the outputs of a run with '{loss}' are no logits"
+        )
+
+
+def _outputs(problem: Problem) -> tuple[Tensor, Tensor]:
+    """All outputs in float64, and their targets."""
+    with problem.evaluating(), torch.no_grad():
+        pairs = [(problem.outputs(batch[0]).double(), batch[1]) for batch in problem.batches]
+    outputs = torch.cat([output for output, _ in pairs])
+    if not math.isfinite(float(outputs.abs().max())):
+        raise InputError("the outputs are not finite: no temperature fits them")
+    return outputs, torch.cat([target for _, target in pairs])

@@ -1,0 +1,189 @@
+"""Tables of a comparison: for the page, for a terminal, for a file."""
+
+from collections.abc import Sequence
+from typing import Any
+
+NAMES = {
+    "test_accuracy": "test accuracy",
+    "train_accuracy": "train accuracy",
+    "test_loss": "test loss",
+    "train_loss": "train loss",
+    "lambda_max": "λ_max",
+    "trace": "trace",
+    "adaptive_worst": "adaptive worst",
+    "expected": "expected rise",
+    "sam": "SAM rise",
+    "fisher_rao": "Fisher-Rao",
+    "gradients": "gradients",
+    "weight_norm": "‖w‖",
+}
+
+
+def number(value: float | None) -> str:
+    """A number for people; ``–`` where there is none."""
+    return "–" if value is None else f"{value:.4g}"
+
+
+def group_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of groups: mean ± half of the 95% interval."""
+    metrics = list(dict.fromkeys(m for group in result["groups"] for m in group["metrics"]))
+    rows = []
+    for group in result["groups"]:
+        cells = []
+        for metric in metrics:
+            found = group["metrics"][metric]
+            half = "" if not found["ci95"] else f" ± {found['ci95'][1] - found['mean']:.2g}"
+            cells.append(number(found["mean"]) + half)
+        rows.append([group["name"], str(len(group["seeds"])), *cells])
+    return ["group", "seeds", *[NAMES.get(metric, metric) for metric in metrics]], rows
+
+
+ORDER = ("flatter", "sharper", "no difference", "not comparable")
+
+
+def by_weight(tests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tests in the order of what they decide: those that count first, then by verdict and p."""
+
+    def weight(test: dict[str, Any]) -> tuple[bool, int, float]:
+        p = 2.0 if test["p_holm"] is None else test["p_holm"]
+        return not test["counts"], ORDER.index(test["verdict"]), p
+
+    return sorted(tests, key=weight)
+
+
+def counts(test: dict[str, Any]) -> str:
+    """Whether a test counts for the overall verdict, in a word or two."""
+    if test["circular"]:
+        return "circular"
+    if test["discounted"]:
+        return "undirected" if "flatter" in test["discounted"] else "rescalable"
+    return "yes" if test["counts"] else "–"
+
+
+def span(ends: Sequence[float] | None) -> str:
+    """An interval for people."""
+    return "–" if not ends else f"[{ends[0]:.3g}, {ends[1]:.3g}]"
+
+
+def p_text(value: float | None) -> str:
+    """A p-value for people."""
+    return "–" if value is None else f"{value:.2g}"
+
+
+def percent(value: float | None) -> str:
+    """A relative difference for people."""
+    return "–" if value is None else f"{value:+.1%}"
+
+
+def test_rows(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of flatness tests, those that decide first."""
+    rows = [
+        [
+            test["group"],
+            test["baseline"],
+            NAMES.get(test["metric"], test["metric"]),
+            number(test["difference"]),
+            percent(test["relative"]),
+            span(test["ci95"]),
+            span(test["bootstrap95"]),
+            p_text(test["p"]),
+            p_text(test["p_holm"]),
+            percent(test["loss_gap"]).lstrip("+"),
+            test["verdict"],
+            counts(test),
+            test["why"] + (f"; does not count: {test['discounted']}" if test["discounted"] else ""),
+        ]
+        for test in by_weight(tests)
+    ]
+    return [
+        "group", "against", "metric", "difference", "relative", "95% interval", "bootstrap", "p",
+        "p (Holm)", "train losses apart", "verdict", "counts", "why",
+    ], rows  # fmt: skip
+
+
+def pair_tables(
+    tests: Sequence[dict[str, Any]],
+) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """Title → header and rows, one table for each pair of groups: narrow, for a terminal."""
+    header = ["metric", "difference", "relative", "95% interval", "p (Holm)", "verdict", "counts"]
+    tables: dict[str, tuple[list[str], list[list[str]]]] = {}
+    for test in by_weight(tests):
+        a, b = test["train_loss"]
+        title = (
+            f"{test['group']} against {test['baseline']}, {test['n']} seeds; train loss {a:.4g}"
+            f" against {b:.4g} ({test['loss_gap']:.1%} apart)"
+        )
+        if tuple(test["final_train_loss"]) != (a, b):
+            title += ", matched; at the end {:.4g} and {:.4g}".format(*test["final_train_loss"])
+        row = [
+            NAMES.get(test["metric"], test["metric"]),
+            number(test["difference"]),
+            percent(test["relative"]),
+            span(test["ci95"]),
+            p_text(test["p_holm"]),
+            test["verdict"],
+            counts(test),
+        ]
+        tables.setdefault(title, (header, []))[1].append(row)
+    return tables
+
+
+def outcome_rows(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of accuracy, losses and the like."""
+    rows = [
+        [
+            test["group"],
+            test["baseline"],
+            NAMES.get(test["metric"], test["metric"]),
+            number(test["difference"]),
+            span(test["ci95"]),
+            p_text(test["p_holm"]),
+            test["verdict"],
+        ]
+        for test in tests
+    ]
+    header = ["group", "against", "metric", "difference", "95% interval", "p (Holm)", "verdict"]
+    return header, rows
+
+
+def overall_rows(verdicts: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the overall verdicts."""
+    rows = [[v["group"], v["baseline"], v["verdict"], v["why"]] for v in verdicts]
+    return ["group", "against", "verdict", "why"], rows
+
+
+def test_csv(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[object]]]:
+    """Header and one row a flatness test, all numbers in full."""
+    plain = [
+        "group", "baseline", "metric", "difference", "relative", "margin", "p", "p_holm",
+        "p_equivalence", "test", "paired", "n", "verdict", "counts", "circular", "discounted",
+        "seeds_needed", "why",
+    ]  # fmt: skip
+    pairs = {
+        "ci95": ("low", "high"),
+        "bootstrap95": ("bootstrap_low", "bootstrap_high"),
+        "train_loss": ("train_loss", "baseline_train_loss"),
+    }
+    rows: list[list[object]] = [
+        [
+            *(test[key] for key in plain),
+            *(end for key in pairs for end in test[key] or (None, None)),
+        ]
+        for test in by_weight(tests)
+    ]
+    return [*plain, *(name for names in pairs.values() for name in names)], rows
+
+
+def how(result: dict[str, Any]) -> str:
+    """What was compared, for a heading."""
+    where = {
+        None: "at the final weights",
+        "checkpoints": "at kept checkpoints of matched train loss",
+        "temperature": "at the final weights, logits scaled to the same train loss (temperature)",
+    }[result["matched_by"]]
+    return (
+        f"Difference: group minus baseline, {where}. Not comparable where data, model or loss"
+        f" differ, or mean train losses by more than {result['loss_tolerance']:.0%}. Counts:"
+        " rescalable metrics move when weights are rescaled and the function stays; circular ones"
+        " were trained on. Bootstrap intervals are too narrow below about ten seeds."
+    )
