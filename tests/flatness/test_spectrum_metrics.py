@@ -14,7 +14,10 @@ from planted import network_like, planted
 from torch import Tensor, nn
 
 from ssgd_analysis.curvature import DenseOperator, HessianOperator, survey
+from ssgd_analysis.curvature.deflation import deflation
+from ssgd_analysis.curvature.probes import rademacher
 from ssgd_analysis.curvature.survey import _known_square, known, more_squares
+from ssgd_analysis.curvature.trace import Hutchinson
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness import METRICS, Bench, Measurement
 from ssgd_analysis.flatness.metrics import relative_flatness as relative
@@ -83,6 +86,29 @@ def test_every_square_is_that_of_its_probe_and_their_mean_is_right():
     truth, error = float(matrix.square().sum()), more.std(ddof=1) / len(more) ** 0.5
     assert abs(more.mean() - truth) <= 4 * error
     assert error < 0.05 * truth  # else the line above says little
+
+
+def test_squares_beside_a_trace_are_those_of_the_projected_operator():
+    # directions that are no eigenvectors: the image has a part in them, which must not count
+    matrix, basis = planted(network_like(20)), torch.linalg.qr(nets.randn(20, 3))[0]
+    operator = DenseOperator(matrix)
+    estimator = Hutchinson(operator, deflation(operator, basis), nets.generator())
+    estimator.grow(4)
+    estimator.grow(2)
+    generator, away = nets.generator(), torch.eye(20, dtype=matrix.dtype) - basis @ basis.T
+    probes = torch.cat([rademacher(operator, count, generator) for count in (4, 2)], dim=1)
+    truth = (away @ matrix @ away @ probes).square().sum(dim=0)
+    np.testing.assert_allclose(np.concatenate(estimator.squares), truth, rtol=1e-10)
+
+
+def test_samples_of_the_norm_are_its_first_order():
+    where = bench(nets.mlp())
+    found = on("frobenius", where)
+    each = where.get("survey").squares
+    assert found.value == pytest.approx(each.mean() ** 0.5, rel=1e-12)
+    np.testing.assert_allclose(
+        np.array(found.samples) - found.value, (each - each.mean()) / (2 * found.value), atol=1e-12
+    )
 
 
 def test_runs_give_the_moments_of_their_probes():
