@@ -37,6 +37,15 @@ class Pairs:
         return (self.plus - self.minus) / 2
 
 
+def weight_noise(law: str, scale: str) -> Noise:
+    """Noise by its names in settings; ``element`` is another name of ``weight``.
+
+    Raises:
+        InputError: an unknown law or scale.
+    """
+    return Noise(law=law, scale="weight" if scale == "element" else scale)
+
+
 def pairs(bench: Bench, noise: Noise, sigma: float, draws: int, *, vectors: bool = True) -> Pairs:
     """Losses at w ± z, z = sigma × ``noise`` on every parameter; made once a bench.
 

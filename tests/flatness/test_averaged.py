@@ -368,3 +368,12 @@ def test_pairs_sharpen_the_difference_of_like_models(name):
     one, other = measure(name, first), measure(name, second)
     _, error = difference(one, other)
     assert error < 0.5 * math.hypot(one.stderr, other.stderr)
+
+
+@pytest.mark.parametrize(
+    "name", ["expected", "symmetric_gap", "asymmetry", "noise_robustness", "pac_bayes_sigma"]
+)
+def test_element_is_another_name_of_weight(name):
+    one, other = (measure(name, nets.mlp(), scale=scale) for scale in ("element", "weight"))
+    assert one == other
+    assert one.settings["scale"] == "weight"

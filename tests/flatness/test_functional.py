@@ -79,7 +79,7 @@ def test_jacobian_by_random_projections():
         model.weight.copy_(torch.ones(64, 1, dtype=torch.float64) * nets.randn(1, 4))
     case = nets.Case(model, nets.mse, nets.randn(4000, 4), torch.zeros(4000, 64).double())
     batches = case.batches(500)
-    norm = float(model.weight.norm())
+    norm = float(model.weight.detach().norm())
     found = METRICS["input_jacobian"].measure(model, case.loss, batches, probes=16)
     assert not found.settings["exact"]
     assert found.cost.gradients == pytest.approx(16)

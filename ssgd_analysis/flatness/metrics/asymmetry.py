@@ -9,8 +9,7 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.flatness.perturbed import pairs
-from ssgd_analysis.weights import Noise
+from ssgd_analysis.flatness.perturbed import pairs, weight_noise
 
 
 @metric
@@ -34,7 +33,7 @@ def asymmetry(
         bench: the problem.
         c: noise scale, relative to what ``scale`` names.
         law: ``binary``, ``gaussian``, ``sphere`` or ``uniform``.
-        scale: ``filter``, ``layer``, ``weight`` or ``none`` (absolute).
+        scale: ``filter``, ``layer``, ``weight`` (or ``element``) or ``none`` (absolute).
         spare: parameters without noise, as in training: ``1d`` (biases, normalisation) or
             ``none``.
         draws: antithetic pairs, at least 2.
@@ -54,11 +53,12 @@ def asymmetry(
         raise InputError(f"asymmetry: c {c} should be ≥ 0 and finite, draws {draws} ≥ 2")
     if spare not in ("1d", "none"):
         raise InputError(f"asymmetry: spare '{spare}' should be 1d or none")
-    found = pairs(bench, Noise(law=law, scale=scale), c, draws, vectors=spare == "none")
+    noise = weight_noise(law, scale)
+    found = pairs(bench, noise, c, draws, vectors=spare == "none")
     settings = {
         "c": c,
         "law": law,
-        "scale": scale,
+        "scale": noise.scale,
         "spare": spare,
         "draws": draws,
         "seed": bench.seed,

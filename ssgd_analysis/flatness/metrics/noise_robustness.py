@@ -7,8 +7,7 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.flatness.perturbed import pairs
-from ssgd_analysis.weights import Noise
+from ssgd_analysis.flatness.perturbed import pairs, weight_noise
 
 
 @metric
@@ -29,7 +28,7 @@ def noise_robustness(
         bench: the problem.
         sigma: noise scale, relative to what ``scale`` names.
         law: ``binary``, ``gaussian``, ``sphere`` or ``uniform``.
-        scale: ``filter``, ``layer``, ``weight`` or ``none`` (absolute).
+        scale: ``filter``, ``layer``, ``weight`` (or ``element``) or ``none`` (absolute).
         draws: antithetic pairs, at least 2.
 
     Returns:
@@ -44,11 +43,12 @@ def noise_robustness(
         raise InputError(
             f"noise_robustness: sigma {sigma} should be ≥ 0 and finite, draws {draws} ≥ 2"
         )
-    found = pairs(bench, Noise(law=law, scale=scale), sigma, draws)
+    noise = weight_noise(law, scale)
+    found = pairs(bench, noise, sigma, draws)
     settings = {
         "sigma": sigma,
         "law": law,
-        "scale": scale,
+        "scale": noise.scale,
         "draws": draws,
         "of": "loss" if found.drops is None else "accuracy",
         "seed": bench.seed,

@@ -11,8 +11,7 @@ from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.crossing import crossing
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.flatness.perturbed import pairs
-from ssgd_analysis.weights import Noise
+from ssgd_analysis.flatness.perturbed import pairs, weight_noise
 
 START, LIMIT = 0.1, 1e3  # of the noise scale
 STEP = 2**0.25  # for the slope at the crossing
@@ -36,8 +35,8 @@ def pac_bayes_sigma(
     Args:
         bench: the problem, usually of the training split.
         target: mean drop of the accuracy, a share; or mean rise of the loss, nats.
-        scale: ``weight``, magnitude-aware: z_i ~ N(0, σ² w_i²); ``none``, isotropic:
-            z_i ~ N(0, σ²); or ``filter``, ``layer``.
+        scale: ``weight`` (or ``element``), magnitude-aware: z_i ~ N(0, σ² w_i²); ``none``,
+            isotropic: z_i ~ N(0, σ²); or ``filter``, ``layer``.
         of: ``accuracy``; ``loss``; or ``auto``: accuracy where it is at least twice the target
             above the commonest class's share, else the loss, as an untrained network has no
             accuracy to lose. ``settings["of"]`` says which it was.
@@ -61,7 +60,7 @@ def pac_bayes_sigma(
             f"pac_bayes_sigma: target {target} and tolerance {tolerance} should be > 0 and finite,"
             f" draws {draws} ≥ 2"
         )
-    of, noise = _chosen(bench, of, target), Noise(law="gaussian", scale=scale)
+    of, noise = _chosen(bench, of, target), weight_noise("gaussian", scale)
 
     def drops(sigma: float) -> np.ndarray:
         try:
@@ -87,7 +86,7 @@ def pac_bayes_sigma(
     slope = (high - low) / (2 * math.log(STEP))  # of the mean drop by log σ
     settings = {
         "target": target,
-        "scale": scale,
+        "scale": noise.scale,
         "of": of,
         "draws": draws,
         "tolerance": tolerance,
