@@ -1,11 +1,11 @@
 """Sharpness over the radius it is measured at, with bands."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from ssgd_analysis.plots.paper import COLUMN, compact, fitting, grid, legend
 from ssgd_analysis.plots.style import colour, marker
@@ -19,6 +19,8 @@ def radius_curves(
     metrics: Mapping[str, tuple[str, Mapping[str, Line]]], *, width: float = COLUMN
 ) -> Figure:
     """One panel a metric, one line a checkpoint; the band is ± two standard errors.
+
+    Both axes are logarithmic where all values are positive.
 
     Args:
         metrics: label → (what the radius is called, checkpoint → (radii, values, standard errors;
@@ -43,13 +45,25 @@ def radius_curves(
                 radii, values - band, values + band, color=colour(index), alpha=0.2, lw=0
             )
         panel.set_xscale("log")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        known = np.unique(np.concatenate([radii for radii, _, _ in lines.values()]))
+        panel.xaxis.set_major_locator(FixedLocator(known[:: 1 + (len(known) - 1) // 5].tolist()))
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xlabel(over)
+        lowest, highest = _range([values for _, values, _ in lines.values()])
+        if lowest > 0:  # a rise goes with the square of the radius: small ones are seen too
+            panel.set(yscale="log", ylim=(lowest / 2, highest * 2))
+            panel.yaxis.set_minor_formatter(NullFormatter())
     columns = min(len(metrics), int(width / PANEL))
     titles = fitting(metrics, width / columns - 0.35)
     for panel, title in zip(axes, titles, strict=True):
         panel.set_title(title)
     legend(figure, [handles[name] for name in names], fitting(names, width - 0.5))
     return figure
+
+
+def _range(lines: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Lowest and highest of the finite values; (0, 0): there are none."""
+    values = np.concatenate(lines)
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)

@@ -1,0 +1,132 @@
+"""`sharpness` of several checkpoints: differences with their own errors, and curves."""
+
+import json
+
+import numpy as np
+import pytest
+from ssgd_analysis.cli.main import main
+
+from ssgd_analysis.flatness.differences import differences
+
+SMALL = ["--samples", 60, "--batch-size", 20, "--top", 1, "--probes", 4]
+METRICS = ["--metric", "expected", "--metric", "sam", "--metric", "lambda_max"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    places = [tmp_path_factory.mktemp("runs") / name for name in ("a", "b")]
+    for place, lr in zip(places, ("0.1", "0.3"), strict=True):
+        train = ["train", "--method", "sgd", "--data", "digits", "--model", "mlp", "--lr", lr]
+        with pytest.raises(SystemExit) as stop:
+            main([*train, "--epochs", "1", "--out", str(place)])
+        assert stop.value.code == 0
+    return places
+
+
+def test_differences_are_those_of_the_samples(runs, run, tmp_path):
+    found = run("sharpness", *runs, *METRICS, *SMALL, "--json").json
+    one, other = (checkpoint["metrics"] for checkpoint in found["checkpoints"])
+    (entry,) = found["differences"]
+    assert [entry["from"], entry["checkpoint"]] == [str(place) for place in runs]
+    for name in one:
+        value = entry["metrics"][name]["difference"]
+        assert value == pytest.approx(other[name]["value"] - one[name]["value"], abs=1e-12)
+    gaps = np.subtract(other["expected"]["samples"], one["expected"]["samples"])
+    error = gaps.std(ddof=1) / len(gaps) ** 0.5  # independent draws, each of both checkpoints
+    assert entry["metrics"]["expected"]["stderr"] == pytest.approx(error)
+    assert entry["metrics"]["expected"]["paired"]
+    whole = np.hypot(one["lambda_max"]["stderr"], other["lambda_max"]["stderr"])
+    if not entry["metrics"]["lambda_max"]["paired"]:
+        assert entry["metrics"]["lambda_max"]["stderr"] == pytest.approx(whole)
+
+
+def test_a_checkpoint_is_no_different_from_itself(runs, run):
+    found = run("sharpness", runs[0], runs[0], *METRICS, *SMALL, "--json").json
+    for name, entry in found["differences"][0]["metrics"].items():
+        # λ_max is searched twice, from another start: equal to the search's tolerance
+        scale = found["checkpoints"][0]["metrics"][name]["value"]
+        assert abs(entry["difference"]) <= 1e-3 * abs(scale), name
+        if entry["paired"] and name != "lambda_max":
+            assert entry["stderr"] == 0, name
+
+
+def test_resumed_records_give_the_same_differences(runs, run, tmp_path):
+    out = ["--out", tmp_path / "out"]
+    first = run("sharpness", *runs, *METRICS, *SMALL, *out, "--json").json
+    (tmp_path / "out" / "checkpoints" / "001.json").unlink()
+    again = run("sharpness", *runs, *METRICS, *SMALL, *out, "--resume", "--json")
+    assert f"taken from {tmp_path}/out/checkpoints/000.json" in again.err
+    for name, entry in again.json["differences"][0]["metrics"].items():
+        if name != "lambda_max":  # its search started elsewhere
+            assert entry == first["differences"][0]["metrics"][name]
+    kept = json.loads((tmp_path / "out" / "sharpness.json").read_text())
+    assert kept["differences"] == again.json["differences"]
+
+
+def test_printed_only_where_there_are_several(runs, run):
+    both = run("sharpness", *runs, *METRICS[:2], *SMALL).out
+    assert "error of" in both
+    assert "pairs" in both
+    alone = run("sharpness", runs[0], *METRICS[:2], *SMALL)
+    assert "error of" not in alone.out
+    assert "differences" not in run("sharpness", runs[0], *SMALL, "--json").json
+    assert "differences" not in run("sharpness", *runs, *SMALL, "--plan", "--json").json
+
+
+def test_curves_in_record_table_and_picture(runs, run, tmp_path):
+    out = tmp_path / "out"
+    told = run("sharpness", *runs, *METRICS, *SMALL, "--curves", "--out", out)
+    assert told.status == 0, told.err
+    assert "sigma" in told.out
+    for kind in ("png", "pdf"):
+        assert str(out / f"curves.{kind}") in told.out
+        assert (out / f"curves.{kind}").stat().st_size > 2000
+    metrics = json.loads((out / "sharpness.json").read_text())["checkpoints"][0]["metrics"]
+    assert "curve" not in metrics["lambda_max"]
+    curve = metrics["expected"]["curve"]
+    assert curve["over"] == "sigma"
+    assert len(curve["radii"]) == len(curve["values"]) == len(curve["stderr"])
+    at = curve["radii"].index(0.1)  # the default: a metric at one radius is a point of its curve
+    assert curve["values"][at] == pytest.approx(metrics["expected"]["value"], rel=1e-6)
+    assert not (tmp_path / "plain" / "curves.png").exists()
+
+
+def record(value, stderr, samples=None, weights=None):
+    return {"value": value, "stderr": stderr, "samples": samples, "weights": weights}
+
+
+def between(one, other):
+    records = [{"checkpoint": n, "metrics": {"m": m}} for n, m in (("a", one), ("b", other))]
+    (entry,) = differences(records)
+    return entry["metrics"]["m"]
+
+
+def test_differences_by_hand():
+    found = between(record(2.0, 1.0, [1.0, 3.0]), record(5.0, 1.0, [4.0, 6.0]))
+    assert found == {"difference": 3.0, "stderr": 0.0, "paired": True}
+    # shares 1/4 and 3/4: differences 1 and 5, mean 4, √((¼·9 + ¾·1) / 1) = √3
+    weights = [0.25, 0.75]
+    found = between(
+        record(0.0, 1.0, [0.0, 0.0], weights), record(4.0, 1.0, (1.0, 5.0), (0.25, 0.75))
+    )
+    assert found == {"difference": 4.0, "stderr": pytest.approx(3**0.5), "paired": True}
+    found = between(record(0.0, 3.0, [0.0, 0.0]), record(4.0, 4.0, [1.0, 2.0, 3.0]))
+    assert found == {"difference": 4.0, "stderr": 5.0, "paired": False}
+    found = between(record(0.0, 3.0, [0.0, 0.0], weights), record(4.0, 4.0, [1.0, 2.0], [0.5, 0.5]))
+    assert not found["paired"]
+    assert between(record(0.0, None), record(4.0, 4.0))["stderr"] is None
+    assert between(record(None, None), record(4.0, 4.0))["difference"] is None
+
+
+def test_samples_that_were_not_finite_are_no_pairs():
+    found = between(record(1.0, 3.0, [None, 1.0]), record(4.0, 4.0, [1.0, 2.0]))
+    assert found == {"difference": 3.0, "stderr": 5.0, "paired": False}
+
+
+def test_only_metrics_of_both():
+    records = [
+        {"checkpoint": "a", "metrics": {}},
+        {"checkpoint": "b", "metrics": {"m": record(1.0, 1.0)}},
+    ]
+    assert differences(records)[0]["metrics"] == {}
+    assert differences(records[:1]) == []
