@@ -16,6 +16,7 @@ from ssgd_analysis.progress import SILENT, Progress
 ALWAYS = ("lambda_max", "trace")
 DEFAULT = ("adaptive_worst", "expected")
 RESCALINGS = ("layer", "neuron", "batchnorm")
+STILL = 0.05  # a metric that moved by less is said to have stayed, whatever it claims
 LABELS = {"lambda_max": "λ_max"}
 
 
@@ -77,7 +78,7 @@ def rescale_check(
         tried[name] = {"summary": entry.summary, "found": bool(changes), "changes": changes}
     record = {
         "factor": factor,
-        "tolerance": tolerance(next(iter(problem.parameters.values()))),
+        "tolerance": tolerance(next(iter(problem.parameters.values()))),  # outputs are alike
         "seed": seed,
         "metrics": {
             text: {
@@ -135,7 +136,7 @@ def _row(
 
 
 def _says(record: dict[str, Any]) -> Iterator[str]:
-    """One sentence for each metric that can be moved, and what the others did."""
+    """A sentence for each metric that can be moved; the first one says what the others did."""
     tried = {name: record["transformations"][name]["changes"] for name in RESCALINGS}
     changes = [(name, change) for name in RESCALINGS for change in tried[name]]
     if not changes:
@@ -143,25 +144,25 @@ def _says(record: dict[str, Any]) -> Iterator[str]:
         return
     moved, stayed = [], []
     for text in record["metrics"]:
-        name = resolve(text)[0]
-        label = text.replace(name, LABELS.get(name, name), 1)
-        found = [(name, change, change["metrics"][text]["ratio"]) for name, change in changes]
-        known = [one for one in found if one[2] is not None]
+        name, _, settings = text.partition(":")
+        label = ":".join(filter(None, (LABELS.get(name, name), settings)))
+        rows = [(kind, change, change["metrics"][text]["ratio"]) for kind, change in changes]
+        known = [row for row in rows if row[2] is not None]
         if not known:
             continue
-        if METRICS[name].invariant:
-            far = max((ratio for *_, ratio in known), key=_distance)
-            stayed.append(f"{label} moved {100 * abs(far - 1):.1f}%")
-            continue
-        kind, change, ratio = max(known, key=lambda one: one[2])
-        if ratio <= 1.01:  # none makes it larger
-            kind, change, ratio = min(known, key=lambda one: one[2])
-        times = f"{ratio:.2g} times larger" if ratio > 1 else f"{1 / ratio:.2g} times smaller"
-        if ratio <= 0:
-            times = f"{ratio:.2g} times what it is"
-        moved.append(
-            f"{label} of this network can be made {times} without changing its function"
-            f" ({kind}, factor {change['factor']:g})"
-        )
+        kind, change, ratio = max(known, key=lambda row: (row[2] > 1 + STILL, _distance(row[2])))
+        if _distance(ratio) <= 1 + STILL:
+            stayed.append(f"{label} moved {100 * abs(ratio - 1):.1f}%")
+        else:
+            moved.append(
+                f"{label} of this network can be made {_times(ratio)} without changing its"
+                f" function ({kind}, factor {change['factor']:g})"
+            )
     yield "; ".join([*moved[:1], *stayed])
     yield from moved[1:]
+
+
+def _times(ratio: float) -> str:
+    if ratio <= 0:
+        return f"{ratio:.2g} times what it is"
+    return f"{ratio:.2g} times larger" if ratio > 1 else f"{1 / ratio:.2g} times smaller"
