@@ -46,9 +46,11 @@ class Published:
 
     It is APGD with these differences, all kept here: the momentum term averages with the point
     before the last, so the surface is neared, not reached; a relative L2 step goes along the plain
-    gradient and comes back to the ellipsoid by the nearest point in weight units; a step back to
-    the best weights keeps the present perturbation, so the next slope is that of another point;
-    and every step takes a pass for its slope and another for its loss.
+    gradient and comes back to the ellipsoid by the nearest point in weight units, so that it
+    settles where u ∝ w² ∘ slope and not at the maximum's u ∝ |w| ∘ slope; a step back to the best
+    weights keeps the present perturbation, so the next slope is that of another point;
+    and every step takes a pass for its slope and another for its loss. Weights of exactly zero,
+    where its relative norm is 0/0, count as fixed.
 
     Args:
         loss: of one batch, a function of the weights: a differentiable scalar.

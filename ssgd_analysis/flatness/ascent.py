@@ -160,7 +160,7 @@ def worst(bench: Bench, ball: Ball, steps: int, m: int, name: str) -> Measuremen
         return rise(bench, ascend(bench, ball, steps, name), settings)
     groups = batching.regrouped(problem.batches, m)
     asis = len(groups) == len(problem.batches) and all(len(group) == 1 for group in groups)
-    if not asis and not problem.cuttable():
+    if not asis and not bench.cached("cuttable", lambda: _cuttable(bench)):
         raise InputError(
             f"{name}: the loss of a batch is not the mean of its examples' losses, so it can't be"
             f" cut to groups: give batches of m = {m} examples"
@@ -178,6 +178,11 @@ def worst(bench: Bench, ball: Ball, steps: int, m: int, name: str) -> Measuremen
         shares.append(share)
         values.append(worst_loss - clean_loss)
     return of_batches(bench, values, settings, shares)
+
+
+def _cuttable(bench: Bench) -> bool:
+    bench.pay(forwards=2 * bench.problem.shares[0])  # the first batch, and again in halves
+    return bench.problem.cuttable()
 
 
 def _add(one: Sequence[Tensor], other: Sequence[Tensor], factor: float) -> list[Tensor]:

@@ -319,10 +319,10 @@ def test_steps_cost_a_gradient_each(name):
     assert METRICS[name].measure.on(bench, steps=7).cost.gradients == 6
 
 
-@pytest.mark.parametrize("m", [3, 4])
-def test_groups_cost_what_the_whole_costs(m):
+@pytest.mark.parametrize(("m", "check"), [(3, 2 * 4 / nets.N), (4, 0.0)])
+def test_groups_cost_what_the_whole_costs(m, check):
     cost = measure("m_sharpness", nets.mlp(), m=m, steps=7).cost
-    assert cost.forwards == pytest.approx(2)
+    assert cost.forwards == pytest.approx(2 + check)  # whether the first batch may be cut
     assert cost.gradients == pytest.approx(7)
 
 
@@ -410,6 +410,19 @@ def test_settings_out_of_range_are_refused(name, options):
 def test_no_radius_no_rise(name):
     found = measure(name, nets.attention(), **{METRICS[name].radius: 0.0})
     assert (found.value, found.stderr) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e3])
+@pytest.mark.parametrize("name", SEARCHES)
+def test_the_search_knows_no_units(name, factor):
+    """The worst point of a loss times a factor is the same: a good fit does not end it early."""
+    case = nets.mlp()
+    scaled = dataclasses.replace(case, loss=lambda out, y: factor * case.loss(out, y))
+    base = reference.loss_at(case, reference.flat_weights(case.model))
+    first, second = measure(name, case).value, measure(name, scaled).value
+    if name == "keskar":
+        first, second = first * (1 + base), second * (1 + factor * base)
+    assert second == pytest.approx(factor * first, rel=1e-6)  # differences of losses, 1e-16 / 1e-3
 
 
 # --- invariances that are this file's own ---

@@ -26,8 +26,10 @@ def keskar(
 
     Two things that the paper leaves open matter. The search runs in units of the box's half
     widths and of the mean slope along them: its first step then reaches the walls of the box, and
-    no tolerance in absolute units ends it at the small gradients of a good minimum. And where the
-    gradient is exactly zero it starts at a random point of the box.
+    no tolerance ends it, whatever the loss's scale. In raw units ten iterations go less far the
+    smaller the gradient is, and a better fit looks flatter than it is (on digits at a loss of
+    2e-4, a hundredth of the rise was found). And where the gradient is exactly zero the search
+    starts at a random point of the box.
 
     Args:
         bench: the problem.
