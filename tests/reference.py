@@ -357,8 +357,8 @@ def volume(case: nets.Case, rise: float, directions: int, seed: int) -> float:
     stream, w = seeds.generator(seed, "volume"), flat_weights(case.model)
     noise, base, found = Noise(law="sphere", scale="filter"), loss_at(case, w), []
     for _ in range(directions):
-        parts = [noise.sample(p, stream).reshape(-1) for p in trainable(case.model).values()]
-        d = torch.cat(parts)
+        parts = [(noise.sample(p, stream), p.ndim) for p in trainable(case.model).values()]
+        d = torch.cat([(part if axes > 1 else 0 * part).reshape(-1) for part, axes in parts])
         sides = [
             first_crossing(lambda a, d=sign * d: loss_at(case, w + a * d) - base, rise)
             for sign in (1, -1)

@@ -238,7 +238,7 @@ METRICS = {
     "volume": MetricEntry(
         volume,
         "median relative distance along random directions at which the loss has risen",
-        ("layer", "batchnorm", "permutation"),
+        ("layer", "batchnorm", "permutation", "folding"),
         flatter="higher",
     ),
 }

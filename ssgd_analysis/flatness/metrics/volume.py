@@ -24,8 +24,9 @@ def volume(
 ) -> Measurement:
     """Median over random directions d of the distance at which L(w ± a d) has risen by ``rise``.
 
-    Each filter of d has the norm of the weights' own filter, so that a is relative; a
-    direction's distance is the mean of its two sides. The volume of the basin is dominated by
+    Each filter of d has the norm of the weights' own filter, so that a is relative; biases and
+    normalisation do not move, as in landscapes. A direction's distance is the mean of its two
+    sides. The volume of the basin is dominated by
     its longest radii and can't be had from few directions in many dimensions; the median radius
     can. To second order it is √(b² + 2 q rise)/q with b = ⟨∇L, d⟩, q = dᵀHd.
 
@@ -45,7 +46,8 @@ def volume(
             directions.
 
     Reference:
-        Huang et al. 2020 (arXiv 1906.03291), section 4, for the idea.
+        Huang et al. 2020 (arXiv 1906.03291), section 4, for the idea; Li et al. 2018 (arXiv
+        1712.09913), section 4, for the directions.
     """
     if not 0 < rise < math.inf or directions < 2 or not 0 < tolerance < math.inf:
         raise InputError(
@@ -57,7 +59,7 @@ def volume(
     sides = np.empty((directions, 2))
     with bench.moved() as clean:
         for row in range(directions):
-            direction = [noise.sample(weight, generator) for weight in clean]
+            direction = [noise.sample(weight, generator).mul_(weight.ndim >= 2) for weight in clean]
             for column, sign in enumerate((1, -1)):
                 after = functools.partial(_loss_at, bench, clean, direction, sign)
                 low, high = crossing(
