@@ -1,12 +1,14 @@
 """How many seeds it takes."""
 
+import functools
 import math
 
 import numpy as np
 from scipy import stats
+from scipy.special import ndtr
 
 MOST = 1000  # seeds beyond which nobody wants to know the number
-_QUANTILES = (np.arange(400) + 0.5) / 400  # of the spread that will be seen
+QUANTILES = 400  # of the spread that will be seen
 
 
 def detection_power(
@@ -23,8 +25,8 @@ def detection_power(
         dof: degrees of freedom; default n − 1.
     """
     error, seen = _errors(n, spread, dof or n - 1)
-    limit = np.maximum(margin, stats.t.isf(level / 2, dof or n - 1) * seen)
-    return float(stats.norm.sf((limit - abs(effect)) / error).mean())
+    limit = np.maximum(margin, _critical(level / 2, dof or n - 1) * seen)
+    return float(ndtr((abs(effect) - limit) / error).mean())
 
 
 def equivalence_power(
@@ -32,8 +34,8 @@ def equivalence_power(
 ) -> float:
     """Chance that two one-sided t tests show a true effect to lie within ± margin."""
     error, seen = _errors(n, spread, dof or n - 1)
-    room = margin - stats.t.isf(level, dof or n - 1) * seen
-    inside = stats.norm.cdf((room - effect) / error) - stats.norm.cdf((-room - effect) / error)
+    room = margin - _critical(level, dof or n - 1) * seen
+    inside = ndtr((room - effect) / error) - ndtr((-room - effect) / error)
     return float(np.where(room > 0, inside, 0.0).mean())
 
 
@@ -74,4 +76,15 @@ def seeds_needed(
 def _errors(n: int, spread: float, dof: float) -> tuple[float, np.ndarray]:
     """The mean's true standard error, and quantiles of the one that will be estimated."""
     error = max(spread, 1e-300) / math.sqrt(n)
-    return error, error * np.sqrt(stats.chi2.ppf(_QUANTILES, dof) / dof)
+    return error, error * _spreads(dof)
+
+
+@functools.lru_cache(maxsize=4096)
+def _spreads(dof: float) -> np.ndarray:
+    """Quantiles of an estimated over the true standard deviation."""
+    return np.sqrt(stats.chi2.ppf((np.arange(QUANTILES) + 0.5) / QUANTILES, dof) / dof)
+
+
+@functools.lru_cache(maxsize=4096)
+def _critical(tail: float, dof: float) -> float:
+    return float(stats.t.isf(tail, dof))

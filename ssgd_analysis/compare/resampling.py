@@ -1,5 +1,6 @@
 """Exact permutation tests and bootstrap intervals over seeds."""
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -37,9 +38,7 @@ def sign_flip(differences: Sequence[float]) -> float:
         Fisher 1935, The Design of Experiments, section 21.
     """
     values = np.asarray(differences, dtype=float)
-    count = 2 ** (len(values) - 1)  # the other half has the same |mean|
-    bits = (np.arange(count)[:, None] >> np.arange(len(values))) & 1
-    sums = np.abs((1 - 2 * bits) @ values)
+    sums = np.abs(_signs(len(values)) @ values)
     return float((sums >= abs(values.sum()) * (1 - TIES)).mean())
 
 
@@ -54,16 +53,31 @@ def split(values: Sequence[float], baseline: Sequence[float]) -> float:
     """
     pooled = np.concatenate([np.asarray(values, float), np.asarray(baseline, float)])
     pooled = pooled - pooled.mean()  # sums of squares without cancellation
+    size = float(np.abs(pooled).max())
+    if size == 0:
+        return 1.0
+    pooled /= size
     n, m = len(values), len(baseline)
-    chosen = np.array(list(itertools.combinations(range(n + m), n)))
-    mine = pooled[chosen]
+    mine = pooled[_choices(n + m, n)]
     sums, squares = mine.sum(axis=1), np.square(mine).sum(axis=1)
     rest, rest_squares = pooled.sum() - sums, np.square(pooled).sum() - squares
     gap = np.abs(sums / n - rest / m)
     spread = _mean_variance(sums, squares, n) + _mean_variance(rest, rest_squares, m)
-    floor = 1e-24 * max(float(np.square(pooled).max()), 1e-300)
-    t = gap / np.sqrt(np.maximum(spread, floor))
+    t = gap / np.sqrt(np.maximum(spread, 1e-24))
     return float((t >= t[0] * (1 - TIES)).mean())
+
+
+@functools.lru_cache(maxsize=4)
+def _signs(n: int) -> np.ndarray:
+    """All choices of n signs but those of the other half, which have the same |mean|."""
+    bits = (np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1
+    return 1.0 - 2.0 * bits
+
+
+@functools.lru_cache(maxsize=8)
+def _choices(total: int, n: int) -> np.ndarray:
+    """All ways to choose n of so many places, the first n places first."""
+    return np.array(list(itertools.combinations(range(total), n)))
 
 
 def _mean_variance(sums: np.ndarray, squares: np.ndarray, n: int) -> np.ndarray:
