@@ -58,10 +58,12 @@ def _measured(bench: Bench) -> ExampleGradients:
     for rows in (_together, _one_by_one):
         try:
             found, away = _summed(bench.problem, mean, rows)
-        except Exception:  # a stranger's model may raise anything under vmap, and run out of memory
-            if rows is _one_by_one:
-                raise
-            continue
+        except Exception as error:  # under vmap a stranger's model may raise anything
+            if rows is _together:
+                continue
+            if isinstance(error, InputError):
+                raise InputError(f"no example has a gradient of its own: {error}") from error
+            raise
         bench.pay(gradients=1)
         size = math.sqrt(bench.problem.mean(found.squares))
         # rounding is some 10 epsilons of the gradients' size: far below

@@ -167,6 +167,32 @@ def test_no_example_has_a_gradient_where_the_loss_is_no_mean():
     assert found.stderr > 0
 
 
+def test_no_example_has_a_gradient_where_the_model_needs_several():
+    case = nets.mlp()
+    norm = nn.BatchNorm1d(4, track_running_stats=False)
+    model = nn.Sequential(norm, case.model).double()
+    where = bench(nets.Case(model, case.loss, case.inputs, case.targets))
+    for name in NAMES[1:]:
+        with pytest.raises(InputError, match="gradient of its own"):
+            on(name, where)
+    assert on("gradient_norm", where).details == {"per_example_rms": None}
+
+
+@pytest.mark.parametrize("layers", [["5"], ["0.weight", "3"]])
+def test_parameters_that_are_left_out_have_no_part(layers):
+    case = nets.mlp()
+    where = Bench(Problem(*case.problem, layers=layers))
+    rows, names = reference.example_gradients(case), list(reference.trainable(case.model))
+    sizes = [weight.numel() for weight in reference.trainable(case.model).values()]
+    own = [
+        part
+        for name, part in zip(names, rows.split(sizes, dim=1), strict=True)
+        if name in where.problem.parameters
+    ]
+    truth = float(torch.cat(own, dim=1).var(dim=0, correction=1).sum())
+    assert on("gradient_covariance_trace", where).value == pytest.approx(truth, rel=1e-9)
+
+
 # --- values, errors and samples ---
 
 

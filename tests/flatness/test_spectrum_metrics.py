@@ -423,6 +423,14 @@ def test_the_last_layer_is_the_one_used_last():
     assert on("relative_flatness", bench(case)).settings["layer"] == "first.weight"
 
 
+def test_relative_flatness_in_low_precision():
+    case = nets.mlp()
+    truth = on("relative_flatness", bench(case)).value
+    low = nets.Case(case.model.bfloat16(), case.loss, case.inputs.bfloat16(), case.targets)
+    # eight bits in every weight, input and product
+    assert on("relative_flatness", bench(low)).value == pytest.approx(truth, rel=0.1)
+
+
 def test_the_last_layer_may_be_within_a_fused_one():
     with nets.seeded():
         model = nn.Sequential(

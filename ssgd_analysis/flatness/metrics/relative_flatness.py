@@ -55,11 +55,12 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
     own = Problem(problem.model, problem.loss, problem.batches, layers=[name])
     operator = HessianOperator.of(own, options=bench.options)
     matrix = weight.detach().reshape(len(weight), -1)
-    left, strengths, _ = torch.linalg.svd(matrix, full_matrices=False)
+    left, strengths, _ = torch.linalg.svd(matrix.double(), full_matrices=False)
     factor = left * strengths  # UΣ, shape (S, rank): its square is WWᵀ
     probes = 0 if factor.shape[1] * matrix.shape[1] <= EXACT else PROBES
     if probes:
         factor = factor @ left.T  # the root without U's free signs: like models, like samples
+    factor = factor.to(operator.dtype)
     size = factor.shape[1] * matrix.shape[1]
     generator = bench.generator("relative_flatness")
     found: list[Quotients] = []
