@@ -71,16 +71,19 @@ def _axis(panel: Axes, which: str, values: np.ndarray, ticks: int) -> None:
 
 
 def _round_ones(low: float, high: float, count: int) -> list[float]:
-    """About ``count`` powers of ten between two values, or 2 and 5 of them too where few are."""
+    """At most ``count`` powers of ten between two values, or 2 and 5 of them too where few are."""
     first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
     for leading in ((1.0,), (1.0, 2.0, 5.0)):
         every = [lead * 10.0**power for power in range(first, last + 1) for lead in leading]
         inside = [value for value in every if low <= value <= high]
         if len(inside) >= 2:
             break
-    logs = np.log(inside)
-    nearest = {int(np.abs(logs - at).argmin()) for at in np.linspace(logs[0], logs[-1], count)}
-    return [inside[place] for place in sorted(nearest)]
+    apart = (high / low) ** (1 / count)  # so that their labels do not touch
+    kept = inside[:1]
+    for value in inside[1:]:
+        if value >= apart * kept[-1]:
+            kept.append(value)
+    return kept
 
 
 def _short(value: float, _place: float) -> str:

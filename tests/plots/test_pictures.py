@@ -217,8 +217,9 @@ def test_sixteen_groups_have_their_own_looks():
 
 
 def test_ticks_of_a_logarithmic_axis_are_round_and_apart():
-    assert scatter._round_ones(0.0017, 0.03, 3) == [0.002, 0.005, 0.02]
-    assert scatter._round_ones(0.02, 300.0, 3) == [0.1, 1.0, 100.0]
+    assert scatter._round_ones(0.0017, 0.03, 3) == pytest.approx([0.002, 0.01])
+    assert scatter._round_ones(0.02, 300.0, 3) == pytest.approx([0.1, 10.0])
+    assert scatter._round_ones(1.0, 1e7, 3) == pytest.approx([1.0, 1e3, 1e6])
     assert scatter._short(1e4, 0) == "1e4"
     assert scatter._short(2e-5, 0) == "2e−5"
 
