@@ -53,6 +53,9 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float | None:
         outputs: logits, shape (B, C, …).
         targets: class labels, shape (B, …); anything else gives ``None``.
     """
-    if targets.is_floating_point() or outputs.ndim != targets.ndim + 1 or outputs.shape[1] < 2:
+    if not isinstance(targets, Tensor) or targets.is_floating_point() or outputs.ndim < 2:
         return None
-    return float((outputs.argmax(dim=1) == targets).double().mean())
+    labels = outputs.argmax(dim=1)
+    if labels.shape != targets.shape or outputs.shape[1] < 2:
+        return None
+    return float((labels == targets).double().mean())

@@ -377,3 +377,24 @@ def test_element_is_another_name_of_weight(name):
     one, other = (measure(name, nets.mlp(), scale=scale) for scale in ("element", "weight"))
     assert one == other
     assert one.settings["scale"] == "weight"
+
+
+def test_targets_of_a_strangers_loss_need_not_be_a_tensor():
+    """Losses at perturbed weights come with an accuracy only where there are labels."""
+    case = nets.mlp()
+
+    def loss(outputs: Tensor, targets: tuple) -> Tensor:
+        return nets.cross_entropy(outputs, targets[0])
+
+    batches = [(x, (y, None)) for x, y in case.batches()]
+    found = METRICS["symmetric_gap"].measure(case.model, loss, batches)
+    assert found.value == measure("symmetric_gap", case).value
+    robust = METRICS["noise_robustness"].measure(case.model, loss, batches)
+    assert robust.settings["of"] == "loss"
+
+
+def test_a_loss_that_is_not_finite():
+    case = nets.mlp()
+    with pytest.raises(WorkError, match="not finite under weight noise of scale 1e\\+200"):
+        measure("expected", nets.regression(), sigma=1e200)
+    assert math.isfinite(measure("expected", case, sigma=1.0).value)

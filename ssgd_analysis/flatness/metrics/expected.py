@@ -37,6 +37,7 @@ def expected(
 
     Raises:
         InputError: a negative sigma, fewer than 2 draws, an unknown law or scale.
+        WorkError: a loss is not finite.
 
     Reference:
         Andriushchenko et al. 2023 (arXiv 2302.07011), average-case adaptive sharpness.

@@ -10,6 +10,7 @@ from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.loss import accuracy
 
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
@@ -81,7 +82,7 @@ def _margins(outputs: Tensor, targets: Tensor) -> tuple[Tensor, float]:
 
     The deviation is that of the outputs from their mean over classes, summed over classes.
     """
-    if targets.is_floating_point() or outputs.ndim != targets.ndim + 1 or outputs.shape[1] < 2:
+    if accuracy(outputs, targets) is None:
         raise InputError("margin: the targets are no class labels, so there is no right class")
     if targets.min() < 0 or targets.max() >= outputs.shape[1]:
         raise InputError(f"margin: labels should be from 0 to {outputs.shape[1] - 1}")
