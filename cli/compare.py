@@ -147,10 +147,10 @@ def command(
         console.answer_table(*outcome_rows(result["outcomes"]), title="outcomes")
         console.answer()
     if correlating:
-        convention = result["correlations"]["convention"]
-        for words, table in correlation_tables(result["correlations"]).items():
-            console.answer_table(*table, title=f"correlation with {words} ({convention})")
+        for title, table in correlation_tables(result["correlations"]).items():
+            console.answer_table(*table, title=title)
             console.answer()
+        console.answer(f"correlations: {result['correlations']['convention']}")
     for group in result["groups"]:
         if len(group["seeds"]) < 2:
             console.answer(f"{group['name']}: one seed carries no interval; train at least two")

@@ -115,7 +115,7 @@ def command(
     """
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder, write_json
-    from ssgd_analysis.flatness import store
+    from ssgd_analysis.flatness import METRICS, resolve, store
     from ssgd_analysis.flatness.differences import differences
 
     if cross_check and options["operator"] != "hessian":
@@ -123,6 +123,9 @@ def command(
     if out is None and (save_vectors or resume):
         raise InputError(f"--{'save-vectors' if save_vectors else 'resume'} needs --out")
     request = _request(options)
+    if options["curves"] and not any(METRICS[resolve(m)[0]].radius for m in request.metrics):
+        with_radius = ", ".join(name for name, entry in METRICS.items() if entry.radius)
+        raise InputError(f"--curves needs a --metric that has a radius: {with_radius}")
     ends = None if time_budget is None else time.monotonic() + time_budget
     opened = load_checkpoints(checkpoints, options)
     if out is not None:

@@ -121,5 +121,5 @@ def _correlations(found: dict[str, Any] | None, drawn: dict[str, list[Path]]) ->
     pictures = drawn.get("correlations", [])[:1]
     return [
         Section("Does flatness go with accuracy?", how, pictures=pictures),
-        *[Section(f"Correlation with {w}", "", *t) for w, t in correlation_tables(found).items()],
+        *[Section(title, "", *table) for title, table in correlation_tables(found).items()],
     ]

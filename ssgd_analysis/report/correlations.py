@@ -1,6 +1,6 @@
 """Tables of rank correlations, for people and as CSV."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 WIDE = ("within groups", "method", "all")
@@ -9,28 +9,34 @@ Row = tuple[float, tuple[float, float] | None]
 
 
 def correlation_tables(found: dict[str, Any]) -> dict[str, tuple[list[str], list[list[str]]]]:
-    """Outcome in words → header and rows: metrics down, views across.
+    """Title → header and rows: metric and view down, outcomes across.
 
-    Each cell is τ [95% interval] n, or Ψ for the granulated coefficient of all runs. Single
-    groups are left to the CSV.
+    Each cell is the coefficient with its 95% interval. Single groups are left to the CSV.
 
     Args:
         found: of :func:`ssgd_analysis.compare.correlate.correlate`.
     """
-    tables = {}
-    for outcome, words in found["outcomes"].items():
-        taus = [r for r in found["tau"] if r["outcome"] == outcome and r["scope"] in WIDE]
-        cells = {(r["metric"], r["name"]): _cell(r["tau"], r) for r in taus}
-        views = list(dict.fromkeys(r["name"] for r in taus))
-        for row in found["granulated"]:
-            if row["outcome"] == outcome:
-                view = f"Ψ {row['name']}"
-                cells[row["metric"], view] = _cell(row["psi"], row)
-                views += [view] if view not in views else []
-        metrics = list(dict.fromkeys(r["metric"] for r in taus))
-        rows = [[metric, *(cells.get((metric, v), "–") for v in views)] for metric in metrics]
-        tables[words] = (["metric", *views], rows)
-    return tables
+    titles = {"tau": "Kendall's τ", "granulated": "granulated Ψ: all settings but one held fixed"}
+    return {
+        title: _table(found[kind], found["outcomes"], "tau" if kind == "tau" else "psi")
+        for kind, title in titles.items()
+    }
+
+
+def _table(
+    rows: Sequence[dict[str, Any]], outcomes: dict[str, str], key: str
+) -> tuple[list[str], list[list[str]]]:
+    seen = [row for row in rows if row["scope"] in WIDE]
+    cells = {(r["metric"], r["name"], r["outcome"]): r for r in seen}
+    lines: list[list[str]] = []
+    before = ""
+    for metric, view in dict.fromkeys((r["metric"], r["name"]) for r in seen):
+        own = [cells[metric, view, outcome] for outcome in outcomes]
+        counts = list(dict.fromkeys(str(row["n"]) for row in own))
+        shown = "" if metric == before else metric
+        lines.append([shown, view, "/".join(counts), *[_cell(row[key], row) for row in own]])
+        before = metric
+    return ["metric", "over", "n", *outcomes.values()], lines
 
 
 def correlation_csv(found: dict[str, Any]) -> tuple[list[str], list[list[object]]]:
@@ -89,9 +95,9 @@ def _seen(row: dict[str, Any], outcome: str) -> bool:
 
 def _cell(value: float | None, row: dict[str, Any]) -> str:
     if value is None:
-        return f"– (n={row['n']})"
+        return "–"
     interval = "" if not row["ci95"] else " [{:+.2f}, {:+.2f}]".format(*row["ci95"])
-    return f"{value:+.2f}{interval} n={row['n']}"
+    return f"{value:+.2f}{interval}"
 
 
 def _rest(row: dict[str, Any]) -> list[object]:

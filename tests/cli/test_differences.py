@@ -91,6 +91,14 @@ def test_curves_in_record_table_and_picture(runs, run, tmp_path):
     assert not (tmp_path / "plain" / "curves.png").exists()
 
 
+def test_curves_of_nothing_are_refused(runs, run):
+    for metrics in ([], ["--metric", "trace"]):
+        refused = run("sharpness", runs[0], *metrics, *SMALL, "--curves")
+        assert refused.status == 2
+        assert "--curves needs a --metric that has a radius" in refused.error
+        assert "adaptive_worst" in refused.error
+
+
 def record(value, stderr, samples=None, weights=None):
     return {"value": value, "stderr": stderr, "samples": samples, "weights": weights}
 
