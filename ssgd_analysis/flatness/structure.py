@@ -37,7 +37,7 @@ class Draft:
 
     def __init__(self, model: nn.Module, run: Run) -> None:
         self.model, self.run = model, run
-        self.order = executed(self.model, run)
+        self.order, self.direct = executed(model, run)
         self.done: list[str] = []
 
     def layer(self, name: str) -> nn.Module:
@@ -183,15 +183,30 @@ def copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def executed(model: nn.Module, run: Run) -> list[str]:
-    """Names of the layers that hold tensors of their own, in the order in which they run.
+def executed(model: nn.Module, run: Run) -> tuple[list[str], set[tuple[str, str]]]:
+    """The layers that hold tensors of their own, in the order in which they run.
 
     Those that run more than once, and those that share a parameter with another, are left out:
     a change of one use would change the other.
+
+    Returns:
+        Their names, and the pairs of names where one's output is the next one's input, with
+        nothing in between but what works in place.
     """
     order: list[str] = []
+    direct: set[tuple[str, str]] = set()
+    last: list[object] = [None]
+
+    def watch(name: str, inputs: tuple[object, ...], output: object) -> None:
+        if order and inputs and inputs[0] is last[0]:
+            direct.add((order[-1], name))
+        order.append(name)
+        last[0] = output
+
     hooks = [
-        module.register_forward_hook(lambda *_, name=name: order.append(name))
+        module.register_forward_hook(
+            lambda module, inputs, output, name=name: watch(name, inputs, output)
+        )
         for name, module in model.named_modules()
         if name and not [*module.children()] and [*module.parameters(), *module.buffers()]
     ]
@@ -202,9 +217,10 @@ def executed(model: nn.Module, run: Run) -> list[str]:
             hook.remove()
     uses = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
     times = Counter(order)
-    return [
+    kept = [
         name
         for name in order
         if times[name] == 1
         and all(uses[id(p)] == 1 for p in model.get_submodule(name).parameters())
     ]
+    return kept, direct

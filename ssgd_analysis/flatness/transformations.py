@@ -22,7 +22,7 @@ from ssgd_analysis.flatness.layer_edits import (
     spread,
     statistics,
 )
-from ssgd_analysis.flatness.structure import Draft, copied, relative_change, runs
+from ssgd_analysis.flatness.structure import Draft, copied, relative_change, runs, same
 from ssgd_analysis.problem import Problem
 
 PRESERVING, CONFOUNDER = "function-preserving", "confounder"
@@ -68,8 +68,8 @@ class Transformation:
     ) -> Changed:
         """The problem with a copy of its model that is changed wherever it can be.
 
-        Layers are found by watching one batch, and a change is kept only where the outputs stay
-        within :func:`ssgd_analysis.flatness.structure.tolerance`.
+        Layers are found by watching, and a change is kept only where the outputs on all batches
+        stay within :func:`ssgd_analysis.flatness.structure.tolerance`.
 
         Args:
             problem: is left alone.
@@ -112,16 +112,20 @@ def _check(factor: float) -> None:
 
 
 def _drafted(change: Change, problem: Problem, factor: float, random: torch.Generator) -> Changed:
-    # gradients: torch's fused transformer layers, which run no single layer, are then not used
-    draft = Draft(_copy(problem), runs(problem, problem.batches[:1], grad=True))
-    change(draft, factor, random)
-    pairs = [
-        (run(problem.model), run(draft.model))
-        for run in (runs(problem, [batch]) for batch in problem.batches)
-    ]
+    # all batches only where the first one tells too little: an activation that it does not reach
+    for batches in (problem.batches[:1], problem.batches):
+        # gradients: torch's fused transformer layers, which run no single layer, are not used then
+        draft = Draft(_copy(problem), runs(problem, batches, grad=True))
+        change(draft, factor, random)
+        outputs = (
+            (run(problem.model), run(draft.model))
+            for run in (runs(problem, [batch]) for batch in problem.batches)
+        )
+        found = [(same(*pair), relative_change(*pair)) for pair in outputs]
+        if change is _logit or all(kept for kept, _ in found):
+            break
     changed = Problem(draft.model, problem.loss, problem.batches)
-    moved = max(relative_change(before, after) for before, after in pairs)
-    return Changed(changed, tuple(draft.done), moved)
+    return Changed(changed, tuple(draft.done), max(moved for _, moved in found))
 
 
 def _copy(problem: Problem) -> nn.Module:
@@ -214,7 +218,10 @@ def _permutation(draft: Draft, factor: float, random: torch.Generator) -> None:
 
 
 def _folding(draft: Draft, factor: float, random: torch.Generator) -> None:
+    """Only into the very layer before: an untrained BatchNorm is close to no change anywhere."""
     for first, *_, second in draft.pairs(WEIGHTED, NORMS):
+        if (first, second) not in draft.direct:
+            continue
         change = partial(fold, first=first, second=second)
         draft.attempt(change, f"{second} into {first}", at=second)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.flatness.rescale_check import extreme, rescale_check
 from ssgd_analysis.flatness.transformations import rescaled
 from ssgd_analysis.problem import Problem
@@ -59,7 +60,9 @@ def runs(tmp_path_factory):
 
 
 def check(run, *arguments) -> dict:
-    outcome = run("sharpness", *arguments, "--top", 1, "--samples", 64, "--json")
+    outcome = run(
+        "sharpness", *arguments, "--top", 1, "--samples", 64, "--batch-size", 64, "--json"
+    )
     assert outcome.status == 0, outcome.err
     return outcome.json["checkpoints"][0]["rescale_check"]
 
@@ -212,3 +215,15 @@ def test_model_comes_back_untouched():
     rescale_check(Problem(*case.problem), ["sam"])
     assert nets.state(case.model) == before
     assert nets.per_module_modes(case.model) == nets.per_module_modes(copied)
+
+
+def test_list_tells_invariances_and_radius(run):
+    entries = {entry["name"]: entry for entry in run("list", "metrics", "--json").json}
+    assert entries["lambda_max"]["invariant_to"] == ["permutation"]
+    assert entries["lambda_max"]["radius"] is None
+    assert entries["sam"]["radius"] == "rho"
+    assert entries["sam"]["radii"] == list(METRICS["sam"].radii)
+    text = run("list", "metrics").out
+    for entry in METRICS.values():
+        assert f"invariant to: {', '.join(entry.invariant_to) or 'nothing'}\n" in text
+    assert "radius: rho, a curve over 0.01, 0.02, 0.05, 0.1, 0.2\n" in text

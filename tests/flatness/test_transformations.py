@@ -429,6 +429,30 @@ def test_what_the_outputs_ignore_is_not_called_invariant():
     assert len(TRANSFORMATIONS["permutation"](Problem(*case.problem)).done) == 1
 
 
+def test_an_untrained_batchnorm_is_not_folded_elsewhere():
+    # at its start BatchNorm divides by √(1 + 1e-5): hardly a change, whatever stands in between
+    with nets.seeded():
+        model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    case = nets.Case(model, nets.cross_entropy, nets.randn(*V).float(), nets.labels())
+    assert TRANSFORMATIONS["folding"](Problem(*case.problem)).done == ()
+    model = nn.Sequential(model[0], model[2], nn.Tanh(), model[3])
+    found = Problem(model, case.loss, case.batches())
+    assert TRANSFORMATIONS["folding"](found).done == ("1 into 0",)
+
+
+def test_all_batches_are_asked():
+    # the first batch does not reach where the activation is cut off, the last one does
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU6(), nn.Linear(5, 3)).double()
+    with torch.no_grad():
+        model[0].weight.fill_(1)
+        model[0].bias.zero_()
+    inputs = nets.randn(*V).abs() * torch.tensor([[0.1]] * 8 + [[5.0]] * 3)
+    before = Problem(*nets.Case(model, nets.cross_entropy, inputs, nets.labels()).problem)
+    first = Problem(model, nets.cross_entropy, before.batches[:1])
+    assert TRANSFORMATIONS["layer"](first).done == ("0 × 5, 2 ÷ 5",)
+    assert TRANSFORMATIONS["layer"](before).done == ()
+
+
 def test_another_generator_is_another_change():
     def changed(seed: int) -> Changed:
         return TRANSFORMATIONS["neuron"](problem("relu"), 5.0, nets.generator(seed))
