@@ -9,6 +9,7 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
 
 STEPS = 60  # of bisection: the width of a double
+HOTTEST = 1e6  # beyond, the outputs tell the classes apart by rounding only
 
 
 class Scaled(nn.Module):
@@ -32,7 +33,8 @@ class Normalized(nn.Module):
     """A model whose outputs have mean zero and standard deviation one over the classes.
 
     Example by example, so that a batch's loss stays the mean of its examples', and the scale of
-    the logits, which a network can change without changing a decision, has no effect.
+    the logits, which a network can change without changing a decision, has no effect. Not for two
+    classes, whose logits would then all be ±1.
 
     Args:
         model: keeps its parameters; outputs (B, C, …).
@@ -52,6 +54,22 @@ class Normalized(nn.Module):
         return centred / centred.square().mean(dim=1, keepdim=True).sqrt()
 
 
+def normalized(problem: Problem) -> Normalized:
+    """The problem's model with normalised logits.
+
+    Raises:
+        InputError: outputs without a class axis, or of fewer than three classes.
+    """
+    with problem.evaluating(), torch.no_grad():
+        shape = tuple(problem.outputs(problem.batches[0][0]).shape)
+    if len(shape) < 2 or shape[1] < 3:
+        raise InputError(
+            f"normalised logits of shape {shape} tell nothing: it takes three classes or more;"
+            " match the train loss by a temperature instead"
+        )
+    return Normalized(problem.model)
+
+
 def temperature(problem: Problem, target: float) -> float | None:
     """The T ≥ 1 by which outputs must be divided for a mean cross-entropy of ``target``.
 
@@ -63,7 +81,7 @@ def temperature(problem: Problem, target: float) -> float | None:
         target: nats; a loss that is reached already gives 1.
 
     Returns:
-        ``None``: no temperature reaches the target.
+        ``None``: no temperature up to 10⁶ reaches the target.
     """
     outputs, targets = _outputs(problem)
 
@@ -72,9 +90,10 @@ def temperature(problem: Problem, target: float) -> float | None:
 
     if target <= loss(1.0):
         return 1.0
-    if target >= loss(0.0):
+    low, high = 1 / HOTTEST, 1.0
+    if target >= loss(low):
         return None
-    low, high = 0.0, 1.0  # the loss is above the target at low, below it at high
+    # now the loss is above the target at low, below it at high
     for _ in range(STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if loss(middle) > target else (low, middle)

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ssgd_analysis.compare.matching import Normalized, Scaled, check_cross_entropy, temperature
+from ssgd_analysis.compare.matching import Scaled, check_cross_entropy, normalized, temperature
 from ssgd_analysis.compare.sources import fingerprint
 from ssgd_analysis.errors import WorkError, unknown
 from ssgd_analysis.files import make_folder, read_json, write_json
@@ -211,13 +211,13 @@ def _bench(run: Run, how: How, step: int, target: float | None) -> Bench | None:
 def _changed(
     problem: Problem, run: Run, *, degrees: float | None = None, normalize: bool = False
 ) -> Problem:
-    """The problem with scaled or normalised outputs, or as it is."""
+    """The problem with scaled or normalised outputs (not both), or as it is."""
     model = problem.model
     if degrees is not None and degrees != 1:
         model = Scaled(model, degrees)
     if normalize:
         check_cross_entropy(run.config().loss, "normalising logits")
-        model = Normalized(model)
+        model = normalized(problem)
     return problem if model is problem.model else Problem(model, problem.loss, problem.batches)
 
 

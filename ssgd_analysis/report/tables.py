@@ -105,7 +105,7 @@ def pair_tables(
     tests: Sequence[dict[str, Any]],
 ) -> dict[str, tuple[list[str], list[list[str]]]]:
     """Title → header and rows, one table for each pair of groups: narrow, for a terminal."""
-    header = ["metric", "difference", "relative", "95% interval", "p (Holm)", "verdict", "counts"]
+    header = ["metric", "difference", "95% interval", "p (Holm)", "verdict", "counts"]
     tables: dict[str, tuple[list[str], list[list[str]]]] = {}
     for test in by_weight(tests):
         a, b = test["train_loss"]
@@ -115,11 +115,14 @@ def pair_tables(
         )
         if tuple(test["final_train_loss"]) != (a, b):
             title += ", matched; at the end {:.4g} and {:.4g}".format(*test["final_train_loss"])
+        # of the baseline's mean, but for a mean of zero
+        known = test["relative"] is not None and test["difference"] != 0
+        size = test["difference"] / test["relative"] if known else 0
+        ends = [percent(end / size) for end in test["ci95"]] if known and test["ci95"] else []
         row = [
             NAMES.get(test["metric"], test["metric"]),
-            number(test["difference"]),
-            percent(test["relative"]),
-            span(test["ci95"]),
+            percent(test["relative"]) if known else number(test["difference"]),
+            f"[{', '.join(ends)}]" if ends else span(test["ci95"]),
             p_text(test["p_holm"]),
             test["verdict"],
             counts(test),

@@ -307,7 +307,7 @@ def test_the_false_verdict_rate_is_below_five_per_cent(n, paired, spread):
 def test_planted_effects_are_found_with_the_power_that_is_printed(paired):
     """At the number of seeds asked for, 2 × margin is found and its absence shown."""
     rng = np.random.default_rng(5)
-    spread, family = 0.08, 2
+    spread, family = 0.05, 2
     n = seeds_needed(
         spread * 2**0.5 * 0.98**0.5,  # of a difference; 0.7² + 0.7² = 0.98
         RULE.margin,
