@@ -72,7 +72,9 @@ def p_text(value: float | None) -> str:
 
 def percent(value: float | None) -> str:
     """A relative difference for people."""
-    return "–" if value is None else f"{value:+.1%}"
+    if value is None:
+        return "–"
+    return f"{value:+.0%}" if abs(value) >= 1 else f"{value:+.1%}"
 
 
 def test_rows(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
