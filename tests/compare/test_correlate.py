@@ -212,6 +212,26 @@ def test_granulated_interval_is_over_seeds():
     assert found.ci95 == pytest.approx((low, high))  # the grid is full: Ψ is the mean over seeds
 
 
+def test_granulated_intervals_cover():
+    """On a grid whose Ψ is known: a pair d apart in both is in order with Φ(d/√2) on each side."""
+    places = list(itertools.product(range(3), range(3), range(4)))
+    points = [{"lr": lr, "batch_size": b} for lr, b, _ in places]
+    base = np.array([0.7 * lr + 0.35 * b for lr, b, _ in places])
+
+    def pair(distance):
+        return (2 * stats.norm.cdf(distance / math.sqrt(2)) - 1) ** 2
+
+    truth = np.mean([(2 * pair(step) + pair(2 * step)) / 3 for step in (0.7, 0.35)])
+    rng, found = np.random.default_rng(6), []
+    for _ in range(300):
+        x, y = base + rng.standard_normal((2, len(base)))
+        found.append(granulated(points, x, y, [seed for *_, seed in places]))
+    values = [one.psi for one in found]
+    assert abs(np.mean(values) - truth) < 4 * stats.sem(values)
+    hits = [one.ci95[0] <= truth <= one.ci95[1] for one in found if one.ci95]
+    assert np.mean(hits) >= 0.90  # 95% with 300 repeats: below 0.90 at 1 in 10,000
+
+
 def test_tau_a_counts_ties_as_zero():
     assert tau_a(np.array([1.0, 1.0]), np.array([1.0, 2.0])) == 0
     assert tau_a(np.array([1.0, 1.0, 2.0]), np.array([1.0, 2.0, 3.0])) == pytest.approx(2 / 3)
