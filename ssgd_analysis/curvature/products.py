@@ -206,11 +206,11 @@ class LinearState:
                 raise
             raise Unsupported(first_line(error)) from error
         size = float(global_norm(truth))
-        error = float(global_norm([a - b for a, b in zip(found, truth, strict=True)]))
+        gap = float(global_norm([a - b for a, b in zip(found, truth, strict=True)]))
         floor = torch.finfo(operator.dtype).eps ** 0.5
         # Two float32 readings of a product differ by some 1e-6 of it; a wrong branch by far more.
-        if not error <= 3 * floor * size + torch.finfo(operator.dtype).tiny:
-            raise Unsupported(f"the trace is off by {error:.1e} of {size:.1e}")
+        if not gap <= 3 * floor * size + torch.finfo(operator.dtype).tiny:
+            raise Unsupported(f"the trace is off by {gap:.1e} of {size:.1e}")
 
     def multiply(self, vector: list[Tensor]) -> list[Tensor]:
         """The product, split by parameter."""
