@@ -1,14 +1,16 @@
 """Groups of runs against a baseline, with verdicts that are true to the numbers."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ssgd_analysis.compare.circular import circular
 from ssgd_analysis.compare.groups import Group, unlike
 from ssgd_analysis.compare.measurements import check_metric, is_flatness
+from ssgd_analysis.compare.overall import overall_verdict
 from ssgd_analysis.compare.pairs import Pair, Place, TrainLoss, pairs_of, recorded_loss
-from ssgd_analysis.compare.rule import Case, Finding, Rule, judge, overall, p_value
+from ssgd_analysis.compare.rule import Case, Finding, Rule, judge, p_value
 from ssgd_analysis.compare.statistics import (
     holm,
     interval,
@@ -89,11 +91,14 @@ def compare(
 
 
 def seed_values(group: Group, metrics: Sequence[str], measure: Measure) -> dict[str, list[float]]:
-    """Metric → its values at the final weights, seed by seed; missing ones are left out."""
+    """Metric → its values at the final weights, seed by seed; left out: what is not finite."""
     found = {
         metric: [measure(run, metric, None) for run in group.runs.values()] for metric in metrics
     }
-    return {metric: [v for v in values if v is not None] for metric, values in found.items()}
+    return {
+        metric: [v for v in values if v is not None and math.isfinite(v)]
+        for metric, values in found.items()
+    }
 
 
 def _summary(group: Group, metrics: Sequence[str], measure: Measure) -> dict[str, Any]:
@@ -114,14 +119,14 @@ def _summary(group: Group, metrics: Sequence[str], measure: Measure) -> dict[str
 
 
 def _values(places: Sequence[Place], metric: str, measure: Measure) -> list[float] | None:
-    """One value a run, or ``None`` where one is missing."""
+    """One value a run, or ``None`` where one is missing or not finite."""
     found = [
         measure(place.run, metric, place.step)
         if place.target is None
         else measure(place.run, metric, place.step, place.target)
         for place in places
     ]
-    known = [value for value in found if value is not None]
+    known = [value for value in found if value is not None and math.isfinite(value)]
     return known if len(known) == len(found) else None
 
 
@@ -176,7 +181,7 @@ def _tests(
     verdicts = []
     for index, pair in enumerate(pairs if metrics else ()):
         own = [i for i, (_, place) in enumerate(rows) if place == index]
-        verdict, why, needed = overall(
+        verdict, why, needed = overall_verdict(
             [cases[i] for i in own], [findings[i] for i in own], barred=barred[index]
         )
         verdicts.append(

@@ -27,6 +27,7 @@ from ssgd_analysis.errors import InputError
 
 FLATTER, SHARPER, SAME = "flatter", "sharper", "no difference"
 INCOMPARABLE = "not comparable"
+COPY = 1e-3  # two runs never agree so well; a copy of the same function does, in float32 too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,8 @@ class Rule:
             f" ±{self.margin:.0%} (two one-sided t tests, same level, Holm). Else not comparable:"
             f" undecided, with the seeds it would take to find a difference of"
             f" {2 * self.margin:.0%}, or show that there is none, with {self.power:.0%} power."
-            " Overall: flatter if one metric that counts says so and none says sharper."
+            f" One seed: no difference where both values agree to {COPY:.1%}, as a rescaled copy's do,"
+            " else not comparable. Overall: flatter if one metric that counts says so and none says sharper."
         )
 
     def record(self) -> dict[str, Any]:
@@ -216,7 +218,10 @@ def _decided(case: Case, found: Finding, rule: Rule, family: int) -> Finding:
     if case.barred:
         return replace(found, why=case.barred)
     if found.difference is None:
-        return replace(found, why=f"{case.metric} is missing in some runs")
+        return replace(found, why=f"{case.metric} is missing or not finite in some runs")
+    if found.n < 2 and found.relative is not None and abs(found.relative) <= COPY:
+        why = f"one seed, but {case.metric} agrees to {COPY:.1%}: the same function"
+        return replace(found, verdict=SAME, why=why)
     if found.n < 2:
         return replace(found, why="one seed carries no interval: train at least two")
     margin = f"{rule.margin:.0%}"
@@ -264,54 +269,3 @@ def _needed(case: Case, rule: Rule, family: int) -> int | None:
         spread = math.hypot(float(a.std(ddof=1)), float(b.std(ddof=1)))
     groups = 1 if case.paired else 2
     return seeds_needed(spread, margin, 2 * margin, rule.level / family, rule.power, groups)
-
-
-def overall(
-    cases: Sequence[Case], findings: Sequence[Finding], *, barred: str = ""
-) -> tuple[str, str, int | None]:
-    """One group's verdict against its baseline out of all its metrics: verdict, why, seeds needed.
-
-    Args:
-        cases: of this group and baseline.
-        findings: of these cases.
-        barred: why the two can't be compared at all.
-    """
-    if barred:
-        return INCOMPARABLE, barred, None
-    counted = [(c.metric, f) for c, f in zip(cases, findings, strict=True) if f.counts]
-    moved = [
-        f"{case.metric} ({found.verdict}) does not count: {case.discounted}"
-        for case, found in zip(cases, findings, strict=True)
-        if case.discounted and found.verdict in (FLATTER, SHARPER)
-    ]
-    note = "".join(f"; {one}" for one in moved)
-    if not counted:
-        none = "none of the metrics counts: add one that no rescaling moves, as expected"
-        return INCOMPARABLE, none + note, None
-    says = {
-        verdict: [metric for metric, found in counted if found.verdict == verdict]
-        for verdict in (FLATTER, SHARPER, SAME, INCOMPARABLE)
-    }
-    if says[FLATTER] and says[SHARPER]:
-        both = f"{_list(says[FLATTER])} says flatter, {_list(says[SHARPER])} sharper"
-        return INCOMPARABLE, f"the metrics that count disagree: {both}{note}", None
-    for verdict in (FLATTER, SHARPER):
-        if says[verdict]:
-            rest = [metric for metric, found in counted if found.verdict != verdict]
-            beside = f"; not by {_list(rest)}" if rest else ""
-            return verdict, f"by {_list(says[verdict])}{beside}{note}", None
-    if not says[INCOMPARABLE]:
-        return SAME, f"within the margin by {_list(says[SAME])}{note}", None
-    needed = [f.seeds_needed for _, f in counted if f.verdict == INCOMPARABLE]
-    reasons = {f.why for _, f in counted if f.verdict == INCOMPARABLE}
-    if not all(reason.startswith("undecided") for reason in reasons):
-        return INCOMPARABLE, "; ".join(sorted(reasons)) + note, None
-    known = [count for count in needed if count is not None]
-    most = max(known) if len(known) == len(needed) else None
-    count = "more than 1000" if most is None else f"about {most}"
-    why = f"undecided by {_list(says[INCOMPARABLE])}: {count} seeds would be needed"
-    return INCOMPARABLE, why + note, most
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names)

@@ -290,6 +290,27 @@ def test_a_rescaled_copy_is_no_different(rescaled):
     assert any(tests[metric]["verdict"] in ("flatter", "sharper") for metric in RAW)
 
 
+def test_one_checkpoint_and_its_rescaled_copy_are_no_different(rescaled):
+    runs = find_runs([rescaled / side / "0" for side in ("plain", "copies")])[0]
+    metrics = ["lambda_max", *INVARIANT]
+    result = compare(
+        group_runs(runs), Measurements(metrics, How()), metrics=metrics, baseline="sgd"
+    )
+    assert result["overall"][0]["verdict"] == "no difference"
+    assert result["tests"][0]["verdict"] == "not comparable"  # λ_max, one seed
+
+
+def test_values_that_are_not_finite_are_not_judged(trained):
+    result = compare(
+        groups_of(trained),
+        lambda run, *_: math.inf if run.config().seed == 1 else run.config().lr,
+        metrics=["expected"],
+        loss_tolerance=1.0,
+    )
+    assert "not finite in some runs" in result["tests"][0]["why"]
+    assert result["overall"][0]["verdict"] == "not comparable"
+
+
 def test_raw_metrics_alone_decide_nothing(rescaled):
     result = compare(groups_of(rescaled), Measurements(RAW, How()), metrics=RAW, baseline="sgd")
     (overall,) = result["overall"]

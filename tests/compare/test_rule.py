@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ssgd_analysis.compare.overall import overall_verdict
 from ssgd_analysis.compare.power import detection_power, equivalence_power, seeds_needed
 from ssgd_analysis.compare.resampling import (
     bootstrap_interval,
@@ -14,7 +15,7 @@ from ssgd_analysis.compare.resampling import (
     smallest_split_p,
     split,
 )
-from ssgd_analysis.compare.rule import Case, Rule, judge, overall, p_value
+from ssgd_analysis.compare.rule import Case, Rule, judge, p_value
 from ssgd_analysis.compare.statistics import equivalence_p
 from ssgd_analysis.errors import InputError
 
@@ -179,6 +180,8 @@ def case(shift, noise=0.02, n=6, **fields):
         (case(0.0, noise=0.5), "not comparable", "undecided: neither a difference nor"),
         (case(0.085, noise=0.025), "not comparable", "less than the 10% that matter"),
         (case(0.5, n=1), "not comparable", "one seed"),
+        (case(0.0, noise=0, n=1), "no difference", "agrees to 0.1%"),
+        (case(0.002, noise=0, n=1), "not comparable", "one seed"),
         (case(-0.5, barred="another problem"), "not comparable", "another problem"),
     ],
 )
@@ -226,12 +229,12 @@ RAW = case(-0.5, metric="raw", discounted="rescaling moves it")
     ],
 )
 def test_overall_verdicts(cases, verdict, words):
-    found = overall(cases, judge(cases, RULE))
+    found = overall_verdict(cases, judge(cases, RULE))
     assert (found[0], words in found[1]) == (verdict, True), found
 
 
 def test_overall_of_other_problems_is_not_comparable():
-    assert overall([A], judge([A], RULE), barred="another problem")[:2] == (
+    assert overall_verdict([A], judge([A], RULE), barred="another problem")[:2] == (
         "not comparable",
         "another problem",
     )
@@ -274,7 +277,7 @@ def drawn(rng, n, *, paired, effect=0.0, spread=0.2, groups=2, skewed=True):
 
 def verdicts(cases):
     found = judge(cases, RULE, bootstrap=False)
-    return [overall(cases[i : i + 2], found[i : i + 2])[0] for i in range(0, len(cases), 2)]
+    return [overall_verdict(cases[i : i + 2], found[i : i + 2])[0] for i in range(0, len(cases), 2)]
 
 
 def false_rate(n, paired, repeats, spread):

@@ -1,0 +1,56 @@
+"""One verdict out of all metrics of a group and its baseline."""
+
+from collections.abc import Sequence
+
+from ssgd_analysis.compare.rule import FLATTER, INCOMPARABLE, SAME, SHARPER, Case, Finding
+
+
+def overall_verdict(
+    cases: Sequence[Case], findings: Sequence[Finding], *, barred: str = ""
+) -> tuple[str, str, int | None]:
+    """One group's verdict against its baseline out of all its metrics: verdict, why, seeds needed.
+
+    Args:
+        cases: of this group and baseline.
+        findings: of these cases.
+        barred: why the two can't be compared at all.
+    """
+    if barred:
+        return INCOMPARABLE, barred, None
+    counted = [(c.metric, f) for c, f in zip(cases, findings, strict=True) if f.counts]
+    moved = [
+        f"{case.metric} ({found.verdict}) does not count: {case.discounted}"
+        for case, found in zip(cases, findings, strict=True)
+        if case.discounted and found.verdict in (FLATTER, SHARPER)
+    ]
+    note = "".join(f"; {one}" for one in moved)
+    if not counted:
+        none = "none of the metrics counts: add one that no rescaling moves, as expected"
+        return INCOMPARABLE, none + note, None
+    says = {
+        verdict: [metric for metric, found in counted if found.verdict == verdict]
+        for verdict in (FLATTER, SHARPER, SAME, INCOMPARABLE)
+    }
+    if says[FLATTER] and says[SHARPER]:
+        both = f"{_list(says[FLATTER])} says flatter, {_list(says[SHARPER])} sharper"
+        return INCOMPARABLE, f"the metrics that count disagree: {both}{note}", None
+    for verdict in (FLATTER, SHARPER):
+        if says[verdict]:
+            rest = [metric for metric, found in counted if found.verdict != verdict]
+            beside = f"; not by {_list(rest)}" if rest else ""
+            return verdict, f"by {_list(says[verdict])}{beside}{note}", None
+    if not says[INCOMPARABLE]:
+        return SAME, f"within the margin by {_list(says[SAME])}{note}", None
+    needed = [f.seeds_needed for _, f in counted if f.verdict == INCOMPARABLE]
+    reasons = {f.why for _, f in counted if f.verdict == INCOMPARABLE}
+    if not all(reason.startswith("undecided") for reason in reasons):
+        return INCOMPARABLE, "; ".join(sorted(reasons)) + note, None
+    known = [count for count in needed if count is not None]
+    most = max(known) if len(known) == len(needed) else None
+    count = "more than 1000" if most is None else f"about {most}"
+    why = f"undecided by {_list(says[INCOMPARABLE])}: {count} seeds would be needed"
+    return INCOMPARABLE, why + note, most
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names)
