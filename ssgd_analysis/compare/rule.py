@@ -72,8 +72,9 @@ class Rule:
             f" ±{self.margin:.0%} (two one-sided t tests, same level, Holm). Else not comparable:"
             f" undecided, with the seeds it would take to find a difference of"
             f" {2 * self.margin:.0%}, or show that there is none, with {self.power:.0%} power."
-            f" One seed: no difference where both values agree to {COPY:.1%}, as a rescaled copy's do,"
-            " else not comparable. Overall: flatter if one metric that counts says so and none says sharper."
+            f" One seed: no difference where both values agree to {COPY:.1%}, as those of a"
+            " rescaled copy do, else not comparable. Overall: flatter if one metric that counts"
+            " says so and none says sharper."
         )
 
     def record(self) -> dict[str, Any]:
