@@ -42,11 +42,12 @@ class Residual(nn.Module):
 
 
 class Twice(nn.Module):
-    """The middle layer runs twice."""
+    """The middle layer runs twice: times a and by a again would be no change at all."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.middle, self.last = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+        self.first, self.last = nn.Linear(4, 5), nn.Linear(5, 3)
+        self.middle = nn.Linear(5, 5, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.middle(F.relu(self.first(x))))
@@ -83,7 +84,7 @@ def mlp(act: nn.Module) -> nn.Module:
 
 
 def tied_linear() -> nn.Module:
-    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False))
     model[2].weight = model[0].weight  # times a and by a: nothing would change at all
     return model
 
@@ -96,6 +97,18 @@ V, IMAGES, S = (nets.N, 4), (nets.N, 1, 5, 5), (nets.N, 3, 4)  # vectors, images
 # network, shape of its inputs, and how many changes of each kind there are to be found
 NETS = {
     "relu": (lambda: mlp(nn.ReLU()), V, {"layer": 1, "neuron": 2, "permutation": 2, "logit": 1}),
+    # any two layers could take each other's factor, but each has only one
+    "no biases": (
+        lambda: nn.Sequential(
+            nn.Linear(4, 5, bias=False),
+            nn.ReLU(),
+            nn.Linear(5, 5, bias=False),
+            nn.ReLU(),
+            nn.Linear(5, 3, bias=False),
+        ),
+        V,
+        {"layer": 1, "neuron": 2, "permutation": 2, "logit": 1},
+    ),
     "leaky": (
         lambda: mlp(nn.PReLU()),  # one module used twice: it has a parameter and stays out
         V,
@@ -124,10 +137,19 @@ NETS = {
         {"logit": 1},
     ),
     "tied": (tied_linear, V, {}),
-    "twice": (Twice, V, {"logit": 1}),
+    # through the middle layer, which has no bias, the factor of the first reaches the last
+    "twice": (Twice, V, {"layer": 1, "logit": 1}),
     "branches": (Branches, V, {"logit": 1}),  # outputs are a product: either branch scales them
     # values are averaged and read by the next layer; queries and keys are left alone
     "attention": (Attends, S, {"layer": 1, "neuron": 1, "permutation": 2, "logit": 1}),
+    # fused by torch in evaluation mode without gradients, when no layer of it runs by itself
+    "encoder": (
+        lambda: nn.Sequential(
+            nn.TransformerEncoderLayer(4, 2, 5, batch_first=True), nn.Flatten(), nn.Linear(12, 3)
+        ),
+        S,
+        {"layer": 1, "neuron": 1, "permutation": 1, "logit": 1},
+    ),
     "sequence": (
         lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Flatten(), nn.Linear(18, 3)),
         S,
