@@ -190,6 +190,11 @@ def _tests(
                 "baseline": pair.baseline.name,
                 "verdict": verdict,
                 "why": why,
+                "by": [
+                    cases[i].metric
+                    for i in own
+                    if findings[i].counts and findings[i].verdict == verdict
+                ],
                 "counted": [cases[i].metric for i in own if findings[i].counts],
                 "seeds_needed": needed,
             }

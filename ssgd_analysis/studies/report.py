@@ -26,7 +26,7 @@ from ssgd_analysis.report.tables import (
 )
 from ssgd_analysis.studies.spec import Study
 
-PICTURED = ("test_accuracy", "lambda_max", "adaptive_worst")
+PICTURED = ("test_accuracy", "lambda_max", "expected", "adaptive_worst")
 
 
 def write_study(

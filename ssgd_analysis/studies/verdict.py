@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ssgd_analysis.report.tables import NAMES
 from ssgd_analysis.studies.spec import Study
 
 # The tests judge a rival against the focus; the sentence speaks of the focus.
@@ -37,7 +38,7 @@ def study_verdict(study: Study, result: dict[str, Any]) -> str:
         {**one, "verdict": "undecided" if one["why"].startswith("undecided") else one["verdict"]}
         for one in result["matched_overall"]
     ]
-    counted = list(dict.fromkeys(metric for one in verdicts for metric in one["counted"]))
+    counted = dict.fromkeys(_label(metric) for one in verdicts for metric in one["counted"])
     for setting in study.settings:
         if _name(study.focus, setting.name) not in known:
             clauses.append(f"{setting.name}: all its runs failed")
@@ -45,8 +46,8 @@ def study_verdict(study: Study, result: dict[str, Any]) -> str:
         parts = []
         if verdicts:
             words = _relations(verdicts, study, setting.name, FLATNESS)
-            by = f" by {', '.join(counted)}" if counted else ""
-            parts.append(f"at matched train loss{by} it is {words}")
+            judges = f" ({', '.join(counted)} count)" if counted else ""
+            parts.append(f"at matched train loss{judges} it is {words}")
         if "test_accuracy" in study.metrics:
             mean = _accuracy(result, _name(study.focus, setting.name))
             own = [one for one in result["outcomes"] if one["metric"] == "test_accuracy"]
@@ -70,13 +71,23 @@ def _relations(
     parts = []
     for verdict, word in words.items():
         names = [
-            rivals[one["group"]]
+            rivals[one["group"]] + _by(one)
             for one in verdicts
             if one["verdict"] == verdict and one["group"] in rivals
         ]
         if names:
             parts.append(f"{word} {', '.join(names)}")
     return ", ".join(parts) or "without a rival to compare with"
+
+
+def _by(one: dict[str, Any]) -> str:
+    """The metrics that say so, where some may not."""
+    says = one.get("by") if one["verdict"] in ("flatter", "sharper") else None
+    return f" (by {' and '.join(map(_label, says))})" if says else ""
+
+
+def _label(metric: str) -> str:
+    return NAMES.get(metric, metric)
 
 
 def _accuracy(result: dict[str, Any], name: str) -> str:

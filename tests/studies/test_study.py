@@ -123,14 +123,19 @@ def planted_test(group, verdict, metric="test_accuracy"):
 
 
 def planted_overall(group, verdict, why=""):
-    return {"group": group, "verdict": verdict, "why": why, "counted": ["expected"]}
+    return {
+        "group": group,
+        "verdict": verdict,
+        "why": why,
+        **{key: ["expected"] for key in ("by", "counted")},
+    }
 
 
 @pytest.mark.parametrize(
     ("verdict", "why", "words"),
     [
-        ("sharper", "", "by expected it is flatter than SGD 2×"),
-        ("flatter", "", "by expected it is sharper than SGD 2×"),
+        ("sharper", "", "(expected rise count) it is flatter than SGD 2× (by expected rise)"),
+        ("flatter", "", "it is sharper than SGD 2× (by expected rise)"),
         ("no difference", "", "it is no different from SGD 2×"),
         ("not comparable", "", "it is not comparable with SGD 2×"),
         ("not comparable", "undecided by expected", "it is undecided against SGD 2×"),
