@@ -109,14 +109,12 @@ class Draft:
         return [*(value.detach() for value in seen), *found]
 
 
-def runs(problem: Problem, batches: Sequence[Batch], *, grad: bool = False) -> Run:
+def runs(problem: Problem, batches: Sequence[Batch]) -> Run:
     """What computes a model's outputs on batches of a problem, or its loss where there are none.
 
     Args:
         problem: gives the loss.
         batches: what to run on.
-        grad: with gradients enabled: torch's fused transformer layers, which run no single
-            layer, are then not used.
     """
 
     def run(model: nn.Module) -> list[Tensor]:
@@ -126,7 +124,7 @@ def runs(problem: Problem, batches: Sequence[Batch], *, grad: bool = False) -> R
         )
         changed = Problem(model, problem.loss, batches)
         try:
-            with changed.evaluating(), torch.set_grad_enabled(grad):
+            with changed.evaluating(), torch.no_grad():
                 for batch in batches:
                     if not changed.takes_model:
                         changed.outputs(pair(batch)[0])

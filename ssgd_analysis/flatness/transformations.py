@@ -114,8 +114,7 @@ def _check(factor: float) -> None:
 def _drafted(change: Change, problem: Problem, factor: float, random: torch.Generator) -> Changed:
     # all batches only where the first one tells too little: an activation that it does not reach
     for batches in (problem.batches[:1], problem.batches):
-        # gradients: torch's fused transformer layers, which run no single layer, are not used then
-        draft = Draft(_copy(problem), runs(problem, batches, grad=True))
+        draft = Draft(_copy(problem), runs(problem, batches))
         change(draft, factor, random)
         outputs = (
             (run(problem.model), run(draft.model))

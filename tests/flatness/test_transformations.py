@@ -142,7 +142,7 @@ NETS = {
     "branches": (Branches, V, {"logit": 1}),  # outputs are a product: either branch scales them
     # values are averaged and read by the next layer; queries and keys are left alone
     "attention": (Attends, S, {"layer": 1, "neuron": 1, "permutation": 2, "logit": 1}),
-    # fused by torch in evaluation mode without gradients, when no layer of it runs by itself
+    # fused by torch in evaluation mode unless a hook watches: then no layer of it runs by itself
     "encoder": (
         lambda: nn.Sequential(
             nn.TransformerEncoderLayer(4, 2, 5, batch_first=True), nn.Flatten(), nn.Linear(12, 3)
