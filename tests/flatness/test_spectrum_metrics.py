@@ -265,6 +265,16 @@ def test_samples_are_one_a_probe_and_give_value_and_error(name):
     assert np.std(found.samples, ddof=1) / 48**0.5 == pytest.approx(found.stderr, rel=1e-12)
 
 
+@pytest.mark.parametrize("seed", [0, 5])
+def test_probes_are_those_of_the_trace(seed):
+    case = nets.quadratic()
+    with torch.no_grad():
+        case.model.weight.fill_(-1)  # w∘z is then −z
+    plain, weighted = (on(name, bench(case, seed)) for name in ("trace", "trace_weighted"))
+    np.testing.assert_allclose(weighted.samples, plain.samples, rtol=1e-12)
+    assert on("trace_weighted", bench(case, seed + 1)).samples != weighted.samples
+
+
 @pytest.mark.parametrize("name", PROBED)
 def test_one_probe_is_refused(name):
     with pytest.raises(InputError, match="probes"):
