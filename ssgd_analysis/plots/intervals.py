@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ssgd_analysis.plots.style import colour, marker, panels, short_names, styled
 
@@ -36,6 +37,7 @@ def interval_figure(settings: Mapping[str, Mapping[str, Mapping[str, Row]]]) -> 
                 title=setting, xlabel=label, yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5)
             )
             panel.set_yticklabels(names[id(rows)] if column == 0 else [])
+            panel.xaxis.set_major_locator(MaxNLocator(4))  # long numbers would meet
             panel.grid(axis="y", lw=0.3)
         for panel in axes[row * columns + len(metrics) : (row + 1) * columns]:
             panel.set_visible(False)

@@ -302,8 +302,8 @@ def test_null_data_get_few_false_verdicts(n, paired):
     ("n", "paired"), [(2, True), (3, True), (5, True), (8, True), (3, False), (5, False)]
 )
 def test_the_false_verdict_rate_is_below_five_per_cent(n, paired, spread):
-    # two binomial standard deviations of 3000 comparisons
-    assert false_rate(n, paired, 3000, spread) <= 0.05 + 2 * (0.05 * 0.95 / 3000) ** 0.5
+    # two binomial standard deviations of 2000 comparisons
+    assert false_rate(n, paired, 2000, spread) <= 0.05 + 2 * (0.05 * 0.95 / 2000) ** 0.5
 
 
 @pytest.mark.parametrize("paired", [True, False])
