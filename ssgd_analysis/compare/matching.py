@@ -71,33 +71,43 @@ def normalized(problem: Problem) -> Normalized:
 
 
 def temperature(problem: Problem, target: float) -> float | None:
-    """The T ≥ 1 by which outputs must be divided for a mean cross-entropy of ``target``.
+    """The T nearest to 1 by which outputs must be divided for a mean cross-entropy of ``target``.
 
-    Cross-entropy is convex in 1/T and log C at 1/T = 0, so between the loss as it is and log C
-    there is exactly one.
+    Cross-entropy is convex in 1/T, so there is one at most on either side of 1 for a loss above the
+    present one; the nearest lies where the loss rises at once. That is T > 1 for a network that is
+    less sure than it could be on these examples, the usual case late in training, and T < 1 for
+    one that is too sure: its loss would fall first on the other side, and a T far from 1 be needed
+    for the smallest difference of losses.
 
     Args:
         problem: of the train split, with cross-entropy as loss.
         target: nats; a loss that is reached already gives 1.
 
     Returns:
-        ``None``: no temperature up to 10⁶ reaches the target.
+        ``None``: no temperature between 10⁻⁶ and 10⁶ reaches the target. With T > 1 the loss can
+        rise to log C only.
     """
     outputs, targets = _outputs(problem)
 
-    def loss(inverse: float) -> float:
-        return float(nn.functional.cross_entropy(outputs * inverse, targets))
+    def loss(inverse: Tensor | float) -> Tensor:
+        return nn.functional.cross_entropy(outputs * inverse, targets)
 
-    if target <= loss(1.0):
+    one = torch.ones((), dtype=outputs.dtype, device=outputs.device, requires_grad=True)
+    with torch.enable_grad():
+        present = loss(one)
+        slope = torch.autograd.grad(present, one)[0]
+    if target <= float(present.detach()):
         return 1.0
-    low, high = 1 / HOTTEST, 1.0
-    if target >= loss(low):
+    inside, outside = 1.0, 1 / HOTTEST if slope < 0 else HOTTEST
+    if float(loss(outside)) <= target:
         return None
-    # now the loss is above the target at low, below it at high
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if loss(middle) > target else (low, middle)
-    return 1 / high
+    for _ in range(STEPS):  # in the logarithm: the bracket spans six decades
+        middle = math.sqrt(inside * outside)
+        if float(loss(middle)) > target:
+            outside = middle
+        else:
+            inside = middle
+    return 1 / inside
 
 
 def check_cross_entropy(loss: str, what: str) -> None:

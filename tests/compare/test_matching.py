@@ -21,8 +21,8 @@ from ssgd_analysis.training import Run, TrainConfig, train
 from ssgd_analysis.training.checkpoint import load_checkpoint
 
 
-@pytest.fixture
-def problem():
+@pytest.fixture(params=["not sure enough", "too sure"])
+def problem(request):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4)).double()
     batches = [
@@ -30,28 +30,43 @@ def problem():
     ]
     # three quarters of the targets as the model has them: a loss below log 4
     with torch.no_grad():
-        batches = [(x, torch.where(torch.rand(len(x)) < 0.75, model(x).argmax(1), y))
-                   for x, y in batches]  # fmt: skip
+        batches = [
+            (x, torch.where(torch.rand(len(x)) < 0.75, model(x).argmax(1), y)) for x, y in batches
+        ]
         model[2].weight.mul_(4)
+        model[2].weight.mul_(3 if request.param == "too sure" else 1)
     return Problem(model, cross_entropy, batches)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+@pytest.mark.parametrize("share", [1e-4, 0.5, 0.99])
 def test_temperature_brings_the_loss_to_the_target(problem, share):
     loss = problem.mean_loss()
     assert loss < math.log(4)
     target = loss + share * (math.log(4) - loss)
     found = temperature(problem, target)
-    assert found > 1
     scaled = Problem(Scaled(problem.model, found), problem.loss, problem.batches)
     # the mean over batches and that over all examples differ by rounding
     assert scaled.mean_loss() == pytest.approx(target, rel=1e-12)
+    # the nearest: between it and 1 the loss is below
+    for between in np.geomspace(1, found, 30)[1:-1]:
+        inner = Problem(Scaled(problem.model, float(between)), problem.loss, problem.batches)
+        assert inner.mean_loss() < target
+    if share == 1e-4:  # a small difference takes a small change
+        assert abs(found - 1) < 0.01
 
 
-def test_temperature_only_ever_raises_the_loss(problem):
+def test_temperature_goes_where_the_loss_rises(problem, request):
+    sure = "too sure" in request.node.name
+    assert (temperature(problem, problem.mean_loss() + 0.01) < 1) == sure
+
+
+def test_temperature_only_ever_raises_the_loss(problem, request):
     assert temperature(problem, problem.mean_loss() / 2) == 1.0
-    assert temperature(problem, math.log(4)) is None
-    assert temperature(problem, 10.0) is None
+    if "not sure" in request.node.name:
+        assert temperature(problem, math.log(4)) is None
+    else:
+        assert temperature(problem, 10.0) < 1
+    assert temperature(problem, 1e9) is None
 
 
 def test_normalised_logits_have_no_scale_and_no_shift(problem):
@@ -132,7 +147,7 @@ def test_loss_beyond_any_temperature_is_not_comparable(trained, tmp_path):
         shutil.copytree(folder, tmp_path / folder.name)
         history = tmp_path / folder.name / "history.jsonl"
         records = [json.loads(line) for line in history.read_text().splitlines()]
-        records[-1]["train_loss"] = 0.1 if "0.05" in folder.name else 5.0  # log 2 at most
+        records[-1]["train_loss"] = 0.1 if "0.05" in folder.name else 1e9
         history.write_text("".join(json.dumps(r) + "\n" for r in records))
     metrics = ["expected:draws=4"]
     measure = Measurements(metrics, How())
@@ -140,7 +155,7 @@ def test_loss_beyond_any_temperature_is_not_comparable(trained, tmp_path):
         groups_of(tmp_path), measure, metrics=metrics, match_loss=True, match_by="temperature"
     )
     assert result["tests"][0]["verdict"] == "not comparable"
-    assert "no temperature brings both to the train loss 5" in result["tests"][0]["why"]
+    assert "no temperature brings both to the train loss 1e+09" in result["tests"][0]["why"]
     assert result["overall"][0]["verdict"] == "not comparable"
 
 
