@@ -55,7 +55,7 @@ from ssgd_analysis.cli.sharpness_tables import print_differences, print_sharpnes
     "--metric",
     "metrics",
     multiple=True,
-    help="A flatness metric: `ssgd-analyze list metrics`; all: every one.",
+    help="A flatness metric: `ssgd-analyze list metrics`; all: every one that there is here.",
 )
 @click.option(
     "--curves", is_flag=True, help="Every metric that has a radius over a grid of radii too."
@@ -188,6 +188,7 @@ def _request(options: dict[str, Any]) -> Any:
         probes=options["probes"],
         trace_tol=options["trace_tol"],
         metrics=tuple(METRICS) if "all" in metrics else tuple(dict.fromkeys(metrics)),
+        optional="all" in metrics,
         curves=options["curves"],
         per_layer=options["per_layer"],
         options=Options(
@@ -269,7 +270,7 @@ class _Work:
             if self.factor is not None:
                 record["rescale_check"] = rescale_check(
                     problem,
-                    self.request.metrics,
+                    [m for m, found in record["metrics"].items() if found["value"] is not None],
                     factor=self.factor,
                     seed=self.request.seed,
                     options=self.request.options,

@@ -23,7 +23,7 @@ from ssgd_analysis.curvature import (
     layer_traces,
     survey,
 )
-from ssgd_analysis.errors import InputError, WorkError, unknown
+from ssgd_analysis.errors import InputError, WorkError, first_line, unknown
 from ssgd_analysis.flatness import METRICS, Bench, curve, resolve
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
@@ -44,6 +44,8 @@ class Request:
         trace_tol: go on with probes until the trace's relative standard error is below.
         metrics: names of :data:`ssgd_analysis.flatness.METRICS`, with settings as
             ``expected:sigma=0.2,law=binary``.
+        optional: a metric that this problem does not have is ``None`` with the reason ``why``,
+            instead of an error.
         curves: every metric that has a radius over its grid of radii too.
         per_layer: λ_max and trace of every layer's diagonal block too.
         options: how products are made.
@@ -60,6 +62,7 @@ class Request:
     probes: int = 32
     trace_tol: float | None = None
     metrics: Sequence[str] = ()
+    optional: bool = False
     curves: bool = False
     per_layer: bool = False
     options: Options = field(default_factory=Options)
@@ -280,7 +283,15 @@ def _metrics(bench: Bench, request: Request, progress: Progress) -> dict[str, An
                     "values": [found.value for _, found in points],
                     "stderr": [found.stderr for _, found in points],
                 }
-        except InputError as error:
-            raise InputError(f"metric {name}: {error}") from error
+        except (InputError, WorkError) as error:
+            if not request.optional:
+                raise type(error)(f"metric {name}: {error}") from error
+            measured[text] = {
+                "value": None,
+                "stderr": None,
+                "settings": settings,
+                "why": first_line(error),
+            }
+            progress.warn(f"metric {name}: {first_line(error)}")
         progress.advance(note=text)
     return measured

@@ -238,3 +238,17 @@ def test_training_needs_targets(run, arguments, tmp_path):
     assert outcome.status == 2
     assert "(inputs, targets) pair" in outcome.error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["vae", "recurrent"])
+def test_all_metrics_but_those_that_a_problem_does_not_have(run, arguments, name):
+    outcome = run("sharpness", *arguments(name), "--metric", "all", "--probes", 4, "--json")
+    assert outcome.status == 0, outcome.err
+    found = outcome.json["checkpoints"][0]["metrics"]
+    missing = {metric for metric, entry in found.items() if entry["value"] is None}
+    assert {"fisher_rao", "margin", "input_jacobian"} <= missing
+    assert all(found[metric]["why"] for metric in missing)
+    assert not missing & {"lambda_max", "trace", "expected", "adaptive_worst", "volume"}
+    outcome = run("sharpness", *arguments(name), "--metric", "margin", "--json")
+    assert outcome.status == 2
+    assert "metric margin: " in outcome.error
