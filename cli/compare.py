@@ -98,7 +98,7 @@ def command(
     from ssgd_analysis.files import make_folder
     from ssgd_analysis.report.comparison import write_comparison
     from ssgd_analysis.report.correlations import correlation_tables
-    from ssgd_analysis.report.tables import group_rows, how, outcome_rows, pair_tables
+    from ssgd_analysis.report.tables import group_rows, how, narrow, outcome_rows, pair_tables
 
     if normalize_logits and match_by == "temperature":
         raise InputError(
@@ -138,7 +138,7 @@ def command(
     if as_json:
         console.answer_json(result)
         return
-    console.answer_table(*group_rows(result))
+    console.answer_table(*narrow(*group_rows(result)))
     console.answer()
     for title, table in pair_tables(result["tests"]).items():
         console.answer_table(*table, title=title)

@@ -38,6 +38,21 @@ def group_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["group", "seeds", *[NAMES.get(metric, metric) for metric in metrics]], rows
 
 
+def narrow(
+    header: list[str], rows: list[list[str]], width: int = 100
+) -> tuple[list[str], list[list[str]]]:
+    """A table as it is, or turned on its side if it is wider than a page and would then be less."""
+
+    def needs(table: list[list[str]]) -> int:
+        return sum(max(map(len, column)) + 2 for column in zip(*table, strict=True))
+
+    table = [header, *rows]
+    turned = [list(column) for column in zip(*table, strict=True)]
+    if needs(table) <= max(width, needs(turned)):
+        return header, rows
+    return turned[0], turned[1:]
+
+
 ORDER = ("flatter", "sharper", "no difference", "not comparable")
 
 
@@ -109,7 +124,9 @@ def pair_tables(
     """Title → header and rows, one table for each pair of groups: narrow, for a terminal."""
     header = ["metric", "difference", "95% interval", "p (Holm)", "verdict", "counts"]
     tables: dict[str, tuple[list[str], list[list[str]]]] = {}
-    for test in by_weight(tests):
+    pairs = dict.fromkeys((test["group"], test["baseline"]) for test in tests)
+    sorted_tests = by_weight(tests)
+    for test in [t for pair in pairs for t in sorted_tests if (t["group"], t["baseline"]) == pair]:
         a, b = test["train_loss"]
         title = (
             f"{test['group']} against {test['baseline']}, {test['n']} seeds; train loss {a:.4g}"

@@ -17,6 +17,7 @@ from ssgd_analysis.compare.matching import Normalized, Scaled, temperature
 from ssgd_analysis.compare.pairs import pairs_of
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.report.tables import narrow
 from ssgd_analysis.training import Run, TrainConfig, train
 from ssgd_analysis.training.checkpoint import load_checkpoint
 
@@ -331,6 +332,14 @@ def test_raw_metrics_alone_decide_nothing(rescaled):
     (overall,) = result["overall"]
     assert overall["verdict"] == "not comparable"
     assert "none of the metrics counts" in overall["why"]
+
+
+def test_a_wide_table_is_turned():
+    header, row = ["group", *"abcde"], ["x", *["123456789012345678"] * 5]
+    turned = narrow(header, [row])
+    assert turned == (["group", "x"], [[name, row[1]] for name in "abcde"])
+    assert narrow(header, [row], 200) == (header, [row])
+    assert narrow(*turned) == turned
 
 
 def test_the_command_says_why(rescaled, run, tmp_path):
