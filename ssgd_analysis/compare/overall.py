@@ -18,12 +18,7 @@ def overall_verdict(
     if barred:
         return INCOMPARABLE, barred, None
     counted = [(c.metric, f) for c, f in zip(cases, findings, strict=True) if f.counts]
-    moved = [
-        f"{case.metric} ({found.verdict}) does not count: {case.discounted}"
-        for case, found in zip(cases, findings, strict=True)
-        if case.discounted and found.verdict in (FLATTER, SHARPER)
-    ]
-    note = "".join(f"; {one}" for one in moved)
+    note = _beside(cases, findings)
     if not counted:
         none = "none of the metrics counts: add one that no rescaling moves, as expected"
         return INCOMPARABLE, none + note, None
@@ -50,6 +45,16 @@ def overall_verdict(
     count = "more than 1000" if most is None else f"about {most}"
     why = f"undecided by {_list(says[INCOMPARABLE])}: {count} seeds would be needed"
     return INCOMPARABLE, why + note, most
+
+
+def _beside(cases: Sequence[Case], findings: Sequence[Finding]) -> str:
+    """What the metrics that don't count say, by the reason why they don't."""
+    reasons: dict[str, list[str]] = {}
+    for case, found in zip(cases, findings, strict=True):
+        if case.discounted and found.verdict in (FLATTER, SHARPER):
+            says = f"{case.metric} ({found.verdict})"
+            reasons.setdefault(case.discounted, []).append(says)
+    return "".join(f"; without weight: {_list(r)}: {reason}" for reason, r in reasons.items())
 
 
 def _list(names: Sequence[str]) -> str:

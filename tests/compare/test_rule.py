@@ -225,7 +225,7 @@ RAW = case(-0.5, metric="raw", discounted="rescaling moves it")
         ([SAME, SAME], "no difference", "within the margin"),
         ([SAME, OPEN], "not comparable", "undecided by open"),
         ([RAW], "not comparable", "none of the metrics counts"),
-        ([SAME, RAW], "no difference", "raw (flatter) does not count: rescaling moves it"),
+        ([SAME, RAW], "no difference", "; without weight: raw (flatter): rescaling moves it"),
     ],
 )
 def test_overall_verdicts(cases, verdict, words):
