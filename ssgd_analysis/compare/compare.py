@@ -157,7 +157,7 @@ def discounted(metric: str, pair: Pair) -> tuple[str, str]:
         return f"circular: {ring}", ring
     if entry.flatter is None:
         return "it does not say which way is flatter", ""
-    if not entry.invariant or settings.get("scale", "weight") != "weight":
+    if not entry.invariant(settings):
         return "rescaling weights moves it and leaves the function as it is", ""
     return "", ""
 

@@ -46,8 +46,8 @@ class State(Protocol):
 def differentiable(problem: Problem) -> Iterator[None]:
     """Evaluation mode, gradients on, and kernels that can be differentiated twice.
 
-    Fused attention, cuDNN's recurrent nets and compiled models have no double backward (pytorch
-    issue 116350): inside, the plain ones are used, and what was set before comes back.
+    Fused attention and compiled models have no double backward (pytorch issue 116350), nor have
+    cuDNN's recurrent nets: inside, plain ones are used, and what was set before comes back.
     """
     with (
         problem.evaluating(),
@@ -55,12 +55,6 @@ def differentiable(problem: Problem) -> Iterator[None]:
         sdpa_kernel(SDPBackend.MATH),
         _plain_python(),
         PlainOperations(order=2),
-        torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled and not _recurrent(problem),
-            benchmark=torch.backends.cudnn.benchmark,
-            deterministic=torch.backends.cudnn.deterministic,
-            allow_tf32=torch.backends.cudnn.allow_tf32,
-        ),
     ):
         yield
 
@@ -70,10 +64,6 @@ def _plain_python() -> contextlib.AbstractContextManager[None]:
     if "torch._dynamo" not in sys.modules:
         return contextlib.nullcontext()
     return torch.compiler.set_stance("force_eager")
-
-
-def _recurrent(problem: Problem) -> bool:
-    return any(isinstance(module, torch.nn.RNNBase) for module in problem.model.modules())
 
 
 class GraphState:

@@ -62,7 +62,8 @@ def quadrature(
     free = rest.free
     if not free:  # all is known: empty runs
         none, zeros = [np.zeros(0)] * probes, np.zeros(probes)
-        own = Quotients(np.ones(1), zeros[None])
+        shares = rest.quotients.shares
+        own = Quotients(shares, np.zeros((len(shares), probes)))
         return Quadrature(none, none, [True] * probes, own, zeros, zeros)
     steps = min(steps, free, max(2, capacity(operator)))
     together = max(1, min(probes, capacity(operator) // steps))

@@ -55,9 +55,12 @@ def resolve(text: str) -> tuple[str, dict[str, Any]]:
     if name not in METRICS:
         raise unknown("metric", name, METRICS)
     try:
-        return name, METRICS[name].measure.settings(settings)
+        found = METRICS[name].measure.settings(settings)
     except InputError as error:
         raise InputError(f"metric {name}: {error}") from error
+    if found.get("scale") == "element":  # another word for it
+        found["scale"] = "weight"
+    return name, found
 
 
 def curve(
@@ -80,10 +83,9 @@ def curve(
     entry = METRICS[name]
     if not entry.radius:
         raise InputError(f"metric {name} has no radius")
-    own = entry.linf_radii if settings.get("norm") == "linf" else entry.radii
     return [
         (radius, entry.measure.on(bench, **{**settings, entry.radius: radius}))
-        for radius in radii or own
+        for radius in radii or entry.grid(settings)
     ]
 
 

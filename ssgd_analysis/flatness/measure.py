@@ -24,7 +24,7 @@ from ssgd_analysis.curvature import (
     survey,
 )
 from ssgd_analysis.errors import InputError, WorkError, first_line, unknown
-from ssgd_analysis.flatness import METRICS, Bench, curve, resolve
+from ssgd_analysis.flatness import METRICS, Bench, Measurement, curve, resolve
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 
@@ -164,10 +164,13 @@ def measure(
     if request.per_layer:
         layers, products = _layers(operator, request, deadline, progress)
         extra += products
-    bench = Bench(problem, request.seed, options=request.options)
-    if isinstance(operator, HessianOperator):  # no product is made twice
-        bench = Bench(problem, request.seed, operator=operator)
+    own = operator if isinstance(operator, HessianOperator) else None
+    bench = Bench(problem, request.seed, options=request.options, operator=own)
+    if own:  # no product is made twice
         bench.keep("survey", found)
+    metrics = _metrics(bench, request, progress)
+    # the metrics' own; those of a shared operator are counted by it
+    extra += bench.cost.products - (own.products if own else 0)
     record = {
         "operator": request.operator,
         "n_samples": problem.n_samples,
@@ -181,7 +184,7 @@ def measure(
         "check": None if spectrum.check is None else dataclasses.asdict(spectrum.check),
         "trace": dataclasses.asdict(found.trace),
         "density": dataclasses.asdict(found.density),
-        "metrics": _metrics(bench, request, progress),
+        "metrics": metrics,
         "seed": request.seed,
         # times and bytes depend on the machine's moment: they would break exact repetition
         "plan": {"way": operator.engine.plan.way, "micro_batch": operator.engine.plan.micro_batch},
@@ -275,14 +278,6 @@ def _metrics(bench: Bench, request: Request, progress: Progress) -> dict[str, An
         entry = METRICS[name]
         try:
             measured[text] = dataclasses.asdict(entry.measure.on(bench, **settings))
-            if request.curves and entry.radius:
-                points = curve(bench, name, **settings)
-                measured[text]["curve"] = {
-                    "over": entry.radius,
-                    "radii": [radius for radius, _ in points],
-                    "values": [found.value for _, found in points],
-                    "stderr": [found.stderr for _, found in points],
-                }
         except (InputError, WorkError) as error:
             if not request.optional:
                 raise type(error)(f"metric {name}: {error}") from error
@@ -293,5 +288,26 @@ def _metrics(bench: Bench, request: Request, progress: Progress) -> dict[str, An
                 "why": first_line(error),
             }
             progress.warn(f"metric {name}: {first_line(error)}")
+        else:
+            if request.curves and entry.radius:
+                measured[text]["curve"] = _curve(bench, name, settings, progress)
         progress.advance(note=text)
     return measured
+
+
+def _curve(bench: Bench, name: str, settings: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """A metric over its radii; ``None`` at those where there is no value."""
+    radii = METRICS[name].grid(settings)
+    points: list[Measurement | None] = []
+    for radius in radii:
+        try:
+            points += [found for _, found in curve(bench, name, [radius], **settings)]
+        except (InputError, WorkError) as error:
+            progress.warn(f"metric {name} at {radius:g}: {first_line(error)}")
+            points.append(None)
+    return {
+        "over": METRICS[name].radius,
+        "radii": list(radii),
+        "values": [None if found is None else found.value for found in points],
+        "stderr": [None if found is None else found.stderr for found in points],
+    }

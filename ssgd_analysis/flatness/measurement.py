@@ -40,8 +40,9 @@ class Measurement:
 def difference(one: Measurement, other: Measurement) -> tuple[float, float | None]:
     """``one`` minus ``other`` with its standard error, by pairs where samples belong together.
 
-    Pairs need the same settings and the same number of samples. Without them the errors add in
-    squares, which is too much where the two share examples or draws.
+    They belong together where both have as many, with the same weights; equal seeds, examples and
+    settings are the caller's. Else the errors add in squares, too much where the two share examples
+    or draws.
     """
     value = one.value - other.value
     mine, theirs = one.samples, other.samples
@@ -90,8 +91,9 @@ def of_median(values: Sequence[float], settings: dict[str, Any]) -> Measurement:
     """The median of independent draws, with its standard error; infinite values may be among them.
 
     The error is half the distance of the two values √n/2 ranks on either side of the median (one
-    standard error of a binomial count). The samples are the linearised ones, median ± error · √n:
-    their mean is the median and their standard error its error, also of differences by pairs.
+    standard error of a binomial count). The samples are linearised: by the side of the median on
+    which a draw lies, centred and scaled so that their mean is the median and their standard error
+    its error, also with draws that are equal to it.
     """
     ordered, count = np.sort(np.asarray(values, dtype=float)), len(values)
     median = float(np.median(ordered))
@@ -102,8 +104,10 @@ def of_median(values: Sequence[float], settings: dict[str, Any]) -> Measurement:
         error = float(np.diff(np.interp(ranks, np.arange(count), ordered))[0]) / 2
     if not math.isfinite(error):
         return Measurement(median, None, settings)
-    signs = np.sign(np.asarray(values) - median)
-    samples = median + error * (count - 1) ** 0.5 * signs
+    sides = np.sign(np.asarray(values) - median)
+    sides -= sides.mean()
+    size = math.sqrt(np.square(sides).sum() / (count * (count - 1)))  # their standard error
+    samples = median + (error / size if error else 0.0) * sides
     return Measurement(median, error, settings, samples=tuple(map(float, samples)))
 
 

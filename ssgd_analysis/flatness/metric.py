@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, Generic, ParamSpec
 
 from torch import nn
 
 from ssgd_analysis.batch import Batch
-from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.errors import InputError, WorkError, unknown
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.loss import Loss
@@ -62,9 +63,15 @@ class Metric(Generic[P]):
         return on(Bench(Problem(model, loss, batches), seed), **settings)
 
     def on(self, bench: Bench, *args: P.args, **settings: P.kwargs) -> Measurement:
-        """Measure a problem that is on the bench; the cost is what this metric added."""
+        """Measure a problem that is on the bench; the cost is what this metric added.
+
+        Raises:
+            WorkError: the value is not finite.
+        """
         before = bench.cost
         found = self._function(bench, *args, **settings)
+        if not math.isfinite(found.value):
+            raise WorkError(f"the value is {found.value} at these weights")
         return dataclasses.replace(found, cost=bench.cost - before)
 
     def settings(self, text: str) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def rescale_check(
     tables = {n: entry for n, entry in TRANSFORMATIONS.items() if entry.kind == PRESERVING}
     progress.start("rescale check", 1 + sum(1 + entry.scales for entry in tables.values()))
 
-    def measured(of: Problem) -> dict[str, Measurement | str]:
+    def measured(of: Problem) -> dict[str, Measurement | Exception]:
         bench = Bench(of, seed, options=options)
         found = {text: _measured(bench, text) for text in texts}
         progress.advance()
@@ -64,8 +64,8 @@ def rescale_check(
 
     before = {}
     for text, found in measured(problem).items():
-        if isinstance(found, str):
-            raise InputError(f"metric {text}: {found}")
+        if isinstance(found, Exception):
+            raise type(found)(f"metric {text}: {found}") from found
         before[text] = found
     tried: dict[str, Any] = {}
     for name, entry in tables.items():
@@ -84,7 +84,7 @@ def rescale_check(
             text: {
                 "value": found.value,
                 "stderr": found.stderr,
-                "invariant_to": list(METRICS[resolve(text)[0]].invariant_to),
+                "invariant_to": list(_invariances(text)),
             }
             for text, found in before.items()
         },
@@ -104,23 +104,30 @@ def _distance(ratio: float) -> float:
     return max(ratio, 1 / ratio) if ratio > 0 else float("inf")
 
 
-def _measured(bench: Bench, text: str) -> Measurement | str:
+def _invariances(text: str) -> tuple[str, ...]:
+    name, settings = resolve(text)
+    entry = METRICS[name]
+    return entry.invariances({**entry.measure.defaults, **settings})
+
+
+def _measured(bench: Bench, text: str) -> Measurement | Exception:
     """A measurement, or why there is none."""
     name, settings = resolve(text)
     try:
         return METRICS[name].measure.on(bench, **settings)
     except (InputError, WorkError) as error:
-        return first_line(error)
+        return error
 
 
 def _row(
-    changed: Changed, before: dict[str, Measurement], after: dict[str, Measurement | str]
+    changed: Changed, before: dict[str, Measurement], after: dict[str, Measurement | Exception]
 ) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for text, old in before.items():
         new = after[text]
-        if isinstance(new, str):
-            metrics[text] = {"value": None, "stderr": None, "ratio": None, "why": new}
+        if isinstance(new, Exception):
+            why = first_line(new)
+            metrics[text] = {"value": None, "stderr": None, "ratio": None, "why": why}
             continue
         moved, error = difference(new, old)
         metrics[text] = {

@@ -8,12 +8,17 @@ from ssgd_analysis.flatness.bench import Bench
 
 
 def surveyed(bench: Bench) -> Survey:
-    """Five eigenpairs, trace and density of the Hessian, made once a bench, or put there."""
-    return bench.cached("survey", lambda: survey(bench.operator, 5, seed=bench.seed, tol=1e-3))
+    """Five eigenpairs, trace and density of the Hessian: those put there, or made once."""
+    return survey_given(bench) or bench.cached(
+        "own survey", lambda: survey(bench.operator, 5, seed=bench.seed, tol=1e-3)
+    )
 
 
-def survey_known(bench: Bench) -> Survey | None:
-    """The survey if the bench has it already."""
+def survey_given(bench: Bench) -> Survey | None:
+    """The survey that was put on the bench by ``keep("survey", …)``.
+
+    One that a metric made does not count: numbers must not depend on what was measured before.
+    """
     return bench.get("survey")
 
 

@@ -1,6 +1,8 @@
 """The table of metrics, by name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ssgd_analysis.flatness.metric import Metric
 from ssgd_analysis.flatness.metrics.adaptive_worst import adaptive_worst
@@ -44,7 +46,7 @@ class MetricEntry:
     Args:
         measure: ``(model, loss, batches, *, seed, …) -> Measurement``.
         summary: one line.
-        invariant_to: changes of the same function that leave the value alone; names of
+        invariant_to: changes that leave the value at default settings alone; names of
             :data:`ssgd_analysis.flatness.transformations.TRANSFORMATIONS`.
         radius: the setting that is a radius or a noise scale, if there is one: a value is a
             point of the curve over it.
@@ -61,12 +63,30 @@ class MetricEntry:
     flatter: str | None = "lower"
     linf_radii: tuple[float, ...] = ()
 
-    @property
-    def invariant(self) -> bool:
+    def invariances(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """``invariant_to`` at other settings than the defaults."""
+        lost: set[str] = set()
+        scale = settings.get("scale")
+        if scale in ("filter", "layer"):
+            lost.add("neuron")
+        elif scale == "none":
+            lost |= {"layer", "neuron", "batchnorm", "folding"}
+        if settings.get("of") == "loss" or settings.get("normalise") == "none":
+            lost.add("logit")
+        return tuple(name for name in self.invariant_to if name not in lost)
+
+    def invariant(self, settings: Mapping[str, Any]) -> bool:
         """Whether no rescaling of the weights moves it: only such a metric can decide."""
-        return {"layer", "neuron", "batchnorm"} <= set(self.invariant_to)
+        return {"layer", "neuron", "batchnorm"} <= set(self.invariances(settings))
+
+    def grid(self, settings: Mapping[str, Any]) -> tuple[float, ...]:
+        """The default radii of a curve at these settings."""
+        if settings.get("norm") == "linf":
+            return self.linf_radii
+        return ABSOLUTE if settings.get("scale") == "none" else self.radii
 
 
+ABSOLUTE = (0.003, 0.01, 0.02, 0.05)  # standard deviations of noise in units of the weights
 RELATIVE = (0.05, 0.1, 0.2, 0.4)  # radii relative to the weights, as in arXiv 2302.07011
 
 METRICS = {
@@ -183,7 +203,7 @@ METRICS = {
         "mean loss under absolute Gaussian weight noise, LPF-SGD's smoothed loss",
         ("permutation",),
         radius="sigma",
-        radii=(0.003, 0.01, 0.02, 0.05),
+        radii=ABSOLUTE,
     ),
     "local_entropy": MetricEntry(
         local_entropy,

@@ -62,8 +62,22 @@ def borrowed_modes(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; each module's own mode and every buffer come back after."""
-    with borrowed_modes(model), borrowed_buffers(model):
+    """Evaluation mode inside; each module's own mode and every buffer come back after.
+
+    cuDNN's recurrent nets have no backward in evaluation mode, so plain kernels stand in.
+    """
+    cudnn = torch.backends.cudnn
+    plain = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    with (
+        borrowed_modes(model),
+        borrowed_buffers(model),
+        cudnn.flags(
+            enabled=cudnn.enabled and not plain,
+            benchmark=cudnn.benchmark,
+            deterministic=cudnn.deterministic,
+            allow_tf32=cudnn.allow_tf32,
+        ),
+    ):
         model.eval()
         yield
 

@@ -169,3 +169,33 @@ def test_other_requests_work(options):
     if "trace_tol" in options:
         assert found["trace"]["stderr"] <= 0.05 * abs(found["trace"]["value"])
     assert found["trace"]["value"] > 0
+
+
+def test_a_radius_without_a_value_does_not_cost_the_others():
+    case = nets.mlp()
+    wall = 1.05 * float(case.model(case.inputs).detach().abs().max())
+
+    def walled(outputs, targets):
+        return case.loss(outputs, targets) * (1.0 if outputs.abs().max() < wall else torch.inf)
+
+    text = "expected:scale=none,sigma=0.0001"
+    problem = Problem(case.model, walled, case.batches())
+    found = measure(problem, Request(metrics=[text], curves=True)).record["metrics"][text]
+    assert found["value"] is not None
+    assert found["curve"]["radii"] == [0.003, 0.01, 0.02, 0.05]
+    assert found["curve"]["values"][0] is not None
+    assert found["curve"]["values"][-1] is None
+
+
+def test_products_of_metrics_are_counted():
+    case = nets.mlp()
+    plain, more = (
+        record(case, metrics=names, options=Options(way="graph"))["cost"]["matvecs"]
+        for names in ([], ["fisher_rao"])
+    )
+    assert more == plain + 1
+    other = record(case, operator="ggn", metrics=["w_h_w"], options=Options(way="graph"))
+    assert (
+        other["cost"]["matvecs"]
+        > record(case, operator="ggn", options=Options(way="graph"))["cost"]["matvecs"]
+    )

@@ -21,6 +21,7 @@ from ssgd_analysis.curvature.trace import Hutchinson
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness import METRICS, Bench, Measurement
 from ssgd_analysis.flatness.metrics import relative_flatness as relative
+from ssgd_analysis.flatness.surveyed import surveyed
 from ssgd_analysis.flatness.transformations import TRANSFORMATIONS
 from ssgd_analysis.problem import Problem
 
@@ -104,7 +105,7 @@ def test_squares_beside_a_trace_are_those_of_the_projected_operator():
 def test_samples_of_the_norm_are_its_first_order():
     where = bench(nets.mlp())
     found = on("frobenius", where)
-    each = where.get("survey").squares
+    each = surveyed(where).squares
     assert found.value == pytest.approx(each.mean() ** 0.5, rel=1e-12)
     np.testing.assert_allclose(
         np.array(found.samples) - found.value, (each - each.mean()) / (2 * found.value), atol=1e-12
@@ -185,7 +186,7 @@ def test_negative_mass_of_many_eigenvalues_lies_in_its_interval():
 def test_negative_mass_is_the_share_that_the_density_reports():
     case = nets.mlp()
     where = bench(case)
-    found, share = on("negative_mass", where), where.get("survey").density.negative
+    found, share = on("negative_mass", where), surveyed(where).density.negative
     assert found.value == pytest.approx(share.value, rel=1e-12)
     assert found.stderr == pytest.approx(share.stderr, rel=1e-12)
     assert len(found.samples) == 4
@@ -244,9 +245,10 @@ def test_a_survey_with_fewer_pairs_does_not_do_for_the_ratio():
 
 def test_one_survey_serves_them_all():
     where = bench(nets.mlp())
-    costs = [on(name, where).cost.products for name in ("frobenius", *SPECTRUM)]
-    assert costs[0] == where.get("survey").products
-    assert costs[1:] == [0] * len(SPECTRUM)
+    where.keep("survey", surveyed(where))
+    assert [on(name, where).cost.products for name in ("frobenius", *SPECTRUM)] == [0] * (
+        1 + len(SPECTRUM)
+    )
 
 
 def test_trace_per_parameter_shares_the_traces_probes():
@@ -551,3 +553,29 @@ def test_the_bench_operator_is_the_hessian():
     product = bench(case).operator @ v
     assert isinstance(bench(case).operator, HessianOperator)
     torch.testing.assert_close(product, reference.hessian(case) @ v, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["frobenius", "density_moments", "negative_mass"])
+def test_all_eigenvectors_known(name):
+    """With one or two parameters the survey leaves nothing free."""
+    model = torch.nn.Linear(1, 1).double()
+    batches = [(nets.randn(3, 1, seed=s), nets.randn(3, 1, seed=s + 9)) for s in range(2)]
+    problem = (model, torch.nn.functional.mse_loss, batches)
+    x = torch.cat([inputs for inputs, _ in batches])
+    rows = torch.cat([x, torch.ones_like(x)], dim=1)
+    values = torch.linalg.eigvalsh(2 * rows.T @ rows / len(rows))
+    truth = {
+        "frobenius": float(values.norm()),
+        "density_moments": float(values.square().mean()),
+        "negative_mass": 0.0,
+    }[name]
+    assert METRICS[name].measure(*problem).value == pytest.approx(truth, rel=1e-5, abs=1e-12)
+
+
+def test_the_trace_does_not_depend_on_what_was_measured_before():
+    case = nets.mlp()
+    alone = Bench(Problem(*case.problem))
+    after = Bench(Problem(*case.problem))
+    METRICS["frobenius"].measure.on(after)
+    found = [METRICS["trace"].measure.on(bench).value for bench in (alone, after)]
+    assert found[0] == found[1]

@@ -4,7 +4,7 @@ from ssgd_analysis.curvature import eigenpairs
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.flatness.surveyed import survey_known
+from ssgd_analysis.flatness.surveyed import survey_given
 
 
 @metric
@@ -21,7 +21,7 @@ def lambda_max(bench: Bench, *, tol: float = 1e-3) -> Measurement:
     Returns:
         Nats per squared weight unit; the error is that of sampling the examples.
     """
-    known = survey_known(bench)
+    known = survey_given(bench)
     if known and known.spectrum.largest[0].residual <= tol:
         spectrum = known.spectrum
     else:

@@ -9,7 +9,7 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.flatness.surveyed import survey_known
+from ssgd_analysis.flatness.surveyed import survey_given
 
 PLACE = 5
 
@@ -64,7 +64,7 @@ def spectral_norm_ratio(bench: Bench, *, tol: float = 1e-3) -> Measurement:
 
 def _spectrum(bench: Bench, tol: float) -> Spectrum:
     """The five largest eigenpairs: the survey's where they are good enough."""
-    known = survey_known(bench)
+    known = survey_given(bench)
     if known and len(known.spectrum.largest) >= PLACE:
         worst = max(pair.residual for pair in known.spectrum.largest[:PLACE])
         if worst <= tol:

@@ -8,7 +8,7 @@ from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.flatness.surveyed import survey_known
+from ssgd_analysis.flatness.surveyed import survey_given
 from ssgd_analysis.progress import SILENT
 
 
@@ -32,7 +32,7 @@ def hessian_trace(bench: Bench, *, probes: int = 32) -> Measurement:
     """
     if probes < 2:
         raise InputError(f"trace: probes {probes} should be at least 2, for the error")
-    known, deflated = survey_known(bench), 0
+    known, deflated = survey_given(bench), 0
     if known and known.trace.probes >= probes:
         values, deflated = known.traces, len(known.density.spikes)
     else:
