@@ -86,7 +86,7 @@ def ascend(bench: Bench, ball: Ball, steps: int, name: str) -> list[float]:
         bench: the problem.
         ball: where to look.
         steps: at least 1.
-        name: of the metric: the random stream and the messages are its.
+        name: of the metric: the random stream is its.
 
     Raises:
         InputError: no steps.
@@ -96,7 +96,7 @@ def ascend(bench: Bench, ball: Ball, steps: int, name: str) -> list[float]:
         Croce and Hein 2020 (arXiv 2003.01690), algorithm 1.
     """
     if steps < 1:
-        raise InputError(f"{name}: steps {steps} should be ≥ 1")
+        raise InputError(f"steps {steps} should be ≥ 1")
     losses, gradient = bench.clean_losses, bench.clean_gradient
     if ball.radius == 0:  # losses of a pass with gradients may round otherwise
         return losses
@@ -107,7 +107,7 @@ def ascend(bench: Bench, ball: Ball, steps: int, name: str) -> list[float]:
         value = bench.problem.mean(losses)
         best, last_review = (value, losses, u, gradient), (0.0, value)
         for step in range(1, steps + 1):
-            slopes = _slopes(gradient, clean, ball, generator, name)
+            slopes = _slopes(gradient, clean, ball, generator)
             target = ball.project(_add(u, ball.steepest(slopes), length))
             if step > 1:  # the first has nothing to continue
                 kept = _add(_add(u, target, MOMENTUM), u, -MOMENTUM)
@@ -120,7 +120,7 @@ def ascend(bench: Bench, ball: Ball, steps: int, name: str) -> list[float]:
                 losses = bench.losses()
             before, value = value, bench.problem.mean(losses)
             if not math.isfinite(value):
-                raise WorkError(f"{name}: the loss is {value} within rho {ball.radius}")
+                raise WorkError(f"the loss is {value} within rho {ball.radius}")
             rises += value > before
             if value > best[0]:
                 best = (value, losses, u, gradient)
@@ -134,14 +134,15 @@ def ascend(bench: Bench, ball: Ball, steps: int, name: str) -> list[float]:
     return best[1]
 
 
-def worst(bench: Bench, ball: Ball, steps: int, m: int, name: str) -> Measurement:
+def worst(bench: Bench, ball: Ball, steps: int, m: int | None, name: str) -> Measurement:
     """The mean over groups of m examples of the largest rise of each group's mean loss.
 
     Args:
         bench: the problem.
         ball: where to look.
         steps: of each ascent.
-        m: examples of a group, cut from the problem's in their order; 0: all in one group.
+        m: examples of a group, cut from the problem's in their order; 0: all in one group, as
+            ``None``, which is of a metric that has no such setting.
         name: of the metric.
 
     Returns:
@@ -153,17 +154,20 @@ def worst(bench: Bench, ball: Ball, steps: int, m: int, name: str) -> Measuremen
         WorkError: a loss or gradient in the ball is not finite.
     """
     problem = bench.problem
-    settings = {"rho": ball.radius, "norm": ball.norm, "steps": steps, "m": m}
+    settings = {"rho": ball.radius, "norm": ball.norm, "steps": steps, "seed": bench.seed}
+    if m is None:
+        return rise(bench, ascend(bench, ball, steps, name), settings)
+    settings["m"] = m
     if m < 0:
-        raise InputError(f"{name}: m {m} should be ≥ 1, or 0 for all examples in one group")
+        raise InputError(f"m {m} should be ≥ 1, or 0 for all examples in one group")
     if m == 0 or m >= problem.n_samples:
         return rise(bench, ascend(bench, ball, steps, name), settings)
     groups = batching.regrouped(problem.batches, m)
     asis = len(groups) == len(problem.batches) and all(len(group) == 1 for group in groups)
-    if not asis and not bench.cached("cuttable", lambda: _cuttable(bench)):
+    if not asis and not bench.cuttable:
         raise InputError(
-            f"{name}: the loss of a batch is not the mean of its examples' losses, so it can't be"
-            f" cut to groups: give batches of m = {m} examples"
+            "the loss of a batch is not the mean of its examples' losses, so it can't be cut to"
+            f" groups: give batches of m = {m} examples"
         )
     names = [glob.escape(parameter) for parameter in problem.parameters]
     shares, values = [], []
@@ -180,11 +184,6 @@ def worst(bench: Bench, ball: Ball, steps: int, m: int, name: str) -> Measuremen
     return of_batches(bench, values, settings, shares)
 
 
-def _cuttable(bench: Bench) -> bool:
-    bench.pay(forwards=2 * bench.problem.shares[0])  # the first batch, and again in halves
-    return bench.problem.cuttable()
-
-
 def _add(one: Sequence[Tensor], other: Sequence[Tensor], factor: float) -> list[Tensor]:
     return [a.add(b, alpha=factor) for a, b in zip(one, other, strict=True)]
 
@@ -199,12 +198,11 @@ def _slopes(
     clean: Sequence[Tensor],
     ball: Ball,
     generator: torch.Generator,
-    name: str,
 ) -> list[Tensor]:
     """How the loss rises with each coordinate of the ball; random where it does not at all."""
     norm = float(global_norm(gradient))
     if not math.isfinite(norm):
-        raise WorkError(f"{name}: the gradient is not finite")
+        raise WorkError("the gradient is not finite")
     slopes = list(_moves(gradient, clean, ball))
     if norm > 0 and float(global_norm(slopes)) > 0:
         return slopes

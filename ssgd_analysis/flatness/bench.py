@@ -129,6 +129,15 @@ class Bench:
         """The gradient of the mean loss at the clean weights; not inside :meth:`moved`."""
         return self.cached("gradient", self.gradient)
 
+    @property
+    def cuttable(self) -> bool:
+        """Whether batches may be cut: the first one's loss is the mean of its halves'."""
+        return self.cached("cuttable", self._cuttable)
+
+    def _cuttable(self) -> bool:
+        self.pay(forwards=2 * self.problem.shares[0])  # the batch, and again in halves
+        return self.problem.cuttable()
+
     def losses(self) -> list[float]:
         """Mean loss of each batch at the present weights."""
         self._forwards += 1

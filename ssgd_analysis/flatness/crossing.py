@@ -2,6 +2,40 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Two distances with a crossing between them.
+
+    Args:
+        low: the rise is not above the level here; 0 where it is at every distance tried.
+        high: it is here; infinite where it is not at any distance tried.
+        below: the rise at ``low`` less the level.
+        above: the rise at ``high`` less the level.
+    """
+
+    low: float
+    high: float
+    below: float = math.nan
+    above: float = math.nan
+
+    @property
+    def middle(self) -> float:
+        """On a logarithmic scale; 0 or infinite where the bracket is open."""
+        return math.sqrt(self.low * self.high)
+
+    @property
+    def crossed(self) -> float:
+        """Where a straight line over the logarithm of the distance crosses the level.
+
+        The middle where the rise at ``high`` is not finite.
+        """
+        if not math.isfinite(self.above):
+            return self.middle
+        share = self.below / (self.below - self.above)
+        return self.low * (self.high / self.low) ** share
 
 
 def crossing(
@@ -11,8 +45,10 @@ def crossing(
     start: float,
     limit: float,
     tolerance: float,
-) -> tuple[float, float]:
+) -> Bracket:
     """A bracket (a, b) with rise(a) ≤ level < rise(b) and b ≤ (1 + tolerance) a.
+
+    No tolerance asks for more than floating point has.
 
     From ``start`` the distance is doubled until the rise is above the level, or halved until it
     is not; then the bracket is halved on a logarithmic scale. If the rise is not monotone there
@@ -27,25 +63,29 @@ def crossing(
         tolerance: relative width of the bracket at the end.
 
     Returns:
-        The bracket; ``(limit, inf)`` where the rise is not above the level at any distance tried,
-        and ``(0, b)`` where it is at all.
+        The bracket; (``limit``, ∞) where the rise is not above the level at any distance tried,
+        (0, the smallest) where it is at every one.
     """
+    left: dict[float, float] = {}  # the rise less the level
 
     def above(distance: float) -> bool:
-        return not rise(distance) <= level
+        left[distance] = rise(distance) - level
+        return not left[distance] <= 0
 
-    low, high = start, start
+    low, high, floor = start, start, start * start / limit
     if above(start):
-        while above(low := low / 2):
+        while above(low := max(low / 2, floor)):
             high = low
-            if low < start * start / limit:
-                return 0.0, high
+            if low == floor:
+                return Bracket(0.0, high)
     else:
-        while not above(high := high * 2):
+        while not above(high := min(high * 2, limit)):
             low = high
-            if high > limit:
-                return limit, math.inf
+            if high == limit:
+                return Bracket(limit, math.inf)
     while high > low * (1 + tolerance):
         middle = math.sqrt(low * high)
+        if not low < middle < high:
+            break
         low, high = (low, middle) if above(middle) else (middle, high)
-    return low, high
+    return Bracket(low, high, left[low], left[high])

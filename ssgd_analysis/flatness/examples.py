@@ -48,14 +48,29 @@ def example_gradients(bench: Bench) -> ExampleGradients:
         InputError: the mean of the examples' gradients is not the gradient of the loss.
         WorkError: the gradient is not finite.
     """
-    return bench.cached("example gradients", lambda: _measured(bench))
+    found = bench.cached("example gradients", lambda: _tried(bench))
+    if isinstance(found, InputError):
+        raise InputError(str(found)) from found
+    return found
+
+
+def _tried(bench: Bench) -> ExampleGradients | InputError:
+    """The refusal is kept, too: it may cost as much as the gradients."""
+    try:
+        return _measured(bench)
+    except InputError as error:
+        return error
 
 
 def _measured(bench: Bench) -> ExampleGradients:
     mean = flattened(bench.clean_gradient)
     if not bool(mean.isfinite().all()):
         raise WorkError("the gradient is not finite at these weights")
-    for rows in (_together, _one_by_one):
+    try:
+        mean_of_examples = bench.cuttable
+    except InputError as error:
+        raise InputError(f"no example has a gradient of its own: {error}") from error
+    for rows in (_together, _one_by_one) if mean_of_examples else ():
         try:
             found, away = _summed(bench.problem, mean, rows)
         except Exception as error:  # under vmap a stranger's model may raise anything

@@ -1,10 +1,12 @@
 """Losses at random perturbations in antithetic pairs, shared by all metrics that ask for them."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ssgd_analysis.errors import WorkError
+from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.weights import Noise
 
@@ -61,10 +63,37 @@ def pairs(bench: Bench, noise: Noise, sigma: float, draws: int, *, vectors: bool
             their noise is drawn either way.
 
     Raises:
+        InputError: a negative or infinite sigma, or fewer than 2 draws.
         WorkError: a loss is not finite.
     """
+    if not 0 <= sigma < math.inf or draws < 2:
+        raise InputError(f"noise scale {sigma} should be ≥ 0 and finite, draws {draws} ≥ 2")
     key = ("pairs", noise, sigma, draws, vectors)
     return bench.cached(key, lambda: _pairs(bench, noise, sigma, draws, vectors))
+
+
+def s_sgd_pairs(
+    bench: Bench, c: float, law: str, scale: str, spare: str, draws: int
+) -> tuple[Pairs, dict[str, Any]]:
+    """The pairs of the noise that S-SGD trains with, and the settings that fix it.
+
+    Raises:
+        InputError: a negative c, fewer than 2 draws, an unknown law, scale or ``spare``.
+        WorkError: a loss is not finite.
+    """
+    if spare not in ("1d", "none"):
+        raise InputError(f"spare '{spare}' should be 1d or none")
+    noise = weight_noise(law, scale)
+    settings = {
+        "c": c,
+        "law": law,
+        "scale": noise.scale,
+        "spare": spare,
+        "draws": draws,
+        "seed": bench.seed,
+        "error": "draws",
+    }
+    return pairs(bench, noise, c, draws, vectors=spare == "none"), settings
 
 
 def _pairs(bench: Bench, noise: Noise, sigma: float, draws: int, vectors: bool) -> Pairs:

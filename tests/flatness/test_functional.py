@@ -290,9 +290,14 @@ def test_volume_of_a_quadratic(rise):
         b, q = float(g @ d), float(d @ H @ d)
         radii.append((b**2 + 2 * q * rise) ** 0.5 / q)
     found = measure("volume", case, rise=rise, directions=directions, tolerance=1e-3)
-    assert found.value == pytest.approx(np.median(radii), rel=1e-3)  # the bracket's width
-    assert found.details["quantiles"]["1.0"] == pytest.approx(max(radii), rel=1e-3)
+    # interpolated in a bracket of 0.1%: off by 3/8 of its square at most, as 2 + |b|/(b + q a) ≤ 3
+    assert found.value == pytest.approx(np.median(radii), rel=4e-7)
+    assert found.details["quantiles"]["1.0"] == pytest.approx(max(radii), rel=4e-7)
     assert found.details["unreached"] == 0
+    wide = measure("volume", case, rise=rise, directions=directions)  # 1%
+    assert wide.value == pytest.approx(np.median(radii), rel=4e-5)
+    # the error is that of the directions alone, to what the bracket leaves of the distances
+    assert wide.stderr == pytest.approx(found.stderr, abs=1e-4 * wide.value)
 
 
 def test_flatter_is_farther():
@@ -320,6 +325,17 @@ def test_a_loss_that_does_not_rise_so_far():
         METRICS["volume"].measure(model, bounded(1.0), [batch], rise=2.0)
 
 
+def test_a_loss_that_rises_at_once_has_no_radius():
+    model = nn.Linear(2, 2, bias=False).double()
+    start = model.weight.detach().clone()
+
+    def cliff(model: nn.Module, batch: Tensor) -> Tensor:
+        return ((model.weight - start).abs().max() > 1e-9).double()
+
+    with pytest.raises(InputError, match=r"within 0\.0001 times the weights.*larger rise"):
+        METRICS["volume"].measure(model, cliff, [torch.ones(1, 2)], rise=0.5)
+
+
 # --- the loss takes the model; bad settings ---
 
 
@@ -332,7 +348,7 @@ def test_a_loss_that_takes_the_model(name):
     case = nets.mlp()
     batches = [{"x": x, "y": y} for x, y in case.batches()]
     if name in ("input_jacobian", "margin"):
-        with pytest.raises(InputError, match=name):
+        with pytest.raises(InputError, match=r"^needs the outputs"):
             METRICS[name].measure(case.model, with_model, batches)
         return
     found = METRICS[name].measure(case.model, with_model, batches)
@@ -359,8 +375,9 @@ def test_a_loss_that_takes_the_model(name):
     ],
 )
 def test_settings_out_of_range_are_refused(name, options):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as raised:
         measure(name, nets.mlp(), **options)
+    assert not str(raised.value).startswith(name)  # who reports it says which metric it was
 
 
 # --- crossing ---
@@ -368,25 +385,50 @@ def test_settings_out_of_range_are_refused(name, options):
 
 @pytest.mark.parametrize("level", [1e-4, 0.02, 3.0, 500.0])
 def test_crossing_of_a_parabola(level):
-    low, high = crossing(lambda a: a**2, level, start=0.1, limit=100, tolerance=1e-6)
-    assert low**2 <= level < high**2
-    assert high <= low * (1 + 1e-6)
+    found = crossing(lambda a: a**2, level, start=0.1, limit=100, tolerance=1e-6)
+    assert found.low**2 <= level < found.high**2
+    assert found.high <= found.low * (1 + 1e-6)
+    # a straight line is off by f''/(8 f') of the squared width, on a logarithmic scale 1/4
+    wide = crossing(lambda a: a**2, level, start=0.1, limit=100, tolerance=0.01)
+    assert wide.crossed == pytest.approx(level**0.5, rel=0.01**2 / 4)
+    assert wide.low < wide.crossed < wide.high
 
 
-def test_crossing_of_steps_and_of_what_is_not_a_number():
-    low, high = crossing(lambda a: float(a >= 0.7), 0.5, start=0.1, limit=100, tolerance=1e-3)
-    assert low < 0.7 <= high
-    low, high = crossing(
-        lambda a: math.nan if a >= 0.7 else 0.0, 0.5, start=0.1, limit=100, tolerance=1e-3
+@pytest.mark.parametrize("there", [1.0, math.nan, math.inf])
+def test_crossing_of_steps_and_of_what_is_not_a_number(there):
+    found = crossing(
+        lambda a: there if a >= 0.7 else 0.0, 0.5, start=0.1, limit=100, tolerance=1e-3
     )
-    assert low < 0.7 <= high
+    assert found.low < 0.7 <= found.high
+    assert found.crossed == pytest.approx(found.middle, rel=1e-3)
+    assert found.middle**2 == pytest.approx(found.low * found.high)
 
 
-def test_crossing_that_is_not_there():
-    assert crossing(lambda _: 0.0, 1, start=0.1, limit=100, tolerance=0.1) == (100, math.inf)
-    low, high = crossing(lambda _: 2.0, 1, start=0.1, limit=100, tolerance=0.1)
-    assert low == 0
-    assert high < 1e-3
+def test_crossing_that_is_not_there_is_sought_up_to_the_limits():
+    tried = []
+
+    def seen(value: float) -> Callable[[float], float]:
+        return lambda a: tried.append(a) or value
+
+    never = crossing(seen(0.0), 1, start=0.1, limit=100, tolerance=0.1)
+    assert (never.low, never.high, never.middle, never.crossed) == (100, *3 * (math.inf,))
+    always = crossing(seen(2.0), 1, start=0.1, limit=100, tolerance=0.1)
+    assert (always.low, always.high, always.middle, always.crossed) == (0, min(tried), 0, 0)
+    assert max(tried) == 100
+    assert min(tried) == pytest.approx(1e-4, rel=1e-12)
+
+
+def test_no_tolerance_asks_for_more_than_floating_point_has():
+    tried = []
+
+    def rise(a: float) -> float:
+        tried.append(a)
+        assert len(tried) < 1000
+        return a**2
+
+    found = crossing(rise, 2.0, start=0.1, limit=100, tolerance=1e-17)
+    assert found.high == math.nextafter(found.low, 2)
+    assert found.low <= 2**0.5 <= found.high
 
 
 # --- the median ---
@@ -400,6 +442,23 @@ def test_error_of_a_median_covers_it(count):
     assert 0.9 <= inside <= 0.97  # 95% by Student's t, but two order statistics know it less well
     for one in found[:10]:
         assert np.mean(one.samples) == pytest.approx(one.value, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [3.0, 1.0, 2.0, 5.0, 4.0],  # one draw is the median
+        [1.0, 2.0, 2.0, 2.0, 3.0, 7.0],  # ties
+        [1.0, 2.0, 2.0, 2.0, 2.0, 9.0, 8.0, 7.0],  # more above than below
+        [2.0] * 6,
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, math.inf],
+    ],
+)
+def test_samples_of_a_median_have_its_mean_and_its_error(values):
+    found = of_median(values, {})
+    assert np.mean(found.samples) == pytest.approx(found.value, rel=1e-12)
+    error = np.std(found.samples, ddof=1) / len(values) ** 0.5
+    assert error == pytest.approx(found.stderr, rel=1e-12)
 
 
 def test_medians_of_pairs():

@@ -4,6 +4,7 @@ Values on all small networks: ``test_metrics.py``. Here: what ``vmap`` takes and
 samples and refusals.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import nets
@@ -171,11 +172,33 @@ def test_no_example_has_a_gradient_where_the_model_needs_several():
     case = nets.mlp()
     norm = nn.BatchNorm1d(4, track_running_stats=False)
     model = nn.Sequential(norm, case.model).double()
-    where = bench(nets.Case(model, case.loss, case.inputs, case.targets))
-    for name in NAMES[1:]:
-        with pytest.raises(InputError, match="gradient of its own"):
+    several = nets.Case(model, case.loss, case.inputs, case.targets)
+    twos = Bench(Problem(model, case.loss, several.batches(2)[:5]))
+    for where, reason in ((bench(several), "see one another"), (twos, "gradient of its own")):
+        for name in NAMES[1:]:
+            with pytest.raises(InputError, match=reason):
+                on(name, where)
+        assert on("gradient_norm", where).details == {"per_example_rms": None}
+
+
+@pytest.mark.parametrize(("padding", "passes"), [([0], 3), ([10], 3 + 3 + nets.N)])
+def test_a_refusal_costs_little_and_once(padding, passes):
+    """Padding in the first batch shows in its halves; elsewhere only after all examples."""
+    case, calls = nets.mlp(), []
+    targets = torch.tensor([1, 2, 1, 1, 2, 2, 1, 2, 1, 1, 2])
+    targets[padding] = 0
+
+    def counted(outputs: Tensor, targets: Tensor) -> Tensor:
+        calls.append(1)
+        return padded(outputs, targets)
+
+    where = bench(nets.Case(case.model, counted, case.inputs, targets))
+    where.clean_gradient  # noqa: B018
+    calls.clear()
+    for name in 2 * NAMES[1:]:
+        with contextlib.suppress(InputError):
             on(name, where)
-    assert on("gradient_norm", where).details == {"per_example_rms": None}
+    assert len(calls) == passes  # the batch and its halves; batches by vmap, one by one
 
 
 @pytest.mark.parametrize("layers", [["5"], ["0.weight", "3"]])

@@ -16,10 +16,17 @@ from ssgd_analysis.flatness import METRICS, Measurement
 from ssgd_analysis.weights import Noise
 
 CASES = {**nets.CASES, "quadratic": nets.quadratic, "relu": nets.relu}
+# What holds whatever the network is asked of those that have the most to lose: BatchNorm in mixed
+# modes, tied and frozen parameters; and of the two that some metrics refuse.
+FEW = ["conv_batchnorm", "tied", "frozen", "regression", "embedding"]
 
 
 def measure(name: str, case: nets.Case, **options) -> Measurement:
-    return METRICS[name].measure(*case.problem, **options)
+    return on(name, *case.problem, **options)
+
+
+def on(name: str, *problem, **options) -> Measurement:
+    return METRICS[name].measure(*problem, **{**reference.METRICS[name].needs, **options})
 
 
 @pytest.fixture(params=METRICS)
@@ -31,8 +38,9 @@ def name(request) -> str:
 def test_equals_its_literal_reading(name, net):
     truth, case = reference.METRICS[name], CASES[net]()
     if net in truth.refused:
-        with pytest.raises(InputError, match=name):
+        with pytest.raises(InputError) as raised:
             measure(name, case, **truth.settings)
+        assert not str(raised.value).startswith(name)  # who reports it says which metric it was
         return
     found = measure(name, case, **truth.settings)
     assert abs(found.value - truth.value(case)) <= truth.tolerance(found)
@@ -42,7 +50,7 @@ def test_no_reading_without_a_metric():
     assert set(reference.METRICS) == set(METRICS)
 
 
-@pytest.mark.parametrize("net", CASES)
+@pytest.mark.parametrize("net", FEW)
 def test_model_comes_back_untouched(name, net):
     case = nets.with_state(CASES[net]())
     before = nets.state(case.model)
@@ -52,19 +60,21 @@ def test_model_comes_back_untouched(name, net):
     assert nets.state(case.model) == before
 
 
-@pytest.mark.parametrize("when", [0.0, 0.3, 0.6, 1.0])
-@pytest.mark.parametrize("net", ["mlp", "conv_batchnorm", "frozen"])
+@pytest.mark.parametrize(
+    ("net", "when"),
+    [("conv_batchnorm", 0.0), ("frozen", 0.3), ("conv_batchnorm", 0.6), ("mlp", 1.0)],
+)
 def test_model_comes_back_untouched_after_an_error(name, net, when):
     case = nets.with_state(CASES[net]())
     before = nets.state(case.model)
     counting = nets.RaisesAfter(case.loss, -1)
-    METRICS[name].measure(case.model, counting, case.batches())
+    on(name, case.model, counting, case.batches())
     failing = nets.RaisesAfter(case.loss, round(when * (counting.count - 1)))
     if counting.count == 0:  # a metric of the outputs: the model raises instead
         case.model.register_forward_hook(lambda *_: failing(None, None))
         failing.left = 0
     with pytest.raises(KeyboardInterrupt):
-        METRICS[name].measure(case.model, failing, case.batches())
+        on(name, case.model, failing, case.batches())
     assert nets.state(case.model) == before
 
 
@@ -77,15 +87,16 @@ def test_a_seed_repeats_and_the_global_state_is_not_touched(name):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("size", [1, 4, 11])
-def test_batch_size_is_no_setting(name, size):
+def test_batch_size_is_no_setting(name):
     # exactly the same quantity whatever the batches; random metrics by common random numbers
     case = nets.mlp()
-    whole = METRICS[name].measure(case.model, case.loss, case.batches(nets.N))
-    split = METRICS[name].measure(case.model, case.loss, case.batches(size))
+    whole, single, split = (
+        on(name, case.model, case.loss, case.batches(size)).value for size in (nets.N, 1, 4)
+    )
     # eigenvalues are right to their residual's square over the gap; the rest to rounding
     rel = 1e-5 if name == "lambda_max" else 1e-9
-    assert split.value == pytest.approx(whole.value, rel=rel)
+    assert single == pytest.approx(whole, rel=rel)
+    assert split == pytest.approx(whole, rel=rel)
 
 
 def test_measured_in_the_precision_of_the_model(name):
@@ -93,7 +104,7 @@ def test_measured_in_the_precision_of_the_model(name):
     found = measure(name, case, seed=2)
     double = found.value
     model, inputs = case.model.float(), case.inputs.float()
-    single = METRICS[name].measure(model, case.loss, [(inputs, case.targets)], seed=2).value
+    single = on(name, model, case.loss, [(inputs, case.targets)], seed=2).value
     assert single != double or of_accuracy(found)
     if found.settings["error"] != "draws" and name != "trace":  # draws depend on the precision
         assert single == pytest.approx(double, rel=1e-3)  # float32, differences of losses
@@ -122,7 +133,7 @@ def of_examples(name: str) -> bool:
 
 def test_error_over_examples_needs_two_batches(name):
     case = nets.mlp()
-    one = METRICS[name].measure(case.model, case.loss, case.batches(nets.N))
+    one = on(name, case.model, case.loss, case.batches(nets.N))
     assert (one.stderr is None) == of_examples(name)
 
 

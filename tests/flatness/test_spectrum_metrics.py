@@ -405,6 +405,33 @@ def test_relative_flatness_of_another_layer(layer):
     assert found.value == pytest.approx(truth, rel=1e-9)
 
 
+def test_a_layers_name_is_no_pattern():
+    case = nets.mlp()
+    model = nn.Sequential()
+    for name, module in zip(["0", "1", "2", "[3]", "4", "5", "3"], case.model, strict=False):
+        model.add_module(name, module)
+    with nets.seeded():
+        model.add_module("3", nn.Linear(3, 3).double())
+    other = dataclasses.replace(case, model=model)
+    block = Bench(Problem(*other.problem, layers=["[[]3].weight"]))
+    found = on("relative_flatness", bench(other), layer="[3]")
+    assert found.settings["layer"] == "[3].weight"
+    assert found.value == on("relative_flatness", block, layer="[3]").value
+    assert on("relative_flatness", bench(other), layer="3").value != found.value
+
+
+@pytest.mark.parametrize(("layer", "shape"), [("0", (6, 4)), ("3", (5, 6)), ("5", (3, 5))])
+def test_relative_flatness_counts_its_products_whole(layer, shape):
+    where = bench(nets.mlp())
+    cost = on("relative_flatness", where, layer=layer).cost
+    rank = min(shape)
+    assert (cost.forwards, cost.gradients) == (0, 0)
+    assert cost.products == rank * shape[1]  # one for each singular value and column
+    cost = on("relative_flatness", where).cost
+    assert cost.forwards == pytest.approx(4 / nets.N)  # the first batch, to find the layer
+    assert cost.products == 3 * 5
+
+
 def test_relative_flatness_is_at_most_the_norm_times_the_trace():
     # a convex last layer; Petzka's script gives this bound
     case = nets.mlp()

@@ -9,10 +9,12 @@ import pytest
 import reference
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness import METRICS, Bench, Measurement, curve
 from ssgd_analysis.flatness.ascent import checkpoints
+from ssgd_analysis.flatness.metrics import keskar
 from ssgd_analysis.problem import Problem
 
 BALLS = ("worst_case", "m_sharpness", "adaptive_worst")
@@ -174,7 +176,9 @@ def test_keskar_of_a_quadratic(epsilon, local, subspace):
     columns = torch.eye(len(w), dtype=w.dtype)
     if subspace:
         stream = Bench(Problem(*case.problem), 5).generator("keskar subspace")
-        columns = torch.randn(len(w), subspace, generator=stream, dtype=w.dtype)
+        columns = torch.stack(
+            [torch.randn(len(w), generator=stream, dtype=w.dtype) for _ in range(subspace)], dim=1
+        )
     half = epsilon * ((torch.linalg.pinv(columns) @ w).abs() + 1)
     top = box_maximum(columns.T @ b, columns.T @ A @ columns, half)
     truth = 100 * top / (1 + reference.loss_at(case, w))
@@ -190,6 +194,48 @@ def test_m_sharpness_of_quadratics():
         total += len(x) / nets.N * sphere_maximum(*quadratic("m_sharpness", group), 0.5)
     found = measure("m_sharpness", case, rho=0.5, m=3, steps=300)
     assert found.value == pytest.approx(total, rel=1e-5)
+
+
+class Sizes(TorchDispatchMode):
+    """Bytes of every tensor that is made, by its memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[int, int] = {}
+        self.kept: list[Tensor] = []  # so that no memory is used twice
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self.found[storage.data_ptr()] = storage.nbytes()
+                self.kept.append(tensor)
+        return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_subspace_takes_the_memory_of_its_columns_once(dtype, monkeypatch):
+    monkeypatch.setattr(keskar, "CHUNK", 100)
+    with nets.seeded():
+        model = torch.nn.Linear(1000, 3).to(dtype)
+    case = nets.Case(model, nets.cross_entropy, nets.randn(8, 1000).to(dtype), nets.labels(8))
+    with Sizes() as sizes:
+        measure("keskar", case, subspace=50)
+    store = 50 * 3003 * torch.finfo(dtype).bits // 8
+    largest = sorted(sizes.found.values())[-2:]
+    assert largest[1] == store
+    assert largest[0] <= store / 8  # a weight vector or chunk in float64 and the inputs
+
+
+def test_a_subspace_is_the_same_in_float32():
+    case = nets.mlp()
+    double = measure("keskar", case, subspace=20, epsilon=0.02).value
+    single = nets.Case(case.model.float(), case.loss, case.inputs.float(), case.targets)
+    # differences of losses of order one, 1e-7, over a rise of about 0.1
+    assert measure("keskar", single, subspace=20, epsilon=0.02).value == pytest.approx(
+        double, rel=1e-4
+    )
 
 
 # --- groups ---
@@ -334,6 +380,16 @@ def test_cost_is_what_was_spent(name):
     assert counting.count == pytest.approx(3 * (cost.forwards + cost.gradients))  # three batches
 
 
+@pytest.mark.parametrize("name", SEARCHES)
+def test_settings_are_what_fixes_the_number(name):
+    found = measure(name, minimum(), seed=3)
+    assert found.settings["seed"] == 3
+    if name in ("worst_case", "m_sharpness"):  # a random direction where there is no slope
+        assert found.value != measure(name, minimum(), seed=4).value
+    settings = set(found.settings) - {"seed", "error"}
+    assert settings == set(METRICS[name].measure.defaults)
+
+
 # --- minima, and worse ---
 
 
@@ -402,8 +458,9 @@ def test_keskar_of_a_loss_below_minus_one():
     ],
 )
 def test_settings_out_of_range_are_refused(name, options):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as raised:
         measure(name, nets.mlp(), **options)
+    assert not str(raised.value).startswith(name)  # who reports it says which metric it was
 
 
 @pytest.mark.parametrize("name", SEARCHES)

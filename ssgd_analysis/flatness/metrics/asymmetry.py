@@ -1,15 +1,13 @@
 """How far the two sides of a minimum differ."""
 
 import dataclasses
-import math
 
 import numpy as np
 
-from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.flatness.perturbed import pairs, weight_noise
+from ssgd_analysis.flatness.perturbed import s_sgd_pairs
 
 
 @metric
@@ -49,21 +47,7 @@ def asymmetry(
     Reference:
         He et al. 2019 (arXiv 1902.00744) for asymmetric valleys; the statistic is ours.
     """
-    if not 0 <= c < math.inf or draws < 2:
-        raise InputError(f"asymmetry: c {c} should be ≥ 0 and finite, draws {draws} ≥ 2")
-    if spare not in ("1d", "none"):
-        raise InputError(f"asymmetry: spare '{spare}' should be 1d or none")
-    noise = weight_noise(law, scale)
-    found = pairs(bench, noise, c, draws, vectors=spare == "none")
-    settings = {
-        "c": c,
-        "law": law,
-        "scale": noise.scale,
-        "spare": spare,
-        "draws": draws,
-        "seed": bench.seed,
-        "error": "draws",
-    }
+    found, settings = s_sgd_pairs(bench, c, law, scale, spare, draws)
     details = {
         "rms": float(np.sqrt(np.square(found.odd).mean())),
         "symmetric_gap": float(found.even.mean()),

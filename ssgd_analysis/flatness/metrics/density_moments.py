@@ -38,7 +38,7 @@ def density_moments(bench: Bench, *, probes: int = 32) -> Measurement:
         Ubaru, Chen and Saad 2017; Golub and Meurant 2010, on exactness of the quadrature.
     """
     if probes < 2:
-        raise InputError(f"density_moments: probes {probes} should be at least 2, for the error")
+        raise InputError(f"probes {probes} should be at least 2, for the error")
     size, survey = bench.problem.n_parameters, surveyed(bench)
     tables = [survey.traces, squares(bench, probes), *_higher(survey)]
     moments = [of_draws((table / size).tolist(), {}) for table in tables]

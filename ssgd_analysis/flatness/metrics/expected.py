@@ -1,8 +1,5 @@
 """Expected sharpness: the mean rise of the loss under random weight noise."""
 
-import math
-
-from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
@@ -42,8 +39,6 @@ def expected(
     Reference:
         Andriushchenko et al. 2023 (arXiv 2302.07011), average-case adaptive sharpness.
     """
-    if not 0 <= sigma < math.inf or draws < 2:
-        raise InputError(f"expected: sigma {sigma} should be ≥ 0 and finite, draws {draws} ≥ 2")
     noise = weight_noise(law, scale)
     found = pairs(bench, noise, sigma, draws)
     settings = {

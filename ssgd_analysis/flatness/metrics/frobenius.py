@@ -33,11 +33,11 @@ def frobenius(bench: Bench, *, probes: int = 32) -> Measurement:
         Wu, Wang and Su 2022 (arXiv 2207.02628), where it bounds what SGD's noise leaves stable.
     """
     if probes < 2:
-        raise InputError(f"frobenius: probes {probes} should be at least 2, for the error")
+        raise InputError(f"probes {probes} should be at least 2, for the error")
     each = squares(bench, probes)
     mean = float(each.mean())
     if not math.isfinite(mean):
-        raise WorkError("frobenius: the Hessian's products are not finite at these weights")
+        raise WorkError("the Hessian's products are not finite at these weights")
     value = math.sqrt(mean)
     settings = {"probes": len(each), "seed": bench.seed, "error": "probes"}
     if not value:

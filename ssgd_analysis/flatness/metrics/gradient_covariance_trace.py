@@ -29,7 +29,7 @@ def gradient_covariance_trace(bench: Bench) -> Measurement:
     """
     count = bench.problem.n_samples
     if count < 2:
-        raise InputError("gradient_covariance_trace: a single example has no spread: give more")
+        raise InputError("a single example has no spread: give more")
     factor = count / (count - 1)
     each = [factor * value for value in example_gradients(bench).deviations]
     return of_batches(bench, each, {"divisor": "N - 1"})

@@ -41,7 +41,7 @@ def gradient_noise_scale(bench: Bench) -> Measurement:
     spread = gradient_covariance_trace.on(bench)
     square = float(global_norm(bench.clean_gradient)) ** 2
     if square == 0:
-        raise InputError("gradient_noise_scale: the gradient is zero here, so it is infinite")
+        raise InputError("the gradient is zero here, so it is infinite")
     assert spread.samples is not None
     ratio = spread.value / square
     inner = example_gradients(bench).inner

@@ -37,7 +37,7 @@ def gradient_norm(bench: Bench) -> Measurement:
     """
     norm = float(flattened(bench.clean_gradient).norm())
     if not math.isfinite(norm):
-        raise WorkError("gradient_norm: the gradient is not finite at these weights")
+        raise WorkError("the gradient is not finite at these weights")
     details: dict[str, Any] = {"per_example_rms": None}
     try:
         found = example_gradients(bench)

@@ -39,33 +39,29 @@ def input_jacobian(bench: Bench, *, of: str = "logits", probes: int = 32) -> Mea
         Novak et al. 2018 (arXiv 1802.08760), eq. 1, of softmax outputs.
     """
     if of not in ("logits", "softmax") or probes < 2:
-        raise InputError(
-            f"input_jacobian: of '{of}' should be logits or softmax, probes {probes} ≥ 2"
-        )
+        raise InputError(f"of '{of}' should be logits or softmax, probes {probes} ≥ 2")
     problem, generator = bench.problem, bench.generator("input_jacobian")
     if problem.takes_model:
-        raise InputError(
-            "input_jacobian: needs the outputs: give a loss (outputs, targets), not (model, batch)"
-        )
+        raise InputError("needs the outputs: give a loss (outputs, targets), not (model, batch)")
     values, passes = [], 0.0
     with problem.evaluating(), torch.enable_grad():
         for share, batch in zip(problem.shares, problem.batches, strict=True):
             inputs = pair(batch)[0]
             if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
                 raise InputError(
-                    "input_jacobian: the inputs are no real numbers, so there is no derivative by"
+                    "the inputs are no real numbers, so there is no derivative by"
                     " them: measure the layers after the embedding as a model of their own"
                 )
             inputs = inputs.detach().clone().requires_grad_()
             outputs = problem.outputs(inputs)
             if outputs.ndim == 0 or len(outputs) != len(inputs):
                 raise InputError(
-                    f"input_jacobian: outputs of shape {tuple(outputs.shape)} have no row for each"
+                    f"outputs of shape {tuple(outputs.shape)} have no row for each"
                     f" of {len(inputs)} examples"
                 )
             if of == "softmax":
                 if outputs.ndim < 2:
-                    raise InputError("input_jacobian: one output an example has no softmax")
+                    raise InputError("one output an example has no softmax")
                 outputs = outputs.softmax(dim=1)
             rows = outputs.reshape(len(inputs), -1)
             exact = rows.shape[1] <= probes
@@ -73,7 +69,7 @@ def input_jacobian(bench: Bench, *, of: str = "logits", probes: int = 32) -> Mea
             passes += share * min(rows.shape[1], probes)
     bench.pay(gradients=passes)
     if not all(map(math.isfinite, values)):
-        raise WorkError("input_jacobian: a norm is not finite")
+        raise WorkError("a norm is not finite")
     settings = {"of": of, "probes": probes, "exact": exact, "seed": bench.seed}
     return of_batches(bench, values, settings)
 

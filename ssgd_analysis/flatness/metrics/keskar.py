@@ -1,5 +1,6 @@
 """The ε-sharpness of Keskar et al.: the largest loss in a box, by bounded L-BFGS."""
 
+import functools
 import math
 
 import numpy as np
@@ -12,6 +13,8 @@ from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.weights import flattened
+
+CHUNK = 1 << 14  # parameters whose entries of all columns are in float64 at once
 
 
 @metric
@@ -51,18 +54,16 @@ def keskar(
     """
     parameters = bench.problem.n_parameters
     if not 0 <= epsilon < math.inf or iterations < 1:
-        raise InputError(
-            f"keskar: epsilon {epsilon} should be ≥ 0 and finite, iterations {iterations} ≥ 1"
-        )
+        raise InputError(f"epsilon {epsilon} should be ≥ 0 and finite, iterations {iterations} ≥ 1")
     if not 0 <= subspace <= parameters:
         raise InputError(
-            f"keskar: subspace {subspace} should be at most the {parameters} parameters,"
+            f"subspace {subspace} should be at most the {parameters} parameters,"
             " or 0 for the full space"
         )
     before = after = bench.clean_losses
     low = bench.problem.mean(before)
     if low <= -1:
-        raise InputError(f"keskar: divides by 1 + loss, and the loss is {low}: use worst_case")
+        raise InputError(f"divides by 1 + loss, and the loss is {low}: use worst_case")
     if epsilon > 0:
         after = _Box(bench, epsilon, subspace).worst(iterations)
     relative = (bench.problem.mean(after) - low) / (1 + low)
@@ -80,18 +81,15 @@ def keskar(
 
 
 class _Box:
-    """The loss over the box, its half widths the units."""
+    """The loss over the box, its half widths the units; A's columns are rows here: Aᵀ, (k, P)."""
 
     def __init__(self, bench: Bench, epsilon: float, subspace: int) -> None:
         self.bench = bench
-        self.columns: Tensor | None = None
-        center = flattened(bench.parameters).detach().double()
-        if subspace:
-            self.columns = _columns(bench, subspace)
-            basis, triangle = torch.linalg.qr(self.columns.double())
-            shadow = (basis.T @ center)[:, None]
-            center = torch.linalg.solve_triangular(triangle, shadow, upper=True)[:, 0]
-        self.half = epsilon * (center.abs() + 1)
+        self.columns = _columns(bench, subspace) if subspace else None
+        center = flattened(bench.parameters).detach()
+        if self.columns is not None:
+            center = torch.linalg.solve(self._dot(self.columns), self._dot(center[None]))[:, 0]
+        self.half = epsilon * (center.double().abs() + 1)
 
     def worst(self, iterations: int) -> list[float]:
         """Each batch's loss at the worst point that L-BFGS-B sees."""
@@ -112,7 +110,7 @@ class _Box:
             value = bench.problem.mean(losses)
             slopes = self._slopes(gradient)
             if not (math.isfinite(value) and bool(slopes.isfinite().all())):
-                raise WorkError("keskar: the loss or its gradient in the box is not finite")
+                raise WorkError("the loss or its gradient in the box is not finite")
             if value > best[0]:
                 best = (value, losses)
             return -value / scale, -slopes.cpu().numpy() / scale
@@ -129,21 +127,31 @@ class _Box:
         return best[1]
 
     def _moves(self, point: Tensor) -> list[Tensor]:
-        move = point * self.half
+        move = (point * self.half).to(self.bench.problem.dtype)
         if self.columns is not None:
-            move = self.columns.double() @ move
-        return self.bench.problem.split(move.to(self.bench.problem.dtype))
+            move = move @ self.columns
+        return self.bench.problem.split(move)
 
     def _slopes(self, gradient: list[Tensor]) -> Tensor:
-        slopes = flattened(gradient).double()
+        slopes = flattened(gradient)
         if self.columns is not None:
-            slopes = self.columns.double().T @ slopes
-        return slopes * self.half
+            slopes = self._dot(slopes[None])[:, 0]
+        return slopes.double() * self.half
+
+    def _dot(self, rows: Tensor) -> Tensor:
+        """Aᵀ times the transpose of rows (n, P), in float64: shape (k, n)."""
+        assert self.columns is not None
+        parts = zip(self.columns.split(CHUNK, dim=1), rows.split(CHUNK, dim=1), strict=True)
+        products = (columns.double() @ part.double().T for columns, part in parts)
+        return functools.reduce(Tensor.add_, products)
 
 
 def _columns(bench: Bench, count: int) -> Tensor:
-    """Standard normal entries, shape (P, count); the same in every precision."""
-    generator = bench.generator("keskar subspace")
-    shape = bench.problem.n_parameters, count
-    entries = torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
-    return entries.to(bench.problem.dtype)
+    """Standard normal entries, shape (count, P); the same in every precision."""
+    generator, size = bench.generator("keskar subspace"), bench.problem.n_parameters
+    columns = torch.empty(count, size, dtype=bench.problem.dtype, device=generator.device)
+    for column in columns:  # one in float64 at a time
+        column.copy_(
+            torch.randn(size, generator=generator, dtype=torch.float64, device=generator.device)
+        )
+    return columns

@@ -15,6 +15,8 @@ from ssgd_analysis.flatness.metric import metric
 
 SIZES = (1.0, 0.5, 0.25, 0.125)  # of the moves, in turn: stiff directions accept small ones only
 
+LEAST = 1.5  # effective draws: below, one of them has more than four fifths of the weight
+
 
 @metric
 def local_entropy(
@@ -24,8 +26,9 @@ def local_entropy(
 
     Entropy-SGD maximises F = log ∫ exp(−L(w') − γ/2 ‖w − w'‖²) dw'. This is −F − L(w) plus its
     value at L = 0, (P/2) log(2π/γ): nats, zero for a constant loss, larger when sharper. On a
-    quadratic it is ½ Σ log(1 + λ_i/γ) − ½ gᵀ(H + γI)⁻¹g; for γ far above the curvature it is
-    what ``lpf`` with σ = γ^−½ rises by. Not invariant to any rescaling of the weights.
+    quadratic it is ½ Σ log(1 + λ_i/γ) − ½ gᵀ(H + γI)⁻¹g; for γ far above the curvature that is
+    Tr H/(2γ), the rise of ``lpf`` with σ = γ^−½, less ‖g‖²/(2γ): the two agree only where ‖g‖² is
+    far below Tr H. Not invariant to any rescaling of the weights.
 
     By annealed importance sampling: z starts from the Gaussian and moves through
     exp(−t ΔL − γ/2 ‖z‖²), t = (k/steps)², by Metropolis steps z → √(1 − β²) z + β ξ that leave
@@ -41,9 +44,9 @@ def local_entropy(
 
     Returns:
         Nats; the error is that of the draws, to first order. ``details["effective"]``: the
-        effective number of draws, (Σ w)²/Σ w². Where it is below a fifth of them, few draws carry
-        the mean and the value is likely too large: then there is no error, and more steps or a
-        larger gamma are needed. In practice values up to some 10 nats can be had.
+        effective number of draws, (Σ w)²/Σ w². Where it is below a fifth of them, or below 1.5,
+        few draws carry the mean and the value is likely too large: then there is no error, and
+        more steps or a larger gamma are needed. In practice values up to some 10 nats can be had.
 
     Raises:
         InputError: a gamma that is not positive, too few draws or steps.
@@ -55,8 +58,7 @@ def local_entropy(
     """
     if not 0 < gamma < math.inf or draws < 2 or steps < 1:
         raise InputError(
-            f"local_entropy: gamma {gamma} should be > 0 and finite, draws {draws} ≥ 2, steps"
-            f" {steps} ≥ 1"
+            f"gamma {gamma} should be > 0 and finite, draws {draws} ≥ 2, steps {steps} ≥ 1"
         )
     logs, accepted = np.empty((draws, 2)), np.empty((draws, 2))
     start_loss = bench.problem.mean(bench.clean_losses)
@@ -69,7 +71,7 @@ def local_entropy(
                 logs[draw, column], accepted[draw, column] = found
     top = logs.max()
     if not math.isfinite(top):
-        raise WorkError("local_entropy: no loss around the weights is finite: take a larger gamma")
+        raise WorkError("no loss around the weights is finite: take a larger gamma")
     weights = np.exp(logs - top).mean(axis=1)
     value = -top - math.log(weights.mean())
     settings = {
@@ -85,7 +87,7 @@ def local_entropy(
         "accepted": float(accepted.mean()),
         "sigma": 1 / math.sqrt(gamma),
     }
-    if effective < draws / 5:
+    if effective < max(draws / 5, LEAST):
         return Measurement(value, None, settings, details=details)
     samples = value - (weights / weights.mean() - 1)  # to first order each draw's part
     return dataclasses.replace(of_draws(samples.tolist(), settings), details=details)
@@ -102,7 +104,11 @@ def _chain(
     """The log weight of one annealed chain at w + sigma z, and the share of accepted moves."""
 
     def normal() -> list[Tensor]:
-        return [torch.empty_like(weight).normal_(generator=generator) for weight in clean]
+        # in the order of the weight's indices, however it lies in memory
+        return [
+            torch.empty_like(w, memory_format=torch.contiguous_format).normal_(generator=generator)
+            for w in clean
+        ]
 
     def rise(z: Sequence[Tensor]) -> float:
         bench.put(clean, z, sigma)

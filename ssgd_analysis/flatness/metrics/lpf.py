@@ -1,7 +1,6 @@
 """The low-pass filtered loss of LPF-SGD."""
 
 import dataclasses
-import math
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.bench import Bench
@@ -37,10 +36,8 @@ def lpf(
     Reference:
         Bisla et al. 2022 (arXiv 2201.08025), section 3, LPF measure.
     """
-    if not 0 <= sigma < math.inf or draws < 2:
-        raise InputError(f"lpf: sigma {sigma} should be ≥ 0 and finite, draws {draws} ≥ 2")
     if value_of not in ("loss", "rise"):
-        raise InputError(f"lpf: value_of '{value_of}' should be loss or rise")
+        raise InputError(f"value_of '{value_of}' should be loss or rise")
     found = pairs(bench, Noise(law="gaussian", scale="none"), sigma, draws)
     settings = {
         "sigma": sigma,

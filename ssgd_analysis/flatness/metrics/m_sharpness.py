@@ -36,5 +36,5 @@ def m_sharpness(
         Foret et al. 2021 (arXiv 2010.01412), section 4.1; there by one step.
     """
     if m < 1:
-        raise InputError(f"m_sharpness: m {m} should be ≥ 1")
+        raise InputError(f"m {m} should be ≥ 1")
     return worst(bench, Ball(rho, norm), steps, m, "m_sharpness")

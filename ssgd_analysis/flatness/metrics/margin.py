@@ -42,12 +42,10 @@ def margin(bench: Bench, *, normalise: str = "logits") -> Measurement:
         Jiang et al. 2019 (arXiv 1810.00113) for margin distributions.
     """
     if normalise not in ("logits", "none"):
-        raise InputError(f"margin: normalise '{normalise}' should be logits or none")
+        raise InputError(f"normalise '{normalise}' should be logits or none")
     problem = bench.problem
     if problem.takes_model:
-        raise InputError(
-            "margin: needs the outputs: give a loss of (outputs, targets), not (model, batch)"
-        )
+        raise InputError("needs the outputs: give a loss of (outputs, targets), not (model, batch)")
     with problem.evaluating(), torch.no_grad():
         found = [
             _margins(problem.outputs(inputs), targets)
@@ -59,9 +57,9 @@ def margin(bench: Bench, *, normalise: str = "logits") -> Measurement:
     every = torch.cat([values.reshape(-1) for values, _ in found])
     scale = problem.mean(squares) ** 0.5 if normalise == "logits" else 1.0
     if not torch.isfinite(every).all():
-        raise WorkError("margin: the outputs are not finite")
+        raise WorkError("the outputs are not finite")
     if scale == 0:
-        raise InputError("margin: the outputs of all classes are equal: there is no margin")
+        raise InputError("the outputs of all classes are equal: there is no margin")
     mean = problem.mean(margins) / scale
     # each batch's part in the ratio of means: m/s − value (s_b²/s² − 1)/2, of mean m/s
     bends = [mean * (q / scale**2 - 1) / 2 if normalise == "logits" else 0.0 for q in squares]
@@ -83,9 +81,9 @@ def _margins(outputs: Tensor, targets: Tensor) -> tuple[Tensor, float]:
     The deviation is that of the outputs from their mean over classes, summed over classes.
     """
     if accuracy(outputs, targets) is None:
-        raise InputError("margin: the targets are no class labels, so there is no right class")
+        raise InputError("the targets are no class labels, so there is no right class")
     if targets.min() < 0 or targets.max() >= outputs.shape[1]:
-        raise InputError(f"margin: labels should be from 0 to {outputs.shape[1] - 1}")
+        raise InputError(f"labels should be from 0 to {outputs.shape[1] - 1}")
     outputs = outputs.double()
     right = outputs.gather(1, targets.long().unsqueeze(1)).squeeze(1)
     others = outputs.scatter(1, targets.long().unsqueeze(1), -torch.inf).amax(dim=1)

@@ -1,9 +1,7 @@
 """Accuracy lost under relative weight noise."""
 
 import dataclasses
-import math
 
-from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
@@ -39,10 +37,6 @@ def noise_robustness(
         InputError: a negative sigma, fewer than 2 draws, an unknown law or scale.
         WorkError: a loss is not finite.
     """
-    if not 0 <= sigma < math.inf or draws < 2:
-        raise InputError(
-            f"noise_robustness: sigma {sigma} should be ≥ 0 and finite, draws {draws} ≥ 2"
-        )
     noise = weight_noise(law, scale)
     found = pairs(bench, noise, sigma, draws)
     settings = {

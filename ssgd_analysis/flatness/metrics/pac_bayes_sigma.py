@@ -23,11 +23,11 @@ def pac_bayes_sigma(
     *,
     target: float = 0.1,
     scale: str = "weight",
-    of: str = "auto",
+    of: str = "accuracy",
     draws: int = 10,
     tolerance: float = 0.01,
 ) -> Measurement:
-    """1/σ², σ the largest noise scale under which the mean accuracy drops by ≤ ``target``.
+    """1/σ², σ the noise scale at which the mean accuracy has dropped by ``target``.
 
     Gaussian noise, antithetic pairs, the same raw draws at every σ and for every model; σ by
     bisection. If the drop is not monotone in σ this is one of its crossings of the target.
@@ -37,18 +37,19 @@ def pac_bayes_sigma(
         target: mean drop of the accuracy, a share; or mean rise of the loss, nats.
         scale: ``weight`` (or ``element``), magnitude-aware: z_i ~ N(0, σ² w_i²); ``none``,
             isotropic: z_i ~ N(0, σ²); or ``filter``, ``layer``.
-        of: ``accuracy``; ``loss``; or ``auto``: accuracy where it is at least twice the target
-            above the commonest class's share, else the loss, as an untrained network has no
-            accuracy to lose. ``settings["of"]`` says which it was.
+        of: ``accuracy`` or ``loss``.
         draws: antithetic pairs, at least 2.
         tolerance: relative width of the bracket of σ at which bisection stops.
 
     Returns:
         1/σ² (larger when sharper); the error is that of the draws, by the slope of the mean drop
-        in log σ. ``settings["sigma"]``: σ, a standard deviation, of z_i or of z_i/|w_i|.
+        in log σ. ``settings["sigma"]``: σ, a standard deviation, of z_i or of z_i/|w_i|: the
+        (geometric) middle of the bracket.
 
     Raises:
-        InputError: settings out of range, or a drop that is never reached, or not left.
+        InputError: settings out of range, a drop that is never reached, or not left, or no
+            accuracy that could drop so far: no class labels, or an accuracy less than twice the
+            target above the commonest class's share, as of an untrained network.
 
     Reference:
         Dziugaite et al. 2020 (arXiv 2010.11924), PAC-Bayes flatness measures; Jiang et al. 2020
@@ -57,10 +58,13 @@ def pac_bayes_sigma(
     """
     if not 0 < target < math.inf or draws < 2 or not 0 < tolerance < math.inf:
         raise InputError(
-            f"pac_bayes_sigma: target {target} and tolerance {tolerance} should be > 0 and finite,"
-            f" draws {draws} ≥ 2"
+            f"target {target} and tolerance {tolerance} should be > 0 and finite, draws {draws} ≥ 2"
         )
-    of, noise = _chosen(bench, of, target), weight_noise("gaussian", scale)
+    if of not in ("accuracy", "loss"):
+        raise InputError(f"of '{of}' should be accuracy or loss")
+    if of == "accuracy":
+        _check_accuracy(bench, target)
+    noise = weight_noise("gaussian", scale)
 
     def drops(sigma: float) -> np.ndarray:
         try:
@@ -70,16 +74,17 @@ def pac_bayes_sigma(
         return found.even if of == "loss" or found.drops is None else found.drops
 
     # rounding must not tip a drop that is the target, such as 1 of 10 examples
-    sigma, above = crossing(
+    bracket = crossing(
         lambda sigma: float(drops(sigma).mean()),
         target * (1 + 1e-9),
         start=START,
         limit=LIMIT,
         tolerance=tolerance,
     )
-    if not 0 < sigma < above < math.inf:
+    sigma = bracket.middle
+    if not 0 < sigma < math.inf:
         raise InputError(
-            f"pac_bayes_sigma: the mean drop of the {of} does not pass {target} between the"
+            f"the mean drop of the {of} does not pass {target} between the"
             f" smallest and the largest noise tried (sigma up to {LIMIT:g}): choose another target"
         )
     low, high = (float(drops(sigma * step).mean()) for step in (1 / STEP, STEP))
@@ -99,23 +104,21 @@ def pac_bayes_sigma(
     if not 0 < slope < math.inf:
         return Measurement(value, None, settings)
     # a draw that drops more than the mean would have its crossing earlier: to first order
-    here = drops(sigma)
+    here = drops(bracket.low)  # made already, as the middle is not
     return of_draws((value * (1 + 2 * (here - here.mean()) / slope)).tolist(), settings)
 
 
-def _chosen(bench: Bench, of: str, target: float) -> str:
-    """``accuracy`` or ``loss``."""
-    if of not in ("auto", "accuracy", "loss"):
-        raise InputError(f"pac_bayes_sigma: of '{of}' should be auto, accuracy or loss")
+def _check_accuracy(bench: Bench, target: float) -> None:
+    """Refuse to measure by an accuracy that is not there, or can't drop so far."""
     rights = bench.clean_scores[1]
     if rights is None:
-        if of == "accuracy":
-            raise InputError("pac_bayes_sigma: the targets are no class labels: use of=loss")
-        return "loss"
-    if of != "auto":
-        return of
+        raise InputError("the targets are no class labels, so there is no accuracy: use of=loss")
     labels: Counter[int] = Counter()
     for batch in bench.problem.batches:
         labels.update(pair(batch)[1].reshape(-1).tolist())
-    commonest = max(labels.values()) / labels.total()
-    return "accuracy" if bench.problem.mean(rights) >= commonest + 2 * target else "loss"
+    accuracy, chance = bench.problem.mean(rights), max(labels.values()) / labels.total()
+    if accuracy < chance + 2 * target:
+        raise InputError(
+            f"the accuracy {accuracy:.3g} is not twice the target {target} above the commonest"
+            f" class's share {chance:.3g}, so it can hardly drop so far: use of=loss"
+        )

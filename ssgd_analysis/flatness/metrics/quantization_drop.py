@@ -38,7 +38,7 @@ def quantization_drop(bench: Bench, *, bits: int = 4) -> Measurement:
     """
     bits = int(bits)  # a curve over radii may give a float
     if not 2 <= bits <= 16:
-        raise InputError(f"quantization_drop: bits {bits} should be from 2 to 16")
+        raise InputError(f"bits {bits} should be from 2 to 16")
     losses, rights = bench.clean_scores
     with bench.moved() as clean:
         rounded = [rounded_to(weight, bits) if weight.ndim > 1 else weight for weight in clean]

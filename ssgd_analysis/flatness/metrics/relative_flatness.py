@@ -1,5 +1,7 @@
 """Relative flatness of one linear layer."""
 
+import glob
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -40,7 +42,8 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
 
     Returns:
         Nats; the error is that of sampling the examples where the value is exact, else that of
-        the probes.
+        the probes. The cost counts a product with the layer's block as one of the whole, though it
+        is less: the more so, the nearer the layer is to the outputs.
 
     Raises:
         InputError: no such layer, or a weight that is no matrix or does not require gradients.
@@ -50,9 +53,9 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
         Petzka et al. 2021 (arXiv 2001.00939), definition 3; their released script computes the
         upper bound ‖W‖² Tr(H) instead.
     """
-    name, weight = _named(bench.problem, layer) if layer else _last(bench.problem)
+    name, weight = _named(bench.problem, layer) if layer else _last(bench)
     problem = bench.problem
-    own = Problem(problem.model, problem.loss, problem.batches, layers=[name])
+    own = Problem(problem.model, problem.loss, problem.batches, layers=[glob.escape(name)])
     operator = HessianOperator.of(own, options=bench.options)
     matrix = weight.detach().reshape(len(weight), -1)
     left, strengths, _ = torch.linalg.svd(matrix.double(), full_matrices=False)
@@ -75,8 +78,8 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
         found.append(quotients(operator, block)[1][0])
     each = Quotients.joined(found)
     if not np.isfinite(each.values).all():
-        raise WorkError("relative_flatness: the Hessian's products are not finite here")
-    bench.pay(products=operator.products * matrix.numel() / problem.n_parameters)
+        raise WorkError("the Hessian's products are not finite here")
+    bench.pay(products=operator.products)
     settings = {"layer": name, "probes": probes, "seed": bench.seed}
     if probes:
         return of_draws(each.mean().tolist(), {**settings, "error": "probes"})
@@ -92,13 +95,14 @@ def _named(problem: Problem, layer: str) -> tuple[str, Tensor]:
             return name, parameter
     known = ", ".join(name for name, parameter in problem.parameters.items() if parameter.ndim >= 2)
     raise InputError(
-        f"relative_flatness: layer {layer!r} has no weight matrix that requires gradients; those"
+        f"layer {layer!r} has no weight matrix that requires gradients; those"
         f" that do: {known or 'none'}"
     )
 
 
-def _last(problem: Problem) -> tuple[str, Tensor]:
+def _last(bench: Bench) -> tuple[str, Tensor]:
     """The weight of the linear layer or convolution that a batch goes through last."""
+    problem = bench.problem
     own = {id(parameter): name for name, parameter in problem.parameters.items()}
     used: list[nn.Module] = []
     handles = [
@@ -109,13 +113,13 @@ def _last(problem: Problem) -> tuple[str, Tensor]:
     try:
         with differentiable(problem):  # no fused or compiled layers, which call no module
             problem.batch_loss(problem.batches[0])
+        bench.pay(forwards=problem.shares[0])
     finally:
         for handle in handles:
             handle.remove()
     if not used:
         raise InputError(
-            "relative_flatness: no linear layer or convolution with a weight of its own is used:"
-            " name one by layer="
+            "no linear layer or convolution with a weight of its own is used: name one by layer="
         )
     weight = used[-1].weight
     assert isinstance(weight, Tensor)

@@ -31,11 +31,11 @@ def sam(bench: Bench, *, rho: float = 0.05) -> Measurement:
         Foret et al. 2021 (arXiv 2010.01412), eq. 2.
     """
     if not 0 <= rho < math.inf:
-        raise InputError(f"sam: rho {rho} should be ≥ 0 and finite")
+        raise InputError(f"rho {rho} should be ≥ 0 and finite")
     gradient, before = bench.clean_gradient, bench.clean_losses
     norm = float(global_norm(gradient))
     if not math.isfinite(norm):
-        raise WorkError("sam: the gradient is not finite at these weights")
+        raise WorkError("the gradient is not finite at these weights")
     if norm == 0:
         return rise(bench, before, {"rho": rho})
     with bench.moved() as clean:

@@ -1,12 +1,9 @@
 """What the pair of S-SGD sees of the curvature."""
 
-import math
-
-from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.flatness.perturbed import pairs, weight_noise
+from ssgd_analysis.flatness.perturbed import s_sgd_pairs
 
 
 @metric
@@ -44,19 +41,5 @@ def symmetric_gap(
     Reference:
         Sung et al. 2020 (arXiv 2009.02479), our reading of its noise.
     """
-    if not 0 <= c < math.inf or draws < 2:
-        raise InputError(f"symmetric_gap: c {c} should be ≥ 0 and finite, draws {draws} ≥ 2")
-    if spare not in ("1d", "none"):
-        raise InputError(f"symmetric_gap: spare '{spare}' should be 1d or none")
-    noise = weight_noise(law, scale)
-    found = pairs(bench, noise, c, draws, vectors=spare == "none")
-    settings = {
-        "c": c,
-        "law": law,
-        "scale": noise.scale,
-        "spare": spare,
-        "draws": draws,
-        "seed": bench.seed,
-        "error": "draws",
-    }
+    found, settings = s_sgd_pairs(bench, c, law, scale, spare, draws)
     return of_draws(found.even.tolist(), settings)

@@ -34,7 +34,8 @@ def volume(
         bench: the problem.
         rise: of the mean loss over its clean value, nats.
         directions: at least 2.
-        tolerance: relative width of the bracket at which bisection stops.
+        tolerance: relative width of the bracket at which bisection stops; the distance is
+            interpolated in it.
 
     Returns:
         A pure number, larger when flatter; the error is that of the directions.
@@ -43,7 +44,7 @@ def volume(
 
     Raises:
         InputError: settings out of range, or a loss that does not rise so far along half of the
-            directions.
+            directions, or that does at the smallest distance along one.
 
     Reference:
         Huang et al. 2020 (arXiv 1906.03291), section 4, for the idea; Li et al. 2018 (arXiv
@@ -51,7 +52,7 @@ def volume(
     """
     if not 0 < rise < math.inf or directions < 2 or not 0 < tolerance < math.inf:
         raise InputError(
-            f"volume: rise {rise} and tolerance {tolerance} should be > 0 and finite, directions"
+            f"rise {rise} and tolerance {tolerance} should be > 0 and finite, directions"
             f" {directions} ≥ 2"
         )
     problem, generator = bench.problem, bench.generator("volume")
@@ -62,10 +63,15 @@ def volume(
             direction = [noise.sample(weight, generator).mul_(weight.ndim >= 2) for weight in clean]
             for column, sign in enumerate((1, -1)):
                 after = functools.partial(_loss_at, bench, clean, direction, sign)
-                low, high = crossing(
+                bracket = crossing(
                     after, start_loss + rise, start=START, limit=LIMIT, tolerance=tolerance
                 )
-                sides[row, column] = math.sqrt(low * high)
+                if bracket.low == 0:
+                    raise InputError(
+                        f"the loss rises by more than {rise} within {bracket.high:g} times the"
+                        " weights, the smallest distance tried: choose a larger rise"
+                    )
+                sides[row, column] = bracket.crossed
     distances = sides.mean(axis=1)
     settings = {
         "rise": rise,
@@ -79,7 +85,7 @@ def volume(
     found = of_median(distances.tolist(), settings)
     if not math.isfinite(found.value):
         raise InputError(
-            f"volume: along half of the directions the loss does not rise by {rise} within"
+            f"along half of the directions the loss does not rise by {rise} within"
             f" {LIMIT:g} times the weights: choose a smaller rise"
         )
     levels = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)

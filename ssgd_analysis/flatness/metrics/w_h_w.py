@@ -31,5 +31,5 @@ def w_h_w(bench: Bench) -> Measurement:
     weights = flattened(parameter.detach() for parameter in operator.parameters)
     image, (own,) = quotients(operator, weights.to(operator.dtype)[:, None])
     if not bool(image.isfinite().all()):
-        raise WorkError("w_h_w: the Hessian's product is not finite at these weights")
+        raise WorkError("the Hessian's product is not finite at these weights")
     return of_batches(bench, own.values[:, 0].tolist(), {})

@@ -33,4 +33,4 @@ def worst_case(
         Foret et al. 2021 (arXiv 2010.01412), eq. 1, the maximum that SAM's one step stands for;
         Croce and Hein 2020 (arXiv 2003.01690) for the ascent.
     """
-    return worst(bench, Ball(rho, norm), steps, 0, "worst_case")
+    return worst(bench, Ball(rho, norm), steps, None, "worst_case")
