@@ -44,7 +44,7 @@ def metric_scatter(
     ticks = 2 if side < 1.2 else 3
     short = dict(zip(labels, fitting(labels, 0.75 * side), strict=True))
     for index in range(count):
-        _axis(panels[-1, index], "x", _all(groups, labels[index]), ticks)
+        _axis(panels[-1, index], "x", _all(groups, labels[index]), 2)  # side by side
         _axis(panels[index, 0], "y", _all(groups, labels[index + 1]), ticks)
         panels[-1, index].set_xlabel(short[labels[index]])
         panels[index, 0].set_ylabel(short[labels[index + 1]])
