@@ -39,14 +39,12 @@ def spectral_norm_ratio(bench: Bench, *, tol: float = 1e-3) -> Measurement:
     """
     spectrum = _spectrum(bench, tol)
     if len(spectrum.largest) < PLACE:
-        raise InputError(
-            f"spectral_norm_ratio: {bench.problem.n_parameters} parameters have no fifth eigenvalue"
-        )
+        raise InputError(f"{bench.problem.n_parameters} parameters have no fifth eigenvalue")
     first, fifth = spectrum.largest[0], spectrum.largest[PLACE - 1]
     rounding = 100 * torch.finfo(bench.problem.dtype).eps * abs(first.value)
     if not fifth.value > max(fifth.residual_norm, rounding):
         raise InputError(
-            f"spectral_norm_ratio: the fifth eigenvalue {fifth.value:.3g} is not above zero beyond"
+            f"the fifth eigenvalue {fifth.value:.3g} is not above zero beyond"
             f" its residual {fifth.residual_norm:.1e}: the ratio says nothing here"
         )
     ratio = first.value / fifth.value
