@@ -181,6 +181,18 @@ def test_no_example_has_a_gradient_where_the_model_needs_several():
         assert on("gradient_norm", where).details == {"per_example_rms": None}
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("seed", range(4))
+def test_low_precision_is_no_reason_to_refuse(dtype, seed):
+    """The loss of a batch and the mean of its halves' differ by rounding, some 1e-3."""
+    case = nets.mlp()
+    inputs, targets = nets.randn(64, 4, seed=seed), nets.labels(64, seed=seed)
+    truth = reference.covariance_trace(nets.Case(case.model, case.loss, inputs, targets))
+    low = nets.Case(case.model.to(dtype), case.loss, inputs.to(dtype), targets)
+    found = METRICS["gradient_covariance_trace"].measure(low.model, low.loss, low.batches(16))
+    assert found.value == pytest.approx(truth, rel=0.02)  # eight bits in all, 64 examples averaged
+
+
 @pytest.mark.parametrize(("padding", "passes"), [([0], 3), ([10], 3 + 3 + nets.N)])
 def test_a_refusal_costs_little_and_once(padding, passes):
     """Padding in the first batch shows in its halves; elsewhere only after all examples."""
