@@ -31,14 +31,14 @@ def hessian_trace(bench: Bench, *, probes: int = 32) -> Measurement:
         Hutchinson 1990; deflated where a survey knows eigenvectors.
     """
     if probes < 2:
-        raise InputError(f"trace: probes {probes} should be at least 2, for the error")
+        raise InputError(f"probes {probes} should be at least 2, for the error")
     known, deflated = survey_given(bench), 0
     if known and known.trace.probes >= probes:
         values, deflated = known.traces, len(known.density.spikes)
     else:
         values = bench.cached(("trace", probes), lambda: _samples(bench, probes))
     if not np.isfinite(values).all():
-        raise WorkError("trace: the Hessian's products are not finite at these weights")
+        raise WorkError("the Hessian's products are not finite at these weights")
     settings = {
         "probes": len(values),
         "deflated": deflated,
