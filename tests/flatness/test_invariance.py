@@ -136,18 +136,23 @@ def moves(one: Measurement, other: Measurement) -> bool:
 @pytest.mark.parametrize("kind", TRANSFORMATIONS)
 @pytest.mark.parametrize("name", METRICS)
 def test_a_claim_holds_on_every_network_and_no_claim_fails_on_one(name, kind):
-    pairs = {net: (measured(name, net, None), measured(name, net, kind)) for net in found(kind)}
-    assert pairs
+    # one after the other: where no claim is made, the first network that moves is enough
+    pairs = ((net, measured(name, net, None), measured(name, net, kind)) for net in found(kind))
+    assert found(kind)
     if kind in METRICS[name].invariant_to:
-        for net, (before, after) in pairs.items():
+        for net, before, after in pairs:
             assert before is not None, net
             assert after is not None, net
             assert abs(before.value) > 1e-6, f"{net}: the invariance of nothing"
             assert stays(before, after), f"{net}: {before.value} became {after.value}"
     elif kind not in UNDECIDED.get(name, ()):
-        known = [pair for pair in pairs.values() if None not in pair]
-        said = [(before.value, after.value) for before, after in known]
-        assert not known or any(moves(*pair) for pair in known), f"stays: {said}"
+        said = []
+        for _, before, after in pairs:
+            if before is not None and after is not None:
+                if moves(before, after):
+                    return
+                said.append((before.value, after.value))
+        assert not said, f"stays: {said}"
 
 
 @pytest.mark.parametrize("name", METRICS)
