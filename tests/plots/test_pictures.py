@@ -108,11 +108,18 @@ def texts(figure, renderer):
     return [(text.get_text(), text.get_window_extent(renderer)) for text in seen]
 
 
-@pytest.mark.parametrize(("make", "names", "width"), CASES, ids=IDS)
-def test_no_text_overlaps_or_leaves_the_picture(make, names, width):
+@pytest.fixture(scope="module", params=CASES, ids=IDS)
+def picture(request):
+    """A figure of a certain width and its renderer; tests must not change it."""
+    make, names, width = request.param
     figure = make(names, width)
     assert figure.get_figwidth() == width
-    found = texts(figure, drawn(figure))
+    return figure, drawn(figure)
+
+
+def test_no_text_overlaps_or_leaves_the_picture(picture):
+    figure, renderer = picture
+    found = texts(figure, renderer)
     assert len(found) > 10
     for text, box in found:
         assert box.x0 >= -1, text  # a pixel is below what can be seen at 100 dpi
@@ -126,10 +133,8 @@ def test_no_text_overlaps_or_leaves_the_picture(make, names, width):
         assert min(over_x, over_y) <= 2, (one, other)
 
 
-@pytest.mark.parametrize(("make", "names", "width"), CASES, ids=IDS)
-def test_readable_letters_and_room_for_the_data(make, names, width):
-    figure = make(names, width)
-    renderer = drawn(figure)
+def test_readable_letters_and_room_for_the_data(picture):
+    figure, renderer = picture
     assert all(box.height > 0 for _, box in texts(figure, renderer))
     sizes = [
         t.get_fontsize()

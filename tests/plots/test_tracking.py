@@ -61,7 +61,7 @@ def figure(case):
     return plots.tracking_figure(records(**CASES[case]), limit_name="2(1 + 0.9)/lr")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["all", "one measurement", "nothing defined"])
 def test_saved_as_png_and_pdf(tmp_path, case):
     for path in plots.save_figure(figure(case), tmp_path / "tracking"):
         assert path.stat().st_size > 2000
