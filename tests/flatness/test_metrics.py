@@ -34,7 +34,18 @@ def name(request) -> str:
     return request.param
 
 
-@pytest.mark.parametrize("net", CASES)
+# 256 probes of these take a second or more: left to `make test-all`, here the other nine
+LONG = ("normalised", "attention", "recurrent", "positions", "volumes")
+READINGS = [
+    pytest.param(
+        name, net, marks=[pytest.mark.slow] if "probes" in truth.settings and net in LONG else []
+    )
+    for name, truth in reference.METRICS.items()
+    for net in CASES
+]
+
+
+@pytest.mark.parametrize(("name", "net"), READINGS)
 def test_equals_its_literal_reading(name, net):
     truth, case = reference.METRICS[name], CASES[net]()
     if net in truth.refused:
