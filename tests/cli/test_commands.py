@@ -27,10 +27,25 @@ def runs(tmp_path_factory):
     for method in ("sgd", "s-sgd"):
         for seed in (0, 1):
             config = TrainConfig(
-                method=method, data="digits", model="cnn", epochs=2, batch_size=100,
+                method=method, data="digits", model="mlp", epochs=2, batch_size=100,
                 save_every=1, seed=seed,
             )  # fmt: skip
             train(config, folder / f"{method}-{seed}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def convolutions(tmp_path_factory):
+    """Dearer to measure than the fully connected ones of ``runs``."""
+    from ssgd_analysis.training import TrainConfig, train
+
+    folder = tmp_path_factory.mktemp("convolutions") / "sgd-0"
+    train(
+        TrainConfig(
+            method="sgd", data="digits", model="cnn", epochs=2, batch_size=100, save_every=1
+        ),
+        folder,
+    )
     return folder
 
 
@@ -62,7 +77,7 @@ def test_train_prints_a_table(tmp_path, run):
 def test_sharpness_json(run, runs):
     outcome = run(
         "sharpness", runs / "sgd-0", f"{runs / 'sgd-0'}@0", runs / "s-sgd-0" / "final.safetensors",
-        "--top", 3, "--metric", "expected", "--metric", "sam", "--samples", 300, "--json",
+        "--top", 3, "--metric", "expected", "--metric", "sam", "--samples", 100, "--json",
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
     checkpoints = outcome.json["checkpoints"]
@@ -72,8 +87,8 @@ def test_sharpness_json(run, runs):
     for found in checkpoints:
         assert found["operator"] == "hessian"
         assert found["split"] == "train"
-        assert found["n_samples"] == 300
-        assert found["n_parameters"] == 14458
+        assert found["n_samples"] == 100
+        assert found["n_parameters"] == 26122
         values = [pair["value"] for pair in found["eigenvalues"]]
         assert len(values) == 3
         assert values == sorted(values, reverse=True)
@@ -149,8 +164,10 @@ def test_sharpness_plans_before_it_runs(run, runs):
 
 
 @pytest.mark.parametrize("product", ["linear", "graph", "difference"])
-def test_sharpness_multiplies_as_told(run, runs, product):
-    arguments = [runs / "sgd-0", "--samples", 64, "--top", 1, "--tol", "1e-2"]
+def test_sharpness_multiplies_as_told(run, runs, convolutions, product):
+    # the kinks of the fully connected ReLU net are too many for a step in float32: 16% off
+    where = convolutions if product == "difference" else runs / "sgd-0"
+    arguments = [where, "--samples", 64, "--top", 1, "--tol", "1e-2"]
     (free,) = sharpness(run, *arguments)
     (told,) = sharpness(run, *arguments, "--product", product, "--micro-batch", 16)
     assert told["plan"] == {"way": product, "micro_batch": 8}  # the batches hold 8
@@ -200,7 +217,8 @@ def test_strangers_model_data_and_tied_weights(tmp_path, run, strangers, operato
                   "--out", out, "--json")  # fmt: skip
     assert outcome.status == 0, outcome.err
     assert outcome.json["final"]["epoch"] == 2  # what the model prints is not on stdout
-    outcome = run("sharpness", out, "--operator", operator, "--top", 2, "--json", "--metric", "all")
+    every = ["--metric", "all"] if operator == "hessian" else []  # metrics have their own operators
+    outcome = run("sharpness", out, "--operator", operator, "--top", 2, "--json", *every)
     assert outcome.status == 0, outcome.err
     assert outcome.json["checkpoints"][0]["n_parameters"] == 12 * 6 + 6 * 2 + 12 + 3
     weights = load_file(out / "final.safetensors")
@@ -240,7 +258,7 @@ def test_weights_of_a_compiled_model(tmp_path, run, runs):
     values = []
     for prefix in ("", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
         save_file({f"{prefix}{k}": v for k, v in weights.items()}, tmp_path / "w.safetensors")
-        found = run("sharpness", tmp_path / "w.safetensors", "--model", "cnn", "--data", "digits",
+        found = run("sharpness", tmp_path / "w.safetensors", "--model", "mlp", "--data", "digits",
                     "--samples", 50, "--top", 1, "--json")  # fmt: skip
         assert found.status == 0, found.err
         values.append(found.json["checkpoints"][0]["eigenvalues"])
@@ -257,7 +275,7 @@ def test_foreign_files_and_common_wrappers(tmp_path, run, runs, kind):
         torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in weights.items()}}, path)
     else:
         torch.save(weights, path)
-    arguments = ["--model", "cnn", "--data", "digits", "--samples", 100, "--top", 1, "--json"]
+    arguments = ["--model", "mlp", "--data", "digits", "--samples", 100, "--top", 1, "--json"]
     foreign = run("sharpness", path, *arguments)
     own = run("sharpness", runs / "sgd-0", *arguments)
     assert foreign.status == 0, foreign.err
@@ -344,9 +362,9 @@ def test_landscape_json_holds_the_command_that_repeats_it(tmp_path, run, runs):
 
 @pytest.mark.parametrize("directions", ["eigen", "trajectory"])
 @pytest.mark.parametrize("normalize", ["filter", "layer", "none"])
-def test_landscape_directions(tmp_path, run, runs, directions, normalize):
+def test_landscape_directions(tmp_path, run, convolutions, directions, normalize):
     outcome = run(
-        "landscape", runs / "sgd-0", "--dims", 2, "--directions", directions, "--points", 3,
+        "landscape", convolutions, "--dims", 2, "--directions", directions, "--points", 3,
         "--normalize", normalize, "--samples", 100, "--bn", "recalibrate", "--out", tmp_path,
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
@@ -532,7 +550,7 @@ def test_a_reserved_looking_file_of_the_users_survives(tmp_path, run):
 def test_a_foreign_file_beside_another_tools_config(tmp_path, run, runs):
     save_file(load_file(runs / "sgd-0" / "final.safetensors"), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text('{"architectures": ["Net"]}')
-    found = run("sharpness", tmp_path / "model.safetensors", "--model", "cnn", "--data", "digits",
+    found = run("sharpness", tmp_path / "model.safetensors", "--model", "mlp", "--data", "digits",
                 "--samples", 50, "--top", 1, "--json")  # fmt: skip
     assert found.status == 0, found.err
 

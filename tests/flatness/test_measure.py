@@ -48,10 +48,15 @@ def test_reports_the_truth(operator, net):
 def test_metrics_are_those_of_the_table(operator):
     # whatever the operator, a metric is what its table entry says; λ_max may be known finer
     case = nets.mlp()
-    found = record(case, operator=operator, metrics=list(METRICS), seed=4)
-    assert list(found["metrics"]) == list(METRICS)
-    for name, measured in found["metrics"].items():
-        alone = METRICS[name].measure(*case.problem, seed=4)
+    needs = {name: reference.METRICS[name].needs for name in METRICS}
+    asked = [
+        f"{name}:{','.join(f'{key}={value}' for key, value in need.items())}".removesuffix(":")
+        for name, need in needs.items()
+    ]
+    found = record(case, operator=operator, metrics=asked, seed=4)
+    assert list(found["metrics"]) == asked
+    for name, measured in zip(METRICS, found["metrics"].values(), strict=True):
+        alone = METRICS[name].measure(*case.problem, seed=4, **needs[name])
         traces = ("trace", "trace_per_parameter")
         if name in traces and operator == "hessian":  # known better: its outliers are deflated
             assert abs(measured["value"] - alone.value) < 5 * (measured["stderr"] + alone.stderr)
