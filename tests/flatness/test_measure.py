@@ -19,6 +19,13 @@ KEYS = {
     "smallest_eigenvalue", "trace", "density", "metrics", "cost",
 }  # fmt: skip
 
+# every metric, with the settings that it can't do without
+NEEDS = {name: reference.METRICS[name].needs for name in METRICS}
+ASKED = [
+    f"{name}:{','.join(f'{key}={value}' for key, value in need.items())}".removesuffix(":")
+    for name, need in NEEDS.items()
+]
+
 
 def record(case: nets.Case, **request) -> dict:
     return measure(Problem(*case.problem), Request(**request)).record
@@ -48,15 +55,10 @@ def test_reports_the_truth(operator, net):
 def test_metrics_are_those_of_the_table(operator):
     # whatever the operator, a metric is what its table entry says; λ_max may be known finer
     case = nets.mlp()
-    needs = {name: reference.METRICS[name].needs for name in METRICS}
-    asked = [
-        f"{name}:{','.join(f'{key}={value}' for key, value in need.items())}".removesuffix(":")
-        for name, need in needs.items()
-    ]
-    found = record(case, operator=operator, metrics=asked, seed=4)
-    assert list(found["metrics"]) == asked
+    found = record(case, operator=operator, metrics=ASKED, seed=4)
+    assert list(found["metrics"]) == ASKED
     for name, measured in zip(METRICS, found["metrics"].values(), strict=True):
-        alone = METRICS[name].measure(*case.problem, seed=4, **needs[name])
+        alone = METRICS[name].measure(*case.problem, seed=4, **NEEDS[name])
         traces = ("trace", "trace_per_parameter")
         if name in traces and operator == "hessian":  # known better: its outliers are deflated
             assert abs(measured["value"] - alone.value) < 5 * (measured["stderr"] + alone.stderr)
@@ -80,8 +82,7 @@ def test_is_the_json_of_the_contract():
 def test_a_seed_repeats():
     options = Options(way="graph", micro_batch=4)  # else the clock chooses, and rounding differs
     first, again = (
-        jsonable(record(nets.mlp(), metrics=list(METRICS), seed=1, options=options))
-        for _ in range(2)
+        jsonable(record(nets.mlp(), metrics=ASKED, seed=1, options=options)) for _ in range(2)
     )
     first["cost"].pop("seconds")
     again["cost"].pop("seconds")
@@ -91,7 +92,7 @@ def test_a_seed_repeats():
 def test_model_comes_back_untouched():
     case = nets.with_state(nets.conv_batchnorm())
     before = nets.state(case.model)
-    record(case, metrics=list(METRICS), per_layer=True)
+    record(case, metrics=ASKED, per_layer=True)
     assert nets.state(case.model) == before
 
 
