@@ -294,3 +294,17 @@ def evaluated(model: nn.Module) -> nn.Module:
 
 def per_module_modes(model: nn.Module) -> list[bool]:
     return [module.training for module in model.modules()]
+
+
+def trained() -> Case:
+    """A classifier that is right on most of 60 examples."""
+    inputs = randn(60, 4)
+    with seeded():
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    case = Case(model, cross_entropy, inputs, inputs[:, :3].argmax(dim=1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    for _ in range(100):
+        optimizer.zero_grad()
+        case.loss(model(inputs), case.targets).backward()
+        optimizer.step()
+    return case

@@ -226,6 +226,19 @@ def keskar(
     return 100 * (max(seen) - base) / (1 + base)
 
 
+def sphere_maximum(b: Tensor, A: Tensor, rho: float) -> float:
+    """max of b·u + ½ uᵀAu over ‖u‖ = ρ, by its secular equation: (λ − A) u = b, λ > λ_max."""
+    values, basis = torch.linalg.eigh(A)
+    c = basis.T @ b
+    low, high = float(values[-1]), float(values[-1] + b.norm() / rho)
+    for _ in range(200):
+        middle = (low + high) / 2
+        too_long = float((c / (middle - values)).norm()) > rho
+        low, high = (middle, high) if too_long else (low, middle)
+    u = basis @ (c / (high - values))
+    return float(b @ u + u @ A @ u / 2)
+
+
 def fisher_rao(case: nets.Case) -> float:
     """(1/N) Σ ⟨g_i, w⟩²."""
     return float((example_gradients(case) @ flat_weights(case.model)).square().mean())

@@ -174,7 +174,28 @@ def _grid(low: float, high: float, spikes: np.ndarray, sigma: float) -> np.ndarr
 
 
 def _share(runs: Quadrature, spikes: np.ndarray, free: int, low: float, high: float) -> Share:
-    """The share of eigenvalues in (low, high]."""
+    """The share of eigenvalues in (low, high], with its errors."""
+    table = shares(runs, spikes, free, low, high)
+    value, lowest, highest = table.mean(axis=0)
+    errors = table.std(axis=0, ddof=1) / math.sqrt(len(table))
+    wide = student.ppf(0.975, len(table) - 1) * errors
+    ends = np.clip([value - wide[0], value + wide[0], lowest - wide[1], highest + wide[2]], 0, 1)
+    return Share(float(value), float(errors[0]), *(float(end) for end in ends))
+
+
+def shares(runs: Quadrature, spikes: np.ndarray, free: int, low: float, high: float) -> np.ndarray:
+    """Each run's share of eigenvalues in (low, high], and the least and most that it can be.
+
+    Args:
+        runs: of the deflated operator.
+        spikes: the eigenvalues known.
+        free: how many eigenvalues the runs stand for.
+        low: lower end, outside.
+        high: upper end, inside.
+
+    Returns:
+        Shape (runs, 3).
+    """
     n = free + len(spikes)
     fixed = int(((spikes > low) & (spikes <= high)).sum())
     rows = []
@@ -183,12 +204,7 @@ def _share(runs: Quadrature, spikes: np.ndarray, free: int, low: float, high: fl
         if low > -math.inf:
             below = _cumulative(nodes, weights, low, exact)
         rows.append([above[0] - below[0], above[1] - below[2], above[2] - below[1]])
-    table = (fixed + free * np.clip(rows, 0, 1)) / n
-    value, lowest, highest = table.mean(axis=0)
-    errors = table.std(axis=0, ddof=1) / math.sqrt(len(table))
-    wide = student.ppf(0.975, len(table) - 1) * errors
-    ends = np.clip([value - wide[0], value + wide[0], lowest - wide[1], highest + wide[2]], 0, 1)
-    return Share(float(value), float(errors[0]), *(float(end) for end in ends))
+    return (fixed + free * np.clip(rows, 0, 1)) / n
 
 
 def _cumulative(nodes: np.ndarray, weights: np.ndarray, at: float, exact: bool) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssgd_analysis.flatness.measurement import Measurement, difference
+from ssgd_analysis.flatness.measurement import Measurement, difference, paired
 
 
 def differences(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -40,9 +40,7 @@ def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
     if mine is None or theirs is None:
         return {"difference": None, "stderr": None, "paired": False}
     value, error = difference(mine, theirs)
-    samples = bool(mine.samples and theirs.samples)
-    paired = samples and mine.weights == theirs.weights and _count(mine) == _count(theirs)
-    return {"difference": value, "stderr": error, "paired": paired}
+    return {"difference": value, "stderr": error, "paired": paired(mine, theirs)}
 
 
 def _measurement(entry: Mapping[str, Any]) -> Measurement | None:
@@ -54,7 +52,3 @@ def _measurement(entry: Mapping[str, Any]) -> Measurement | None:
         return Measurement(entry["value"], entry["stderr"])
     pairs = tuple(samples), None if weights is None else tuple(weights)
     return Measurement(entry["value"], entry["stderr"], {}, *pairs)
-
-
-def _count(found: Measurement) -> int:
-    return len(found.samples or ())

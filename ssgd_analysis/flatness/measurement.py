@@ -45,13 +45,18 @@ def difference(one: Measurement, other: Measurement) -> tuple[float, float | Non
     or draws.
     """
     value = one.value - other.value
-    mine, theirs = one.samples, other.samples
-    if mine and theirs and len(mine) == len(theirs) and one.weights == other.weights:
-        _, error = _mean(np.subtract(mine, theirs), one.weights)
+    if paired(one, other):
+        _, error = _mean(np.subtract(one.samples or (), other.samples or ()), one.weights)
         return value, error
     if one.stderr is None or other.stderr is None:
         return value, None
     return value, float(np.hypot(one.stderr, other.stderr))
+
+
+def paired(one: Measurement, other: Measurement) -> bool:
+    """Whether the samples of two measurements are as many, with the same weights."""
+    mine, theirs = one.samples or (), other.samples or ()
+    return 0 < len(mine) == len(theirs) and one.weights == other.weights
 
 
 def of_draws(values: Sequence[float], settings: dict[str, Any]) -> Measurement:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ssgd_analysis.curvature import Survey, survey
+from ssgd_analysis.curvature import Spectrum, Survey, eigenpairs, survey
 from ssgd_analysis.curvature.survey import more_squares
 from ssgd_analysis.flatness.bench import Bench
 
@@ -20,6 +20,24 @@ def survey_given(bench: Bench) -> Survey | None:
     One that a metric made does not count: numbers must not depend on what was measured before.
     """
     return bench.get("survey")
+
+
+def spectrum(bench: Bench, k: int, tol: float) -> Spectrum:
+    """The k largest eigenpairs: the given survey's where they are good enough, else by a search.
+
+    Returns:
+        k pairs or more; fewer where there are not so many parameters.
+    """
+    given = survey_given(bench)
+    known = given.spectrum.largest[:k] if given else []
+    if given and len(known) == k and max(pair.residual for pair in known) <= tol:
+        return given.spectrum
+
+    def search() -> Spectrum:
+        generator = bench.generator("lambda_max")
+        return eigenpairs(bench.operator, k, tol=tol, smallest=False, generator=generator)
+
+    return bench.cached(("eigenpairs", k, tol), search)
 
 
 def squares(bench: Bench, probes: int) -> np.ndarray:

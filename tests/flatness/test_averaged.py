@@ -302,23 +302,9 @@ def test_pac_bayes_sigma_of_a_quadratic():
     assert found.value == pytest.approx(1 / found.settings["sigma"] ** 2, rel=1e-12)
 
 
-def trained() -> nets.Case:
-    """A classifier that is right on most of 60 examples."""
-    inputs = nets.randn(60, 4)
-    with nets.seeded():
-        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-    case = nets.Case(model, nets.cross_entropy, inputs, inputs[:, :3].argmax(dim=1))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
-    for _ in range(100):
-        optimizer.zero_grad()
-        case.loss(model(inputs), case.targets).backward()
-        optimizer.step()
-    return case
-
-
 @pytest.mark.parametrize("scale", ["weight", "none"])
 def test_pac_bayes_sigma_is_the_last_noise_that_the_accuracy_bears(scale):
-    case = trained()
+    case = nets.trained()
     found = measure("pac_bayes_sigma", case, scale=scale, draws=6, seed=2, tolerance=0.002)
     assert found.settings["of"] == "accuracy"
     unit = reference.noise_draws(case, Noise(law="gaussian", scale=scale), 1, 6, seed=2)
@@ -410,7 +396,7 @@ def test_samples_have_the_value_as_mean_and_its_error(name):
 
 @pytest.mark.parametrize("name", ["lpf", "local_entropy", "symmetric_gap", "pac_bayes_sigma"])
 def test_pairs_sharpen_the_difference_of_like_models(name):
-    first, second = trained(), trained()
+    first, second = nets.trained(), nets.trained()
     with torch.no_grad():
         for weight in second.model.parameters():
             weight.mul_(1.02)

@@ -223,7 +223,7 @@ def test_biases_are_not_rounded():
 
 
 def test_curve_over_bits():
-    bench = Bench(Problem(*trained().problem))
+    bench = Bench(Problem(*nets.trained().problem))
     points = curve(bench, "quantization_drop")
     assert [bits for bits, _ in points] == [8, 7, 6, 5, 4, 3, 2]
     sizes = [found.details["relative_size"] for _, found in points]
@@ -233,24 +233,10 @@ def test_curve_over_bits():
     assert bench.cost.forwards == 8  # the clean one once
 
 
-def trained() -> nets.Case:
-    """A classifier that is right on most of 60 examples."""
-    inputs = nets.randn(60, 4)
-    with nets.seeded():
-        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-    case = nets.Case(model, nets.cross_entropy, inputs, inputs[:, :3].argmax(dim=1))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
-    for _ in range(100):
-        optimizer.zero_grad()
-        case.loss(model(inputs), case.targets).backward()
-        optimizer.step()
-    return case
-
-
 @pytest.mark.parametrize("name", ["quantization_drop", "noise_robustness"])
 def test_accuracy_does_not_know_the_scale_of_the_logits(name):
     options = {"bits": 2} if name == "quantization_drop" else {"sigma": 0.5}
-    before, after = measure(name, trained(), **options), scaled(trained(), 4.0)
+    before, after = measure(name, nets.trained(), **options), scaled(nets.trained(), 4.0)
     assert before.value > 0.05
     assert measure(name, after, **options).value == pytest.approx(before.value, rel=1e-9)
 
@@ -259,7 +245,7 @@ def test_accuracy_does_not_know_the_scale_of_the_logits(name):
 
 
 def test_noise_robustness_grows_along_its_curve():
-    bench = Bench(Problem(*trained().problem))
+    bench = Bench(Problem(*nets.trained().problem))
     values = [found.value for _, found in curve(bench, "noise_robustness", (0.1, 0.4, 1.6))]
     assert values == sorted(values)
     assert values[-1] > 0.2

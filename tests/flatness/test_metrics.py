@@ -311,25 +311,11 @@ def test_adaptive_worst_of_one_weight(rho):
 def test_adaptive_worst_finds_the_maximum_of_a_quadratic():
     case, rho = nets.quadratic(), 0.5
     found = measure("adaptive_worst", case, rho=rho, steps=300).value
-    truth = sphere_maximum(case, rho)
+    w = reference.flat_weights(case.model).abs()
+    curvature = w[:, None] * reference.hessian(case) * w
+    truth = reference.sphere_maximum(w * reference.gradient(case), curvature, rho)
     assert found <= truth * (1 + 1e-9)  # a lower bound
     assert found == pytest.approx(truth, rel=1e-3)
-
-
-def sphere_maximum(case: nets.Case, rho: float) -> float:
-    """max of b·u + ½ uᵀAu over ‖u‖ = ρ, by its secular equation: (λ − A) u = b, λ > λ_max."""
-    w = reference.flat_weights(case.model).abs()
-    A = w[:, None] * reference.hessian(case) * w
-    b = w * reference.gradient(case)
-    values, basis = torch.linalg.eigh(A)
-    c = basis.T @ b
-    low, high = float(values[-1]), float(values[-1] + b.norm() / rho)
-    for _ in range(200):
-        middle = (low + high) / 2
-        too_long = float((c / (middle - values)).norm()) > rho
-        low, high = (middle, high) if too_long else (low, middle)
-    u = basis @ (c / (high - values))
-    return float(b @ u + u @ A @ u / 2)
 
 
 @pytest.mark.parametrize("net", ["mlp", "conv_batchnorm", "relu"])

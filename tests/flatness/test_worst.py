@@ -124,19 +124,6 @@ def quadratic(name: str, case: nets.Case) -> tuple[Tensor, Tensor]:
     return scale * reference.gradient(case), scale[:, None] * reference.hessian(case) * scale
 
 
-def sphere_maximum(b: Tensor, A: Tensor, rho: float) -> float:
-    """max of b·u + ½ uᵀAu over ‖u‖ = ρ, by its secular equation: (λ − A) u = b, λ > λ_max."""
-    values, basis = torch.linalg.eigh(A)
-    c = basis.T @ b
-    low, high = float(values[-1]), float(values[-1] + b.norm() / rho)
-    for _ in range(200):
-        middle = (low + high) / 2
-        too_long = float((c / (middle - values)).norm()) > rho
-        low, high = (middle, high) if too_long else (low, middle)
-    u = basis @ (c / (high - values))
-    return float(b @ u + u @ A @ u / 2)
-
-
 def box_maximum(b: Tensor, A: Tensor, half: Tensor) -> float:
     """max of b·z + ½ zᵀAz over |z| ≤ half, A positive semi-definite: the best of all corners."""
     signs = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=len(b))), dtype=b.dtype)
@@ -148,7 +135,7 @@ def box_maximum(b: Tensor, A: Tensor, half: Tensor) -> float:
 @pytest.mark.parametrize("name", ["worst_case", "adaptive_worst"])
 def test_maximum_of_a_quadratic_on_a_sphere(name, rho):
     case = nets.quadratic()
-    truth = sphere_maximum(*quadratic(name, case), rho)
+    truth = reference.sphere_maximum(*quadratic(name, case), rho)
     found = measure(name, case, rho=rho).value
     assert found <= truth * (1 + 1e-9)  # a lower bound
     assert found == pytest.approx(truth, rel=0.01)  # by the 20 steps of the default
@@ -191,7 +178,7 @@ def test_m_sharpness_of_quadratics():
     case, total = nets.quadratic(), 0.0
     for x, y in zip(case.inputs.split(3), case.targets.split(3), strict=True):
         group = nets.Case(case.model, case.loss, x, y)
-        total += len(x) / nets.N * sphere_maximum(*quadratic("m_sharpness", group), 0.5)
+        total += len(x) / nets.N * reference.sphere_maximum(*quadratic("m_sharpness", group), 0.5)
     found = measure("m_sharpness", case, rho=0.5, m=3, steps=300)
     assert found.value == pytest.approx(total, rel=1e-5)
 

@@ -1,9 +1,11 @@
 """The share of negative eigenvalues of the Hessian."""
 
 import dataclasses
+import math
 
 import numpy as np
 
+from ssgd_analysis.curvature.density import shares
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
@@ -33,13 +35,9 @@ def negative_mass(bench: Bench) -> Measurement:
         :func:`ssgd_analysis.curvature.spectral_density`.
     """
     found = surveyed(bench)
-    runs, known, size = found.runs, np.array(found.density.spikes), bench.problem.n_parameters
-    edge = -found.density.threshold
-    fixed, free = int((known <= edge).sum()), size - len(known)
-    shares = [
-        (fixed + free * min(float(weights[nodes <= edge].sum()), 1.0)) / size
-        for nodes, weights in zip(runs.nodes, runs.weights, strict=True)
-    ]
+    known = np.array(found.density.spikes)
+    free = bench.problem.n_parameters - len(known)
+    each = shares(found.runs, known, free, -math.inf, -found.density.threshold)[:, 0]
     share = found.density.negative
     details = {
         "threshold": found.density.threshold,
@@ -54,4 +52,4 @@ def negative_mass(bench: Bench) -> Measurement:
         "seed": bench.seed,
         "error": "probes",
     }
-    return dataclasses.replace(of_draws(shares, settings), details=details)
+    return dataclasses.replace(of_draws(each.tolist(), settings), details=details)

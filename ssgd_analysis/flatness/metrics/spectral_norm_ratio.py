@@ -4,12 +4,11 @@ import dataclasses
 
 import torch
 
-from ssgd_analysis.curvature import Spectrum, eigenpairs
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.flatness.surveyed import survey_given
+from ssgd_analysis.flatness.surveyed import spectrum
 
 PLACE = 5
 
@@ -37,10 +36,10 @@ def spectral_norm_ratio(bench: Bench, *, tol: float = 1e-3) -> Measurement:
     Reference:
         Foret et al. 2021 (arXiv 2010.01412), who print it beside λ₁ as a proxy of sharpness.
     """
-    spectrum = _spectrum(bench, tol)
-    if len(spectrum.largest) < PLACE:
+    found = spectrum(bench, PLACE, tol)
+    if len(found.largest) < PLACE:
         raise InputError(f"{bench.problem.n_parameters} parameters have no fifth eigenvalue")
-    first, fifth = spectrum.largest[0], spectrum.largest[PLACE - 1]
+    first, fifth = found.largest[0], found.largest[PLACE - 1]
     rounding = 100 * torch.finfo(bench.problem.dtype).eps * abs(first.value)
     if not fifth.value > max(fifth.residual_norm, rounding):
         raise InputError(
@@ -48,28 +47,13 @@ def spectral_norm_ratio(bench: Bench, *, tol: float = 1e-3) -> Measurement:
             f" its residual {fifth.residual_norm:.1e}: the ratio says nothing here"
         )
     ratio = first.value / fifth.value
-    tops, fifths = spectrum.quotients.values[:, 0], spectrum.quotients.values[:, PLACE - 1]
+    tops, fifths = found.quotients.values[:, 0], found.quotients.values[:, PLACE - 1]
     each = (tops - ratio * fifths) / fifth.value + ratio
     settings = {
         "tol": tol,
         "residual": max(first.residual, fifth.residual),
         "seed": bench.seed,
     }
-    found = of_batches(bench, each.tolist(), settings)
-    details = {"eigenvalues": [pair.value for pair in spectrum.largest[:PLACE]]}
-    return dataclasses.replace(found, value=float(ratio), details=details)
-
-
-def _spectrum(bench: Bench, tol: float) -> Spectrum:
-    """The five largest eigenpairs: the survey's where they are good enough."""
-    known = survey_given(bench)
-    if known and len(known.spectrum.largest) >= PLACE:
-        worst = max(pair.residual for pair in known.spectrum.largest[:PLACE])
-        if worst <= tol:
-            return known.spectrum
-
-    def search() -> Spectrum:
-        generator = bench.generator("lambda_max")
-        return eigenpairs(bench.operator, PLACE, tol=tol, smallest=False, generator=generator)
-
-    return bench.cached(("eigenpairs", PLACE, tol), search)
+    measured = of_batches(bench, each.tolist(), settings)
+    details = {"eigenvalues": [pair.value for pair in found.largest[:PLACE]]}
+    return dataclasses.replace(measured, value=float(ratio), details=details)
