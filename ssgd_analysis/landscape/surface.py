@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
+from ssgd_analysis.landscape.batchnorm import recalibrate_batchnorm
 from ssgd_analysis.landscape.directions import Direction
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.progress import SILENT, Progress
-from ssgd_analysis.weights import borrowed_buffers, borrowed_modes, borrowed_weights
+from ssgd_analysis.weights import borrowed_buffers, borrowed_weights
 
 
 @dataclass
@@ -91,27 +91,3 @@ def evaluate_grid(
             grid.done[index] = True
             save()
             progress.advance(1, f"loss {loss:.3g}")
-
-
-def recalibrate_batchnorm(model: nn.Module, batches: list[Batch]) -> None:
-    """Estimate BatchNorm's running statistics anew: their plain mean over these batches.
-
-    Args:
-        model: its BatchNorm buffers are changed, nothing else.
-        batches: only the inputs are used.
-    """
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    layers = [layer for layer in layers if layer.track_running_stats]
-    momenta = [layer.momentum for layer in layers]
-    with borrowed_modes(model), torch.no_grad():
-        model.eval()
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.training, layer.momentum = True, None  # None: cumulative average
-        try:
-            for inputs, _ in batches:
-                if len(inputs) > 1 or len(batches) == 1:  # one example has no variance
-                    model(inputs)
-        finally:
-            for layer, momentum in zip(layers, momenta, strict=True):
-                layer.momentum = momentum

@@ -1,0 +1,1 @@
+"""Many points of a landscape, at less than a forward pass each."""
