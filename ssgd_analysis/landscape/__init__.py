@@ -6,6 +6,7 @@ from ssgd_analysis.landscape.directions import (
     random_directions,
     trajectory_directions,
 )
+from ssgd_analysis.landscape.export import write_csv, write_vtk
 from ssgd_analysis.landscape.sample import (
     LandscapeSettings,
     Subject,
@@ -27,4 +28,6 @@ __all__ = [
     "sample_landscape",
     "save_arrays",
     "trajectory_directions",
+    "write_csv",
+    "write_vtk",
 ]
