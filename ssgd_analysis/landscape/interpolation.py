@@ -1,0 +1,61 @@
+"""Interpolation of scattered losses and accuracies on a line or a plane, in cells of its grid."""
+
+import numpy as np
+from scipy.interpolate import CubicSpline, PchipInterpolator, RBFInterpolator
+
+LOG_RANGE = 10.0
+DYNAMIC_RANGE = 1e12
+MOST_AT_ONCE = 2500  # of measured points; the equations of more take too long
+NEIGHBOURS = 60
+KERNELS = {"cubic": "cubic", "careful": "thin_plate_spline", "linear": "linear"}
+
+
+class Scale:
+    """The scale of the picture: log of the loss where its range is large and none is negative.
+
+    Args:
+        loss: finite losses, at least one; zeros are shown as the smallest positive of them.
+    """
+
+    def __init__(self, loss: np.ndarray) -> None:
+        low, high = float(loss.min()), float(loss.max())
+        self.log = low >= 0 and high > LOG_RANGE * low
+        self.floor = float(loss[loss > high / DYNAMIC_RANGE].min()) if self.log else low
+        self.low, self.high = (float(end) for end in self(np.array([low, high])))
+        self.range = (self.high - self.low) or 1.0
+
+    def __call__(self, loss: np.ndarray) -> np.ndarray:
+        """Losses in this scale."""
+        return np.log(np.maximum(loss, self.floor)) if self.log else loss
+
+    def back(self, scaled: np.ndarray) -> np.ndarray:
+        """Losses, clipped to the range of the given ones: no minimum is invented."""
+        inside = np.clip(scaled, self.low, self.high)
+        return np.exp(inside) if self.log else inside
+
+
+def spline(kind: str, places: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Values at wanted places.
+
+    Args:
+        kind: ``cubic``: a cubic spline (on a plane the radial one, r³). ``careful``: one that
+            overshoots less at kinks (monotone cubic; on a plane the thin-plate spline).
+            ``linear``: on a plane the radial one, r.
+        places: (M, dims), for lines in increasing order.
+        values: (M,), finite; none are needed for NaN everywhere.
+        wanted: (N, dims).
+
+    Returns:
+        (N,).
+    """
+    if not len(places):
+        return np.full(len(wanted), np.nan)
+    if places.shape[1] == 1:
+        x, where = places[:, 0], wanted[:, 0]
+        if kind == "linear" or len(x) < 2:
+            return np.interp(where, x, values)
+        return (CubicSpline if kind == "cubic" else PchipInterpolator)(x, values)(where)
+    if np.linalg.matrix_rank(places - places[0]) < 2:
+        kind = "linear"  # the others need points that are not all on one line
+    near = NEIGHBOURS if len(places) > MOST_AT_ONCE else None
+    return RBFInterpolator(places, values, kernel=KERNELS[kind], neighbors=near)(wanted)  # type: ignore[call-overload]
