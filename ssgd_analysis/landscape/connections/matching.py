@@ -47,6 +47,7 @@ class Matching:
         groups: the groups.
         left: why tensors were not permuted, one line a reason.
         check: max |Δoutput| / max |output| in float64.
+        forwards: passes over a batch that it took.
     """
 
     end: State
@@ -54,6 +55,7 @@ class Matching:
     groups: list[Group]
     left: list[str]
     check: float
+    forwards: int
 
     @property
     def share(self) -> float:
@@ -87,7 +89,7 @@ def weight_matching(problem: Problem, other: nn.Module, *, seed: int = 0) -> Mat
     groups, left = permutable(problem)
     check = _Check(problem, both.end)
     if check.fault is not None:
-        return Matching(both.end, [], [], [check.fault], 0.0)
+        return Matching(both.end, [], [], [check.fault], 0.0, 1)
     groups, changed = _symmetries(groups, check, seed)
     if changed:
         left.append(f"not permuted: {_few(changed)} (the outputs change)")
@@ -98,7 +100,7 @@ def weight_matching(problem: Problem, other: nn.Module, *, seed: int = 0) -> Mat
     permuted = _permuted(both.end, groups, found)
     change = check.change(permuted)
     assert change <= TOLERANCE  # each was a symmetry; so is their product
-    return Matching(permuted, found, groups, left, change)
+    return Matching(permuted, found, groups, left, change, 1 + check.forwards)
 
 
 def permutable(problem: Problem) -> tuple[list[Group], list[str]]:
@@ -161,6 +163,7 @@ class _Check:
 
     def __init__(self, problem: Problem, weights: State) -> None:
         self.fault: str | None = None
+        self.forwards = 0
         try:
             self._model = copy.deepcopy(problem.model).double()
             batch = problem.batches[0]
@@ -175,6 +178,7 @@ class _Check:
             )
 
     def _outputs(self, weights: State) -> Tensor:
+        self.forwards += 1
         put(self._model, weights)
         batch: Batch = self._problem.batches[0]
         with self._problem.evaluating(), torch.no_grad():

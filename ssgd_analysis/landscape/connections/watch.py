@@ -78,5 +78,3 @@ class Watch(TorchDispatchMode):
         for tensor in found[len(results) :]:
             self._set(tensor, [Space(size, FIXED) for size in tensor.shape])
         return outputs
-
-
