@@ -46,8 +46,8 @@ def scalar_loss(loss: Loss, outputs: Tensor | nn.Module, targets: Batch) -> Tens
     return value.reshape(())
 
 
-def accuracy(outputs: Tensor, targets: Tensor) -> float | None:
-    """The share of right class labels.
+def right_labels(outputs: Tensor, targets: Tensor) -> Tensor | None:
+    """Which class labels are right, of the targets' shape.
 
     Args:
         outputs: logits, shape (B, C, …).
@@ -58,4 +58,10 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float | None:
     labels = outputs.argmax(dim=1)
     if labels.shape != targets.shape or outputs.shape[1] < 2:
         return None
-    return float((labels == targets).double().mean())
+    return labels == targets
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> float | None:
+    """The share of right class labels; see :func:`right_labels`."""
+    right = right_labels(outputs, targets)
+    return None if right is None else float(right.double().mean())

@@ -1,0 +1,72 @@
+"""A plan by the clock, for those who ask for it: a written plan repeats what it chose."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ssgd_analysis.landscape.directions import Direction
+from ssgd_analysis.landscape.evaluation.evaluator import Evaluator
+from ssgd_analysis.landscape.evaluation.plan import EvaluationPlan
+from ssgd_analysis.problem import Batch, Problem
+
+SIZES = (0.25, 0.5, 2, 4)  # times the chunk of the default plan
+ROUNDS, ENOUGH = 5, 2.0  # a way is timed so often at most, and no longer than so many seconds
+
+
+def measured_plan(
+    problem: Problem,
+    directions: list[Direction],
+    *,
+    move_rest: Callable[[Sequence[float]], None] | None = None,
+    recalibrate: list[Batch] | None = None,
+    precision: str = "fp32",
+    check: np.ndarray | None = None,
+) -> EvaluationPlan:
+    """The fastest of the default plan, other sizes of its chunks, and the plain way.
+
+    Args:
+        problem: see :class:`Evaluator`, as for the others.
+        directions: one or more.
+        move_rest: moves buffers and frozen parameters.
+        recalibrate: batches for BatchNorm's statistics.
+        precision: ``fp32`` or ``bf16``.
+        check: places where ways are held against one another.
+
+    Returns:
+        A plan for :class:`Evaluator`; another call may choose otherwise, as clocks do.
+    """
+
+    def made(plan: EvaluationPlan | None) -> Evaluator:
+        return Evaluator(
+            problem,
+            directions,
+            move_rest=move_rest,
+            recalibrate=recalibrate,
+            precision=precision,
+            plan=plan,
+            check=check,
+        )
+
+    default = made(None)
+    plans = [default.plan]
+    if default.plan.way != "plain":
+        sizes = sorted({min(int(s * default.plan.chunk), problem.n_samples) for s in SIZES} - {0})
+        plans += [dataclasses.replace(default.plan, chunk=size) for size in sizes]
+        plans.append(EvaluationPlan("plain", problem.n_samples, "faster by measurement"))
+    place = np.zeros((2, len(directions)))
+    place[1, -1] = 1.0
+    seconds = []
+    for plan in plans:
+        evaluator = default if plan is default.plan else made(plan)
+        if default.differs(evaluator):
+            seconds.append(float("inf"))
+            continue
+        times: list[float] = []
+        while len(times) < ROUNDS and sum(times) < ENOUGH:
+            began = time.perf_counter()
+            evaluator.evaluate(place)
+            times.append(time.perf_counter() - began)
+        seconds.append(min(times))
+    return plans[int(np.argmin(seconds))]

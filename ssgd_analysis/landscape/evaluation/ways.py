@@ -1,0 +1,140 @@
+"""The ways to evaluate a problem at the present weights: its own batches, chunks, a trace."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis import batch as batching
+from ssgd_analysis.batch import Batch, pair
+from ssgd_analysis.curvature.linearise import Unsupported
+from ssgd_analysis.landscape.evaluation.trace import Trace
+from ssgd_analysis.loss import right_labels
+from ssgd_analysis.problem import Problem
+
+# One batch's loss, and the share of right labels (or None); both stay on the device.
+Score = tuple[Tensor, Tensor | None]
+Way = Callable[[], list[Score]]
+KEPT = 2**30  # bytes that a trace may keep of all chunks; above, it computes them at every point
+
+
+class Casting:
+    """The precision of forward passes; losses are computed from float32 outputs.
+
+    Args:
+        problem: on the device that counts.
+        precision: ``fp32`` (the model's own) or ``bf16``.
+    """
+
+    def __init__(self, problem: Problem, precision: str) -> None:
+        self.device, self.bf16 = problem.device.type, precision == "bf16"
+
+    def __call__(self) -> AbstractContextManager[object]:
+        """A context for a forward pass."""
+        # without the cache of cast weights: they move in place between passes
+        return torch.autocast(self.device, torch.bfloat16, self.bf16, cache_enabled=False)
+
+    def score(self, problem: Problem, outputs: Tensor, targets: Tensor) -> Score:
+        """Loss and right labels of one batch's outputs."""
+        if self.bf16:
+            outputs = outputs.float()
+        right = right_labels(outputs, targets)
+        loss = problem.output_loss(outputs, targets)
+        return loss, None if right is None else right.sum().double() / right.numel()
+
+
+def plain(problem: Problem, casting: Casting) -> Way:
+    """Batch by batch, as :meth:`Problem.evaluate`."""
+
+    def scores() -> Iterator[Score]:
+        for batch in problem.batches:
+            if problem.takes_model:
+                with casting():
+                    loss = problem.batch_loss(batch)
+                yield loss, None
+                continue
+            inputs, targets = pair(batch)
+            with casting():
+                outputs = problem.outputs(inputs)
+            yield casting.score(problem, outputs, targets)
+
+    return lambda: list(scores())
+
+
+def chunks(problem: Problem, casting: Casting, size: int) -> Way:
+    """The model itself on pieces of batches; a loss of outputs sees a batch's outputs whole."""
+    cut = [batching.pieces(batch, size) for batch in problem.batches]
+
+    def mean_loss(pieces: list[Batch]) -> Tensor:
+        count = sum(batching.examples(piece) for piece in pieces)
+        with casting():
+            parts = [problem.batch_loss(p) * (batching.examples(p) / count) for p in pieces]
+        return torch.stack(parts).sum()
+
+    def scores() -> Iterator[Score]:
+        for batch, pieces in zip(problem.batches, cut, strict=True):
+            if problem.takes_model:
+                yield mean_loss(pieces), None
+                continue
+            with casting():
+                outputs = [problem.outputs(pair(piece)[0]) for piece in pieces]
+            yield casting.score(problem, _joined(outputs), pair(batch)[1])
+
+    return lambda: list(scores())
+
+
+def traced(problem: Problem, casting: Casting, size: int, *, rest_moves: bool) -> Way:
+    """A graph of the forward pass on chunks of equal size, across batches.
+
+    Raises:
+        Unsupported: the model can't be traced, or the inputs are not tensors of one shape.
+    """
+    if problem.takes_model:
+        raise Unsupported("a loss of the model itself")
+    pairs = [pair(batch) for batch in problem.batches]
+    inputs = [given for given, _ in pairs]
+    if any(not isinstance(given, Tensor) for given in inputs):
+        raise Unsupported("inputs that are no tensors")
+    if len({(given.shape[1:], given.dtype) for given in inputs}) > 1:
+        raise Unsupported("inputs of several shapes")
+    whole = _laid_out(_joined(inputs))
+    count = len(whole)
+    size = -(-count // -(-count // size))  # equal chunks; the last one is filled up
+    missing = -count % size
+    if missing:
+        whole = _laid_out(torch.cat([whole, whole[:missing]]))
+    parts = list(whole.split(size))
+    with problem.evaluating():
+        trace = Trace(
+            problem.model, list(problem.parameters.values()), rest_moves, parts[0], casting()
+        )
+    first = trace.fix(parts[0])
+    few = len(parts) * sum(t.numel() * t.element_size() for t in first) <= KEPT
+    kept = [trace.fix(part) for part in parts] if few else None
+    lengths = [len(given) for given in inputs]
+
+    def scores() -> list[Score]:
+        prepared = trace.prepare()
+        each = kept if kept is not None else (trace.fix(part) for part in parts)
+        outputs = _joined([trace.outputs(prepared, fixed) for fixed in each])
+        if len(outputs) != len(whole):
+            raise Unsupported("outputs that do not count examples")
+        cut = outputs[:count].split(lengths)
+        return [
+            casting.score(problem, part, targets)
+            for part, (_, targets) in zip(cut, pairs, strict=True)
+        ]
+
+    return scores
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _laid_out(images: Tensor) -> Tensor:
+    """Channels last on the CPU, as its convolutions read them."""
+    if images.dim() == 4 and images.device.type == "cpu":
+        return images.contiguous(memory_format=torch.channels_last)
+    return images
