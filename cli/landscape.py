@@ -1,8 +1,9 @@
 """``ssgd-analyze landscape``."""
 
 import dataclasses
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from ssgd_analysis.cli import console
@@ -16,22 +17,38 @@ from ssgd_analysis.cli.options import (
     load_checkpoints,
 )
 
+if TYPE_CHECKING:
+    from ssgd_analysis.landscape import LandscapeSettings, Subject
+    from ssgd_analysis.landscape.ranks import Ranks
+
 
 @click.command(
     epilog=example(
         "ssgd-analyze train --method sgd --data digits --model mlp --epochs 5 --out "
         "runs/landscape --resume && ssgd-analyze landscape runs/landscape --dims 2 --points "
-        "15 --out pictures"
+        "15 --html --out pictures"
     )
 )
-@checkpoint_options
+@checkpoint_options(splits=("train", "test", "val", "both"))
 @click.option("--dims", type=int, default=1, help="1 or 2 (default: 1).")
 @click.option(
-    "--directions", default="random", help="random, eigen, trajectory or between (default: random)."
+    "--directions",
+    help="random, eigen, trajectory, between, gradient or vectors (default: random).",
+)
+@click.option(
+    "--vectors",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Your own directions: a weight file, or .npy; once more for a second file.",
 )
 @click.option("--normalize", help="filter, layer or none (default: filter; none but for random).")
 @click.option(
-    "--span", type=AMOUNT, help="From -F to F (default: 1; between: 0.5 beyond each end)."
+    "--biases", help="Biases and normalisation layers: zero or keep (default: keep with none)."
+)
+@click.option(
+    "--span",
+    type=AMOUNT,
+    help="From -F to F (default: 1; between: 0.5 beyond each end; trajectory: all of it).",
 )
 @click.option("--points", type=COUNT, help="For each axis (default: 41; 2-D: 21).")
 @click.option(
@@ -40,119 +57,206 @@ from ssgd_analysis.cli.options import (
 @click.option(
     "--bn", default="frozen", help="BatchNorm statistics: frozen or recalibrate (default: frozen)."
 )
+@click.option("--precision", default="fp32", help="fp32 or bf16 (default: fp32).")
+@click.option(
+    "--adaptive", is_flag=True, help="Measure a quarter of the points, interpolate the rest."
+)
+@click.option(
+    "--no-curvature", is_flag=True, help="Leave out curvatures and the share of the top one."
+)
+@click.option("--tune", is_flag=True, help="Find the fastest way to evaluate by a measurement.")
+@click.option("--plan", help="Evaluate as this says: the plan of an earlier landscape.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("landscape"),
     help="Folder for arrays and pictures (default: landscape).",
 )
-@click.option("--html", is_flag=True, help="Also an interactive surface in one file.")
+@click.option("--html", is_flag=True, help="Also an interactive page in one file.")
+@click.option("--csv", is_flag=True, help="Also a table of all points.")
+@click.option("--vtk", is_flag=True, help="Also files for ParaView (2-D).")
+@click.option("--movie", is_flag=True, help="Also an animation of the trajectory (2-D).")
 @click.option("--resume", is_flag=True, help="Go on with a call that was stopped.")
 @json_option
 @computing
-def command(
-    checkpoints: tuple[str, ...],
-    dims: int,
-    directions: str,
-    normalize: str | None,
-    span: float | None,
-    points: int | None,
-    repeats: int,
-    bn: str,
-    out: Path,
-    html: bool,
-    resume: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def command(checkpoints: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Draw the loss around one or more checkpoints, on shared directions and one scale.
 
     Writes landscape.npz, landscape.json and pictures. With filter or layer normalisation alpha
     is a fraction of each filter's or layer's norm; with none it is a distance. `between` draws
-    the straight line from the first checkpoint (alpha 0) to the second (alpha 1).
+    the straight line from the first checkpoint (alpha 0) to the second (alpha 1), or the plane
+    through three. `--split both` shows train and test. Several processes share the points:
+    torchrun --nproc-per-node 2 --no-python ssgd-analyze landscape ...
     """
-    from ssgd_analysis.errors import InputError
-    from ssgd_analysis.files import make_folder, write_json
-    from ssgd_analysis.landscape import (
-        LandscapeSettings,
-        Subject,
-        fingerprint,
-        sample_landscape,
-        save_arrays,
-    )
-    from ssgd_analysis.training.state import read_tensors
+    from ssgd_analysis.landscape.ranks import launched, local_device
 
-    between = directions == "between"
-    if between and normalize not in (None, "none"):
-        raise InputError("--directions between is the line itself: leave out --normalize")
-    settings = LandscapeSettings(
-        dims=dims,
-        directions=directions,
-        normalize=normalize or ("filter" if directions == "random" else "none"),
-        span=(0.5 if between else 1.0) if span is None else span,
-        points=points or (41 if dims == 1 else 21),
-        repeats=repeats,
-        bn=bn,
-        seed=options["seed"],
-    )
-    subjects = []
-    for checkpoint in load_checkpoints(checkpoints, options):
-        problem = checkpoint.problem(
-            options["split"], samples=options["samples"], batch_size=options["batch_size"] or 512
-        )
-        problem.check()
-        path = []
-        if directions == "trajectory":
-            if checkpoint.run is None:
-                raise InputError(f"{checkpoint.name} is not inside a run: it has no trajectory")
-            path = [read_tensors(file)[0] for file in checkpoint.run.checkpoints().values()]
-        calibration = checkpoint.data.train.batches(512)
-        subjects.append(Subject(checkpoint.name, problem, calibration, path, str(options["loss"])))
-    asked = {key: options[key] for key in ("split", "samples", "model", "data", "loss", "dtype")}
-    identity = {
-        "command": _command(checkpoints, settings, asked, out),
-        "fingerprint": fingerprint(subjects, settings),
-    }
-    if resume and (done := _finished(out, identity, html)):
-        console.say(f"{out} is finished; nothing to do")
-        _answer(done, as_json)
+    settings = _settings(options)
+    options["device"] = local_device(options["device"])
+    with launched() as ranks:
+        answer = _landscape(checkpoints, settings, out, options, ranks)
+    if not ranks.first:
         return
-    make_folder(out)
-    keep = out / "landscape.partial.npz"
-    with console.Display() as progress:
-        names, arrays, facts = sample_landscape(
-            subjects, settings, keep=keep, resume=resume, progress=progress
-        )
-    save_arrays(out / "landscape.npz", arrays)
-    record = {
-        "settings": dataclasses.asdict(settings),
-        "checkpoints": list(checkpoints),
-        "grids": facts,
-        **asked,
-        "axes": {name: list(array.shape) for name, array in arrays.items()},
-        **identity,
-    }
-    label = f"{options['split']} loss"
-    pictures = _draw(names, arrays, settings, out, label)
-    if html:
-        pictures.append(_surface(names, arrays, settings, out, label))
-    answer = {**record, "out": str(out), "pictures": [str(picture) for picture in pictures]}
-    write_json(out / "landscape.json", answer)
-    keep.unlink(missing_ok=True)
-    _answer(answer, as_json)
-
-
-def _answer(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         console.answer_json(answer)
         return
-    out = Path(answer["out"])
-    for written in (out / "landscape.npz", out / "landscape.json", *answer["pictures"]):
-        console.answer(str(written))
+    for written in ("landscape.npz", "landscape.json"):
+        console.answer(str(out / written))
+    for picture in answer["pictures"]:
+        console.answer(picture)
 
 
-def _finished(out: Path, identity: dict[str, str], html: bool) -> dict[str, Any] | None:
-    """The answer of the same call, if it came to its end and all that it wrote is there."""
+def _settings(options: dict[str, Any]) -> "LandscapeSettings":
+    from ssgd_analysis.errors import InputError
+    from ssgd_analysis.landscape import LandscapeSettings
+
+    directions = options["directions"] or ("vectors" if options["vectors"] else "random")
+    if directions == "between" and options["normalize"] not in (None, "none"):
+        raise InputError("--directions between is the line itself: leave out --normalize")
+    if (directions == "vectors") != bool(options["vectors"]):
+        raise InputError("--directions vectors and --vectors FILE belong together")
+    settings = LandscapeSettings(
+        dims=options["dims"],
+        directions=directions,
+        normalize=options["normalize"] or ("filter" if directions == "random" else "none"),
+        biases=options["biases"],
+        span=options["span"],
+        points=options["points"] or (41 if options["dims"] == 1 else 21),
+        repeats=options["repeats"],
+        bn=options["bn"],
+        precision=options["precision"],
+        adaptive=options["adaptive"],
+        curvature=not options["no_curvature"],
+        seed=options["seed"],
+    )
+    if options["vtk"] and settings.dims != 2:
+        raise InputError("--vtk writes surfaces: give --dims 2")
+    if options["movie"] and (settings.dims, settings.directions) != (2, "trajectory"):
+        raise InputError("--movie shows a trajectory: give --dims 2 --directions trajectory")
+    return settings
+
+
+def _landscape(
+    checkpoints: tuple[str, ...],
+    settings: "LandscapeSettings",
+    out: Path,
+    options: dict[str, Any],
+    ranks: "Ranks",
+) -> dict[str, Any]:
+    """Compute what is not done yet, and draw it; the record, with the pictures' paths."""
+    from ssgd_analysis.files import make_folder, write_json
+    from ssgd_analysis.landscape import fingerprint, sample_landscape, save_arrays
+    from ssgd_analysis.progress import SILENT
+
+    subjects = _subjects(checkpoints, settings, options)
+    names = ("split", "samples", "batch_size", "model", "data", "loss", "dtype")
+    asked = {name: options[name] for name in names}
+    plans = _plans(options["plan"])
+    record = {
+        "settings": dataclasses.asdict(settings),
+        "checkpoints": list(checkpoints),
+        **asked,
+        "n_samples": subjects[0].problem.n_samples,
+        "command": _command(checkpoints, settings, options, out),
+        "fingerprint": fingerprint(subjects, settings),
+    }
+    if options["resume"] and (done := ranks.once(lambda: _finished(out, record))):
+        record, arrays = done
+        if ranks.first:
+            console.say(f"{out} is finished; nothing to compute")
+    else:
+        ranks.once(lambda: make_folder(out))
+        with console.Display() as display:
+            made = sample_landscape(
+                subjects,
+                settings,
+                keep=out / "landscape.partial",
+                resume=options["resume"],
+                tune=options["tune"],
+                plans=plans,
+                ranks=ranks,
+                progress=display if ranks.first else SILENT,
+            )
+        arrays = made.arrays
+        record |= {
+            "units": made.units,
+            "grids": made.grids,
+            "plan": made.plans,
+            "axes": {name: list(array.shape) for name, array in arrays.items()},
+            "versions": _versions(),
+        }
+        if options["tune"]:  # measured again, it could be another
+            tuned = options | {"plan": _plan_text(made.plans), "tune": False}
+            record["command"] = _command(checkpoints, settings, tuned, out)
+        if ranks.first:
+            save_arrays(out / "landscape.npz", arrays)
+    if ranks.first:
+        record |= {"out": str(out), "pictures": _draw(record, arrays, out, options)}
+        write_json(out / "landscape.json", record)
+    ranks.once(lambda: _clear(out / "landscape.partial"))
+    return record
+
+
+def _subjects(
+    checkpoints: tuple[str, ...], settings: "LandscapeSettings", options: dict[str, Any]
+) -> "list[Subject]":
+    from ssgd_analysis.errors import InputError
+    from ssgd_analysis.landscape import Subject
+    from ssgd_analysis.training.state import read_tensors
+    from ssgd_analysis.training.vectors import read_vectors
+
+    vectors = [vector for path in options["vectors"] for vector in read_vectors(path)]
+    main, *also = ("train", "test") if options["split"] == "both" else (options["split"],)
+    subjects = []
+    for checkpoint in load_checkpoints(checkpoints, options):
+        problems = [
+            checkpoint.problem(
+                split, samples=options["samples"], batch_size=options["batch_size"] or 512
+            )
+            for split in (main, *also)
+        ]
+        for problem in problems:
+            problem.check()
+        path = {}
+        if settings.directions == "trajectory":
+            if checkpoint.run is None:
+                raise InputError(f"{checkpoint.name} is not inside a run: it has no trajectory")
+            kept = checkpoint.run.checkpoints()
+            path = {step: read_tensors(file)[0] for step, file in kept.items()}
+        subjects.append(
+            Subject(
+                checkpoint.name,
+                problems[0],
+                calibration=checkpoint.data.train.batches(512),
+                path=path,
+                loss=str(options["loss"]),
+                test=problems[1] if also else None,
+                vectors=vectors,
+            )
+        )
+    return subjects
+
+
+def _plans(text: str | None) -> dict[str, dict[str, Any]]:
+    """How points are evaluated, of "WAY:CHUNK" for one split or "WAY:CHUNK,WAY:CHUNK" for two."""
+    from ssgd_analysis.errors import InputError
+
+    plans = {}
+    for name, part in zip(("main", "test"), text.split(",") if text else (), strict=False):
+        way, _, chunk = part.partition(":")
+        if not chunk.isdigit():
+            raise InputError(f"--plan '{text}' should be like traced:128, or two with a comma")
+        plans[name] = {"way": way, "chunk": int(chunk)}
+    return plans
+
+
+def _plan_text(plans: dict[str, dict[str, Any]]) -> str:
+    return ",".join(f"{plan['way']}:{plan['chunk']}" for plan in plans.values())
+
+
+def _finished(out: Path, record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Record and arrays of the same call, if it came to its end."""
+    import numpy as np
+
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import read_json
 
@@ -160,60 +264,74 @@ def _finished(out: Path, identity: dict[str, str], html: bool) -> dict[str, Any]
         found = read_json(out / "landscape.json")
     except InputError:
         return None
-    if not isinstance(found, dict) or any(found.get(k) != v for k, v in identity.items()):
+    if not isinstance(found, dict) or found.get("fingerprint") != record["fingerprint"]:
         return None
-    pictures = [Path(picture) for picture in found["pictures"]]
-    whole = all(path.is_file() for path in (out / "landscape.npz", *pictures))
-    return found if whole and (not html or out / "landscape.html" in pictures) else None
+    try:
+        with np.load(out / "landscape.npz", allow_pickle=False) as held:
+            arrays = {name: held[name] for name in held.files}
+    except Exception:  # not there, or damaged: it is computed again
+        return None
+    whole = {name: list(array.shape) for name, array in arrays.items()} == found.get("axes")
+    return (found, arrays) if whole else None
 
 
-def _command(checkpoints: tuple[str, ...], settings: Any, asked: dict[str, Any], out: Path) -> str:
+def _clear(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("ssgd-analysis", "torch", "numpy")}
+
+
+def _command(
+    checkpoints: tuple[str, ...],
+    settings: "LandscapeSettings",
+    options: dict[str, Any],
+    out: Path,
+) -> str:
     """The command line that makes the same landscape again."""
-    import shlex
-
     parts = ["ssgd-analyze", "landscape", *checkpoints]
-    for name, value in {**dataclasses.asdict(settings), **asked, "out": out}.items():
-        if value is not None and not (name == "normalize" and settings.directions == "between"):
-            parts += [f"--{name}", str(value)]
+    values = dataclasses.asdict(settings)
+    if settings.directions == "between":
+        del values["normalize"], values["biases"]
+    values["no_curvature"] = not values.pop("curvature")
+    for name in ("split", "samples", "batch_size", "model", "data", "loss", "dtype"):
+        values[name] = options[name]
+    for name in ("device", "data_dir", "plan", "vectors", "tune", "html", "csv", "vtk", "movie"):
+        values[name] = options[name]
+    values["out"] = out
+    for name, value in values.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            parts += [option] if value else []
+        elif isinstance(value, tuple):
+            parts += [text for entry in value for text in (option, str(entry))]
+        elif value is not None:
+            parts += [option, str(value)]
     return shlex.join(parts)
 
 
-def _grids(arrays: dict[str, Any], settings: Any) -> Any:
-    return arrays["loss"].reshape(-1, *arrays["loss"].shape[-settings.dims :])
-
-
 def _draw(
-    names: list[str], arrays: dict[str, Any], settings: Any, out: Path, label: str
-) -> list[Path]:
-    from ssgd_analysis.plots import loss_bands, loss_contours, save_figure
+    record: dict[str, Any], arrays: dict[str, Any], out: Path, options: dict[str, Any]
+) -> list[str]:
+    """Pictures, and what else was asked for, from the record and the arrays alone."""
+    from ssgd_analysis.landscape.export import write_csv, write_vtk
+    from ssgd_analysis.plots import movie, surface_html
+    from ssgd_analysis.report.landscape import landscape_pictures
 
-    unit = {"filter": "fraction of filter norm", "layer": "fraction of layer norm"}
-    grids = _grids(arrays, settings)
-    if settings.dims == 2:
-        planes = {
-            name: (arrays["alpha"], arrays["beta"], grid)
-            for name, grid in zip(names, grids, strict=True)
-        }
-        return save_figure(loss_contours(planes, label=label), out / "landscape")
-    if settings.directions == "between":
-        xlabel = "α (0: first checkpoint, 1: second)"
-    else:
-        xlabel = f"α ({unit.get(settings.normalize, 'distance')})"
-    rows = grids.reshape(-1, settings.repeats, grids.shape[-1])
-    lines = {
-        (name.rpartition(" #")[0] if settings.repeats > 1 else name): (arrays["alpha"], row)
-        for name, row in zip(names[:: settings.repeats], rows, strict=True)
-    }
-    return save_figure(loss_bands({"": lines}, xlabel=xlabel, ylabel=label), out / "landscape")
-
-
-def _surface(
-    names: list[str], arrays: dict[str, Any], settings: Any, out: Path, label: str
-) -> Path:
-    from ssgd_analysis.plots import surface_html
-
-    planes = {
-        name: (arrays["alpha"], arrays.get("beta"), grid)
-        for name, grid in zip(names, _grids(arrays, settings), strict=True)
-    }
-    return surface_html(planes, out / "landscape.html", label=label)
+    stem = out / "landscape"
+    written = landscape_pictures(record, arrays, stem)
+    if options["html"]:
+        written.append(surface_html(record, arrays, out / "landscape.html"))
+    if options["csv"]:
+        write_csv(record, arrays, out / "landscape.csv")
+        written.append(out / "landscape.csv")
+    if options["vtk"]:
+        written += write_vtk(record, arrays, stem)
+    if options["movie"]:
+        written += movie(record, arrays, stem)
+    return [str(path) for path in written]

@@ -5,7 +5,7 @@ import functools
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,32 +99,39 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
 
 
-def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Checkpoints, and what a foreign weight file belongs to."""
-    for decorate in reversed(
-        [
-            click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT..."),
-            click.option("--model", help="Model of a foreign weight file: name or reference."),
-            click.option("--data", help="Data of a foreign weight file: name or reference."),
-            click.option("--loss", help="Loss: name or reference (default: the run's)."),
-            click.option(
-                "--split",
-                type=click.Choice(["train", "test", "val"]),
-                default="train",
-                help="Examples to use (default: train).",
-            ),
-            click.option("--samples", type=COUNT, help="First N examples (default: all)."),
-            click.option("--batch-size", type=COUNT, help="Examples computed at once."),
-            click.option(
-                "--dtype",
-                type=click.Choice(["float32", "float64"]),
-                default="float32",
-                help="Precision (default: float32).",
-            ),
-        ]
-    ):
-        command = decorate(command)
-    return command
+def checkpoint_options(
+    splits: Sequence[str] = ("train", "test", "val"),
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Checkpoints, and what a foreign weight file belongs to.
+
+    Args:
+        splits: the choices of ``--split``.
+    """
+    options = [
+        click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT..."),
+        click.option("--model", help="Model of a foreign weight file: name or reference."),
+        click.option("--data", help="Data of a foreign weight file: name or reference."),
+        click.option("--loss", help="Loss: name or reference (default: the run's)."),
+        click.option(
+            "--split",
+            type=click.Choice(list(splits)),
+            default="train",
+            help="Examples to use (default: train).",
+        ),
+        click.option("--samples", type=COUNT, help="First N examples (default: all)."),
+        click.option("--batch-size", type=COUNT, help="Examples computed at once."),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float32", "float64"]),
+            default="float32",
+            help="Precision (default: float32).",
+        ),
+    ]
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        return functools.reduce(lambda made, option: option(made), reversed(options), command)
+
+    return decorated
 
 
 def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[Any]:

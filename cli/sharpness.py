@@ -28,7 +28,7 @@ from ssgd_analysis.cli.sharpness_tables import print_differences, print_sharpnes
         "expected"
     )
 )
-@checkpoint_options
+@checkpoint_options()
 @click.option(
     "--operator",
     default="hessian",

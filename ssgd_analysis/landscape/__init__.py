@@ -6,28 +6,24 @@ from ssgd_analysis.landscape.directions import (
     random_directions,
     trajectory_directions,
 )
-from ssgd_analysis.landscape.export import write_csv, write_vtk
-from ssgd_analysis.landscape.sample import (
-    LandscapeSettings,
-    Subject,
-    fingerprint,
-    sample_landscape,
-    save_arrays,
-)
-from ssgd_analysis.landscape.surface import Grid, evaluate_grid
+from ssgd_analysis.landscape.evaluation import EvaluationPlan, Evaluator
+from ssgd_analysis.landscape.grid import Grid, save_arrays
+from ssgd_analysis.landscape.sample import Landscape, fingerprint, sample_landscape
+from ssgd_analysis.landscape.settings import LandscapeSettings
+from ssgd_analysis.landscape.subject import Subject
 
 __all__ = [
+    "EvaluationPlan",
+    "Evaluator",
     "Grid",
+    "Landscape",
     "LandscapeSettings",
     "Subject",
     "eigen_directions",
-    "evaluate_grid",
     "fingerprint",
     "normalized",
     "random_directions",
     "sample_landscape",
     "save_arrays",
     "trajectory_directions",
-    "write_csv",
-    "write_vtk",
 ]

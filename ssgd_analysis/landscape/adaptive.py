@@ -118,6 +118,30 @@ def refine(
     return grid.result(test, sizes, predicted)
 
 
+def fill(
+    axes: Sequence[np.ndarray], measured: np.ndarray, loss: np.ndarray, accuracy: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolate other values at the same measured points, say another split's.
+
+    Args:
+        axes: as for :func:`refine`.
+        measured: bool, shape of the grid.
+        loss: shape of the grid; what is not measured does not matter.
+        accuracy: likewise.
+
+    Returns:
+        Loss and accuracy, filled in as :func:`refine` does.
+    """
+    cells = [np.asarray(axis, dtype=np.float64) for axis in axes]
+    grid = _Grid(cells, lambda indices: (indices, indices))
+    grid.measured = measured.ravel().copy()
+    grid.loss = np.where(measured, loss, np.nan).ravel()
+    grid.accuracy = np.where(measured, accuracy, np.nan).ravel()
+    nothing = np.array([], dtype=int)
+    found = grid.result(nothing, nothing, nothing.astype(float))
+    return found.loss, found.accuracy
+
+
 def _start(shape: Sequence[int], budget: int, required: Sequence[Sequence[int]]) -> np.ndarray:
     """Flat numbers of the required points and of a coarse grid from border to border."""
     most = max(budget // 2, 3 ** len(shape))

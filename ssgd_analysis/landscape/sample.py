@@ -1,116 +1,55 @@
-"""A landscape of several checkpoints: grids, directions, and keeping what is done."""
+"""A landscape of several checkpoints: frames, their points, and what is known of them."""
 
 import dataclasses
+import functools
 import hashlib
-import io
 import json
-import time
-import zipfile
+import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
+import torch
 from torch import Tensor
 
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import pair
-from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.files import write_atomically
-from ssgd_analysis.landscape.directions import (
-    NORMALIZATIONS,
-    Direction,
-    eigen_directions,
-    normalized,
-    random_directions,
-    trajectory_directions,
-)
-from ssgd_analysis.landscape.surface import Grid, evaluate_grid
-from ssgd_analysis.problem import Batch, Problem
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.landscape.directions import inner
+from ssgd_analysis.landscape.frame import Frame, frames
+from ssgd_analysis.landscape.grid import Grid
+from ssgd_analysis.landscape.keep import Keep
+from ssgd_analysis.landscape.points import Plans, Points
+from ssgd_analysis.landscape.ranks import SINGLE, Ranks
+from ssgd_analysis.landscape.settings import LandscapeSettings
+from ssgd_analysis.landscape.sight import UNSEEN, Sight
+from ssgd_analysis.landscape.subject import Subject
 from ssgd_analysis.progress import SILENT, Progress
-from ssgd_analysis.weights import flattened
-
-DIRECTIONS = ("random", "eigen", "trajectory", "between")
-BN = ("frozen", "recalibrate")
-SAVE_SECONDS = 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class LandscapeSettings:
-    """What to draw.
-
-    Args:
-        dims: 1 or 2.
-        directions: ``random``, ``eigen``, ``trajectory`` or ``between``.
-        normalize: ``filter``, ``layer`` or ``none``.
-        span: the grid runs from −span to span; for ``between`` from −span to 1 + span.
-        points: for each axis.
-        repeats: random directions sampled, for a band.
-        bn: BatchNorm's statistics ``frozen``, or ``recalibrate``: estimated anew at every point.
-        seed: of the directions.
-
-    Raises:
-        InputError: anything unknown or out of range.
-    """
-
-    dims: int = 1
-    directions: str = "random"
-    normalize: str = "filter"
-    span: float = 1.0
-    points: int = 41
-    repeats: int = 1
-    bn: str = "frozen"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for kind, value, known in (
-            ("directions", self.directions, DIRECTIONS),
-            ("normalization", self.normalize, NORMALIZATIONS),
-            ("BatchNorm choice", self.bn, BN),
-        ):
-            if value not in known:
-                raise unknown(kind, value, known)
-        if self.dims not in (1, 2):
-            raise InputError(f"--dims {self.dims} should be 1 or 2")
-        if not np.isfinite(self.span) or self.span < 0:
-            raise InputError(f"--span {self.span} should be a finite number ≥ 0")
-        if self.span == 0 and self.directions != "between":
-            raise InputError("--span 0 would be a single point")
-        least = 4 if self.directions == "between" and self.span > 0 else 2
-        if self.points < least:
-            raise InputError(f"--points {self.points} should be at least {least}")
-        if self.directions == "between" and self.dims != 1:
-            raise InputError("--directions between is a line: --dims 1")
-        if self.repeats < 1 or (self.repeats > 1 and self.directions != "random"):
-            raise InputError(
-                f"--repeats {self.repeats} should be at least 1, and 1 but for random directions"
-            )
-
-    def axes(self) -> list[np.ndarray]:
-        """Coordinates of the grid, one array for each dimension."""
-        if self.directions == "between":
-            return [_through_zero_and_one(self.span, self.points)]
-        return [np.linspace(-self.span, self.span, self.points)] * self.dims
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One checkpoint to draw.
+class Landscape:
+    """What was computed.
 
     Args:
-        name: for the legend.
-        problem: at its weights.
-        calibration: batches for ``bn="recalibrate"``.
-        path: named weights of its run's kept checkpoints, for ``trajectory``.
-        loss: name of the loss, so that kept points of another loss do not count.
+        names: of the grids (subjects × repeats).
+        arrays: ``alpha``, ``beta`` (2-D), ``loss``, ``accuracy``, with a test split ``test_loss``
+            and ``test_accuracy``, with ``adaptive`` ``measured``; loss and the like with a leading
+            axis for subjects and one for repeats, each only where there are several.
+        grids: for each grid what is known of it, as in the record.
+        units: what the coordinates are.
+        plans: how the points of the first grid were evaluated.
     """
 
-    name: str
-    problem: Problem
-    calibration: list[Batch]
-    path: Sequence[dict[str, Tensor]] = ()
-    loss: str = ""
+    names: list[str]
+    arrays: dict[str, np.ndarray]
+    grids: list[dict[str, Any]]
+    units: dict[str, str]
+    plans: Plans
 
 
 def sample_landscape(
@@ -119,192 +58,123 @@ def sample_landscape(
     *,
     keep: Path | None = None,
     resume: bool = False,
+    tune: bool = False,
+    plans: Plans | None = None,
+    ranks: Ranks = SINGLE,
     progress: Progress = SILENT,
-) -> tuple[list[str], dict[str, np.ndarray], list[dict[str, Any]]]:
+) -> Landscape:
     """Evaluate the landscape of every subject.
 
     Args:
-        subjects: one or more; for ``between`` exactly two, the ends of the line.
+        subjects: one or more; for ``between`` the two ends of a line or three points of a plane.
         settings: what to draw.
-        keep: a file for what is done so far, so that a killed call can go on.
+        keep: a folder for what is done so far, so that a killed call can go on.
         resume: take up what ``keep`` holds of the same settings and weights.
+        tune: choose how to evaluate by a short measurement; else by rules that repeat.
+        plans: how to evaluate, as an earlier landscape said.
+        ranks: the processes that share the points.
         progress: told of every point.
 
-    Returns:
-        Names of the grids (subjects × repeats); arrays ``alpha``, ``beta`` (2-D), ``loss`` and
-        ``accuracy`` with a leading axis for subjects and one for repeats, each only where
-        there are several; and for each grid its facts (cosine between the directions).
-
     Raises:
-        InputError: not two subjects for ``between``, or two of other shapes.
+        InputError: see :func:`ssgd_analysis.landscape.frame.frames`; kept points that are damaged
+            or of another landscape; more points than disk or memory hold.
+        WorkError: the disk is full.
     """
-    between = settings.directions == "between"
-    if between and len(subjects) != 2:
-        raise InputError(f"--directions between needs two checkpoints, not {len(subjects)}")
-    jobs = [(subjects[0], 0)] if between else [
-        (subject, repeat) for subject in subjects for repeat in range(settings.repeats)
-    ]  # fmt: skip
-    grids = [Grid.empty(settings.axes()) for _ in jobs]
-    key = fingerprint(subjects, settings)
-    if resume and keep is not None and keep.is_file():
-        _load(keep, key, grids)
-    saved = time.monotonic()
-
-    def save() -> None:
-        nonlocal saved
-        if keep is not None and time.monotonic() - saved > SAVE_SECONDS:
-            _store(keep, key, grids)
-            saved = time.monotonic()
-
-    facts = []
-    for (subject, repeat), grid in zip(jobs, grids, strict=True):
-        if between:
-            directions = [_line(subjects[0].problem, subjects[1].problem)]
-            rest = _RestOfLine(subjects[0].problem, subjects[1].problem)
-        else:
-            directions = _directions(subject, settings, repeat, progress)
-            rest = None
-        facts.append({"checkpoint": subject.name, "repeat": repeat, **_facts(directions)})
-        evaluate_grid(
-            subject.problem,
-            directions,
-            grid,
-            recalibrate=subject.calibration if settings.bn == "recalibrate" else None,
-            rest=rest,
-            save=save,
-            progress=progress,
-        )
-    names = [
-        " – ".join(s.name for s in subjects) if between
-        else subject.name + (f" #{repeat}" if settings.repeats > 1 else "")
-        for subject, repeat in jobs
-    ]  # fmt: skip
-    return names, _arrays(settings, grids, 1 if between else len(subjects)), facts
-
-
-def _directions(
-    subject: Subject, settings: LandscapeSettings, repeat: int, progress: Progress
-) -> list[Direction]:
-    count = settings.dims
-    if settings.directions == "random":
-        found = random_directions(subject.problem, count, seed=settings.seed, repeat=repeat)
-    elif settings.directions == "eigen":
-        found = eigen_directions(subject.problem, count, seed=settings.seed, progress=progress)
-    else:
-        found = trajectory_directions(subject.problem, subject.path, count)
-    return normalized(subject.problem, found, settings.normalize)
-
-
-def _through_zero_and_one(span: float, points: int) -> np.ndarray:
-    """From −span to 1 + span, nearly even, with 0 and 1 among the points."""
-    if span == 0:
-        return np.linspace(0, 1, points)
-    outside = max(1, min(round((points - 1) * span / (1 + 2 * span)), (points - 2) // 2))
-    inside = points - 2 * outside
-    return np.concatenate(
-        [
-            np.linspace(-span, 0, outside, endpoint=False),
-            np.linspace(0, 1, inside),
-            np.linspace(1, 1 + span, outside + 1)[1:],
-        ]
+    count = 1 if settings.directions == "between" else len(subjects)
+    _check_size(settings, count * settings.repeats, subjects[0].test is not None, keep)
+    kept = Keep(keep, fingerprint(subjects, settings), ranks.rank) if keep is not None else None
+    if kept is not None and not resume:
+        ranks.once(kept.clear)
+    sight = Sight(settings.seed, progress)
+    given, used, grids, facts = dict(plans or {}), [], [], []
+    made = frames(subjects, settings, ranks=ranks, progress=progress)
+    for number, frame in enumerate(made):
+        grid = Grid.empty(frame.axes, test=frame.subject.test is not None)
+        held = kept.load(number, grid) if kept is not None and resume else None
+        points = Points(
+            frame, settings, grid, number,
+            keep=kept, plans=held or given, tune=tune, ranks=ranks, progress=progress,
+        )  # fmt: skip
+        seen = ranks.once(functools.partial(sight.facts, frame)) if settings.curvature else UNSEEN
+        found = points.some() if settings.adaptive else points.all()
+        given = points.plans if tune else given
+        used.append(points.plans)
+        grids.append(grid)
+        facts.append(_facts(frame, grid) | seen | found)
+    return Landscape(
+        [frame.name for frame in made],
+        _arrays(settings, grids, count),
+        facts,
+        dict.fromkeys(("alpha", "beta")[: settings.dims], settings.unit),
+        used[0],
     )
 
 
-def _line(start: Problem, end: Problem) -> Direction:
-    a, b = start.parameters, end.parameters
-    if list(a) != list(b) or any(a[n].shape != b[n].shape for n in a):
-        raise InputError("the two checkpoints are not of the same model: no line between them")
-    return [(b[name] - a[name]).detach() for name in a]
+def _check_size(settings: LandscapeSettings, grids: int, test: bool, keep: Path | None) -> None:
+    """Refuse more points than can be held, before any is computed."""
+    each = 8 * (4 if test else 2) + 1  # values and whether it is done
+    needed = grids * math.prod(settings.shape) * each
+    room = {"memory": psutil.virtual_memory().available}
+    if keep is not None:
+        place = next(p for p in [keep.absolute(), *keep.absolute().parents] if p.exists())
+        room["disk"] = shutil.disk_usage(place).free
+    for kind, free in room.items():
+        if 3 * needed > free:  # what is kept, the answer, and its copy while it is written
+            raise InputError(
+                f"--points {settings.points} makes {grids * math.prod(settings.shape):.3g} points:"
+                f" {3 * needed / 2**30:.3g} GiB, but the {kind} has {free / 2**30:.3g} GiB left"
+            )
 
 
-class _RestOfLine:
-    """Moves BatchNorm statistics and frozen parameters along the line with the weights.
-
-    Beyond the ends they stay at the end's: a variance that is extrapolated turns negative.
-    """
-
-    def __init__(self, start: Problem, end: Problem) -> None:
-        buffers = zip(start.model.buffers(), end.model.buffers(), strict=True)
-        parameters = zip(start.model.parameters(), end.model.parameters(), strict=True)
-        self.moves = [
-            (a, a.detach().clone(), b.detach().clone())
-            for a, b in (*buffers, *parameters)
-            if a.is_floating_point() and not a.requires_grad
-        ]
-
-    def __call__(self, alpha: float) -> None:
-        inside = min(max(alpha, 0.0), 1.0)
-        for tensor, start, end in self.moves:
-            tensor.copy_(end if inside == 1 else start + inside * (end - start))
-
-
-def _facts(directions: list[Direction]) -> dict[str, Any]:
-    flat = [flattened(direction).double() for direction in directions]
-    facts: dict[str, Any] = {"norms": [float(vector.norm()) for vector in flat]}
-    if len(flat) == 2:
-        facts["cosine"] = float(flat[0] @ flat[1] / (flat[0].norm() * flat[1].norm()))
-    return facts
+def _facts(frame: Frame, grid: Grid) -> dict[str, Any]:
+    directions = frame.directions
+    lengths = [inner(d, d) ** 0.5 for d in directions]
+    facts: dict[str, Any] = {
+        "checkpoint": frame.subject.name, "repeat": frame.repeat, "norms": lengths
+    }  # fmt: skip
+    if len(directions) == 2:
+        facts["cosine"] = inner(*directions) / math.prod(lengths)
+    names = ("alpha", "beta")
+    facts["marks"] = [
+        {"label": mark.label, **dict(zip(names, mark.place, strict=False)), **mark.values}
+        for mark in frame.marks
+    ]
+    if frame.eigenvalues:
+        facts["eigenvalues"] = frame.eigenvalues
+    facts["holes"] = int((grid.done & ~np.isfinite(grid.values["loss"])).sum())
+    return facts | {k: v for k, v in frame.facts.items() if k != "name"}
 
 
 def _arrays(
     settings: LandscapeSettings, grids: Sequence[Grid], subjects: int
 ) -> dict[str, np.ndarray]:
     lead = [n for n in (subjects, settings.repeats) if n > 1]
-    shape = (*lead, *grids[0].loss.shape)
-    arrays = {
-        "loss": np.stack([grid.loss for grid in grids]).reshape(shape),
-        "accuracy": np.stack([grid.accuracy for grid in grids]).reshape(shape),
-    }
-    return dict(zip(("alpha", "beta"), grids[0].axes, strict=False)) | arrays
+    arrays = dict(zip(("alpha", "beta"), grids[0].axes, strict=False))
+    for name in grids[0].values:
+        stacked = np.stack([grid.values[name] for grid in grids])
+        arrays[name] = stacked.reshape(*lead, *settings.shape)
+    if settings.adaptive:
+        arrays["measured"] = np.stack([g.done for g in grids]).reshape(*lead, *settings.shape)
+    return arrays
 
 
 def fingerprint(subjects: Sequence[Subject], settings: LandscapeSettings) -> str:
-    """What must be the same for points of an earlier call to count."""
+    """A hash of all that the points depend on: settings, weights, buffers, data, calibration."""
     digest = hashlib.blake2b(json.dumps(dataclasses.asdict(settings)).encode(), digest_size=16)
     for subject in subjects:
-        digest.update(f"{subject.loss} {subject.problem.fingerprint()}".encode())
+        for problem in subject.problems:
+            digest.update(f"{subject.loss} {problem.fingerprint()}".encode())
         tensors: list[Tensor] = []
         if settings.bn == "recalibrate":
             inputs = [pair(batch)[0] for batch in subject.calibration]
             tensors += [tensor for part in inputs for tensor in batching.tensors(part)]
         if settings.directions == "trajectory":
-            tensors += [tensor for weights in subject.path for tensor in weights.values()]
+            tensors += [tensor for weights in subject.path.values() for tensor in weights.values()]
+        if settings.directions == "vectors":
+            for vector in subject.vectors:
+                tensors += [vector] if isinstance(vector, Tensor) else list(vector.values())
         for tensor in tensors:
-            digest.update(tensor.detach().cpu().numpy().tobytes())
+            digest.update(
+                tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+            )
     return digest.hexdigest()
-
-
-def _store(path: Path, key: str, grids: Sequence[Grid]) -> None:
-    arrays = {"key": np.array(key)}
-    for number, grid in enumerate(grids):
-        for name in ("loss", "accuracy", "done"):
-            arrays[f"{name}{number}"] = getattr(grid, name)
-    save_arrays(path, arrays)
-
-
-def _load(path: Path, key: str, grids: Sequence[Grid]) -> None:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            if str(kept["key"]) != key:
-                raise InputError(
-                    f"{path} holds points of another landscape: name another --out, or leave out"
-                    " --resume"
-                )
-            for number, grid in enumerate(grids):
-                for name in ("loss", "accuracy", "done"):
-                    setattr(grid, name, kept[f"{name}{number}"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is damaged: {error}; leave out --resume") from error
-
-
-def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an ``.npz`` file atomically.
-
-    Raises:
-        WorkError: the disk is full or the folder not writable.
-    """
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))

@@ -215,9 +215,10 @@ def _landscape(study: Study, run: Path, dims: int, target: Path, device: str) ->
         span=study.landscape_span,
         points=study.landscape_points,
         repeats=study.landscape_directions if dims == 1 else 1,
+        curvature=False,
     )
-    _, arrays, _ = sample_landscape([Subject(str(run), problem, problem.batches)], settings)
-    save_arrays(target, arrays)
+    made = sample_landscape([Subject(str(run), problem, problem.batches)], settings)
+    save_arrays(target, made.arrays)
 
 
 def _slug(text: str) -> str:

@@ -101,7 +101,7 @@ def load_checkpoint(
     config = None if run is None else run.config()
     source, weights = weights_of
     if weights is None:
-        weights = _read_foreign(source)
+        weights = read_weights(source)
     # As in training: a stranger's data may draw from the global generators. They stay untouched.
     with seeded(config.seed if config else 0):
         held = {} if loaded is None else loaded
@@ -164,7 +164,7 @@ def _field(config: TrainConfig | None, name: str) -> str:
     return getattr(config, name)
 
 
-def _read_foreign(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a weight file, by name.
 
     Wrappers that are common in the field are opened: a state dict under ``state_dict``,

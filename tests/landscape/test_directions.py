@@ -5,9 +5,15 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.landscape import (
+from ssgd_analysis.landscape.directions import (
+    MoveRest,
+    between_directions,
     eigen_directions,
+    given_directions,
+    gradient_directions,
+    inner,
     normalized,
+    projected,
     random_directions,
     trajectory_directions,
 )
@@ -46,11 +52,56 @@ def test_each_group_gets_the_norm_of_its_weights(subject, how):
 
 
 @pytest.mark.parametrize("how", SCOPES)
-def test_vectors_do_not_move(subject, how):
+def test_biases_do_not_move(subject, how):
     vectors = [i for i, w in enumerate(subject.parameters.values()) if w.ndim < 2]
     assert vectors
     for direction in normalized(subject, random_directions(subject, 2, seed=0), how):
         assert not any(direction[index].any() for index in vectors)
+
+
+@pytest.mark.parametrize("how", SCOPES)
+def test_kept_biases_get_their_own_norm(subject, how):
+    for direction in normalized(subject, random_directions(subject, 2, seed=0), how, "keep"):
+        for part, weight in zip(direction, subject.parameters.values(), strict=True):
+            if weight.ndim < 2:
+                assert float(part.norm()) == pytest.approx(float(weight.detach().norm()), rel=1e-12)
+
+
+def test_biases_held_at_zero_leave_unit_norm(subject):
+    (made,) = normalized(subject, random_directions(subject, 1, seed=0), "none", "zero")
+    assert float(flat(made).norm()) == pytest.approx(1, rel=1e-12)
+    still = [w.ndim < 2 for w in subject.parameters.values()]
+    assert [not part.any() for part in made] == still
+
+
+def test_matrices_of_normalisation_layers_count_as_biases():
+    model = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.LayerNorm((2, 3))).double()
+    model = torch.nn.Sequential(model[0], torch.nn.Unflatten(1, (2, 3)), model[1])
+    one = torch.ones(2, 6, dtype=torch.float64)
+    given = Problem(model, lambda outputs, _: outputs.square().mean(), [(one, one)])
+    (made,) = normalized(given, random_directions(given, 1, seed=0), "filter")
+    moves = dict(zip(given.parameters, (bool(part.any()) for part in made), strict=True))
+    assert moves == {"0.weight": True, "0.bias": False, "2.weight": False, "2.bias": False}
+
+
+def test_nothing_but_biases_gives_no_direction():
+    model = torch.nn.BatchNorm1d(3).double()
+    one = torch.ones(2, 3, dtype=torch.float64)
+    given = Problem(model, nets.mse, [(one, one)])
+    with pytest.raises(InputError, match="--biases keep"):
+        normalized(given, random_directions(given, 1, seed=0), "filter")
+
+
+@pytest.mark.parametrize("how", [*SCOPES, "none"])
+def test_float32_directions_are_orthogonal_though_nearly_parallel_before(how):
+    case = nets.mlp()
+    model = nets.Case(case.model.float(), case.loss, case.inputs.float(), case.targets)
+    given = problem(model)
+    first, noise = random_directions(given, 2, seed=0)
+    second = [a + 1e-3 * b for a, b in zip(first, noise, strict=True)]
+    a, b = normalized(given, [first, second], how)
+    # rounding to float32 of entries of a few hundred: 6e-8 × √P over P
+    assert abs(inner(a, b)) <= 1e-7 * (inner(a, a) * inner(b, b)) ** 0.5
 
 
 @pytest.mark.parametrize("how", SCOPES)
@@ -156,7 +207,8 @@ def test_raw_directions_are_standard_normal():
 def test_eigen_directions_are_the_top_eigenvectors(net):
     case = nets.CASES[net]()
     values, vectors = torch.linalg.eigh(reference.hessian(case))
-    found = eigen_directions(problem(case), 2, seed=0)
+    found, pairs = eigen_directions(problem(case), 2, seed=0)
+    assert [pair.value for pair in pairs] == pytest.approx(values.flip(0)[:2].tolist(), rel=1e-3)
     for direction, truth in zip(found, vectors.flip(1).T, strict=False):
         # residual 1e-3 λ over a gap of a good part of λ: an angle of a few thousandths
         assert abs(float(flat(direction) @ truth)) == pytest.approx(1, abs=1e-3)
@@ -196,9 +248,36 @@ def test_trajectory_finds_the_axes_of_the_way(net):
     case = nets.CASES[net]()
     long, short = two_axes(case)
     path = path_along(case, [long, short], [(5, 0.5), (5, -0.5), (3, 0.5), (3, -0.5), (0, 0)])
-    first, second = trajectory_directions(problem(case), path, 2)
+    (first, second), explained = trajectory_directions(problem(case), path, 2)
     assert abs(float(flat(first) @ long)) == pytest.approx(1, abs=1e-12)
     assert abs(float(flat(second) @ short)) == pytest.approx(1, abs=1e-12)
+    along, across = 2 * 5**2 + 2 * 3**2, 4 * 0.5**2
+    assert explained == pytest.approx([along / (along + across), across / (along + across)])
+
+
+def test_the_way_is_seen_from_its_plane():
+    case = nets.mlp()
+    along, across, out = torch.linalg.qr(nets.randn(len(reference.flat_weights(case.model)), 3))[
+        0
+    ].T
+    steps = [(5, 0.5, 0.0), (3, -2, 0.25), (0, 0, 0)]
+    path = path_along(case, [along, across, out], steps)
+    pieces = [problem(case).split(axis) for axis in (2 * along, along + across)]  # skewed
+    seen = projected(problem(case), path, pieces)
+    # x (2 a) + y (a + b) = 5 a + 0.5 b: y = 0.5, x = 2.25
+    truth = torch.tensor([[2.25, 0.5], [2.5, -2.0], [0, 0]], dtype=torch.float64)
+    torch.testing.assert_close(seen.places, truth, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        seen.outside, torch.tensor([0, 0.25, 0.0], dtype=torch.float64), rtol=0, atol=1e-12
+    )
+
+
+def test_a_straight_way_has_no_second_axis():
+    case = nets.mlp()
+    path = path_along(case, two_axes(case), [(1, 0), (2, 0), (3, 0)])
+    with pytest.raises(InputError, match="straight line"):
+        trajectory_directions(problem(case), path, 2)
+    assert trajectory_directions(problem(case), path, 1)[1] == pytest.approx([1])
 
 
 def test_trajectory_needs_other_checkpoints():
@@ -209,3 +288,117 @@ def test_trajectory_needs_other_checkpoints():
     once = path_along(case, two_axes(case), [(1, 0), (0, 0)])
     with pytest.raises(InputError, match="at least 2 kept"):
         trajectory_directions(problem(case), once, 2)
+
+
+# --- gradient, a user's vectors, between checkpoints ---
+
+
+@pytest.mark.parametrize("net", ["mlp", "conv_batchnorm", "tied", "frozen"])
+def test_gradient_directions_are_the_gradient_and_where_it_turns(net):
+    case = nets.CASES[net]()
+    g, turned = (flat(d) for d in gradient_directions(problem(case), 2))
+    truth = reference.gradient(case)
+    torch.testing.assert_close(g, truth, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(
+        turned, reference.hessian(case) @ (truth / truth.norm()), rtol=1e-8, atol=1e-12
+    )
+
+
+def test_a_gradient_of_zero_gives_no_direction():
+    model = torch.nn.Linear(2, 1, bias=False).double()
+    torch.nn.init.zeros_(model.weight)
+    one = torch.ones(2, 2, dtype=torch.float64)
+    given = Problem(model, nets.mse, [(one, torch.zeros(2, 1, dtype=torch.float64))])
+    with pytest.raises(InputError, match="gradient is zero"):
+        gradient_directions(given, 1)
+
+
+def test_given_vectors_by_name_or_in_one_piece():
+    given = problem(nets.mlp())
+    (raw,) = random_directions(given, 1, seed=0)
+    named = dict(zip(given.parameters, raw, strict=True))
+    by_name, whole = given_directions(given, [named, flat(raw)], 2)
+    assert torch.equal(flat(by_name), flat(raw))
+    assert torch.equal(flat(whole), flat(raw))
+    first = next(iter(named))
+    (partial,) = given_directions(given, [{first: named[first]}], 1)
+    assert torch.equal(partial[0], raw[0])
+    assert not any(part.any() for part in partial[1:])
+
+
+@pytest.mark.parametrize(
+    ("vector", "match"),
+    [
+        (torch.ones(3), "3 entries"),
+        ({"nothing": torch.ones(3)}, "'nothing', which is no parameter"),
+        ({"0.weight": torch.ones(2, 2)}, "shape"),
+        ({}, "no parameter"),
+        (None, "needs 1 vectors"),
+    ],
+)
+def test_vectors_that_do_not_fit_are_refused(vector, match):
+    case = nets.mlp()
+    with pytest.raises(InputError, match=match):
+        given_directions(problem(case), [] if vector is None else [vector], 1)
+    name, parameter = next(iter(problem(case).parameters.items()))
+    broken = torch.full_like(parameter, float("nan"))
+    with pytest.raises(InputError, match="not finite"):
+        given_directions(problem(case), [{name: broken}], 1)
+
+
+def checkpoints(case: nets.Case, steps: list[tuple]) -> list[Problem]:
+    axes = two_axes(case)
+    found = []
+    for weights in path_along(case, axes, steps):
+        model = nets.evaluated(case.model)
+        model.load_state_dict({**model.state_dict(), **weights})
+        found.append(Problem(model, case.loss, case.batches()))
+    return found
+
+
+def test_a_plane_goes_through_three_checkpoints():
+    case = nets.mlp()
+    problems = checkpoints(case, [(1, 1), (4, 5), (2, -3)])
+    (first, second), places = between_directions("abc", problems)
+    assert places[:2] == [(0.0, 0.0), (1.0, 0.0)]
+    assert abs(inner(first, second)) < 1e-10
+    assert inner(second, second) == pytest.approx(inner(first, first), rel=1e-12)
+    # c − a = (1, −4), along (3, 4)/25: −13/25; the rest has length √(17 − 13²/25) over 5
+    assert places[2] == pytest.approx((-13 / 25, (17 - 169 / 25) ** 0.5 / 5))
+    a, b = places[2]
+    at = [w + a * x + b * y for w, x, y in
+          zip(problems[0].parameters.values(), first, second, strict=True)]  # fmt: skip
+    for found, truth in zip(at, problems[2].parameters.values(), strict=True):
+        torch.testing.assert_close(found, truth, rtol=1e-12, atol=1e-13)
+
+
+def test_three_checkpoints_on_a_line_are_refused():
+    problems = checkpoints(nets.mlp(), [(0, 0), (1, 1), (3, 3)])
+    with pytest.raises(InputError, match="on one line"):
+        between_directions("abc", problems)
+    with pytest.raises(InputError, match="a and b have the same weights"):
+        between_directions("abc", [problems[0], problems[0], problems[1]])
+
+
+def test_the_first_tensor_that_differs_is_named():
+    wide = nets.mlp()
+    other = nets.mlp()
+    other.model[0] = torch.nn.Linear(other.model[0].in_features, 9).double()
+    with pytest.raises(InputError, match=r"two are not of the same model: '0.weight' is \(.*\(9, "):
+        between_directions(("one", "two"), [problem(wide), problem(other)])
+
+
+def test_statistics_are_mixed_as_the_weights_and_never_extrapolated():
+    models = [nets.evaluated(nets.conv_batchnorm().model) for _ in range(3)]
+    for number, model in enumerate(models):
+        model[1].running_var.fill_(1.0 + number)
+    case = nets.conv_batchnorm()
+    problems = [Problem(model, case.loss, case.batches()) for model in models]
+    move = MoveRest(problems, [(0.0, 0.0), (1.0, 0.0), (0.5, 2.0)])
+    with torch.no_grad():
+        for place, value in [
+            ((0, 0), 1.0), ((1, 0), 2.0), ((0.5, 2), 3.0), ((0.5, 0), 1.5), ((0.5, 1), 2.25),
+            ((-9, 0), 1.0), ((9, 0), 2.0), ((0.5, 99), 3.0),
+        ]:  # fmt: skip
+            move(place)
+            assert float(models[0][1].running_var[0]) == pytest.approx(value, rel=1e-12)

@@ -1,96 +1,15 @@
 import copy
 
 import nets
-import numpy as np
 import pytest
 import reference
 import torch
 from torch import Tensor, nn
 
-from ssgd_analysis.landscape import Grid, evaluate_grid, normalized, random_directions
-from ssgd_analysis.landscape.surface import recalibrate_batchnorm
+from ssgd_analysis.landscape import LandscapeSettings, Subject, sample_landscape
+from ssgd_analysis.landscape.batchnorm import recalibrate_batchnorm
+from ssgd_analysis.landscape.directions import normalized, random_directions
 from ssgd_analysis.problem import Problem
-
-
-def flat(direction: list[Tensor]) -> Tensor:
-    return torch.cat([part.reshape(-1) for part in direction])
-
-
-def surface(case: nets.Case, axes: list, how: str = "none", **options) -> tuple[Grid, list]:
-    problem = Problem(*case.problem)
-    directions = normalized(problem, random_directions(problem, len(axes), seed=0), how)
-    grid = Grid.empty([np.asarray(axis, dtype=float) for axis in axes])
-    evaluate_grid(problem, directions, grid, **options)
-    return grid, directions
-
-
-def test_quadratic_along_a_unit_direction_is_the_exact_parabola():
-    case = nets.quadratic()
-    grid, (direction,) = surface(case, [np.linspace(-3, 3, 13)])
-    d, g, H = flat(direction), reference.gradient(case), reference.hessian(case)
-    base = reference.loss_at(case, reference.flat_weights(case.model))
-    alpha = grid.axes[0]
-    truth = base + alpha * float(g @ d) + alpha**2 / 2 * float(d @ H @ d)
-    np.testing.assert_allclose(grid.loss, truth, rtol=1e-12)
-    assert grid.done.all()
-    assert np.isnan(grid.accuracy).all()  # regression
-
-
-@pytest.mark.parametrize("net", nets.CASES)
-@pytest.mark.parametrize("how", ["filter", "layer", "none"])
-def test_each_point_is_the_loss_there(net, how):
-    case = nets.CASES[net]()
-    grid, (first, second) = surface(case, [[-0.5, 0, 1], [0, 0.7]], how)
-    w = reference.flat_weights(case.model)
-    for i, a in enumerate(grid.axes[0]):
-        for j, b in enumerate(grid.axes[1]):  # alpha is the first axis
-            truth = reference.loss_at(case, w + a * flat(first) + b * flat(second))
-            assert grid.loss[i, j] == pytest.approx(truth, rel=1e-12)
-
-
-def test_the_origin_is_the_model_exactly():
-    case = nets.conv_batchnorm()
-    grid, _ = surface(case, [[-1, 0, 1]], "filter")
-    assert (grid.loss[1], grid.accuracy[1]) == Problem(*case.problem).evaluate()
-
-
-def test_only_points_that_are_not_done_are_computed():
-    case = nets.mlp()
-    problem = Problem(*case.problem)
-    directions = normalized(problem, random_directions(problem, 1, seed=0), "none")
-    grid = Grid.empty([np.linspace(-1, 1, 5)])
-    grid.done[:3], grid.loss[:3] = True, 42.0
-    saved = []
-    evaluate_grid(problem, directions, grid, save=lambda: saved.append(grid.loss.copy()))
-    assert (grid.loss[:3] == 42.0).all()
-    assert grid.done.all()
-    assert len(saved) == 2
-    whole, _ = surface(case, [np.linspace(-1, 1, 5)])
-    assert (grid.loss[3:] == whole.loss[3:]).all()
-
-
-@pytest.mark.parametrize("net", nets.CASES)
-@pytest.mark.parametrize("again", [False, True])
-def test_model_comes_back_untouched(net, again):
-    case = nets.with_state(nets.CASES[net]())
-    before = nets.state(case.model)
-    surface(case, [[-1, 1]], "filter", recalibrate=case.batches() if again else None)
-    assert nets.state(case.model) == before
-
-
-@pytest.mark.parametrize("again", [False, True])
-@pytest.mark.parametrize("calls", [0, 4])
-def test_model_comes_back_untouched_after_an_error(calls, again):
-    case = nets.with_state(nets.conv_batchnorm())
-    before = nets.state(case.model)
-    failing = nets.Case(case.model, nets.RaisesAfter(case.loss, calls), case.inputs, case.targets)
-    recalibrate = case.batches() if again else None
-    with pytest.raises(KeyboardInterrupt):
-        surface(failing, [[-1, 0, 1]], "filter", recalibrate=recalibrate)
-    assert nets.state(case.model) == before
-
-
-# --- BatchNorm's statistics ---
 
 
 def batch_statistics(case: nets.Case, batches: list) -> dict[str, tuple[Tensor, Tensor]]:
@@ -176,10 +95,16 @@ def test_recalibration_of_a_model_without_batchnorm_does_nothing():
 @pytest.mark.parametrize("how", ["filter", "none"])
 def test_recalibrated_points_use_the_statistics_there(how):
     case = nets.conv_batchnorm()
-    grid, (direction,) = surface(case, [[-0.5, 0, 0.8]], how, recalibrate=case.batches())
-    frozen, _ = surface(case, [[-0.5, 0, 0.8]], how)
-    assert (grid.loss != frozen.loss).all()
-    for alpha, loss in zip(grid.axes[0], grid.loss, strict=True):
+    problem = Problem(*case.problem)
+    subject = Subject("one", problem, case.batches())
+    found = {}
+    for bn in ("recalibrate", "frozen"):
+        chosen = LandscapeSettings(points=4, normalize=how, bn=bn, curvature=False)
+        found[bn] = sample_landscape([subject], chosen).arrays
+    losses = found["recalibrate"]["loss"]
+    assert (losses != found["frozen"]["loss"]).all()
+    (direction,) = normalized(problem, random_directions(problem, 1, seed=0), how)
+    for alpha, loss in zip(found["frozen"]["alpha"], losses, strict=True):
         assert loss == pytest.approx(recalibrated_loss(case, alpha, direction), rel=1e-12)
 
 

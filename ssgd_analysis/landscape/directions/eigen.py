@@ -1,0 +1,31 @@
+"""The steepest directions: eigenvectors of the Hessian's largest eigenvalues."""
+
+from ssgd_analysis import seeds
+from ssgd_analysis.curvature import Eigenpair, HessianOperator, eigenpairs
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.landscape.directions.direction import Direction, like
+from ssgd_analysis.problem import Problem
+from ssgd_analysis.progress import SILENT, Progress
+
+
+def eigen_directions(
+    problem: Problem, count: int, *, seed: int, progress: Progress = SILENT
+) -> tuple[list[Direction], list[Eigenpair]]:
+    """Eigenvectors of the Hessian, the largest eigenvalue's first, and the eigenvalues.
+
+    Raises:
+        InputError: fewer parameters than directions.
+    """
+    operator = HessianOperator(problem.model, problem.loss, problem.batches)
+    spectrum = eigenpairs(
+        operator,
+        count,
+        tol=1e-3,
+        smallest=False,
+        generator=seeds.generator(seed, "eigen directions", device=operator.device),
+        progress=progress,
+    )
+    if len(spectrum.largest) < count:
+        raise InputError(f"the model has only {len(spectrum.largest)} directions, not {count}")
+    vectors = [problem.split(vector) for vector in spectrum.vectors.T]
+    return like(problem, vectors), spectrum.largest

@@ -1,0 +1,200 @@
+"""Where a landscape lies in weight space: an origin, one or two directions, and coordinates."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.landscape.directions import (
+    Direction,
+    MoveRest,
+    between_directions,
+    eigen_directions,
+    given_directions,
+    gradient_directions,
+    inner,
+    like,
+    normalized,
+    projected,
+    random_directions,
+    trajectory_directions,
+)
+from ssgd_analysis.landscape.grid import through
+from ssgd_analysis.landscape.ranks import SINGLE, Ranks
+from ssgd_analysis.landscape.settings import SPANS, LandscapeSettings
+from ssgd_analysis.landscape.subject import Subject, at_weights
+from ssgd_analysis.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The exact place of a checkpoint.
+
+    Args:
+        label: how it is called in pictures.
+        place: coordinates.
+        values: its own loss and accuracy, by name.
+    """
+
+    label: str
+    place: tuple[float, ...]
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One line or plane.
+
+    Args:
+        subject: whose weights are the origin, and what is evaluated.
+        repeat: number of the sample of random directions.
+        directions: one or two.
+        axes: coordinates, one array for each direction.
+        marks: checkpoints in it, the origin first.
+        move_rest: moves what is no weight along, where the frame goes through checkpoints.
+        eigenvalues: of the directions, where they are eigenvectors: value and residual.
+        facts: what else is known, for the record.
+    """
+
+    subject: Subject
+    repeat: int
+    directions: list[Direction]
+    axes: list[np.ndarray]
+    marks: list[Mark]
+    move_rest: Callable[[Sequence[float]], None] | None = None
+    eigenvalues: list[dict[str, float]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of its grid."""
+        return str(self.facts.get("name", self.subject.name))
+
+
+def frames(
+    subjects: Sequence[Subject],
+    settings: LandscapeSettings,
+    *,
+    ranks: Ranks = SINGLE,
+    progress: Progress = SILENT,
+) -> list[Frame]:
+    """All lines or planes of a landscape: subjects × repeats, or one between the subjects.
+
+    Args:
+        subjects: one or more; for ``between`` the ends.
+        settings: what to draw.
+        ranks: the first process finds what takes long or may differ in the last bits.
+        progress: of searches for eigenvectors.
+
+    Raises:
+        InputError: a wrong number of subjects, different models, no trajectory, wrong vectors, a
+            gradient of zero, or too few points.
+    """
+    if settings.directions == "between":
+        return [_between(subjects, settings, ranks)]
+    found = [
+        _around(subject, settings, repeat, ranks, progress)
+        for subject in subjects
+        for repeat in range(settings.repeats)
+    ]
+    if settings.span is not None:
+        axes = [np.linspace(-settings.span, settings.span, settings.points)] * settings.dims
+    else:
+        axes = _around_paths(found, settings)
+    for frame in found:
+        frame.axes.extend(axes)
+    return found
+
+
+def _around(
+    subject: Subject,
+    settings: LandscapeSettings,
+    repeat: int,
+    ranks: Ranks,
+    progress: Progress,
+) -> Frame:
+    """A frame centred on a checkpoint, its axes still to be given."""
+    directions, eigenvalues, facts, values = ranks.once(
+        lambda: _search(subject, settings, repeat, progress)
+    )
+    if settings.repeats > 1:
+        facts["name"] = f"{subject.name} #{repeat}"
+    label = "end" if settings.directions == "trajectory" else "checkpoint"
+    return Frame(
+        subject,
+        repeat,
+        like(subject.problem, directions),
+        [],
+        [Mark(label, (0.0,) * settings.dims, values)],
+        eigenvalues=eigenvalues,
+        facts=facts,
+    )
+
+
+def _search(
+    subject: Subject, settings: LandscapeSettings, repeat: int, progress: Progress
+) -> tuple[list[Direction], list[dict[str, float]], dict[str, Any], dict[str, float]]:
+    """Directions (on the CPU), their eigenvalues, further facts, and the checkpoint's values."""
+    count, problem = settings.dims, subject.problem
+    facts: dict[str, Any] = {}
+    eigenvalues: list[dict[str, float]] = []
+    if settings.directions == "random":
+        raw = random_directions(problem, count, seed=settings.seed, repeat=repeat)
+    elif settings.directions == "eigen":
+        raw, pairs = eigen_directions(problem, count, seed=settings.seed, progress=progress)
+        eigenvalues = [{"value": pair.value, "residual": pair.residual} for pair in pairs]
+    elif settings.directions == "gradient":
+        raw = gradient_directions(problem, count)
+    elif settings.directions == "vectors":
+        raw = given_directions(problem, subject.vectors, count)
+    else:
+        path = list(subject.path.values())
+        raw, facts["explained_variance"] = trajectory_directions(problem, path, count)
+    directions = normalized(problem, raw, settings.normalize, settings.biases)
+    if settings.directions == "trajectory":
+        facts["path"] = _path(subject, directions)
+    on_cpu = [[part.cpu() for part in direction] for direction in directions]
+    return on_cpu, eigenvalues, facts, subject.values()
+
+
+def _path(subject: Subject, directions: list[Direction]) -> dict[str, Any]:
+    """Kept checkpoints by step: their coordinates, distance from the plane, and own losses."""
+    seen = projected(subject.problem, list(subject.path.values()), directions)
+    losses = []
+    for weights in subject.path.values():
+        with at_weights(subject.problem, weights):
+            losses.append(subject.problem.mean_loss())
+    columns = dict(zip(("alpha", "beta"), seen.places.T.tolist(), strict=False))
+    known = {"outside": seen.outside.tolist(), "loss": losses}
+    return {"steps": list(subject.path), **columns, **known}
+
+
+def _around_paths(found: Sequence[Frame], settings: LandscapeSettings) -> list[np.ndarray]:
+    """Coordinates that hold all paths, with a margin; 0 is among them."""
+    axes = []
+    for name in ("alpha", "beta")[: settings.dims]:
+        values = [0.0, *(a for frame in found for a in frame.facts["path"][name])]
+        margin = SPANS["trajectory"] * (max(values) - min(values))
+        axes.append(through(min(values) - margin, max(values) + margin, settings.points, [0.0]))
+    return axes
+
+
+def _between(subjects: Sequence[Subject], settings: LandscapeSettings, ranks: Ranks) -> Frame:
+    count = settings.dims + 1
+    if len(subjects) != count:
+        wanted = "two checkpoints" if count == 2 else "three checkpoints for a plane (--dims 2)"
+        raise InputError(f"--directions between needs {wanted}, not {len(subjects)}")
+    names, problems = [s.name for s in subjects], [s.problem for s in subjects]
+    directions, places = between_directions(names, problems)
+    span = settings.span
+    assert span is not None  # LandscapeSettings gives it
+    axes = []
+    for column in zip(*places, strict=True):
+        exact = list(column)
+        axes.append(through(min(exact) - span, max(exact) + span, settings.points, exact))
+    values = ranks.once(lambda: [subject.values() for subject in subjects])
+    marks = [Mark(s.name, at, own) for s, at, own in zip(subjects, places, values, strict=True)]
+    facts = {"name": " – ".join(names), "distance": inner(directions[0], directions[0]) ** 0.5}
+    return Frame(subjects[0], 0, directions, axes, marks, MoveRest(problems, places), facts=facts)

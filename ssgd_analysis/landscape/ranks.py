@@ -1,0 +1,84 @@
+"""Several processes, one landscape: ``torchrun`` starts them, each takes a part of the points."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=7)  # the others wait while the first one searches for eigenvectors
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the same call.
+
+    Args:
+        rank: its number, from 0.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that speaks and writes."""
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, in each of them."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def once(self, work: Callable[[], T]) -> T:
+        """What the first process makes of it, in each of them.
+
+        An error there is raised in all, so that none waits for ever.
+        """
+        if self.size == 1:
+            return work()
+        held: list[Any] = [None, None]
+        if self.first:
+            try:
+                held[0] = work()
+            except Exception as error:
+                held[1] = error
+        dist.broadcast_object_list(held, src=0)
+        if held[1] is not None:
+            raise held[1]
+        return held[0]
+
+
+SINGLE = Ranks()
+
+
+@contextmanager
+def launched() -> Iterator[Ranks]:
+    """The processes that ``torchrun`` started, or this one alone.
+
+    They exchange only numbers of points, so gloo does on any device.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "MASTER_ADDR" not in os.environ:
+        yield SINGLE
+        return
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        yield Ranks(dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device(device: str) -> str:
+    """The device of this process: of several GPUs each takes its own."""
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    return device

@@ -1,0 +1,96 @@
+"""What a landscape is to show."""
+
+import math
+from dataclasses import dataclass
+
+from ssgd_analysis.errors import InputError, unknown
+
+DIRECTIONS = ("random", "eigen", "trajectory", "between", "gradient", "vectors")
+NORMALIZATIONS = ("filter", "layer", "none")
+BIASES = ("zero", "keep")
+BN = ("frozen", "recalibrate")
+PRECISIONS = ("fp32", "bf16")
+OWN_LENGTH = ("between", "trajectory")  # directions whose span follows from the checkpoints
+SPANS = {"between": 0.5, "trajectory": 0.15}  # beyond each end, as a share of the whole way
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandscapeSettings:
+    """What to draw.
+
+    Args:
+        dims: 1 or 2.
+        directions: ``random``, ``eigen``, ``trajectory``, ``between``, ``gradient`` or ``vectors``.
+        normalize: ``filter``, ``layer`` or ``none``; ``between`` is the line itself, whatever this.
+        biases: of filter- and layer-normalised directions ``zero`` (Li et al. 2018) or ``keep``
+            biases and the parameters of normalisation layers; default: ``zero`` there, ``keep``
+            with ``none``.
+        span: the grid runs from −span to span; for ``between`` from −span to 1 + span. Default: 1,
+            for ``between`` 0.5, and for ``trajectory`` whatever holds the path.
+        points: for each axis.
+        repeats: random directions sampled, for a band.
+        bn: BatchNorm's statistics ``frozen``, or ``recalibrate``: estimated anew at every point.
+        precision: of the forward passes, ``fp32`` (that is, the weights' own) or ``bf16``.
+        adaptive: measure a quarter of the points and interpolate the rest.
+        curvature: slopes and curvatures along the directions, and the share of λ_max in a plane.
+        seed: of the directions.
+
+    Raises:
+        InputError: anything unknown or out of range.
+    """
+
+    dims: int = 1
+    directions: str = "random"
+    normalize: str = "filter"
+    biases: str | None = None
+    span: float | None = None
+    points: int = 41
+    repeats: int = 1
+    bn: str = "frozen"
+    precision: str = "fp32"
+    adaptive: bool = False
+    curvature: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.biases is None:
+            object.__setattr__(self, "biases", "keep" if self.normalize == "none" else "zero")
+        if self.span is None and self.directions != "trajectory":
+            object.__setattr__(self, "span", SPANS.get(self.directions, 1.0))
+        for kind, value, known in (
+            ("directions", self.directions, DIRECTIONS),
+            ("normalization", self.normalize, NORMALIZATIONS),
+            ("choice for biases", self.biases, BIASES),
+            ("BatchNorm choice", self.bn, BN),
+            ("precision", self.precision, PRECISIONS),
+        ):
+            if value not in known:
+                raise unknown(kind, str(value), known)
+        if self.dims not in (1, 2):
+            raise InputError(f"--dims {self.dims} should be 1 or 2")
+        if self.span is not None and (not math.isfinite(self.span) or self.span < 0):
+            raise InputError(f"--span {self.span} should be a finite number ≥ 0")
+        if self.span == 0 and self.directions != "between":
+            raise InputError("--span 0 would be a single point: give a number above 0")
+        if self.points < 2:
+            raise InputError(f"--points {self.points} should be at least 2: one is no line")
+        if self.repeats < 1 or (self.repeats > 1 and self.directions != "random"):
+            raise InputError(
+                f"--repeats {self.repeats} should be at least 1, and 1 but for random directions"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one grid."""
+        return (self.points,) * self.dims
+
+    @property
+    def unit(self) -> str:
+        """What a coordinate is, as text for an axis."""
+        if self.directions == "between":
+            return "fraction of the way from the first checkpoint to the second"
+        return {
+            "filter": "fraction of each filter's norm",
+            "layer": "fraction of each layer's norm",
+            "none": "distance (L2 norm over all weights)",
+        }[self.normalize]
