@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "Train one model with one method; leaves a run folder.",
     "sharpness": "Eigenvalues, trace, density and flatness metrics of checkpoints.",
     "landscape": "The loss along lines and planes through weight space.",
+    "connect": "The barrier between two checkpoints: straight, matched, on a curve.",
     "compare": "Groups of runs: intervals, paired tests, verdicts.",
     "study": "Train a grid, measure every run, compare, report.",
     "list": "What exists by name: methods, models, data, metrics, studies, systems.",

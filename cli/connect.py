@@ -1,0 +1,236 @@
+"""``ssgd-analyze connect``."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+from ssgd_analysis.cli import connect_files as files
+from ssgd_analysis.cli import console
+from ssgd_analysis.cli.connect_files import SPLITS
+from ssgd_analysis.cli.options import (
+    COUNT,
+    POSITIVE,
+    checkpoint_options,
+    computing,
+    example,
+    json_option,
+    load_checkpoints,
+)
+
+DEFAULT = ("line", "matched", "bezier")
+
+
+@click.command(
+    epilog=example(
+        "ssgd-analyze train --method sgd --data digits --model mlp --epochs 5 --out "
+        "runs/connect-a --resume && ssgd-analyze train --method sgd --data digits --model mlp "
+        "--epochs 5 --seed 1 --out runs/connect-b --resume && ssgd-analyze connect "
+        "runs/connect-a runs/connect-b --epochs 10 --out connection"
+    )
+)
+@checkpoint_options(splits=())
+@click.option(
+    "--path",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["line", "matched", "bezier", "chain"]),
+    help="A path to try (default: line, matched and bezier).",
+)
+@click.option(
+    "--points", type=COUNT, default=25, help="Evaluated along each path, with ends (default: 25)."
+)
+@click.option("--bends", type=COUNT, default=3, help="Of chain (default: 3).")
+@click.option("--epochs", type=COUNT, default=50, help="To train a curve (default: 50).")
+@click.option("--lr", type=POSITIVE, default=1e-3, help="Of a curve, by Adam (default: 0.001).")
+@click.option(
+    "--bn",
+    default="recalibrate",
+    help="BatchNorm statistics along the path: recalibrate or frozen (default: recalibrate).",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("connection"),
+    help="Folder for arrays and pictures (default: connection).",
+)
+@click.option("--save-weights", is_flag=True, help="Keep bends and matched weights in --out.")
+@click.option("--resume", is_flag=True, help="Take paths that are finished from --out.")
+@json_option
+@computing
+def command(
+    checkpoints: tuple[str, ...],
+    kinds: tuple[str, ...],
+    out: Path,
+    save_weights: bool,
+    resume: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Connect two checkpoints of one architecture: how high is the barrier between them?
+
+    On the straight line; after permuting the second one's hidden units to match the first's; and
+    on a curve that is trained to stay low. On the train split, which curves and BatchNorm's
+    statistics are fitted to, and on the test split. Writes connect.json, .npz, .csv and pictures.
+    """
+    from ssgd_analysis.errors import InputError
+    from ssgd_analysis.files import jsonable, make_folder, write_json
+    from ssgd_analysis.landscape.connections import ConnectionSettings, connect, line
+
+    if len(checkpoints) != 2:
+        raise InputError(f"connect needs two checkpoints, not {len(checkpoints)}")
+    names = ("points", "bends", "epochs", "lr", "bn", "seed")
+    settings = ConnectionSettings(**{name: options[name] for name in names})
+    kinds = tuple(dict.fromkeys(kinds)) or DEFAULT
+    first, second = load_checkpoints(checkpoints, options)
+    distance = line(first.model, second.model).length()  # other architectures: said before work
+    splits = {split: _problem(first, split, options) for split in SPLITS}
+    for problem in splits.values():
+        problem.check()
+    notes = _differences(first, second, options)
+    key = _key(splits, second, settings, options)
+    identity = {"fingerprint": key, "command": _command(checkpoints, kinds, settings, options, out)}
+    places = [out / "paths" / f"{kind}.npz" for kind in kinds]
+    kept = {
+        kind: files.kept(place, key) for kind, place in zip(kinds, places, strict=True) if resume
+    }
+    if save_weights:
+        kept = {
+            kind: found for kind, found in kept.items() if files.saved(out, kind, settings.bends)
+        }
+    if resume and (done := files.finished(out, identity)) and all(kept.get(kind) for kind in kinds):
+        console.say(f"{out} is finished; nothing to do")
+        _answer(done, as_json)
+        return
+    make_folder(out / "paths")
+    train = first.data.train.first(options["samples"])
+    size = options["batch_size"] or 128
+    paths: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
+    with console.Display() as progress:
+        for kind, place in zip(kinds, places, strict=True):
+            found = kept.get(kind)
+            if found is not None:
+                progress.say(f"{kind}: taken from {place}")
+            else:
+                done = connect(
+                    kind,
+                    splits,
+                    second.model,
+                    settings,
+                    calibration=train.batches(512),
+                    minibatches=lambda random: train.take(_order(train, random)).batches(size),
+                    progress=progress,
+                )
+                if save_weights:
+                    files.save(
+                        done, out, train.batches(512) if settings.bn == "recalibrate" else []
+                    )
+                found = jsonable(done.record), files.columns(done)
+                files.keep(place, key, *found)
+            paths.append(found[0])
+            arrays |= {n if n == "t" else f"{kind}_{n}": a for n, a in found[1].items()}
+    record = {
+        "checkpoints": list(checkpoints),
+        "settings": {**dataclasses.asdict(settings), "batch_size": size},
+        "samples": options["samples"],
+        "n_samples": {split: problem.n_samples for split, problem in splits.items()},
+        "paths": paths,
+        "distance": distance,
+        "notes": notes,
+        **identity,
+        "out": str(out),
+    }
+    record["pictures"] = files.write(record, arrays, kinds, out)
+    if save_weights:
+        record["weights"] = [str(p) for k in kinds for p in files.weights(out, k, settings.bends)]
+    write_json(out / "connect.json", record)
+    _answer(jsonable(record), as_json)
+
+
+def _problem(checkpoint: Any, split: str, options: dict[str, Any]) -> Any:
+    """At least eight batches, so that there is a sampling error; of test as many as there are."""
+    from ssgd_analysis.training.checkpoint import MEASURE_BATCH
+
+    count = len(checkpoint.data.split(split))
+    samples = options["samples"]
+    if split != "train" and samples is not None:
+        samples = min(samples, count)
+    size = min(options["batch_size"] or MEASURE_BATCH, (samples or count) // 8)
+    return checkpoint.problem(split, samples=samples, batch_size=max(1, size))
+
+
+def _order(split: Any, random: Any) -> Any:
+    import torch
+
+    return torch.randperm(len(split), generator=random)
+
+
+def _differences(first: Any, second: Any, options: dict[str, Any]) -> list[str]:
+    """What the two checkpoints do not share."""
+    from ssgd_analysis.landscape.connections import same_examples
+
+    notes = []
+    pairs = (_problem(checkpoint, "train", options) for checkpoint in (first, second))
+    if not same_examples(*pairs):
+        notes.append("trained on other examples or labels: losses are on the first checkpoint's")
+    if first.loss is not second.loss and options["loss"] is None:
+        notes.append("trained with another loss: losses are the first checkpoint's")
+    return notes
+
+
+def _key(splits: Any, second: Any, settings: Any, options: dict[str, Any]) -> str:
+    """What must be the same for a finished path to count."""
+    import hashlib
+
+    from ssgd_analysis.problem import Problem
+
+    end = Problem(second.model, second.loss, splits["train"].batches)
+    parts = [problem.fingerprint() for problem in (*splits.values(), end)]
+    parts += [repr(dataclasses.asdict(settings)), str(options["loss"]), str(options["batch_size"])]
+    return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _command(
+    checkpoints: tuple[str, ...], kinds: tuple[str, ...], settings: Any, options: Any, out: Path
+) -> str:
+    """The command line that does the same again."""
+    import shlex
+
+    asked = ("model", "data", "loss", "samples", "batch_size", "dtype", "data_dir")
+    given = {**dataclasses.asdict(settings), **{name: options[name] for name in asked}, "out": out}
+    parts = ["ssgd-analyze", "connect", *checkpoints]
+    parts += [part for kind in kinds for part in ("--path", kind)]
+    for name, value in given.items():
+        if value is not None:
+            parts += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(parts)
+
+
+def _answer(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        console.answer_json(answer)
+        return
+    rows = []
+    for found in answer["paths"]:
+        heights = [_height(found["barrier"][split]) for split in SPLITS]
+        falls = [_height(found["accuracy_barrier"][split], 100) for split in SPLITS]
+        rows.append([found["path"], *heights, *falls, console.number(found["relative_length"])])
+    header = ["path", "loss barrier: train", "test", "accuracy barrier (%): train", "test"]
+    console.answer_table([*header, "length / distance"], rows)
+    for note in answer["notes"]:
+        console.say(f"Note: {note}")
+    for found in answer["paths"]:
+        for note in found["notes"]:
+            console.say(f"Note: {found['path']}: {note}")
+    out = Path(answer["out"])
+    written = [out / "connect.json", out / "connect.npz", out / "connect.csv"]
+    for path in (*written, *answer["pictures"], *answer.get("weights", [])):
+        console.answer(str(path))
+
+
+def _height(found: dict[str, Any] | None, factor: float = 1) -> str:
+    if found is None or found["value"] is None:
+        return "–" if found is None else "not finite"
+    error = "" if found["stderr"] is None else f" ± {factor * found['stderr']:.2g}"
+    return f"{factor * found['value']:.3g}{error}"

@@ -1,0 +1,98 @@
+"""Loss and accuracy along paths from one checkpoint to another."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ssgd_analysis.plots.style import (
+    DOUBLE,
+    OwnAxes,
+    colour,
+    legend,
+    marker,
+    panels,
+    small_print,
+    styled,
+)
+
+WIDE = 20.0  # the losses' largest over their smallest: then the axis is logarithmic
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One path on one split.
+
+    Args:
+        t: shape (points,), from 0 to 1.
+        loss: same shape; what is not finite is a gap.
+        accuracy: same shape, fractions; NaN without class labels.
+        top: the t of the barrier, marked if it is inside (0, 1).
+    """
+
+    t: np.ndarray
+    loss: np.ndarray
+    accuracy: np.ndarray
+    top: float = 0.0
+
+
+@styled
+def connection_figure(
+    splits: Mapping[str, Mapping[str, Walk]],
+    *,
+    ends: tuple[str, str] = ("first", "second"),
+    notes: Sequence[str] = (),
+    width: float = DOUBLE,
+    axes: OwnAxes = None,
+) -> Figure:
+    """One column a split, loss above accuracy; one colour a path, a mark at its barrier.
+
+    Args:
+        splits: split → path → what it is like.
+        ends: what is at t = 0 and at t = 1.
+        notes: lines of small print.
+        width: of the figure, inches.
+        axes: the user's own: one a split, then again one a split if accuracy is known.
+    """
+    walks = [walk for own in splits.values() for walk in own.values()]
+    names = list(dict.fromkeys(name for own in splits.values() for name in own))
+    columns = len(splits)
+    rows = 1 + any(np.isfinite(walk.accuracy).any() for walk in walks)
+    figure, shown = panels(
+        rows, columns, width=width / columns, height=1.9, sharex="col", sharey="row", axes=axes
+    )
+    finite = np.concatenate([walk.loss[np.isfinite(walk.loss)] for walk in walks] or [[]])
+    log = finite.size > 0 and finite.min() > 0 and finite.max() > WIDE * finite.min()
+    for panel, (split, own) in zip(shown, splits.items(), strict=False):
+        panel.set_title(split)
+        if log:
+            panel.set_yscale("log")
+        for name, walk in own.items():
+            _draw(panel, walk, walk.loss, names.index(name))
+    for panel, own in zip(shown[columns:], splits.values(), strict=False):
+        for name, walk in own.items():
+            _draw(panel, walk, 100 * walk.accuracy, names.index(name))
+    for panel in shown[-columns:]:
+        panel.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+        panel.set_xlabel(f"t (0: {ends[0]}, 1: {ends[1]})")
+    for panel, text in zip(shown[::columns], ("loss", "accuracy (%)"), strict=False):
+        panel.set_ylabel(text)
+    handles = [
+        Line2D([], [], color=colour(i), marker=marker(i), ms=3, lw=1) for i in range(len(names))
+    ]
+    legend(figure, handles, names, axes)
+    small_print(figure, [*notes, "mark: the barrier, the highest above the ends' line"], axes)
+    if axes is None:
+        figure.align_ylabels(shown)
+    return figure
+
+
+def _draw(panel: Axes, walk: Walk, values: np.ndarray, index: int) -> None:
+    values = np.where(np.isfinite(values), values, np.nan)
+    panel.plot(walk.t, values, color=colour(index), lw=1)
+    if 0 < walk.top < 1:
+        at = int(np.abs(walk.t - walk.top).argmin())
+        panel.plot(walk.t[at], values[at], marker(index), color=colour(index), ms=3.5)
