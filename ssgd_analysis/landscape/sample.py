@@ -28,6 +28,7 @@ from ssgd_analysis.landscape.ranks import SINGLE, Ranks
 from ssgd_analysis.landscape.settings import LandscapeSettings
 from ssgd_analysis.landscape.sight import UNSEEN, Sight
 from ssgd_analysis.landscape.subject import Subject
+from ssgd_analysis.landscape.valley import asymmetry
 from ssgd_analysis.progress import SILENT, Progress
 
 
@@ -141,6 +142,8 @@ def _facts(frame: Frame, grid: Grid) -> dict[str, Any]:
     ]
     if frame.eigenvalues:
         facts["eigenvalues"] = frame.eigenvalues
+    if frame.move_rest is not None and len(directions) == 1:
+        facts["asymmetry"] = asymmetry(grid.axes[0], grid.values["loss"])
     facts["holes"] = int((grid.done & ~np.isfinite(grid.values["loss"])).sum())
     return facts | {k: v for k, v in frame.facts.items() if k != "name"}
 

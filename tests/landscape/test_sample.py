@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.landscape import LandscapeSettings, Subject, sample_landscape
+from ssgd_analysis.landscape.directions import normalized, random_directions
 from ssgd_analysis.landscape.grid import through
 from ssgd_analysis.problem import Problem
 
@@ -128,6 +129,29 @@ def test_a_seed_repeats_and_another_differs():
     assert (first["loss"][[0, 2]] != other["loss"][[0, 2]]).all()
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_the_surface_of_a_quadratic_is_the_closed_form(dtype, tolerance, outputs):
+    case = nets.quadratic(outputs=outputs)
+    base = reference.loss_at(case, reference.flat_weights(case.model))
+    g, H = reference.gradient(case), reference.hessian(case)
+    kind = getattr(torch, dtype)
+    given_ = nets.Case(case.model, case.loss, case.inputs.to(kind), case.targets.to(kind))
+    D = torch.stack([
+        torch.cat([part.flatten() for part in direction])
+        for direction in normalized(
+            Problem(*case.problem), random_directions(Problem(*case.problem), 2, seed=0), "none"
+        )
+    ], dim=1)  # fmt: skip
+    case.model.to(kind)
+    found = line(given_, dims=2, points=7, span=2.0, normalize="none")
+    for i, a in enumerate(found["alpha"]):
+        for j, b in enumerate(found["beta"]):
+            d = D @ torch.tensor([a, b], dtype=torch.float64)
+            truth = base + float(g @ d) + float(d @ H @ d) / 2
+            assert found["loss"][i, j] == pytest.approx(truth, rel=tolerance)
+
+
 def test_quadratic_curvature_along_the_eigenvector_is_lambda_max():
     case = nets.quadratic()
     found = line(case, directions="eigen", normalize="none", span=0.5, points=3)["loss"]
@@ -227,6 +251,99 @@ def test_ends_that_differ_in_a_frozen_parameter_are_the_checkpoints_too():
     arrays = between(first, second, span=0.0, points=3)
     loss, _ = Problem(*second.problem).evaluate()
     assert arrays["loss"][-1] == pytest.approx(loss, rel=1e-12)
+
+
+def test_a_plane_passes_through_three_checkpoints_to_the_last_bit():
+    first = nets.conv_batchnorm()
+    cases = [first, moved(first), moved(first, -0.7)]
+    cases[2].model[0].weight.data += 0.3 * nets.randn(*cases[2].model[0].weight.shape, seed=9)
+    three = [subject(case, name) for case, name in zip(cases, "abc", strict=True)]
+    made = sample_landscape(three, LandscapeSettings(directions="between", dims=2, points=9))
+    (fact,) = made.grids
+    assert [mark["label"] for mark in fact["marks"]] == ["a", "b", "c"]
+    for mark, case in zip(fact["marks"], cases, strict=True):
+        (i,) = np.flatnonzero(made.arrays["alpha"] == mark["alpha"])
+        (j,) = np.flatnonzero(made.arrays["beta"] == mark["beta"])
+        loss, accuracy = Problem(*case.problem).evaluate()
+        assert made.arrays["loss"][i, j] == mark["loss"] == loss
+        assert made.arrays["accuracy"][i, j] == mark["accuracy"] == accuracy
+
+
+def test_both_splits_share_directions_and_marks():
+    case = nets.mlp()
+    other = nets.Case(case.model, case.loss, nets.randn(nets.N, 4, seed=8), nets.labels(seed=8))
+    both = subject(case, test=Problem(*other.problem))
+    made = sample_landscape([both], LandscapeSettings(points=3, dims=2))
+    alone = sample_landscape([subject(other)], LandscapeSettings(points=3, dims=2))
+    for name in ("loss", "accuracy"):
+        np.testing.assert_array_equal(made.arrays[f"test_{name}"], alone.arrays[name])
+    assert made.grids[0]["marks"][0]["test_loss"] == alone.grids[0]["marks"][0]["loss"]
+
+
+def test_a_trajectory_is_held_whole_with_a_margin():
+    case = nets.mlp()
+    weights = reference.trainable(case.model)
+    path = {
+        step: {n: w + scale * nets.randn(*w.shape, seed=seed) for n, w in weights.items()}
+        for step, (scale, seed) in enumerate([(2.0, 0), (1.0, 0), (0.5, 1)])
+    }
+    made = sample_landscape(
+        [subject(case, path=path)],
+        LandscapeSettings(directions="trajectory", normalize="none", dims=2, points=8),
+    )
+    (fact,) = made.grids
+    assert fact["path"]["steps"] == [0, 1, 2]
+    for name in ("alpha", "beta"):
+        places = [*fact["path"][name], 0.0]
+        width = max(places) - min(places)
+        assert made.arrays[name][0] == pytest.approx(min(places) - 0.15 * width)
+        assert made.arrays[name][-1] == pytest.approx(max(places) + 0.15 * width)
+        assert 0.0 in made.arrays[name]
+    for step, loss in zip(path.values(), fact["path"]["loss"], strict=True):
+        flat = torch.cat([value.flatten() for value in step.values()])
+        assert loss == pytest.approx(reference.loss_at(case, flat), rel=1e-12)
+    # three points span a plane of three axes less what the two hold
+    assert 0.9 < sum(fact["explained_variance"]) <= 1
+
+
+def test_points_that_are_not_finite_are_holes():
+    case = nets.mlp()
+
+    def cut(outputs, targets):
+        loss = case.loss(outputs, targets)
+        return torch.where(loss > 2, torch.full_like(loss, float("inf")), loss)
+
+    batches = [(case.inputs, case.targets)]
+    made = sample_landscape(
+        [Subject("one", Problem(case.model, cut, batches))],
+        LandscapeSettings(points=21, span=8.0, curvature=False),
+    )
+    plain = line(case, points=21, span=8.0)["loss"]
+    np.testing.assert_array_equal(np.isnan(made.arrays["loss"]), plain > 2)
+    assert made.grids[0]["holes"] == (plain > 2).sum() > 0
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+def test_adaptive_measures_a_quarter_and_says_how_well_the_rest_is_known(dims):
+    chosen = LandscapeSettings(points=41 if dims == 1 else 15, dims=dims, curvature=False)
+    whole = sample_landscape([subject(nets.mlp())], chosen).arrays
+    made = sample_landscape([subject(nets.mlp())], dataclasses.replace(chosen, adaptive=True))
+    measured = made.arrays["measured"]
+    assert 0 < measured.sum() <= 0.25 * measured.size
+    np.testing.assert_array_equal(made.arrays["loss"][measured], whole["loss"][measured])
+    error = np.abs(made.arrays["loss"] - whole["loss"])
+    stated = made.grids[0]["error"]
+    assert stated["points"] > 0
+    # a root mean square of a few held-out points: to a factor of some
+    assert error[~measured].std() < 5 * stated["rms"] + 1e-3
+
+
+def test_more_points_than_fit_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"GiB, but the (disk|memory) has"):
+        sample_landscape(
+            [subject(nets.mlp())], LandscapeSettings(points=10**6, dims=2), keep=tmp_path / "new"
+        )
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("count", [1, 3])
