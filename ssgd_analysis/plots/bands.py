@@ -1,39 +1,204 @@
-"""Loss along lines through the weights, with bands over directions."""
+"""Loss and accuracy along lines through the weights, with bands over directions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
 
-from ssgd_analysis.plots.style import colour, legend_below, panels, short_names, styled
+from ssgd_analysis.plots.marks import Mark, label_places
+from ssgd_analysis.plots.scale import Scale, loss_scale, round_ones, short_number
+from ssgd_analysis.plots.style import (
+    OwnAxes,
+    colour,
+    legend,
+    panels,
+    short_names,
+    small_print,
+    styled,
+)
+
+TRAIN, TEST, PREDICTED = "-", "--", "-."
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is known along one line; ``A`` points, ``R`` directions. NaN: not finite there.
+
+    Args:
+        alpha: shape (A,).
+        loss: shape (R, A).
+        accuracy: shape (R, A), fractions.
+        test_loss: of a second split, drawn dashed, shape (R, A).
+        test_accuracy: of it, shape (R, A).
+        predicted: a loss to compare with, such as a parabola, shape (A,).
+        predicted_name: for the legend.
+        marks: exact places on the line.
+        path: (alpha, loss) of the checkpoints of a run, shape (K, 2), joined by a thin line.
+    """
+
+    alpha: np.ndarray
+    loss: np.ndarray
+    accuracy: np.ndarray | None = None
+    test_loss: np.ndarray | None = None
+    test_accuracy: np.ndarray | None = None
+    predicted: np.ndarray | None = None
+    predicted_name: str = "predicted"
+    marks: Sequence[Mark] = ()
+    path: np.ndarray | None = None
+
+    @property
+    def losses(self) -> list[np.ndarray]:
+        """Of all splits."""
+        return [self.loss] if self.test_loss is None else [self.loss, self.test_loss]
 
 
 @styled
 def loss_bands(
-    settings: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+    settings: Mapping[str, Mapping[str, Line]],
     *,
     xlabel: str,
     ylabel: str = "train loss",
-    rise: bool = False,
+    accuracy_label: str = "train accuracy (%)",
+    notes: Sequence[str] = (),
+    axes: OwnAxes = None,
 ) -> Figure:
-    """One panel a setting: mean over the directions, band from the 10% to the 90% quantile.
+    """One panel a setting, below it one of accuracy if it is known.
+
+    Lines are means over the directions, bands go from the 10% to the 90% quantile; a point that
+    is not finite along one of the directions is a gap. Scale and clipping: see
+    :func:`ssgd_analysis.plots.scale.loss_scale`.
 
     Args:
-        settings: setting → name → (alpha, shape (points,); loss, shape (directions, points)).
+        settings: setting → name → line.
         xlabel: what alpha is.
-        ylabel: what the values are.
-        rise: show the loss minus its lowest mean, so that curves start together.
+        ylabel: what the losses are.
+        accuracy_label: what the accuracies are.
+        notes: lines of small print.
+        axes: the user's own: one a setting, then again one a setting if accuracy is known.
     """
-    figure, axes = panels(1, len(settings), width=4.4, height=3.4, sharey=True)
-    for panel, (setting, lines) in zip(axes, settings.items(), strict=True):
-        names = short_names(lines, 50)
-        for index, (name, (alpha, losses)) in enumerate(zip(names, lines.values(), strict=True)):
-            values = losses - losses.mean(axis=0)[np.abs(alpha).argmin()] if rise else losses
-            panel.plot(alpha, values.mean(axis=0), color=colour(index), label=name, lw=1.4)
-            if len(values) > 1:
-                low, high = np.quantile(values, [0.1, 0.9], axis=0)
-                panel.fill_between(alpha, low, high, color=colour(index), alpha=0.15, lw=0)
-        panel.set(title=setting, xlabel=xlabel)
-    axes[0].set_ylabel(ylabel)
-    legend_below(figure, axes[0])
+    lines = [line for own in settings.values() for line in own.values()]
+    rows = 1 + any(line.accuracy is not None for line in lines)
+    figure, shown = panels(
+        rows, len(settings), width=3.3, height=2.5 - 0.5 * rows, sharex="col", sharey="row",
+        axes=axes,
+    )  # fmt: skip
+    upper, lower = shown[: len(settings)], shown[len(settings) :]
+    marked = [mark.loss for line in lines for mark in line.marks]
+    scale = loss_scale([part for line in lines for part in line.losses], marked)
+    names = list(dict.fromkeys(name for own in settings.values() for name in own))
+    for panel, (setting, own) in zip(upper, settings.items(), strict=True):
+        panel.set_title(setting)
+        _axis(panel, scale)
+        for name, line in own.items():
+            _losses(panel, line, scale, colour(names.index(name)))
+    for panel, own in zip(lower, settings.values(), strict=False):
+        for name, line in own.items():
+            _accuracies(panel, line, colour(names.index(name)))
+    for panel in lower or upper:
+        panel.set_xlabel(xlabel)
+    for panel, text in zip(shown[:: len(settings)], (ylabel, accuracy_label), strict=False):
+        panel.set_ylabel(text)
+    legend(figure, *_explained(settings, names), axes)
+    many = max(len(line.loss) for line in lines)
+    band = [f"line: mean, band: 10–90% quantiles of {many} directions"] * (many > 1)
+    small_print(figure, [*notes, "; ".join(band + scale.notes("loss"))], axes)
+    if axes is None:
+        figure.align_ylabels(shown)
+        figure.draw_without_rendering()  # the layout
+    for panel, own in zip(upper, settings.values(), strict=True):
+        _labels(panel, [line for line in own.values() if line.marks or line.path is not None])
     return figure
+
+
+def _axis(panel: Axes, scale: Scale) -> None:
+    if scale.log:
+        panel.set(yscale="log", ylim=(scale.low / 1.25, scale.high * 1.25))
+        panel.yaxis.set_major_locator(FixedLocator(round_ones(scale.low, scale.high, 5)))
+        panel.yaxis.set_major_formatter(short_number)
+        panel.yaxis.set_minor_locator(NullLocator())
+    else:
+        room = 0.06 * ((scale.high - scale.low) or abs(scale.high) or 1.0)
+        panel.set_ylim(scale.low - room, scale.high + room)
+
+
+def _losses(panel: Axes, line: Line, scale: Scale, own: str) -> None:
+    for values, dashes in zip(line.losses, (TRAIN, TEST), strict=False):
+        mean = _band(panel, line.alpha, values, own, dashes)
+        above = {"facecolor": "none", "edgecolor": own, "hatch": "//////"}
+        _strip(panel, line.alpha, mean > scale.high, 0.96, above)
+        hole = {"facecolor": "none", "edgecolor": "#bbbbbb", "hatch": "xxxx", "zorder": 0}
+        _strip(panel, line.alpha, np.isnan(mean), 0.0, hole)
+    if line.predicted is not None:
+        panel.plot(line.alpha, line.predicted, PREDICTED, color=own, lw=0.8)
+    if line.path is not None:
+        panel.plot(*line.path.T, "-o", color=own, lw=0.5, ms=2, mfc="white", mew=0.5)
+    for mark in line.marks:
+        if mark.loss is not None:
+            panel.plot([mark.alpha], [mark.loss], "o", color=own, ms=3.5, mec="white", mew=0.5)
+
+
+def _accuracies(panel: Axes, line: Line, own: str) -> None:
+    for values, dashes in ((line.accuracy, TRAIN), (line.test_accuracy, TEST)):
+        if values is not None:
+            _band(panel, line.alpha, 100 * values, own, dashes)
+    for mark in line.marks:
+        if mark.accuracy is not None:
+            place = [mark.alpha], [100 * mark.accuracy]
+            panel.plot(*place, "o", color=own, ms=3.5, mec="white", mew=0.5)
+
+
+def _band(panel: Axes, alpha: np.ndarray, values: np.ndarray, own: str, dashes: str) -> np.ndarray:
+    """The mean, NaN where one is not finite; drawn with its band."""
+    values = np.where(np.isfinite(values), values, np.nan)
+    mean = values.mean(axis=0)
+    panel.plot(alpha, mean, dashes, color=own)
+    if len(values) > 1:
+        low, high = np.quantile(values, [0.1, 0.9], axis=0)
+        panel.fill_between(alpha, low, high, color=own, alpha=0.15, lw=0)
+    return mean
+
+
+def _strip(
+    panel: Axes, alpha: np.ndarray, where: np.ndarray, bottom: float, look: Mapping[str, Any]
+) -> None:
+    """A hatched strip up to the panel's top, from the point before to the point after."""
+    if where.any():
+        wide = where | np.roll(where, 1) & (np.arange(len(where)) > 0)
+        wide |= np.roll(where, -1) & (np.arange(len(where)) < len(where) - 1)
+        place = panel.get_xaxis_transform()
+        panel.fill_between(alpha, bottom, 1, where=wide, transform=place, lw=0, **look)
+
+
+def _labels(panel: Axes, lines: Sequence[Line]) -> None:
+    places = [
+        (mark.label, mark.alpha, mark.loss)
+        for line in lines
+        for mark in line.marks
+        if mark.loss is not None
+    ]
+    for line in lines:
+        if line.path is not None:
+            places.append(("start", *line.path[0]))
+            places += [("", x, y) for x, y in line.path[1:]]
+    label_places(panel, places, colour="black", ground="white")
+
+
+def _explained(
+    settings: Mapping[str, Mapping[str, Line]], names: Sequence[str]
+) -> tuple[list[Any], list[str]]:
+    """Handles and labels of the legend."""
+    short = dict(zip(names, short_names(names, 50), strict=True))
+    entries = [(colour(i), TRAIN, short[name]) for i, name in enumerate(names) if name]
+    lines = [(name, line) for own in settings.values() for name, line in own.items()]
+    if any(line.test_loss is not None for _, line in lines):
+        entries += [("#777777", TRAIN, "train"), ("#777777", TEST, "test")]
+    for name, line in lines:
+        if line.predicted is not None:
+            entries.append((colour(names.index(name)), PREDICTED, line.predicted_name))
+    handles = [Line2D([], [], color=c, ls=dashes, lw=1) for c, dashes, _ in entries]
+    return handles, [text for _, _, text in entries]

@@ -6,18 +6,19 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ssgd_analysis.plots.paper import COLUMN, LINE, compact, fitting, grid, legend
-from ssgd_analysis.plots.style import colour, marker
+from ssgd_analysis.plots.paper import fitting, grid
+from ssgd_analysis.plots.style import COLUMN, LINE, OwnAxes, colour, legend, marker, styled
 
 Row = tuple[float, tuple[float, float] | None]
 MARK = 0.07  # height that one coefficient takes, inches
 
 
-@compact
+@styled
 def coefficient_figure(
     outcomes: Mapping[str, Mapping[str, Mapping[str, tuple[Row | None, Row | None]]]],
     *,
     width: float = COLUMN,
+    axes: OwnAxes = None,
 ) -> Figure:
     """One panel an outcome, one band a metric, one colour a view; bars are 95% intervals.
 
@@ -25,13 +26,16 @@ def coefficient_figure(
         outcomes: label → metric → view → (τ, its interval or ``None``), the same of the granulated
             coefficient Ψ (drawn hollow); ``None``: there is none.
         width: of the figure, inches.
+        axes: the user's own, one an outcome.
     """
     every = [rows for metrics in outcomes.values() for rows in metrics.values()]
     views = list(dict.fromkeys(view for rows in every for view in rows))
     labels = list(dict.fromkeys(label for metrics in outcomes.values() for label in metrics))
     height = max(LINE, MARK * (2 * len(views) + 1)) * len(labels) + 0.5
-    figure, axes = grid(len(outcomes), width=width, panel=2.1, height=height, sharey=True)
-    for panel, (outcome, metrics) in zip(axes, outcomes.items(), strict=True):
+    figure, shown = grid(
+        len(outcomes), width=width, panel=2.1, height=height, sharey=True, axes=axes
+    )
+    for panel, (outcome, metrics) in zip(shown, outcomes.items(), strict=True):
         for place, label in enumerate(labels):
             panel.axhspan(place - 0.5, place + 0.5, color="#f2f2f2", lw=0, alpha=place % 2)
             for view, pair in metrics.get(label, {}).items():
@@ -55,5 +59,5 @@ def coefficient_figure(
         Line2D([], [], color=colour(i), marker=marker(i), ms=3, lw=0.8) for i in range(len(views))
     ]
     handles += [Line2D([], [], color="black", marker="o", mfc=f, ms=3, lw=0) for f in ("k", "w")]
-    legend(figure, handles, [*fitting(views, width - 0.5), "τ", "Ψ (granulated)"])
+    legend(figure, handles, [*fitting(views, width - 0.5), "τ", "Ψ (granulated)"], axes)
     return figure

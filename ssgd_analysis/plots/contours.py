@@ -1,59 +1,177 @@
-"""Loss over planes, every panel on one colour scale."""
+"""Loss and accuracy over planes, all panels of a quantity on one colour scale."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from ssgd_analysis.plots.style import panels, short_names, styled
+from ssgd_analysis.plots.marks import Mark, label_places, outlined
+from ssgd_analysis.plots.scale import Scale, distinct, loss_scale, plain_scale
+from ssgd_analysis.plots.style import OwnAxes, panels, short_names, small_print, styled
 
-LEVELS = 16
+LOSSES, ACCURACIES = "viridis", "cividis_r"  # dark is good in both
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Values over a grid. NaN: not finite there.
+
+    Args:
+        alpha: shape (A,).
+        beta: shape (B,).
+        values: shape (A, B).
+        marks: exact places of checkpoints.
+        path: (alpha, beta) of the checkpoints of a run, from start to end, shape (K, 2).
+    """
+
+    alpha: np.ndarray
+    beta: np.ndarray
+    values: np.ndarray
+    marks: Sequence[Mark] = ()
+    path: np.ndarray | None = None
 
 
 @styled
 def loss_contours(
-    planes: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    planes: Mapping[str, Plane],
     *,
+    accuracies: Mapping[str, Plane] | None = None,
     columns: int = 3,
     xlabel: str = "α",
     ylabel: str = "β",
     label: str = "train loss",
+    accuracy_label: str = "train accuracy (%)",
+    notes: Sequence[str] = (),
+    axes: OwnAxes = None,
 ) -> Figure:
-    """One filled contour plot for each plane, levels spaced evenly in the logarithm.
+    """One filled contour plot for each plane: losses, below them accuracies.
+
+    Losses share one scale, see :func:`ssgd_analysis.plots.scale.loss_scale`: hatched is what is
+    above it, cross-hatched what is not finite. In a user's own axes lines carry their values
+    where otherwise a colour bar stands beside.
 
     Args:
-        planes: name → (alpha, shape (A,); beta, shape (B,); loss, shape (A, B)).
+        planes: title → losses.
+        accuracies: title → accuracies in percent, on a scale of their own.
         columns: most panels in a row.
         xlabel: what alpha is.
         ylabel: what beta is.
-        label: what the values are.
+        label: what the losses are.
+        accuracy_label: what the accuracies are.
+        notes: lines of small print.
+        axes: the user's own: one a plane, then one for each plane of accuracies.
     """
-    rows = math.ceil(len(planes) / columns)
-    columns = math.ceil(len(planes) / rows)  # four are two and two, not three and one
-    width = 2.55 + 0.75 / columns  # the colour bar takes as much from few panels as from many
-    figure, axes = panels(rows, columns, width=width, height=2.5, sharex=True, sharey=True)
-    finite = np.concatenate([loss[np.isfinite(loss)] for _, _, loss in planes.values()])
-    low, high = float(finite.min()), float(finite.max())
-    shift = max(0.0, 1e-6 - low)  # a loss may be zero or negative
-    levels = np.geomspace(low + shift, max(high + shift, (low + shift) * 1.0001), LEVELS) - shift
-    levels[[0, -1]] += [-1e-9 * abs(low) - 1e-12, 1e-9 * abs(high) + 1e-12]  # both ends inside
-    norm = mpl.colors.BoundaryNorm(levels, 256)
-    names = short_names(planes, 26)
-    for index, (name, (alpha, beta, loss)) in enumerate(zip(names, planes.values(), strict=True)):
-        panel = axes[index]
-        filled = panel.contourf(alpha, beta, loss.T, levels=levels, norm=norm, cmap="viridis")
-        panel.contour(alpha, beta, loss.T, levels=levels[1:-1], colors="white", linewidths=0.3)
-        panel.plot([0], [0], "+", color="white", ms=7)
-        panel.set(title=name, aspect="equal")
-        if index + columns >= len(planes):
+    accuracies = accuracies or {}
+    kept = [mark.loss for plane in planes.values() for mark in plane.marks]
+    scale = loss_scale([plane.values for plane in planes.values()], kept)
+    other = plain_scale([plane.values for plane in accuracies.values()] or [np.zeros(0)])
+    groups = [(planes, scale, LOSSES, label)]
+    groups += [(accuracies, other, ACCURACIES, accuracy_label)] * bool(accuracies)
+    wide, used = _places([len(own) for own, *_ in groups], columns)
+    figure, shown = panels(
+        max(used) // wide + 1,
+        wide,
+        used=used,
+        width=2.0 + 0.6 / wide,  # the colour bar takes as much from few panels as from many
+        height=1.95,
+        sharex=True,
+        sharey=True,
+        axes=axes,
+    )
+    rest = list(shown)
+    for own, own_scale, colours, text in groups:
+        mine, rest = rest[: len(own)], rest[len(own) :]
+        norm = mpl.colors.BoundaryNorm(own_scale.levels(), 256)
+        names = short_names(own, int(78 / (wide + 0.0)))
+        for panel, name, plane in zip(mine, names, own.values(), strict=True):
+            _fill(panel, plane, own_scale, norm, colours, named=axes is not None)
+            panel.set_title(name)
+        if axes is None:
+            _bar(figure, mine, own_scale, ScalarMappable(norm, colours), text)
+    for panel, place in zip(shown, used, strict=True):
+        if place + wide not in used:
             panel.set_xlabel(xlabel)
             panel.tick_params(labelbottom=True)
-        if index % columns == 0:
+        if place % wide == 0:
             panel.set_ylabel(ylabel)
-    for panel in axes[len(planes) :]:
-        panel.set_visible(False)
-    bar = figure.colorbar(filled, ax=axes, shrink=0.85, ticks=levels[::3], label=label)
-    bar.ax.set_yticklabels([f"{level:.3g}" for level in levels[::3].clip(low, high)])
+    small_print(figure, [*notes, "; ".join(scale.notes("loss"))], axes)
+    if axes is None:
+        figure.draw_without_rendering()  # the layout
+    for panel, plane in zip(shown, (p for own, *_ in groups for p in own.values()), strict=True):
+        _labels(panel, plane)
     return figure
+
+
+def _places(counts: Sequence[int], columns: int) -> tuple[int, list[int]]:
+    """Panels in a row, and which are used: each quantity begins a row unless all fit in one."""
+    if sum(counts) <= min(columns, 2) and len(counts) > 1:
+        return sum(counts), list(range(sum(counts)))
+    rows = math.ceil(max(counts) / columns)
+    wide = math.ceil(max(counts) / rows)  # four are two and two, not three and one
+    blocks = [range(block * rows * wide, block * rows * wide + n) for block, n in enumerate(counts)]
+    return wide, [place for block in blocks for place in block]
+
+
+def _fill(
+    panel: Axes,
+    plane: Plane,
+    scale: Scale,
+    norm: mpl.colors.BoundaryNorm,
+    colours: str,
+    named: bool,
+) -> None:
+    alpha, beta = plane.alpha, plane.beta
+    values = np.ma.masked_invalid(plane.values.T)
+    sides = alpha[-1] - alpha[0], beta[-1] - beta[0]
+    if values.mask.any():  # seen where nothing covers it
+        look: Any = {"fill": False, "lw": 0, "ec": "#999999", "hatch": "xxxxx", "zorder": 0}
+        panel.add_patch(Rectangle((alpha[0], beta[0]), *sides, **look))
+    if values.count():
+        clipped = values.clip(max=scale.high)
+        panel.contourf(alpha, beta, clipped, levels=norm.boundaries, norm=norm, cmap=colours)
+        inner = [v for v in norm.boundaries[1:-1] if clipped.min() < v < clipped.max()]
+        if inner:
+            lines = panel.contour(
+                alpha, beta, clipped, levels=inner, colors="white", linewidths=0.3
+            )
+            if named:
+                texts = dict(zip(inner, distinct(inner), strict=True))
+                panel.clabel(lines, fontsize=6, fmt=texts)
+        if values.max() > scale.high:
+            # half of the way to a point that is above counts as above, however far that is
+            near = values.clip(max=2 * scale.high - scale.low)
+            look = {"colors": ["#e4e4e4"], "hatches": ["////"]}
+            panel.contourf(alpha, beta, near, levels=[scale.high, 2 * near.max()], **look)
+    panel.set(xlim=(alpha[0], alpha[-1]), ylim=(beta[0], beta[-1]))
+    panel.set_aspect("equal" if max(sides) < 3 * min(sides) else "auto")
+    if plane.path is not None:
+        panel.plot(*plane.path.T, "-o", color="white", lw=0.8, ms=1.8, **outlined("black"))
+        panel.plot(*plane.path[0], "o", color="black", mec="white", ms=4, mew=0.7)
+        panel.plot(*plane.path[-1], "*", color="black", mec="white", ms=7, mew=0.5)
+    for mark in plane.marks:
+        panel.plot([mark.alpha], [mark.beta or 0.0], "+", color="white", ms=6, **outlined("black"))
+
+
+def _bar(
+    figure: Figure, shown: Sequence[Axes], scale: Scale, filled: ScalarMappable, text: str
+) -> None:
+    levels = scale.levels()
+    ticks = levels[:: max(1, round(len(levels) / 5))]
+    bar = figure.colorbar(filled, ax=shown, shrink=0.9, ticks=ticks, label=text)
+    bar.ax.set_yticklabels(distinct(ticks))
+    bar.outline.set_linewidth(0.4)
+
+
+def _labels(panel: Axes, plane: Plane) -> None:
+    places = [(mark.label, mark.alpha, float(mark.beta or 0)) for mark in plane.marks]
+    if plane.path is not None:
+        places += [("start", *plane.path[0]), ("end", *plane.path[-1])]
+        places += [("", x, y) for x, y in plane.path[1:-1]]
+    label_places(panel, places, colour="white", ground="black")

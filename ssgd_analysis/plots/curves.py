@@ -5,27 +5,30 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import colour, legend_below, panels, short_names, styled
+from ssgd_analysis.plots.style import OwnAxes, colour, legend, panels, short_names, styled
 
 
 @styled
 def training_curves(
     settings: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]],
+    *,
+    axes: OwnAxes = None,
 ) -> Figure:
     """Train loss and test accuracy against gradients spent, one row a setting.
 
     Args:
         settings: setting → method → (gradients, shape (epochs,); train loss and test accuracy,
             shape (seeds, epochs)).
+        axes: the user's own, two a setting: loss, accuracy.
     """
-    figure, axes = panels(len(settings), 2, width=4.2)
+    figure, shown = panels(len(settings), 2, width=3.3, axes=axes)
     for row, (setting, methods) in enumerate(settings.items()):
-        loss, accuracy = axes[2 * row : 2 * row + 2]
+        loss, accuracy = shown[2 * row : 2 * row + 2]
         names = short_names(methods, 90)
         for index, (name, line) in enumerate(zip(names, methods.values(), strict=True)):
             spent, losses, accuracies = line
             for panel, values in ((loss, losses), (accuracy, 100 * accuracies)):
-                panel.plot(spent, values.mean(axis=0), color=colour(index), label=name, lw=1.3)
+                panel.plot(spent, values.mean(axis=0), color=colour(index), label=name, lw=1)
                 panel.fill_between(
                     spent,
                     values.min(axis=0),
@@ -40,5 +43,5 @@ def training_curves(
         accuracy.set(
             title=setting, xlabel="gradients (passes over a minibatch)", ylabel="test accuracy (%)"
         )
-    legend_below(figure, axes[0])
+    legend(figure, *shown[0].get_legend_handles_labels(), axes)
     return figure

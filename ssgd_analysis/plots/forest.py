@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from ssgd_analysis.plots.paper import COLUMN, LINE, compact, fitting, legend
-from ssgd_analysis.plots.style import COLOURS
+from ssgd_analysis.plots.paper import fitting
+from ssgd_analysis.plots.style import COLOURS, COLUMN, LINE, OwnAxes, legend, panels, styled
 
 # verdict → colour, marker: told apart without colour too
 LOOKS = {
@@ -42,9 +42,13 @@ class Effect:
     margin: float | None = None
 
 
-@compact
+@styled
 def forest_figure(
-    metrics: Mapping[str, Mapping[str, Effect]], *, baseline: str = "", width: float = COLUMN
+    metrics: Mapping[str, Mapping[str, Effect]],
+    *,
+    baseline: str = "",
+    width: float = COLUMN,
+    axes: OwnAxes = None,
 ) -> Figure:
     """One block of lines a metric, one line a group, all on one axis.
 
@@ -54,36 +58,38 @@ def forest_figure(
     Args:
         metrics: label → group → its difference.
         baseline: what was subtracted, for the title.
-        width: of the figure, inches.
+        width: of the figure, inches; names are cut for it.
+        axes: the user's own, one.
     """
     groups = list(dict.fromkeys(group for rows in metrics.values() for group in rows))
     short = dict(zip(groups, fitting(groups, 0.42 * width), strict=True))
     effects = [effect for rows in metrics.values() for effect in rows.values()]
     count = len(metrics) + len(effects)
-    figure = Figure(
-        figsize=(width, LINE * count + (0.65 if baseline else 0.45)), layout="constrained"
-    )
-    axes = figure.add_subplot()
+    height = LINE * count + (0.65 if baseline else 0.45)
+    figure, (panel,) = panels(1, 1, width=width, height=height, axes=axes)
     reach, names, place = _reach(effects), {}, 0
     for label, rows in metrics.items():
         ground = {"facecolor": "white", "lw": 0, "pad": 1}
-        axes.text(-reach, place, label, weight="bold", va="center_baseline", bbox=ground)
+        panel.text(-reach, place, label, weight="bold", va="center_baseline", bbox=ground)
         for row, (group, effect) in enumerate(rows.items(), start=place + 1):
             names[row] = short[group]
-            _line(axes, row, effect, reach)
+            _line(panel, row, effect, reach)
         place += len(rows) + 1
-    axes.axvline(0, color="black", lw=0.6, zorder=1)
-    axes.set(xlim=(-reach, reach), ylim=(place - 0.5, -0.6), yticks=list(names))
-    axes.set_yticklabels(names.values())
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(int(width) + 1, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.3g}%" if value else "0")
-    axes.set_xlabel("relative difference")
+    panel.axvline(0, color="black", lw=0.6, zorder=1)
+    panel.set(xlim=(-reach, reach), ylim=(place - 0.5, -0.6), yticks=list(names))
+    panel.set_yticklabels(names.values())
+    panel.tick_params(axis="y", length=0)
+    panel.spines["left"].set_visible(False)
+    panel.xaxis.set_major_locator(MaxNLocator(int(width) + 1, steps=[1, 2, 2.5, 5, 10]))
+    panel.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.3g}%" if value else "0")
+    panel.set_xlabel("relative difference")
     if baseline:
         name = fitting([baseline], width - 0.7)[0]
-        figure.suptitle(f"against {name}", fontsize=7)
-    _legend(figure, effects)
+        if axes is None:
+            figure.suptitle(f"against {name}", fontsize=7)  # in the middle, above the names too
+        else:
+            panel.set_title(f"against {name}")
+    _legend(figure, effects, axes)
     return figure
 
 
@@ -113,7 +119,7 @@ def _line(axes: Axes, row: int, effect: Effect, reach: float) -> None:
     axes.plot([effect.value], [row], marker, color=colour, mfc=face, ms=4, mew=0.9)
 
 
-def _legend(figure: Figure, effects: list[Effect]) -> None:
+def _legend(figure: Figure, effects: list[Effect], axes: OwnAxes) -> None:
     handles: list[Any] = []
     labels = []
     for verdict, (colour, marker) in LOOKS.items():
@@ -126,4 +132,4 @@ def _legend(figure: Figure, effects: list[Effect]) -> None:
     if any(effect.margin is not None for effect in effects):
         handles.append(Patch(color="#dddddd", lw=0))
         labels.append("margin")
-    legend(figure, handles, labels)
+    legend(figure, handles, labels, axes)

@@ -7,16 +7,19 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from ssgd_analysis.plots.paper import COLUMN, compact, fitting, grid, legend
-from ssgd_analysis.plots.style import colour, marker
+from ssgd_analysis.plots.paper import fitting, grid
+from ssgd_analysis.plots.style import COLUMN, OwnAxes, colour, legend, marker, styled
 
 PANEL = 1.6  # least width, inches
 Line = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-@compact
+@styled
 def radius_curves(
-    metrics: Mapping[str, tuple[str, Mapping[str, Line]]], *, width: float = COLUMN
+    metrics: Mapping[str, tuple[str, Mapping[str, Line]]],
+    *,
+    width: float = COLUMN,
+    axes: OwnAxes = None,
 ) -> Figure:
     """One panel a metric, one line a checkpoint; the band is ± two standard errors.
 
@@ -25,12 +28,13 @@ def radius_curves(
     Args:
         metrics: label → (what the radius is called, checkpoint → (radii, values, standard errors;
             NaN: unknown), each of shape (radii,)).
-        width: of the figure, inches.
+        width: of the figure, inches; titles are cut for it.
+        axes: the user's own, one a metric.
     """
-    figure, axes = grid(len(metrics), width=width, panel=PANEL, height=1.5)
+    figure, shown = grid(len(metrics), width=width, panel=PANEL, height=1.5, axes=axes)
     names = list(dict.fromkeys(name for _, lines in metrics.values() for name in lines))
     handles = {}
-    for panel, (over, lines) in zip(axes, metrics.values(), strict=True):
+    for panel, (over, lines) in zip(shown, metrics.values(), strict=True):
         for name, (radii, values, errors) in lines.items():
             index = names.index(name)
             look: dict[str, Any] = {
@@ -56,9 +60,9 @@ def radius_curves(
             panel.yaxis.set_minor_formatter(NullFormatter())
     columns = min(len(metrics), int(width / PANEL))
     titles = fitting(metrics, width / columns - 0.35)
-    for panel, title in zip(axes, titles, strict=True):
+    for panel, title in zip(shown, titles, strict=True):
         panel.set_title(title)
-    legend(figure, [handles[name] for name in names], fitting(names, width - 0.5))
+    legend(figure, [handles[name] for name in names], fitting(names, width - 0.5), axes)
     return figure
 
 

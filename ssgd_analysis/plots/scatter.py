@@ -7,35 +7,43 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from ssgd_analysis.plots.paper import DOUBLE, compact, fitting, legend
-from ssgd_analysis.plots.style import colour, marker
+from ssgd_analysis.plots.paper import fitting
+from ssgd_analysis.plots.scale import LARGE, round_ones, short_number
+from ssgd_analysis.plots.style import DOUBLE, OwnAxes, colour, legend, marker, panels, styled
 
-LARGE = 20.0  # ratio of values above which an axis is logarithmic
 
-
-@compact
+@styled
 def metric_scatter(
-    groups: Mapping[str, Mapping[str, Sequence[float]]], *, width: float = DOUBLE
+    groups: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    width: float = DOUBLE,
+    axes: OwnAxes = None,
 ) -> Figure:
     """Small multiples: the lower triangle of metric × metric, groups by colour and marker.
 
     Args:
         groups: name → label of a metric → a value for each run, NaN where it is missing; the same
             metrics, two at least, in all groups.
-        width: of the figure, inches.
+        width: of the figure, inches; names are cut for it.
+        axes: the user's own, the triangle row by row: one, two, … of them.
     """
     labels = list(next(iter(groups.values())))
     count = len(labels) - 1
     side = width / count
-    figure = Figure(figsize=(width, max(0.9, 0.85 * side) * count), layout="constrained")
-    panels = figure.subplots(count, count, squeeze=False, sharex="col", sharey="row")
+    figure, triangle = panels(
+        count,
+        count,
+        used=[count * row + column for row in range(count) for column in range(row + 1)],
+        width=side,
+        height=max(0.9, 0.85 * side),
+        sharex="col",
+        sharey="row",
+        axes=axes,
+    )
+    shown = [triangle[row * (row + 1) // 2 :][: row + 1] for row in range(count)]
     handles = {}
-    for row in range(count):
-        for column in range(count):
-            panel = panels[row, column]
-            if column > row:
-                panel.remove()
-                continue
+    for row, own in enumerate(shown):
+        for column, panel in enumerate(own):
             for index, (name, metrics) in enumerate(groups.items()):
                 x, y = metrics[labels[column]], metrics[labels[row + 1]]
                 (handles[name],) = panel.plot(
@@ -44,12 +52,13 @@ def metric_scatter(
     ticks = 2 if side < 1.2 else 3
     short = dict(zip(labels, fitting(labels, 0.75 * side), strict=True))
     for index in range(count):
-        _axis(panels[-1, index], "x", _all(groups, labels[index]), 2)  # side by side
-        _axis(panels[index, 0], "y", _all(groups, labels[index + 1]), ticks)
-        panels[-1, index].set_xlabel(short[labels[index]])
-        panels[index, 0].set_ylabel(short[labels[index + 1]])
-    figure.align_labels()
-    legend(figure, list(handles.values()), fitting(handles, width - 0.5))
+        _axis(shown[-1][index], "x", _all(groups, labels[index]), 2)  # side by side
+        _axis(shown[index][0], "y", _all(groups, labels[index + 1]), ticks)
+        shown[-1][index].set_xlabel(short[labels[index]])
+        shown[index][0].set_ylabel(short[labels[index + 1]])
+    if axes is None:
+        figure.align_labels()
+    legend(figure, list(handles.values()), fitting(handles, width - 0.5), axes)
     return figure
 
 
@@ -63,31 +72,8 @@ def _axis(panel: Axes, which: str, values: np.ndarray, ticks: int) -> None:
     axis = panel.xaxis if which == "x" else panel.yaxis
     if len(known) and known.min() > 0 and known.max() > LARGE * known.min():
         panel.set(**{f"{which}scale": "log"})
-        axis.set_major_locator(FixedLocator(_round_ones(known.min(), known.max(), ticks)))
-        axis.set_major_formatter(_short)
+        axis.set_major_locator(FixedLocator(round_ones(known.min(), known.max(), ticks)))
+        axis.set_major_formatter(short_number)
         axis.set_minor_locator(NullLocator())
     else:
         axis.set_major_locator(MaxNLocator(ticks))
-
-
-def _round_ones(low: float, high: float, count: int) -> list[float]:
-    """At most ``count`` powers of ten between two values, or 2 and 5 of them too where few are."""
-    first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
-    for leading in ((1.0,), (1.0, 2.0, 5.0)):
-        every = [lead * 10.0**power for power in range(first, last + 1) for lead in leading]
-        inside = [value for value in every if low <= value <= high]
-        if len(inside) >= 2:
-            break
-    apart = (high / low) ** (1 / count)  # so that their labels do not touch
-    kept = inside[:1]
-    for value in inside[1:]:
-        if value >= apart * kept[-1]:
-            kept.append(value)
-    return kept
-
-
-def _short(value: float, _place: float) -> str:
-    """A round number in few letters."""
-    if 1e-3 <= value < 1e4:
-        return f"{value:g}"
-    return f"{value:.0e}".replace("e+0", "e").replace("e-0", "e−")

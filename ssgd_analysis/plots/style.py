@@ -1,29 +1,32 @@
-"""What all pictures share: colours, sizes, how they are saved."""
+"""What all pictures share: the style, colours, panels, legends, small print."""
 
+import math
 import os
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
-from ssgd_analysis.files import write_atomically
+from ssgd_analysis.errors import InputError
 
-# Okabe and Ito: told apart by colour-blind readers too
-COLOURS = ["#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
+COLUMN, DOUBLE = 3.3, 6.9  # widths of a paper's column and page, inches
+LINE = 0.135  # height of a line of text with its gap, inches
+SMALL = 6.0  # size of the small print, points: the least that journals ask for
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,
-}
+STYLE = mpl.rc_params_from_file(
+    Path(__file__).with_name("ssgd.mplstyle"), use_default_template=False
+)
+COLOURS: list[str] = STYLE["axes.prop_cycle"].by_key()["color"]
 
-styled = mpl.rc_context(STYLE)  # decorates every function that makes a figure
+OwnAxes = Axes | Sequence[Axes] | np.ndarray | None  # a user's: what every picture takes
+
+styled = mpl.rc_context(STYLE)  # decorates every function that makes or saves a figure
 
 
 def colour(index: int) -> str:
@@ -40,24 +43,110 @@ def panels(
     rows: int,
     columns: int,
     *,
-    width: float = 3.4,
-    height: float = 2.7,
-    sharex: bool = False,
-    sharey: bool = False,
+    used: Sequence[int] | None = None,
+    width: float = 2.65,
+    height: float = 2.1,
+    sharex: bool | str = False,
+    sharey: bool | str = False,
+    axes: OwnAxes = None,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of equal panels, and its axes row by row.
+    """A figure of equal panels, or the user's own axes.
 
     Args:
         rows: rows of panels.
         columns: panels in a row.
+        used: the panels that are needed, counted row by row; default: all.
         width: of a panel, inches.
         height: of a panel, inches.
-        sharex: all panels have one x axis.
-        sharey: all panels have one y axis.
+        sharex: all panels (``"col"``: those of a column) have one x axis.
+        sharey: all panels (``"row"``: those of a row) have one y axis.
+        axes: the user's own: as many as are used. Then nothing else of their figure changes.
+
+    Returns:
+        The figure, and the used axes row by row.
+
+    Raises:
+        InputError: ``axes`` are no axes, or not as many as panels.
     """
+    used = range(rows * columns) if used is None else used
+    if axes is not None:
+        given = [axes] if isinstance(axes, Axes) else list(np.ravel(np.asarray(axes, object)))
+        if not all(isinstance(one, Axes) for one in given):
+            raise InputError("axes: give matplotlib Axes, one for each panel")
+        if len(given) != len(used):
+            raise InputError(f"axes: {len(given)} given, but this picture has {len(used)} panel(s)")
+        return given[0].figure.figure, given  # of a subfigure: the whole figure
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
-    return figure, list(axes.flat)
+    share: Any = {"sharex": sharex, "sharey": sharey}
+    made = figure.subplots(rows, columns, squeeze=False, **share).flat
+    for place, empty in enumerate(made):
+        if place not in used:
+            empty.remove()
+    return figure, [made[place] for place in used]
+
+
+def inches(text: str, size: float = 7) -> float:
+    """Width of a text at a size in points."""
+    return TextPath((0, 0), text, size=size).get_extents().width / 72 if text.strip() else 0.0
+
+
+def legend(
+    figure: Figure, handles: Sequence[Any], labels: Sequence[str], axes: OwnAxes = None
+) -> None:
+    """One legend below all panels, the figure grows by its height; or inside a user's first axes.
+
+    Args:
+        figure: of all panels.
+        handles: what is explained.
+        labels: its names.
+        axes: the user's own, or ``None``.
+    """
+    if not handles:
+        return
+    if axes is not None:
+        panels(1, 1, axes=np.ravel(np.asarray(axes, object))[:1])[1][0].legend(handles, labels)
+        return
+    columns = int((figure.get_figwidth() - 0.1) / (0.45 + max(map(inches, labels))))
+    columns = max(1, min(len(labels), columns))
+    figure.set_figheight(figure.get_figheight() + LINE * math.ceil(len(labels) / columns) + 0.1)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def small_print(figure: Figure, lines: Sequence[str], axes: OwnAxes = None) -> None:
+    """Small grey lines at the foot of a figure, which grows by their height; call it last.
+
+    Args:
+        figure: of all panels.
+        lines: each begins a new line, and is broken where it is too wide.
+        axes: the user's own: the lines stand below the last of them; or ``None``.
+    """
+    look: Any = {"size": SMALL, "color": "#666666", "va": "bottom", "linespacing": 1.1}
+    width = figure.get_figwidth()
+    if axes is not None:
+        last = np.ravel(np.asarray(axes, object))[-1]
+        width = last.get_window_extent().width / figure.dpi
+    lines = [part for line in lines if line for part in _broken(line, width - 0.1)]
+    if not lines:
+        return
+    text = "\n".join(lines)
+    if axes is not None:
+        below = {"xycoords": "axes fraction", "textcoords": "offset points"}
+        last.annotate(text, (0, 0), (0, -26), **{**look, "va": "top"}, **below)
+        return
+    depth = 0.1 * len(lines) + 0.06
+    height = figure.get_figheight() + depth
+    figure.set_figheight(height)
+    rest = (0, depth / height, 1, 1 - depth / height)
+    figure.get_layout_engine().set(rect=rest)  # type: ignore[union-attr, call-arg]
+    for found in figure.legends:
+        found.set_bbox_to_anchor(rest, transform=figure.transFigure)
+    figure.text(0.05 / width, 0.03 / height, text, **look)
+
+
+def _broken(line: str, room: float) -> list[str]:
+    """A line in as many as it needs to fit into a room in inches."""
+    letters = max(20, int(len(line) * room / max(inches(line, SMALL), 1e-9)))
+    return textwrap.wrap(line, letters - 2, break_on_hyphens=False)  # letters differ in width
 
 
 def short_names(names: Iterable[str], limit: int) -> list[str]:
@@ -90,30 +179,3 @@ def short_names(names: Iterable[str], limit: int) -> list[str]:
         if len(set(short)) == len(set(names)):
             return short
     return [f"{tail[: limit - 6]}… ({number})" for number, tail in enumerate(tails, start=1)]
-
-
-def legend_below(figure: Figure, axes: Axes) -> None:
-    """One legend for the whole figure below it, in as many columns as fit its width."""
-    handles, labels = axes.get_legend_handles_labels()
-    longest = max(len(label) for label in labels)
-    columns = int(figure.get_figwidth() / (0.55 + 0.075 * longest))
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=max(1, min(len(labels), columns, 6))
-    )
-
-
-@styled
-def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as ``stem.png`` and ``stem.pdf``.
-
-    Returns:
-        The two paths.
-
-    Raises:
-        WorkError: the disk is full or the folder not writable.
-    """
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
-    dpi = max(150, 1000 / figure.get_figwidth())  # small ones are looked at enlarged
-    for path in paths:
-        write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=dpi))
-    return paths

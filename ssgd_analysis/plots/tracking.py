@@ -7,16 +7,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import colour, panels, styled
+from ssgd_analysis.plots.style import OwnAxes, colour, panels, styled
 
 
 @styled
-def tracking_figure(records: Sequence[Mapping[str, Any]], *, limit_name: str = "2/lr") -> Figure:
+def tracking_figure(
+    records: Sequence[Mapping[str, Any]], *, limit_name: str = "2/lr", axes: OwnAxes = None
+) -> Figure:
     """Train loss, and below it what was tracked, on one axis of steps.
 
     Args:
         records: lines of ``tracking.jsonl``, all with the same keys; what is ``None`` is a gap.
         limit_name: how the stability limit is called in the legend.
+        axes: the user's own, one for the loss and one for each thing tracked.
     """
 
     def column(*keys: str | int) -> np.ndarray:
@@ -26,10 +29,12 @@ def tracking_figure(records: Sequence[Mapping[str, Any]], *, limit_name: str = "
         return np.array(values, dtype=float)  # None becomes NaN
 
     shown = [kind for kind in ("eigenvalues", "trace", "third_order") if kind in records[0]]
-    height = 2.3 if len(shown) == 1 else 1.9
-    figure, (top, *rest) = panels(1 + len(shown), 1, width=6.4, height=height, sharex=True)
+    height = 1.8 if len(shown) == 1 else 1.5
+    count = 1 + len(shown)
+    figure, own = panels(count, 1, width=5.0, height=height, sharex=True, axes=axes)
+    top, *rest = own
     step, loss = column("step"), column("train_loss")
-    top.plot(step, loss, color=colour(0), lw=1.2)
+    top.plot(step, loss, color=colour(0), lw=1)
     if loss.min() > 0 and loss.max() > 20 * loss.min():
         top.set_yscale("log")
     top.set_ylabel("train loss")
@@ -44,7 +49,7 @@ def tracking_figure(records: Sequence[Mapping[str, Any]], *, limit_name: str = "
             _band(panel, step, column(kind, "value"), column(kind, "stderr"), 3, "trace")
             panel.set_ylabel("trace")
         else:
-            panel.axhline(1, color=colour(7), lw=0.8, ls=":")
+            panel.axhline(1, color=colour(7), lw=0.7, ls=":")
             for key, name, index in (("cosine", "cosine", 4), ("ratio", "norm ratio", 5)):
                 value, error = column(kind, key, "value"), column(kind, key, "stderr")
                 _band(panel, step, value, error, index, name)
@@ -57,13 +62,13 @@ def tracking_figure(records: Sequence[Mapping[str, Any]], *, limit_name: str = "
         # above the axes, so that it hides no line
         panel.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0)
     (rest or [top])[-1].set_xlabel("step")
-    figure.align_ylabels()
+    figure.align_ylabels(own)
     return figure
 
 
 def _sharpness(panel: Axes, step: np.ndarray, values: np.ndarray, stderr: np.ndarray) -> None:
     """The largest eigenvalue with its sampling error, the others thin; shape (K, M)."""
-    if others := panel.plot(step, values[1:].T, color=colour(6), lw=0.8):
+    if others := panel.plot(step, values[1:].T, color=colour(6), lw=0.7):
         others[0].set_label("the next one" if len(others) == 1 else f"the next {len(others)}")
     _band(panel, step, values[0], stderr, 1, "λ_max")
 
@@ -77,7 +82,7 @@ def _limit(panel: Axes, step: np.ndarray, value: np.ndarray, limit: np.ndarray, 
     seen = lowest < 3 * largest
     name = name if seen else f"{name} ≥ {lowest:.3g}, above the picture"
     bottom, top = panel.get_ylim()
-    panel.plot(step, limit, "--", color=colour(2), lw=1.2, label=name)
+    panel.plot(step, limit, "--", color=colour(2), lw=1, label=name)
     panel.set_ylim(bottom, max(top, 1.2 * lowest * seen))
 
 
@@ -85,5 +90,5 @@ def _band(
     panel: Axes, step: np.ndarray, value: np.ndarray, stderr: np.ndarray, index: int, name: str
 ) -> None:
     """A line with a band of one standard error."""
-    panel.plot(step, value, color=colour(index), lw=1.4, label=name)
+    panel.plot(step, value, color=colour(index), lw=1.1, label=name)
     panel.fill_between(step, value - stderr, value + stderr, color=colour(index), alpha=0.2, lw=0)

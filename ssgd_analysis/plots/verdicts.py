@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from ssgd_analysis.plots.forest import LOOKS, Effect
-from ssgd_analysis.plots.paper import DOUBLE, LINE, compact, fitting, inches, legend
+from ssgd_analysis.plots.paper import fitting
+from ssgd_analysis.plots.style import DOUBLE, LINE, OwnAxes, inches, legend, panels, styled
 
 # light enough for black text
 FILLS = {
@@ -21,8 +22,10 @@ CELL, ROW = 0.46, 0.155  # least width and height of a cell, inches
 SIGNS = {"flatter": "▼", "sharper": "▲", "no difference": "", "not comparable": "×"}
 
 
-@compact
-def verdict_table(metrics: Mapping[str, Mapping[str, Effect]], *, width: float = DOUBLE) -> Figure:
+@styled
+def verdict_table(
+    metrics: Mapping[str, Mapping[str, Effect]], *, width: float = DOUBLE, axes: OwnAxes = None
+) -> Figure:
     """Groups down, metrics across; each cell the relative difference on its verdict's colour.
 
     A sign repeats the colour; metrics that a method was trained on stand in brackets.
@@ -30,7 +33,11 @@ def verdict_table(metrics: Mapping[str, Mapping[str, Effect]], *, width: float =
     Args:
         metrics: label → group → its difference.
         width: of the figure, inches.
+        axes: the user's own, one.
     """
+    figure, (panel,) = panels(1, 1, axes=axes)
+    if axes is not None:
+        width = panel.get_window_extent().width / figure.dpi
     groups = list(dict.fromkeys(group for rows in metrics.values() for group in rows))
     short = fitting(groups, 0.38 * width)
     room = max(map(inches, short)) + 0.16
@@ -43,23 +50,23 @@ def verdict_table(metrics: Mapping[str, Mapping[str, Effect]], *, width: float =
     tall = max(map(inches, heads.values())) > cell - 0.04  # upright where they would not fit
     tops = [max(inches(heads[label]) for label in own) + 0.06 if tall else LINE for own in blocks]
     height = sum(tops) + len(blocks) * (0.1 + ROW * len(groups))
-    figure = Figure(figsize=(width, height + 0.05), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set(xlim=(0, width + 0.02), ylim=(height, 0))
-    axes.axis("off")
+    if axes is None:
+        figure.set_size_inches(width, height + 0.05)
+    panel.set(xlim=(0, width + 0.02), ylim=(height, 0))
+    panel.axis("off")
     top = 0.0
     for block, head in zip(blocks, tops, strict=True):
         top += head
         for column, label in enumerate(block):
             middle = room + (column + 0.5) * cell
             turned = {"rotation": 90, "va": "bottom"} if tall else {"va": "bottom"}
-            axes.text(middle, top - 0.02, heads[label], ha="center", **turned)
+            panel.text(middle, top - 0.02, heads[label], ha="center", **turned)
             for row, group in enumerate(groups):
                 if group in metrics[label]:
                     corner = (room + column * cell, top + row * ROW)
-                    _cell(axes, corner, cell, metrics[label][group])
+                    _cell(panel, corner, cell, metrics[label][group])
         for row, name in enumerate(short):
-            axes.text(0, top + (row + 0.5) * ROW, name, va="center_baseline")
+            panel.text(0, top + (row + 0.5) * ROW, name, va="center_baseline")
         top += ROW * len(groups) + 0.1
     shown = {effect.verdict for rows in metrics.values() for effect in rows.values()}
     words = [verdict for verdict in LOOKS if verdict in shown]
@@ -68,7 +75,7 @@ def verdict_table(metrics: Mapping[str, Mapping[str, Effect]], *, width: float =
     if any(effect.circular for rows in metrics.values() for effect in rows.values()):
         handles.append(Patch(alpha=0))
         names.append("( ) circular")
-    legend(figure, handles, names)
+    legend(figure, handles, names, axes)
     return figure
 
 

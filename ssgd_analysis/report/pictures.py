@@ -15,7 +15,7 @@ from ssgd_analysis.plots import (
     save_figure,
     verdict_table,
 )
-from ssgd_analysis.plots.paper import DOUBLE
+from ssgd_analysis.plots.style import DOUBLE
 from ssgd_analysis.report.correlations import correlation_panels
 
 MOST = 6  # metrics that are drawn against each other

@@ -9,6 +9,9 @@ import numpy as np
 from ssgd_analysis.compare import Group, How, Measurements
 from ssgd_analysis.compare.compare import seed_values
 from ssgd_analysis.plots import (
+    Line,
+    Mark,
+    Plane,
     interval_figure,
     loss_bands,
     loss_contours,
@@ -62,19 +65,20 @@ def write_study(
         figures["lines"] = loss_bands(
             {
                 setting: {
-                    g.config.label: (found["alpha"], np.atleast_2d(found["loss"]))
+                    g.config.label: _rise(found["alpha"], np.atleast_2d(found["loss"]))
                     for g in members
                     if (found := landscapes[f"{g.name}/1"])
                 }
                 for setting, members in by_setting.items()
             },
             xlabel="α (fraction of filter norm)",
-            rise=True,
             ylabel="rise of the train loss",
         )
         for index, (setting, members) in enumerate(by_setting.items()):
             planes = {
-                g.config.label: (found["alpha"], found["beta"], found["loss"])
+                g.config.label: Plane(
+                    found["alpha"], found["beta"], found["loss"], [Mark("", 0.0, 0.0)]
+                )
                 for g in members
                 if (found := landscapes[f"{g.name}/2"])
             }
@@ -140,6 +144,11 @@ def _sections(
         rows = [[name, error] for name, error in result["failures"].items()]
         sections.append(Section("Failed runs", "", ["run", "why"], rows))
     return sections
+
+
+def _rise(alpha: np.ndarray, losses: np.ndarray) -> Line:
+    """Loss minus its mean at the checkpoint, so that lines start together."""
+    return Line(alpha, losses - losses.mean(axis=0)[np.abs(alpha).argmin()])
 
 
 def _curves(groups: Sequence[Group]) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
