@@ -34,6 +34,8 @@ Evaluate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 LEAST = {1: 8, 2: 16}  # points that coarse grid, refinement and held-out points need
 HELD_OUT = 0.1  # of the points, and at least 3
 ROUNDS = 6
+MOST_AT_ONCE = 3000  # points; the equations of more take too long, so only the nearest count:
+NEIGHBOURS = 40
 VOTERS = 4
 APART = 1.2  # in cells: less than a diagonal, so that side by side is excluded
 
@@ -95,9 +97,9 @@ def refine(
     """
     if not 0 < share <= 1:
         raise InputError(f"the share {share} of points to measure should be in (0, 1]")
-    grid = _Grid([np.asarray(axis, dtype=np.float64) for axis in axes], evaluate)
-    total = len(grid.loss)
+    total = math.prod(len(axis) for axis in axes)
     budget = math.floor(share * total + 1e-9)
+    grid = _Grid([np.asarray(axis, dtype=np.float64) for axis in axes], evaluate, budget)
     if budget >= total or budget < LEAST[len(axes)]:
         grid.measure(np.arange(total))
         return grid.result(np.array([], dtype=int), np.array([]), np.array([]))
@@ -162,11 +164,13 @@ def _start(shape: Sequence[int], budget: int, required: Sequence[Sequence[int]])
 class _Grid:
     """What is measured so far; points have flat numbers, and places in units of cells."""
 
-    def __init__(self, axes: Sequence[np.ndarray], evaluate: Evaluate) -> None:
+    def __init__(self, axes: Sequence[np.ndarray], evaluate: Evaluate, budget: int) -> None:
         self.shape = tuple(len(axis) for axis in axes)
         cells = [(a - a[0]) / ((a[-1] - a[0]) or 1.0) * (len(a) - 1) for a in axes]
         self.places = np.stack(np.meshgrid(*cells, indexing="ij"), axis=-1).reshape(-1, len(axes))
         self.evaluate = evaluate
+        # decided once: the held-out points must be predicted as all others are in the end
+        self.near = NEIGHBOURS if budget > MOST_AT_ONCE else None
         self.measured = np.zeros(len(self.places), bool)
         self.loss = np.full(len(self.places), np.nan)
         self.accuracy = np.full(len(self.places), np.nan)
@@ -204,7 +208,8 @@ class _Grid:
     def spline(self, kind: str, values: np.ndarray) -> np.ndarray:
         """Values at the free points from those that are measured and finite."""
         known = np.isfinite(values)
-        return spline(kind, self.places[known], values[known], self.places[self.free])
+        places, wanted = self.places[known], self.places[self.free]
+        return spline(kind, places, values[known], wanted, near=self.near)
 
     def worst(self, count: int) -> np.ndarray:
         """Numbers of ``count`` points to measure next; fewer if the rest is one hole."""

@@ -5,8 +5,6 @@ from scipy.interpolate import CubicSpline, PchipInterpolator, RBFInterpolator
 
 LOG_RANGE = 10.0
 DYNAMIC_RANGE = 1e12
-MOST_AT_ONCE = 2500  # of measured points; the equations of more take too long
-NEIGHBOURS = 60
 KERNELS = {"cubic": "cubic", "careful": "thin_plate_spline", "linear": "linear"}
 
 
@@ -34,7 +32,14 @@ class Scale:
         return np.exp(inside) if self.log else inside
 
 
-def spline(kind: str, places: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def spline(
+    kind: str,
+    places: np.ndarray,
+    values: np.ndarray,
+    wanted: np.ndarray,
+    *,
+    near: int | None = None,
+) -> np.ndarray:
     """Values at wanted places.
 
     Args:
@@ -44,6 +49,7 @@ def spline(kind: str, places: np.ndarray, values: np.ndarray, wanted: np.ndarray
         places: (M, dims), for lines in increasing order.
         values: (M,), finite; none are needed for NaN everywhere.
         wanted: (N, dims).
+        near: on a plane, from how many nearest places each value comes; from all if not given.
 
     Returns:
         (N,).
@@ -57,5 +63,4 @@ def spline(kind: str, places: np.ndarray, values: np.ndarray, wanted: np.ndarray
         return (CubicSpline if kind == "cubic" else PchipInterpolator)(x, values)(where)
     if np.linalg.matrix_rank(places - places[0]) < 2:
         kind = "linear"  # the others need points that are not all on one line
-    near = NEIGHBOURS if len(places) > MOST_AT_ONCE else None
     return RBFInterpolator(places, values, kernel=KERNELS[kind], neighbors=near)(wanted)  # type: ignore[call-overload]
