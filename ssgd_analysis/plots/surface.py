@@ -1,71 +1,165 @@
 """An interactive landscape in one self-contained HTML file."""
 
+import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
+from plotly.offline import get_plotlyjs
 
-from ssgd_analysis.files import write_text
+from ssgd_analysis.files import jsonable, write_text
+from ssgd_analysis.plots.scale import LARGE
 from ssgd_analysis.plots.style import short_names
 
+DIGITS = 9  # of the numbers in the file; the arrays hold all
 
-def surface_html(
-    planes: Mapping[str, tuple[np.ndarray, np.ndarray | None, np.ndarray]],
-    path: Path,
-    *,
-    label: str = "train loss",
-) -> Path:
-    """Surfaces side by side on one colour scale, or lines in one plot; needs no network.
+
+def surface_html(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> Path:
+    """A surface to turn and a contour plot beside it, or lines; needs no network.
+
+    Buttons switch between checkpoints, draws, train and test, linear and logarithmic; colours
+    mean the same loss in all of them.
 
     Args:
-        planes: name → (alpha, shape (A,); beta, shape (B,), or ``None`` for a line; loss,
-            shape (A, B) or (A,)).
+        record: of the landscape, as in ``landscape.json``.
+        arrays: of the landscape, as in ``landscape.npz``.
         path: the file to write.
-        label: what the values are.
+
+    Returns:
+        The path.
 
     Raises:
         WorkError: the disk is full or the folder not writable.
     """
-    if any(beta is None for _, beta, _ in planes.values()):
-        names = short_names(planes, 60)
-        lines = [
-            go.Scatter(x=alpha, y=loss, name=name)
-            for name, (alpha, _, loss) in zip(names, planes.values(), strict=True)
-        ]
-        figure = go.Figure(lines)
-        figure.update_layout(xaxis_title="alpha", yaxis_title=label)
-    else:
-        figure = _surfaces(planes, label)
-    write_text(path, figure.to_html(include_plotlyjs=True, full_html=True))
+    here = resources.files("ssgd_analysis.plots")
+    page = here.joinpath("surface.html").read_text(encoding="utf-8")
+    content = json.dumps(_content(record, arrays), ensure_ascii=False, allow_nan=False)
+    parts = {
+        "CONTENT": content.replace("<", "\\u003c"),  # no name can end the script
+        "PLOTLY": get_plotlyjs(),
+        "SCRIPT": here.joinpath("surface.js").read_text(encoding="utf-8"),
+    }
+    # in one pass, so that nothing filled in is taken for a place to fill
+    write_text(path, re.sub(r"@([A-Z]+)@", lambda place: parts[place[1]], page))
     return path
 
 
-def _surfaces(
-    planes: Mapping[str, tuple[np.ndarray, np.ndarray | None, np.ndarray]], label: str
-) -> go.Figure:
-    columns = min(len(planes), 3)
-    rows = math.ceil(len(planes) / columns)
-    figure = make_subplots(
-        rows=rows,
-        cols=columns,
-        specs=[[{"type": "surface"}] * columns] * rows,
-        subplot_titles=short_names(planes, 30),
-        horizontal_spacing=0.02,
-        vertical_spacing=0.1 / rows,
-    )
-    low = min(float(np.nanmin(loss)) for _, _, loss in planes.values())
-    high = max(float(np.nanmax(loss)) for _, _, loss in planes.values())
-    for index, (name, (alpha, beta, loss)) in enumerate(planes.items()):
-        surface = go.Surface(
-            x=alpha, y=beta, z=loss.T, name=name, cmin=low, cmax=high, colorscale="Viridis",
-            showscale=index == 0,
-        )  # fmt: skip
-        figure.add_trace(surface, row=1 + index // columns, col=1 + index % columns)
-    axes = {"xaxis_title": "alpha", "yaxis_title": "beta", "zaxis_title": label}
-    eye = {"x": 1.9, "y": 1.9, "z": 1.3}  # far enough that no label is cut
-    figure.update_scenes(**axes, zaxis_range=[low, high], camera_eye=eye)
-    figure.update_layout(height=520 * rows)
-    return figure
+def _content(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Everything the page shows, as JSON."""
+    split = record["split"]
+    layers = [("loss", "accuracy", "train" if split == "both" else split)]
+    if "test_loss" in arrays:
+        layers.append(("test_loss", "test_accuracy", "test"))
+    shape = tuple(len(arrays[axis]) for axis in ("alpha", "beta") if axis in arrays)
+    flat = {
+        name: values.reshape(-1, *shape)
+        for name, values in arrays.items()
+        if name not in ("alpha", "beta")
+    }
+    full = list(dict.fromkeys(str(grid["checkpoint"]) for grid in record["grids"]))
+    repeats = sorted({grid["repeat"] for grid in record["grids"]})
+    ranges = _ranges([flat[loss] for loss, _, _ in layers])
+    return {
+        "alpha": arrays["alpha"].tolist(),
+        "beta": arrays["beta"].tolist() if "beta" in arrays else None,
+        "units": record.get("units") or {},
+        "layers": [dict(zip(("loss", "accuracy", "name"), layer, strict=True)) for layer in layers],
+        "checkpoints": [
+            {"name": short, "full": name}
+            for short, name in zip(short_names(full, 28), full, strict=True)
+        ],
+        "repeats": repeats,
+        "grids": [
+            {
+                "checkpoint": full.index(str(grid["checkpoint"])),
+                "repeat": repeats.index(grid["repeat"]),
+                "values": {name: _short(values[number]) for name, values in flat.items()},
+                "marks": _marks(grid.get("marks") or []),
+                "path": jsonable(grid.get("path")),
+                "slopes": jsonable(grid.get("slopes")),
+                "curvatures": jsonable(grid.get("curvatures")),
+                "facts": _facts(grid, flat["loss"][number].size),
+            }
+            for number, grid in enumerate(record["grids"])
+        ],
+        "ranges": ranges,
+        "log": ranges["log"] is not None
+        and min(float(np.nanmin(flat[loss])) for loss, _, _ in layers) > 0
+        and ranges["log"][1] - ranges["log"][0] > math.log10(LARGE),
+        "settings": _settings(record),
+        "command": record.get("command", ""),
+    }
+
+
+def _short(values: np.ndarray) -> Any:
+    """Nested lists of numbers with few digits, ``None`` where not finite."""
+    if values.dtype == bool:
+        return values.tolist()
+    few = [float(f"{value:.{DIGITS}g}") for value in values.ravel().tolist()]
+    return jsonable(np.reshape(few, values.shape))
+
+
+def _ranges(losses: Sequence[np.ndarray]) -> dict[str, list[float] | None]:
+    """The one scale of all surfaces; the logarithmic one in powers of ten, if it exists."""
+    every = np.concatenate([loss.ravel() for loss in losses]).astype(np.float64)
+    finite = every[np.isfinite(every)]
+    positive = np.log10(finite[finite > 0])
+
+    def ends(values: np.ndarray) -> list[float]:
+        low, high = float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
+        if low > high:
+            return [0.0, 1.0]
+        if low == high:  # a scale needs a length
+            return [low - 1e-3 * (abs(low) or 1), high + 1e-3 * (abs(high) or 1)]
+        return [low, high]
+
+    return {"linear": ends(finite), "log": ends(positive) if positive.size else None}
+
+
+def _marks(marks: Sequence[dict[str, Any]]) -> Any:
+    names = short_names([str(mark["label"]) for mark in marks], 28) if marks else []
+    return jsonable([{**mark, "name": name} for mark, name in zip(marks, names, strict=True)])
+
+
+def _facts(grid: dict[str, Any], points: int) -> list[str]:
+    """What the picture cannot show by itself, one sentence each."""
+    facts = []
+    seen = "plane" if len(grid.get("curvatures") or [0, 0]) > 1 else "line"
+    if grid.get("share") is not None:
+        share, top = 100 * grid["share"], grid["lambda_max"]["value"]
+        facts.append(f"this {seen} sees {share:.{0 if share >= 10 else 1}f}% of λ_max ({top:.3g})")
+    elif grid.get("share_note"):
+        facts.append(str(grid["share_note"]))
+    curvatures = grid.get("curvatures") or []
+    if curvatures and None not in curvatures:
+        along = ", ".join(
+            f"along {axis} {value:.3g}" for axis, value in zip("αβ", curvatures, strict=False)
+        )
+        facts.append(f"curvature {along}")
+    if grid.get("explained_variance"):
+        parts = " + ".join(f"{100 * part:.1f}%" for part in grid["explained_variance"])
+        facts.append(f"the axes hold {parts} of the path's variance")
+    if grid.get("holes"):
+        facts.append(f"{grid['holes']} of {points} points are holes: their loss is not finite")
+    if grid.get("error"):
+        error = grid["error"]
+        facts.append(
+            f"{grid['measured']} of {points} points are measured, the others interpolated"
+            f" (error of the loss: rms {error['rms']:.2g}, at most {error['max']:.2g}"
+            f" at {error['points']} points checked)"
+        )
+    return facts
+
+
+def _settings(record: dict[str, Any]) -> str:
+    """The settings in one line."""
+    own = dict(record.get("settings") or {})
+    rest = ("split", "samples", "n_samples", "model", "data", "loss", "dtype", "fingerprint")
+    own.update({name: record[name] for name in rest if name in record})
+    versions = record.get("versions") or {}
+    shown = [f"{name} {value}" for name, value in own.items() if value is not None]
+    return " · ".join([*shown, *(f"{name} {value}" for name, value in versions.items())])

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ssgd_analysis import plots
-from ssgd_analysis.plots import style
+from ssgd_analysis.plots import Line, Mark, Plane, style
 
 RNG = np.random.default_rng(0)
 X = np.linspace(-1, 1, 11)
@@ -15,18 +15,18 @@ NAMES = ["SGD", "SGD 2×", "WNI", "WNI-2", "S-SGD", "SAM"]
 
 
 def bands():
-    lines = {name: (X, RNG.random((4, 11)) + X**2) for name in NAMES}
-    return plots.loss_bands({"small batch": lines, "large batch": lines}, xlabel="α", rise=True)
+    lines = {name: Line(X, RNG.random((4, 11)) + X**2) for name in NAMES}
+    return plots.loss_bands({"small batch": lines, "large batch": lines}, xlabel="α")
 
 
 def contours():
     plane = X[:, None] ** 2 + 2 * X[None, :] ** 2
-    planes = {name: (X, X, plane * (1 + i)) for i, name in enumerate(NAMES)}
+    planes = {name: Plane(X, X, plane * (1 + i)) for i, name in enumerate(NAMES)}
     return plots.loss_contours(planes)
 
 
 def contours_with_zero_loss():
-    return plots.loss_contours({"zero": (X, X, np.zeros((11, 11)))})
+    return plots.loss_contours({"zero": Plane(X, X, np.zeros((11, 11)))})
 
 
 def curves():
@@ -38,17 +38,17 @@ LONG = [f"results/experiments/{'a-long-folder-name/' * 3}method-{m}-seed0" for m
 
 
 def bands_of_long_names():
-    return plots.loss_bands({"": dict.fromkeys(LONG, (X, X[None] ** 2))}, xlabel="α")
+    return plots.loss_bands({"": dict.fromkeys(LONG, Line(X, X[None] ** 2))}, xlabel="α")
 
 
 def contours_of_long_names():
     plane = X[:, None] ** 2 + 2 * X[None, :] ** 2
-    return plots.loss_contours(dict.fromkeys(LONG, (X, X, plane)))
+    return plots.loss_contours(dict.fromkeys(LONG, Plane(X, X, plane)))
 
 
 def contour_of_one_long_name():
     plane = X[:, None] ** 2 + 2 * X[None, :] ** 2
-    return plots.loss_contours({LONG[0] * 2: (X, X, plane)})
+    return plots.loss_contours({LONG[0] * 2: Plane(X, X, plane)})
 
 
 def density():
@@ -65,7 +65,7 @@ def intervals():
 
 def contours_in_two_rows():
     plane = X[:, None] ** 2 + 2 * X[None, :] ** 2
-    return plots.loss_contours(dict.fromkeys("abcd", (X, X, plane)))
+    return plots.loss_contours(dict.fromkeys("abcd", Plane(X, X, plane)))
 
 
 def intervals_of_long_names():
@@ -122,21 +122,6 @@ def test_no_labels_overlap(make):
             ]
             for a, b in itertools.pairwise(sorted(boxes, key=lambda box: (box.x0, box.y0))):
                 assert not a.overlaps(b), (axes.get_title(), a, b)
-
-
-def test_surface_is_self_contained(tmp_path):
-    plane = X[:, None] ** 2 + X[None, :] ** 2
-    path = plots.surface_html({"a": (X, X, plane), "b": (X, X, plane)}, tmp_path / "s.html")
-    page = path.read_text(encoding="utf-8")
-    assert "<script src=" not in page
-    assert "Plotly.newPlot" in page
-    pages = {
-        label: plots.surface_html(
-            {"line": (X, None, X**2)}, tmp_path / "l.html", label=label
-        ).read_text(encoding="utf-8")
-        for label in ("train loss", "test loss")
-    }
-    assert all(label in page for label, page in pages.items())
 
 
 def labels(figure):
