@@ -135,7 +135,7 @@ def fill(
         Loss and accuracy, filled in as :func:`refine` does.
     """
     cells = [np.asarray(axis, dtype=np.float64) for axis in axes]
-    grid = _Grid(cells, lambda indices: (indices, indices))
+    grid = _Grid(cells, lambda indices: (indices, indices), int(measured.sum()))
     grid.measured = measured.ravel().copy()
     grid.loss = np.where(measured, loss, np.nan).ravel()
     grid.accuracy = np.where(measured, accuracy, np.nan).ravel()

@@ -11,7 +11,7 @@ from torch import nn
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.landscape import adaptive
-from ssgd_analysis.landscape.adaptive import refine
+from ssgd_analysis.landscape.adaptive import fill, refine
 from ssgd_analysis.landscape.interpolation import Scale, spline
 
 SIDE = 51
@@ -379,6 +379,15 @@ def test_a_large_grid_states_the_error_of_its_own_interpolation(monkeypatch):
     found = refine(truth.axes, truth)
     errors = (found.loss - truth.loss)[~found.measured]
     assert 0.4 * found.rms < rms(errors) < 2 * found.rms  # as above
+
+
+@pytest.mark.parametrize("name", ["relu", "holed"])
+def test_other_values_at_the_same_points_are_filled_in_alike(name):
+    truth = CASES[name]()
+    found = refine(truth.axes, truth)
+    loss, accuracy = fill(truth.axes, found.measured, truth.loss, truth.accuracy)
+    assert loss.tobytes() == found.loss.tobytes()
+    assert accuracy.tobytes() == found.accuracy.tobytes()
 
 
 def test_bad_input():
