@@ -68,13 +68,16 @@ class Watch(TorchDispatchMode):
                 size for tensor in found[: len(results)] for size in tensor.shape
             ]:
                 raise Mismatch
+            why = FIXED
         except Exception:  # whatever a rule does not foresee is left alone
             results = []
+            hidden = any(s.why != FIXED for axes in before for space in axes for s in space.leaves)
+            why = name if hidden else FIXED
             if found or name == "_local_scalar_dense":
                 for axes in before:
                     pin(axes, name)
         for tensor, axes in zip(found, results, strict=False):
             self._set(tensor, axes)
         for tensor in found[len(results) :]:
-            self._set(tensor, [Space(size, FIXED) for size in tensor.shape])
+            self._set(tensor, [Space(size, why) for size in tensor.shape])
         return outputs
