@@ -30,7 +30,7 @@ def landscape(
     adaptive=False,
     normalize=None,
 ):
-    """A record and its arrays: losses are the quadratic (a path of losses for ``between``).
+    """A record and its arrays: losses are the quadratic and a fourth power (hills for ``between``).
 
     Args:
         directions: as in the settings.
@@ -54,7 +54,8 @@ def landscape(
     for index in range(count):
         for draw in range(repeats):
             factor = scale * (1 + index + 0.3 * draw)
-            loss = factor * (quadratic(*mesh) if not between else _hill(*mesh))
+            steeper = 4 * sum(part**4 for part in mesh)  # than the parabola
+            loss = factor * (_hill(*mesh) if between else quadratic(*mesh) + steeper)
             losses.append(loss)
             grids.append(_grid(directions, dims, names, index, draw, factor, rng))
     lead = [n for n in (count, repeats) if n > 1]

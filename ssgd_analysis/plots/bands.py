@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from ssgd_analysis.plots.marks import Mark, label_places
 from ssgd_analysis.plots.scale import Scale, loss_scale, round_ones, short_number
@@ -101,6 +101,7 @@ def loss_bands(
             _accuracies(panel, line, colour(names.index(name)))
     for panel in lower or upper:
         panel.set_xlabel(xlabel)
+        panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     for panel, text in zip(shown[:: len(settings)], (ylabel, accuracy_label), strict=False):
         panel.set_ylabel(text)
     legend(figure, *_explained(settings, names), axes)
@@ -182,6 +183,9 @@ def _labels(panel: Axes, lines: Sequence[Line]) -> None:
         if mark.loss is not None
     ]
     for line in lines:
+        mean = line.loss.mean(axis=0)
+        known = np.isfinite(mean)
+        places += [("", x, y) for x, y in zip(line.alpha[known], mean[known], strict=True)]
         if line.path is not None:
             places.append(("start", *line.path[0]))
             places += [("", x, y) for x, y in line.path[1:]]

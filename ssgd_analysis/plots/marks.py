@@ -88,4 +88,5 @@ def _cost(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
     common = [Bbox.intersection(box, other) for other in taken]
     covered = sum(own.width * own.height for own in common if own is not None)
     inside = Bbox.intersection(box, frame)
-    return covered + box.width * box.height - (inside.width * inside.height if inside else 0)
+    seen = inside.width * inside.height if inside is not None else 0.0
+    return covered + 5 * (box.width * box.height - seen)

@@ -136,10 +136,11 @@ def small_print(figure: Figure, lines: Sequence[str], axes: OwnAxes = None) -> N
     depth = 0.1 * len(lines) + 0.06
     height = figure.get_figheight() + depth
     figure.set_figheight(height)
-    rest = (0, depth / height, 1, 1 - depth / height)
-    figure.get_layout_engine().set(rect=rest)  # type: ignore[union-attr, call-arg]
-    for found in figure.legends:
-        found.set_bbox_to_anchor(rest, transform=figure.transFigure)
+    low = depth / height
+    for found in figure.legends:  # stands on the small print, and the panels above both
+        found.set_bbox_to_anchor((0, low, 1, 1 - low), transform=figure.transFigure)
+        low += found.get_window_extent().height / figure.bbox.height
+    figure.get_layout_engine().set(rect=(0, low, 1, 1 - low))  # type: ignore[union-attr, call-arg]
     figure.text(0.05 / width, 0.03 / height, text, **look)
 
 

@@ -83,7 +83,8 @@ def _axis(record: dict[str, Any], index: int) -> str:
         name = f"PC {index + 1}"
         if len(record["grids"]) == 1:
             name += f" ({100 * record['grids'][0]['explained_variance'][index]:.1f}%)"
-    return f"{name}, {unit}" if len(name + unit) < 30 else f"{name}\n{unit}"
+    room = 44 if record["settings"]["dims"] == 1 else 28  # letters that a panel is wide
+    return f"{name}, {unit}" if len(name + unit) < room else f"{name}\n{unit}"
 
 
 def _marks(record: dict[str, Any], facts: dict[str, Any]) -> list[Mark]:
@@ -170,6 +171,9 @@ def _curvature(record: dict[str, Any], facts: dict[str, Any], index: int) -> str
 def _planes(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
     repeats = len(record["grids"]) // len(names)
     shown = repeats if repeats * len(names) <= MOST else 1
+    count = shown * len(names)
+    columns = max(count if count <= 4 else 3, 2)
+    names = short_names(names, 72 // columns - 8)  # with room for the number and the split
     titles = [name if shown == 1 else f"{name} #{draw}" for name in names for draw in range(shown)]
     facts = [record["grids"][c * repeats + d] for c in range(len(names)) for d in range(shown)]
     both = "test_loss" in arrays
@@ -185,11 +189,10 @@ def _planes(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
                 arrays["alpha"], arrays["beta"], shift * grid, **_places(record, own)
             )
     words = _words(record)
-    few = len(titles) if len(titles) <= 4 else 3
     return loss_contours(
         found["loss"],
         accuracies=found["accuracy"],
-        columns=max(few, 2),
+        columns=columns,
         xlabel=_axis(record, 0),
         ylabel=_axis(record, 1),
         label=words["loss"],

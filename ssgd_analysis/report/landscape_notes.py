@@ -11,6 +11,10 @@ NORMALIZED = {
     "layer": "scaled to each layer's norm",
     "none": "",
 }
+MOVED = {
+    "zero": "biases and norm layers held",
+    "keep": "biases and norm layers moved too",
+}
 
 
 def landscape_notes(
@@ -27,7 +31,7 @@ def landscape_notes(
         Lines for the small print.
     """
     settings = record["settings"]
-    size = " × ".join(str(len(arrays[n])) for n in ("alpha", "beta") if n in arrays)
+    size = "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}".join(str(len(arrays[n])) for n in ("alpha", "beta") if n in arrays)
     split = "train and test" if record["split"] == "both" else record["split"]
     what = ["loss" if record.get("loss") is None else str(record["loss"]), f"{split} split"]
     what += [f"{record['n_samples']:,} examples"] if record.get("n_samples") else []
@@ -57,13 +61,15 @@ def _directions(settings: dict[str, Any]) -> str:
     }
     words = [names[settings["directions"]], NORMALIZED[settings["normalize"]]]
     if settings["directions"] != "between" and settings.get("biases"):
-        words.append(f"biases and norm layers {settings['biases']}")
+        words.append(MOVED[settings["biases"]])
     return ", ".join(word for word in words if word)
 
 
 def _list(values: list[float]) -> str:
     """Percentages in order, or their range where they are many."""
     texts = [f"{100 * value:.2g}%" for value in values]
+    if len(set(texts)) == 1:
+        return texts[0]
     if len(texts) > 4:
         return f"{100 * min(values):.2g}% to {100 * max(values):.2g}%"
     return ", ".join(texts)

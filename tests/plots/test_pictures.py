@@ -8,8 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from ssgd_analysis import plots
-from ssgd_analysis.plots import Effect, forest, scatter, style, verdicts
-from ssgd_analysis.plots.paper import COLUMN, DOUBLE
+from ssgd_analysis.plots import Effect, forest, scale, style, verdicts
+from ssgd_analysis.plots.style import COLUMN, DOUBLE
 
 WIDTHS = [COLUMN, DOUBLE]
 VERDICTS = list(forest.LOOKS)
@@ -222,11 +222,11 @@ def test_sixteen_groups_have_their_own_looks():
 
 
 def test_ticks_of_a_logarithmic_axis_are_round_and_apart():
-    assert scatter._round_ones(0.0017, 0.03, 3) == pytest.approx([0.002, 0.01])
-    assert scatter._round_ones(0.02, 300.0, 3) == pytest.approx([0.1, 10.0])
-    assert scatter._round_ones(1.0, 1e7, 3) == pytest.approx([1.0, 1e3, 1e6])
-    assert scatter._short(1e4, 0) == "1e4"
-    assert scatter._short(2e-5, 0) == "2e−5"
+    assert scale.round_ones(0.0017, 0.03, 3) == pytest.approx([0.002, 0.01])
+    assert scale.round_ones(0.02, 300.0, 3) == pytest.approx([0.1, 10.0])
+    assert scale.round_ones(1.0, 1e7, 3) == pytest.approx([1.0, 1e3, 1e6])
+    assert scale.short_number(1e4, 0) == "1e4"
+    assert scale.short_number(2e-5, 0) == "2e−5"
 
 
 def luminance(colour):

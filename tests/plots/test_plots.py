@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ssgd_analysis import plots
-from ssgd_analysis.plots import Line, Mark, Plane, style
+from ssgd_analysis.plots import Line, Plane, style
 
 RNG = np.random.default_rng(0)
 X = np.linspace(-1, 1, 11)
