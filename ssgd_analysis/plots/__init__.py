@@ -9,6 +9,7 @@ from ssgd_analysis.plots.density import density_figure
 from ssgd_analysis.plots.forest import Effect, forest_figure
 from ssgd_analysis.plots.intervals import interval_figure
 from ssgd_analysis.plots.marks import Mark
+from ssgd_analysis.plots.movie import movie
 from ssgd_analysis.plots.radii import radius_curves
 from ssgd_analysis.plots.save import save_figure
 from ssgd_analysis.plots.scatter import metric_scatter
@@ -30,6 +31,7 @@ __all__ = [
     "loss_bands",
     "loss_contours",
     "metric_scatter",
+    "movie",
     "radius_curves",
     "save_figure",
     "surface_html",

@@ -1,0 +1,187 @@
+"""A training run as an animation: its way through its plane, and its loss."""
+
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.animation import FFMpegWriter
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
+
+from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.files import write_atomically
+from ssgd_analysis.plots.contours import Plane, loss_contours
+from ssgd_analysis.plots.marks import outlined
+from ssgd_analysis.plots.scale import loss_scale
+from ssgd_analysis.plots.style import DOUBLE, colour, panels, short_names, small_print, styled
+
+DPI = 150
+SLOWEST, FASTEST = 400, 50  # milliseconds a frame
+HOLD = 1500  # milliseconds more on the last frame
+
+
+@styled
+def movie(
+    record: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    stem: Path,
+    *,
+    frames: int = 120,
+    seconds: float = 8.0,
+) -> list[Path]:
+    """A point that moves over the contours of its plane, with its trail, and its loss beside.
+
+    Only kept checkpoints are shown, a frame each; nothing is made up between them.
+
+    Args:
+        record: of the landscape, as in ``landscape.json``; two-dimensional, with a ``path``.
+        arrays: of the landscape, as in ``landscape.npz``.
+        stem: files are ``stem.gif`` and, where ffmpeg is installed, ``stem.mp4``; with a number,
+            in the order of the record's grids, where there are several.
+        frames: at most so many; of more checkpoints some are left out, evenly.
+        seconds: that it takes, about; the last frame stays longer.
+
+    Returns:
+        The paths.
+
+    Raises:
+        InputError: the landscape is no plane with a path.
+        WorkError: the disk is full, the folder not writable, or ffmpeg failed.
+    """
+    grids = record["grids"]
+    if "beta" not in arrays or not any(grid.get("path") for grid in grids):
+        raise InputError(
+            "no path to animate: make the landscape with --dims 2 --directions trajectory"
+        )
+    losses = arrays["loss"].reshape(len(grids), len(arrays["alpha"]), len(arrays["beta"]))
+    names = short_names([str(grid["checkpoint"]) for grid in grids], 40)
+    paths = []
+    for number, grid in enumerate(grids):
+        if not grid.get("path"):
+            continue
+        plane = Plane(arrays["alpha"], arrays["beta"], losses[number])
+        figure, moving, show = _scene(record, grid, plane, names[number])
+        count = len(grid["path"]["steps"])
+        kept = np.unique(np.linspace(0, count - 1, min(count, frames)).round().astype(int))
+        pause = int(np.clip(1000 * seconds / len(kept), FASTEST, SLOWEST)) // 10 * 10
+        name = f"{stem.name}-{number + 1}" if len(grids) > 1 else stem.name
+        path = stem.with_name(f"{name}.gif")
+        pictures = _pictures(figure, moving, show, kept)
+        paths.append(path)
+        write_atomically(path, partial(_save_gif, pictures, pause, record.get("command", "")))
+        if FFMpegWriter.isAvailable():
+            paths.append(path.with_suffix(".mp4"))
+            write_atomically(paths[-1], partial(_save_mp4, figure, show, kept, pause))
+    return paths
+
+
+def _scene(
+    record: dict[str, Any], grid: dict[str, Any], plane: Plane, name: str
+) -> tuple[Figure, list[Any], Callable[[int], None]]:
+    """The figure, what moves in it, and the function that moves it to a kept checkpoint."""
+    path = {key: np.asarray(grid["path"][key], float) for key in ("steps", "alpha", "beta")}
+    steps = grid["path"]["steps"]
+    known = grid["path"].get("loss")
+    figure, axes = panels(1, 2 if known else 1, width=DOUBLE / 2, height=2.9)
+    figure.set_dpi(DPI)
+    split = "train" if record["split"] == "both" else record["split"]
+    units = record.get("units") or {}
+    labels: dict[str, Any] = {
+        f"{axis}label": f"{letter} ({units[key]})" if units.get(key) else letter
+        for axis, letter, key in (("x", "α", "alpha"), ("y", "β", "beta"))
+    }
+    loss_contours({f"{name}: {split} loss": plane}, axes=axes[:1], **labels)
+    look: Any = {"color": "white", "lw": 1.2, "zorder": 5, **outlined("black")}
+    (trail,) = axes[0].plot([], [], **look)
+    (point,) = axes[0].plot([], [], "o", color=colour(2), mec="white", ms=6, mew=1, zorder=6)
+    moving: list[Any] = [trail, point]
+    if known:
+        moving += _loss_panel(axes[1], steps, np.asarray(known, float), f"{split} loss")
+    small_print(figure, _notes(grid, record.get("command", "")))
+    title = axes[-1].set_title(f"step {steps[-1]}", loc="right")
+
+    def show(k: int) -> None:
+        trail.set_data(path["alpha"][: k + 1], path["beta"][: k + 1])
+        point.set_data(path["alpha"][k : k + 1], path["beta"][k : k + 1])
+        if known:
+            moving[2].set_data(path["steps"][: k + 1], np.asarray(known[: k + 1], float))
+            moving[3].set_data(path["steps"][k : k + 1], np.asarray(known[k : k + 1], float))
+        title.set_text(f"step {steps[k]}")
+
+    return figure, [*moving, title], show
+
+
+def _loss_panel(axes: Axes, steps: list[int], losses: np.ndarray, label: str) -> list[Line2D]:
+    axes.plot(steps, losses, color="#bbbbbb", lw=1)
+    (passed,) = axes.plot([], [], color=colour(1), lw=1.4)
+    (now,) = axes.plot([], [], "o", color=colour(2), mec="white", ms=6, mew=1)
+    scale = loss_scale([losses])
+    axes.set(xlabel="step", ylabel=f"{label} of the kept checkpoints")
+    if scale.log:
+        axes.set_yscale("log")
+    return [passed, now]
+
+
+def _notes(grid: dict[str, Any], command: str) -> list[str]:
+    """What the plane does not show of the path, and how to make it again."""
+    notes = []
+    if grid.get("explained_variance"):
+        parts = " + ".join(f"{100 * part:.1f}%" for part in grid["explained_variance"])
+        notes.append(f"the axes hold {parts} of the path's variance")
+    outside = [far for far in grid["path"].get("outside") or [] if far is not None]
+    if outside:
+        notes.append(f"the path lies outside of the plane by up to {max(outside):.3g}")
+    return ["; ".join(notes), command]
+
+
+def _pictures(
+    figure: Figure, moving: list[Any], show: Callable[[int], None], kept: np.ndarray
+) -> list[Image.Image]:
+    """One picture for each kept checkpoint; what stands still is drawn once."""
+    canvas = FigureCanvasAgg(figure)
+    show(int(kept[-1]))
+    canvas.draw()  # the layout, then it stays
+    figure.set_layout_engine("none")
+    for artist in moving:
+        artist.set_animated(True)
+    canvas.draw()
+    ground = canvas.copy_from_bbox(figure.bbox)
+    pictures = []
+    for k in kept:
+        canvas.restore_region(ground)
+        show(int(k))
+        for artist in moving:
+            artist.axes.draw_artist(artist)
+        pictures.append(Image.fromarray(np.array(canvas.buffer_rgba())).convert("RGB"))
+    return pictures
+
+
+def _save_gif(pictures: list[Image.Image], pause: int, comment: str, path: Path) -> None:
+    # one palette and no dither: what stands still stays the same, and the file small
+    palette = pictures[-1].quantize(255, dither=Image.Dither.NONE)
+    colours = (palette.getpalette() or [])[: 3 * 255]
+    palette.putpalette([*colours, 255, 255, 255])  # paper is white, not nearly white
+    small = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in pictures]
+    times = [pause] * (len(small) - 1) + [pause + HOLD]
+    about: dict[str, Any] = {"loop": 0, "comment": comment.encode()}
+    small[0].save(path, save_all=True, append_images=small[1:], duration=times, **about)
+
+
+def _save_mp4(
+    figure: Figure, show: Callable[[int], None], kept: np.ndarray, pause: int, path: Path
+) -> None:
+    writer = FFMpegWriter(fps=round(1000 / pause), codec="h264", extra_args=["-pix_fmt", "yuv420p"])
+    held = [*kept, *[kept[-1]] * (HOLD // pause)]
+    try:
+        with writer.saving(figure, str(path), DPI):
+            for k in held:
+                show(int(k))
+                writer.grab_frame()
+    except subprocess.CalledProcessError as error:
+        raise WorkError(f"ffmpeg failed to write {path.name}: {error}") from error
