@@ -105,19 +105,21 @@ def checkpoint_options(
     """Checkpoints, and what a foreign weight file belongs to.
 
     Args:
-        splits: the choices of ``--split``.
+        splits: the choices of ``--split``; none: there is no such option.
     """
     options = [
         click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT..."),
         click.option("--model", help="Model of a foreign weight file: name or reference."),
         click.option("--data", help="Data of a foreign weight file: name or reference."),
         click.option("--loss", help="Loss: name or reference (default: the run's)."),
-        click.option(
-            "--split",
-            type=click.Choice(list(splits)),
-            default="train",
-            help="Examples to use (default: train).",
-        ),
+        *[
+            click.option(
+                "--split",
+                type=click.Choice(list(splits)),
+                default="train",
+                help="Examples to use (default: train).",
+            )
+        ][: len(splits)],
         click.option("--samples", type=COUNT, help="First N examples (default: all)."),
         click.option("--batch-size", type=COUNT, help="Examples computed at once."),
         click.option(

@@ -84,7 +84,9 @@ def connection_figure(
         Line2D([], [], color=colour(i), marker=marker(i), ms=3, lw=1) for i in range(len(names))
     ]
     legend(figure, handles, names, axes)
-    small_print(figure, [*notes, "mark: the barrier, the highest above the ends' line"], axes)
+    small_print(
+        figure, [*notes, "mark: where the loss is highest above the line between its ends"], axes
+    )
     if axes is None:
         figure.align_ylabels(shown)
     return figure

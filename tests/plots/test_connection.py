@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from ssgd_analysis.plots.connection import Walk, connection_figure
+
+T = np.linspace(0, 1, 5)
+
+
+def walks(accuracy: bool = True, low: float = 1.0, high: float = 2.0) -> dict[str, Walk]:
+    right = np.linspace(0.5, 0.9, 5) if accuracy else np.full(5, np.nan)
+    loss = np.array([low, high, high, low, low])
+    return {"line": Walk(T, loss, right, 0.25), "bezier": Walk(T, 0 * T + low, right)}
+
+
+def test_two_splits_loss_and_accuracy():
+    figure = connection_figure({"train": walks(), "test": walks()}, notes=["seed 0"], width=3.3)
+    assert figure.get_figwidth() == 3.3
+    assert [panel.get_title() for panel in figure.axes] == ["train", "test", "", ""]
+    line = figure.axes[0].lines[0]
+    np.testing.assert_array_equal(line.get_xydata(), np.column_stack([T, [1, 2, 2, 1, 1]]))
+    assert figure.axes[0].lines[1].get_xydata().tolist() == [[0.25, 2.0]]  # the barrier's mark
+    assert len(figure.axes[0].lines) == 3  # no barrier on the other path, no mark
+    np.testing.assert_allclose(figure.axes[2].lines[0].get_ydata(), np.linspace(50, 90, 5))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["line", "bezier"]
+    assert any("seed 0" in text.get_text() for text in figure.texts)
+
+
+@pytest.mark.parametrize(("high", "scale"), [(30.0, "log"), (2.0, "linear"), (np.inf, "linear")])
+def test_a_wide_range_is_logarithmic(high, scale):
+    figure = connection_figure({"train": walks(accuracy=False, high=high)})
+    (panel,) = figure.axes  # no row of accuracies without any
+    assert panel.get_yscale() == scale
+    drawn = panel.lines[0].get_ydata()
+    assert np.isnan(drawn[1]) == np.isinf(high)  # a gap
+
+
+def test_on_a_users_own_axes():
+    figure = Figure()
+    own = figure.subplots(2, 1)
+    assert connection_figure({"train": walks()}, axes=own) is figure
+    assert all(len(panel.lines) for panel in own)
