@@ -31,7 +31,8 @@ class Evaluator:
     differs by more than rounding; no clock decides.
 
     Args:
-        problem: at the weights w that are the origin.
+        problem: at the weights w that are the origin; later changes of weights or buffers do not
+            count.
         directions: one or more, each one tensor for every parameter.
         move_rest: called with the place before each point, to move buffers and frozen
             parameters in place (a line between two checkpoints).
@@ -68,6 +69,7 @@ class Evaluator:
             raise InputError("a direction should have one tensor of each parameter's shape")
         if precision not in PRECISIONS:
             raise InputError(f"precision '{precision}' should be one of {', '.join(PRECISIONS)}")
+        self._origin = [parameter.detach().clone() for parameter in self._parameters]
         self._move_rest, self._recalibrate = move_rest, recalibrate
         self._casting = Casting(problem, precision)
         if check is None:
@@ -101,8 +103,8 @@ class Evaluator:
             raise InputError(
                 f"places of shape {places.shape} should be (points, {len(self.directions)})"
             )
-        with self._lent() as clean:
-            found = [way() for _ in self._moves(clean, places)]
+        with self._lent():
+            found = [way(place) for place in self._moves(places)]
         losses, accuracies = np.empty(len(places)), np.full(len(places), np.nan)
         values = _numbers([[loss for loss, _ in scores] for scores in found])
         for index, row in enumerate(values):
@@ -114,7 +116,7 @@ class Evaluator:
         return losses, accuracies
 
     @contextmanager
-    def _lent(self) -> Iterator[list[Tensor]]:
+    def _lent(self) -> Iterator[None]:
         """Evaluation mode, no graph; weights, and what else moves, come back bit for bit."""
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
@@ -124,16 +126,17 @@ class Evaluator:
                 others = [p for p in self.problem.model.parameters() if id(p) not in own]
                 stack.enter_context(borrowed_weights(others))
                 stack.enter_context(borrowed_buffers(self.problem.model))
-            yield stack.enter_context(borrowed_weights(self._parameters))
+            stack.enter_context(borrowed_weights(self._parameters))
+            yield
 
-    def _moves(self, clean: list[Tensor], places: np.ndarray) -> Iterator[None]:
+    def _moves(self, places: np.ndarray) -> Iterator[list[float]]:
         """Move all that moves to one place after the other."""
         moved = [parameter.detach() for parameter in self._parameters]
         row: list[float] | None = None
-        base = clean
+        base = self._origin
         for place in places.tolist():
             if place[:-1] != row:
-                row, base = place[:-1], clean
+                row, base = place[:-1], self._origin
                 for amount, direction in zip(row, self.directions, strict=False):
                     base = [
                         torch.add(b, d, alpha=amount) for b, d in zip(base, direction, strict=True)
@@ -144,7 +147,7 @@ class Evaluator:
                 self._move_rest(place)
             if self._recalibrate is not None:
                 recalibrate_batchnorm(self.problem.model, self._recalibrate)
-            yield
+            yield place
 
     def _choose(self, plan: EvaluationPlan | None) -> None:
         """Set the plan and its way."""
@@ -159,7 +162,8 @@ class Evaluator:
             return
         self._way = self._made(EvaluationPlan("plain", self.problem.n_samples))
         truth = self._evaluate(self._way, self._check)
-        size, reasons = chunk_size(self.problem), []
+        size = chunk_size(self.problem)
+        reasons: list[str] = []
         # chunks of a model that can't be traced might hide a branch on a whole batch's values
         ways = ["chunks"] if self.problem.takes_model else ["traced"]
         for way in ways:
@@ -186,7 +190,9 @@ class Evaluator:
                 raise InputError("the loss of a batch is not the mean of its examples' losses")
             return chunks(self.problem, self._casting, plan.chunk)
         rest_moves = self._move_rest is not None or self._recalibrate is not None
-        return traced(self.problem, self._casting, plan.chunk, rest_moves=rest_moves)
+        return traced(
+            self.problem, self._casting, plan.chunk, self.directions, rest_moves=rest_moves
+        )
 
     def _differs(
         self, found: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.ndarray]

@@ -1,7 +1,8 @@
 """Changes to a traced forward pass that leave its values as they are, but for rounding."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,12 +28,21 @@ Kind = tuple[bool, bool]  # depends on the inputs, depends on what moves
 MANY_COLUMNS = 64  # entries of a patch: above, the copies of the inputs cost more than they save
 
 
-def dependences(graph: fx.Graph, data: fx.Node, moving: set[fx.Node]) -> dict[fx.Node, Kind]:
-    """For each node, whether it depends on the inputs and on the tensors that move."""
+def dependences(
+    graph: fx.Graph, data: fx.Node, moving: set[fx.Node], still: Collection[fx.Node] = ()
+) -> dict[fx.Node, Kind]:
+    """For each node, whether it depends on the inputs and on what moves.
+
+    Args:
+        graph: of operations.
+        data: the placeholder of the inputs.
+        moving: the placeholders of what changes from point to point.
+        still: other placeholders of what follows from the inputs.
+    """
     found: dict[fx.Node, Kind] = {}
     for node in graph.nodes:
         above = [found[source] for source in node.all_input_nodes]
-        on_data = node is data or any(kind[0] for kind in above)
+        on_data = node is data or node in still or any(kind[0] for kind in above)
         found[node] = on_data, node in moving or any(kind[1] for kind in above)
     return found
 
@@ -48,9 +58,13 @@ def rewrite(whole: fx.GraphModule, data: fx.Node, moving: set[fx.Node], *, cpu: 
     """
     graph = whole.graph
     kinds = dependences(graph, data, moving)
+    node: Any
     for node in graph.nodes:
         if node.target in WRITING and len(node.args[0].users) == 1:
             node.target = WRITING[node.target]  # written in place again below, where that is safe
+        padded = node.target is aten.constant_pad_nd.default and not any(node.args[1])
+        if padded or node.target is aten.alias.default:  # copies of what is there already
+            node.replace_all_uses_with(node.args[0])
         if node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default  # layouts may differ from those of the trace
     for node in list(graph.nodes):
@@ -65,7 +79,7 @@ def rewrite(whole: fx.GraphModule, data: fx.Node, moving: set[fx.Node], *, cpu: 
     whole.recompile()
 
 
-def _fold(graph: fx.Graph, norm: fx.Node, kinds: dict[fx.Node, Kind]) -> None:
+def _fold(graph: fx.Graph, norm: Any, kinds: dict[fx.Node, Kind]) -> None:
     """Normalisation by fixed statistics goes into the weights of the convolution before it."""
     if norm.target not in NORMS:
         return
@@ -111,7 +125,7 @@ def _folded(
     return weight * scale.reshape(-1, *[1] * (weight.dim() - 1)), shift
 
 
-def _convolution(graph: fx.Graph, node: fx.Node, kinds: dict[fx.Node, Kind]) -> None:
+def _convolution(graph: fx.Graph, node: Any, kinds: dict[fx.Node, Kind]) -> None:
     """Channels last; over what stays, patches that are copied out once, and a product.
 
     A convolution of a few channels is bound by how it reads them.
@@ -124,7 +138,9 @@ def _convolution(graph: fx.Graph, node: fx.Node, kinds: dict[fx.Node, Kind]) -> 
     if steady and entries <= MANY_COLUMNS:
         size = tuple(_value(weight).shape[2:])
         with graph.inserting_before(node):
-            columns = graph.call_function(_columns, (source, size, dilation, padding, stride))
+            columns = graph.call_function(
+                _columns, (source, size, tuple(dilation), tuple(padding), tuple(stride))
+            )
             flat = graph.call_function(aten.reshape.default, (weight, [-1, entries]))
             turned = graph.call_function(aten.t.default, (flat,))
             turned.meta["val"] = _value(weight).reshape(-1, entries).t()
@@ -150,9 +166,9 @@ def _convolution(graph: fx.Graph, node: fx.Node, kinds: dict[fx.Node, Kind]) -> 
 def _columns(
     images: Tensor,
     size: tuple[int, int],
-    dilation: list[int],
-    padding: list[int],
-    stride: list[int],
+    dilation: tuple[int, ...],
+    padding: tuple[int, ...],
+    stride: tuple[int, ...],
 ) -> Tensor:
     """The patch under every place of a kernel, shape (B · places, entries)."""
     patches = F.unfold(images, size, dilation, padding, stride)
@@ -163,7 +179,7 @@ def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-def _linear(graph: fx.Graph, node: fx.Node) -> None:
+def _linear(graph: fx.Graph, node: Any) -> None:
     """Linear layers by oneDNN, which has the faster kernels on some processors, with their ReLU."""
     if _fused is None or node.target not in (aten.addmm.default, aten.mm.default) or node.kwargs:
         return
@@ -186,6 +202,20 @@ def _linear(graph: fx.Graph, node: fx.Node) -> None:
     node.replace_all_uses_with(product)
 
 
+def linear_parts(node: Any) -> tuple[fx.Node, fx.Node, fx.Node | None, bool] | None:
+    """Inputs, weight and bias of a linear layer, and whether its ReLU is in it; None: another."""
+    if node.target is _fused:
+        source, weight, bias, after = node.args[:4]
+        return source, weight, bias, after == "relu"
+    if node.target is aten.addmm.default and not node.kwargs:
+        bias, source, turned = node.args
+    elif node.target is aten.mm.default:
+        bias, (source, turned) = None, node.args
+    else:
+        return None
+    return (source, turned.args[0], bias, False) if turned.target is aten.t.default else None
+
+
 def _found(name: str) -> Callable[..., Tensor] | None:
     """A private operation of torch, if this build has it."""
     try:
@@ -200,6 +230,7 @@ _fused = _found("_linear_pointwise")
 
 def _in_place(graph: fx.Graph, kinds: dict[fx.Node, Kind]) -> None:
     """ReLU and sums are written over an operand that nothing else needs."""
+    node: Any
     for node in graph.nodes:
         if node.target is aten.relu.default and _owned(node.args[0]):
             node.target = aten.relu_.default
@@ -215,7 +246,7 @@ def _in_place(graph: fx.Graph, kinds: dict[fx.Node, Kind]) -> None:
                 node.target, node.args = aten.add_.Tensor, (first, second)
 
 
-def _owned(node: fx.Node) -> bool:
+def _owned(node: Any) -> bool:
     """Whether memory is read by one operation alone, and was made for it."""
     while node.target in VIEWS and len(node.users) == 1:
         node = node.args[0]

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -12,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ssgd_analysis.curvature.linearise import Unsupported
 from ssgd_analysis.errors import first_line
+from ssgd_analysis.landscape.evaluation.lines import lines
 from ssgd_analysis.landscape.evaluation.rewrite import Kind, dependences, rewrite
 
 CONSTANT, STILL, POINT, MIXED = (False, False), (True, False), (False, True), (True, True)
@@ -25,7 +27,7 @@ class Stage:
     takes: list[fx.Node]
     gives: list[fx.Node]
 
-    def run(self, known: dict[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
+    def run(self, known: dict[fx.Node, Any]) -> dict[fx.Node, Tensor]:
         """The values it gives, by node."""
         values = self.module.forward(*[known[node] for node in self.takes])
         return dict(zip(self.gives, values, strict=True))
@@ -42,6 +44,9 @@ class Trace:
         model: in evaluation mode.
         weights: the parameters that move from point to point.
         rest_moves: whether buffers and the other parameters move, too.
+        directions: the weights move along; the outputs of a first linear layer are then moved
+            themselves.
+        spare: bytes that a chunk may keep for that.
         inputs: of one chunk; others must have the same shape.
         casting: what a forward pass runs in, for autocast.
 
@@ -53,8 +58,11 @@ class Trace:
         self,
         model: nn.Module,
         weights: Sequence[Tensor],
-        rest_moves: bool,
+        directions: Sequence[Sequence[Tensor]],
         inputs: Tensor,
+        *,
+        rest_moves: bool,
+        spare: int,
         casting: AbstractContextManager[object],
     ) -> None:
         owned = {id(weight) for weight in weights}
@@ -79,7 +87,11 @@ class Trace:
         self._places, self._data = places[:-1], places[-1]
         moving = set(places[: len(held) if rest_moves else len(weights)])
         rewrite(graph, self._data, moving, cpu=inputs.device.type == "cpu")
-        self._stages(graph, dependences(graph.graph, self._data, moving))
+        kinds = dependences(graph.graph, self._data, moving)
+        self._lines = lines(graph.graph, kinds, places[: len(weights)], directions, spare=spare)
+        moving |= {line.amount for line in self._lines}
+        still = {node for line in self._lines for node in (line.base, line.last)}
+        self._stages(graph, dependences(graph.graph, self._data, moving, still))
         self._known = dict(zip(self._places, self._held, strict=True))
         self._constants = self._constant.run(self._known)
 
@@ -93,28 +105,61 @@ class Trace:
             if source and (source.op != "call_function" or kinds[source] != kinds[node]):
                 raise Unsupported(f"{node.target} writes into what is kept")
         self._mixed = _part(graph, kinds, MIXED, {result})
-        wanted = set(self._mixed.takes)
+        wanted = {*self._mixed.takes, *(line.source for line in self._lines)}
         self._kept = [node for node in self._mixed.takes if kinds[node] == STILL]
+        self._prepared = [node for node in self._mixed.takes if kinds[node] != STILL]
         self._point = _part(graph, kinds, POINT, wanted)
         self._still = _part(graph, kinds, STILL, wanted)
         wanted |= {*self._point.takes, *self._still.takes}
         self._constant = _part(graph, kinds, CONSTANT, wanted)
 
-    def fix(self, chunk: Tensor) -> list[Tensor]:
-        """What one chunk keeps between points."""
-        known = {**self._known, **self._constants, self._data: chunk}
+    def fix(self, inputs: Tensor) -> "Chunk":
+        """What one chunk keeps between points; to be called at the origin of the directions."""
+        known = {**self._known, **self._constants, self._data: inputs}
         known |= self._still.run(known)
-        return [known[node] for node in self._kept]
+        moves = []
+        for line in self._lines:
+            known[line.base], *others = line.values(known)
+            known[line.last] = others[-1]
+            moves.append((self._kept.index(line.base), known[line.base], others[:-1]))
+        return Chunk([known[node] for node in self._kept], moves)
 
-    def prepare(self) -> list[Tensor]:
+    def prepare(self, place: Sequence[float]) -> list[Any]:
         """What one point needs, at the present values of the moving tensors."""
-        known = {**self._known, **self._constants}
+        known: dict[fx.Node, Any] = {**self._known, **self._constants}
         known |= self._point.run(known)
-        return [known[node] for node in self._mixed.takes if node not in self._kept]
+        known |= {line.amount: place[-1] for line in self._lines}
+        return [known[node] for node in self._prepared]
 
-    def outputs(self, prepared: list[Tensor], kept: list[Tensor]) -> Tensor:
+    def outputs(self, prepared: list[Any], chunk: "Chunk") -> Tensor:
         """The outputs for one chunk at one point."""
-        return self._mixed.module.forward(*prepared, *kept)[0]
+        return self._mixed.module.forward(*prepared, *chunk.kept)[0]
+
+
+@dataclass
+class Chunk:
+    """What one chunk keeps, and of it what moves from row to row of a plane.
+
+    Args:
+        kept: values for the last stage.
+        moves: a position in ``kept``, its value at the origin and for all directions but the last.
+    """
+
+    kept: list[Tensor]
+    moves: list[tuple[int, Tensor, list[Tensor]]]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes."""
+        held = [*self.kept, *(t for _, origin, along in self.moves for t in (origin, *along))]
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+    def to_row(self, place: Sequence[float]) -> None:
+        """Set what moves for a row: all but the last coordinate count."""
+        for index, value, along in self.moves:
+            for amount, change in zip(place, along, strict=False):
+                value = torch.add(value, change, alpha=amount)
+            self.kept[index] = value
 
 
 def _traced(
@@ -164,10 +209,10 @@ def _part(
     order = list(whole.graph.nodes)
     inside = [n for n in order if kinds[n] == kind and n.op not in ("placeholder", "output")]
     gives = [node for node in inside if node in wanted]
-    takes = {source: None for node in inside for source in node.all_input_nodes}
+    sources = {source for node in inside for source in node.all_input_nodes}
     graph, copied = fx.Graph(), {}
     takes = sorted(
-        (node for node in takes if kinds[node] != kind or node.op == "placeholder"),
+        (node for node in sources if kinds[node] != kind or node.op == "placeholder"),
         key=lambda node: (kinds[node][0], order.index(node)),
     )
     for node in takes:
@@ -175,4 +220,5 @@ def _part(
     for node in inside:
         copied[node] = graph.node_copy(node, copied.__getitem__)
     graph.output([copied[node] for node in gives])
+    graph.eliminate_dead_code()
     return Stage(fx.GraphModule(whole, graph), takes, gives)

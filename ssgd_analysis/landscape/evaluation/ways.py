@@ -1,6 +1,6 @@
 """The ways to evaluate a problem at the present weights: its own batches, chunks, a trace."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -15,7 +15,7 @@ from ssgd_analysis.problem import Problem
 
 # One batch's loss, and the share of right labels (or None); both stay on the device.
 Score = tuple[Tensor, Tensor | None]
-Way = Callable[[], list[Score]]
+Way = Callable[[Sequence[float]], list[Score]]  # at a place that the weights have moved to
 KEPT = 2**30  # bytes that a trace may keep of all chunks; above, it computes them at every point
 
 
@@ -59,7 +59,7 @@ def plain(problem: Problem, casting: Casting) -> Way:
                 outputs = problem.outputs(inputs)
             yield casting.score(problem, outputs, targets)
 
-    return lambda: list(scores())
+    return lambda place: list(scores())
 
 
 def chunks(problem: Problem, casting: Casting, size: int) -> Way:
@@ -81,10 +81,17 @@ def chunks(problem: Problem, casting: Casting, size: int) -> Way:
                 outputs = [problem.outputs(pair(piece)[0]) for piece in pieces]
             yield casting.score(problem, _joined(outputs), pair(batch)[1])
 
-    return lambda: list(scores())
+    return lambda place: list(scores())
 
 
-def traced(problem: Problem, casting: Casting, size: int, *, rest_moves: bool) -> Way:
+def traced(
+    problem: Problem,
+    casting: Casting,
+    size: int,
+    directions: Sequence[Sequence[Tensor]],
+    *,
+    rest_moves: bool,
+) -> Way:
     """A graph of the forward pass on chunks of equal size, across batches.
 
     Raises:
@@ -106,18 +113,34 @@ def traced(problem: Problem, casting: Casting, size: int, *, rest_moves: bool) -
         whole = _laid_out(torch.cat([whole, whole[:missing]]))
     parts = list(whole.split(size))
     with problem.evaluating():
-        trace = Trace(
-            problem.model, list(problem.parameters.values()), rest_moves, parts[0], casting()
-        )
-    first = trace.fix(parts[0])
-    few = len(parts) * sum(t.numel() * t.element_size() for t in first) <= KEPT
-    kept = [trace.fix(part) for part in parts] if few else None
+        for spare in (KEPT // 2 // len(parts), 0):
+            trace = Trace(
+                problem.model,
+                list(problem.parameters.values()),
+                directions,
+                parts[0],
+                rest_moves=rest_moves,
+                spare=spare,
+                casting=casting(),
+            )
+            kept = [trace.fix(parts[0])]
+            few = len(parts) * kept[0].nbytes <= KEPT
+            if few:
+                break  # else without what must be kept from the origin
+        kept += [trace.fix(part) for part in parts[1:]] if few else []
     lengths = [len(given) for given in inputs]
+    row: list[float] | None = None
 
-    def scores() -> list[Score]:
-        prepared = trace.prepare()
-        each = kept if kept is not None else (trace.fix(part) for part in parts)
-        outputs = _joined([trace.outputs(prepared, fixed) for fixed in each])
+    def scores(place: Sequence[float]) -> list[Score]:
+        nonlocal row
+        if place[:-1] != row:
+            row = None  # until all have moved: an interruption may come between
+            for chunk in kept:
+                chunk.to_row(place)
+            row = list(place[:-1])
+        prepared = trace.prepare(place)
+        each = kept if few else (trace.fix(part) for part in parts)
+        outputs = _joined([trace.outputs(prepared, chunk) for chunk in each])
         if len(outputs) != len(whole):
             raise Unsupported("outputs that do not count examples")
         cut = outputs[:count].split(lengths)
