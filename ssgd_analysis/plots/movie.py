@@ -97,12 +97,14 @@ def _scene(
         for axis, letter, key in (("x", "α", "alpha"), ("y", "β", "beta"))
     }
     loss_contours({f"{name}: {split} loss": plane}, axes=axes[:1], **labels)
+    axes[0].locator_params(axis="x", nbins=5)
     look: Any = {"color": "white", "lw": 1.2, "zorder": 5, **outlined("black")}
     (trail,) = axes[0].plot([], [], **look)
     (point,) = axes[0].plot([], [], "o", color=colour(2), mec="white", ms=6, mew=1, zorder=6)
     moving: list[Any] = [trail, point]
     if known:
         moving += _loss_panel(axes[1], steps, np.asarray(known, float), f"{split} loss")
+    figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr, call-arg]  # notes apart
     small_print(figure, _notes(grid, record.get("command", "")))
     title = axes[-1].set_title(f"step {steps[-1]}", loc="right")
 
@@ -164,13 +166,27 @@ def _pictures(
 
 def _save_gif(pictures: list[Image.Image], pause: int, comment: str, path: Path) -> None:
     # one palette and no dither: what stands still stays the same, and the file small
-    palette = pictures[-1].quantize(255, dither=Image.Dither.NONE)
-    colours = (palette.getpalette() or [])[: 3 * 255]
-    palette.putpalette([*colours, 255, 255, 255])  # paper is white, not nearly white
-    small = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in pictures]
+    codes, counts = np.unique(_codes(pictures[-1]), return_counts=True)
+    kept = np.sort(codes[np.argsort(-counts, kind="stable")[:256]])
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([code >> shift & 255 for code in kept.tolist() for shift in (16, 8, 0)])
+    small = []
+    for picture in pictures:
+        near = np.array(picture.quantize(palette=palette, dither=Image.Dither.NONE))
+        codes = _codes(picture)  # Pillow's nearest colour is not exact where an exact one exists
+        place = np.searchsorted(kept, codes).clip(max=len(kept) - 1)
+        indices = np.where(kept[place] == codes, place, near).astype(np.uint8)
+        small.append(Image.fromarray(indices))
+        small[-1].putpalette(palette.getpalette() or [])
     times = [pause] * (len(small) - 1) + [pause + HOLD]
     about: dict[str, Any] = {"loop": 0, "comment": comment.encode()}
     small[0].save(path, save_all=True, append_images=small[1:], duration=times, **about)
+
+
+def _codes(picture: Image.Image) -> np.ndarray:
+    """The colour of each pixel as one number."""
+    red, green, blue = np.moveaxis(np.asarray(picture).astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue
 
 
 def _save_mp4(
