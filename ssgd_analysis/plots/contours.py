@@ -14,7 +14,15 @@ from matplotlib.patches import Rectangle
 
 from ssgd_analysis.plots.marks import Mark, label_places, outlined
 from ssgd_analysis.plots.scale import Scale, distinct, loss_scale, plain_scale
-from ssgd_analysis.plots.style import OwnAxes, panels, short_names, small_print, styled
+from ssgd_analysis.plots.style import (
+    DOUBLE,
+    OwnAxes,
+    broken,
+    panels,
+    short_names,
+    small_print,
+    styled,
+)
 
 LOSSES, ACCURACIES = "viridis", "cividis_r"  # dark is good in both
 
@@ -75,12 +83,15 @@ def loss_contours(
     groups = [(planes, scale, LOSSES, label)]
     groups += [(accuracies, other, ACCURACIES, accuracy_label)] * bool(accuracies)
     wide, used = _places([len(own) for own, *_ in groups], columns)
+    # the colour bar takes as much from few panels as from many
+    width = min(2.0 + 0.6 / wide, DOUBLE / wide)
+    height = min(1.95, 0.3 + 0.9 * width)
     figure, shown = panels(
         max(used) // wide + 1,
         wide,
         used=used,
-        width=2.0 + 0.6 / wide,  # the colour bar takes as much from few panels as from many
-        height=1.95,
+        width=width,
+        height=height,
         sharex=True,
         sharey=True,
         axes=axes,
@@ -89,7 +100,7 @@ def loss_contours(
     for own, own_scale, colours, text in groups:
         mine, rest = rest[: len(own)], rest[len(own) :]
         norm = mpl.colors.BoundaryNorm(own_scale.levels(), 256)
-        names = short_names(own, int(78 / (wide + 0.0)))
+        names = short_names(own, int(78 / wide))
         for panel, name, plane in zip(mine, names, own.values(), strict=True):
             _fill(panel, plane, own_scale, norm, colours, named=axes is not None)
             panel.set_title(name)
@@ -97,10 +108,10 @@ def loss_contours(
             _bar(figure, mine, own_scale, ScalarMappable(norm, colours), text)
     for panel, place in zip(shown, used, strict=True):
         if place + wide not in used:
-            panel.set_xlabel(xlabel)
+            panel.set_xlabel("\n".join(broken(xlabel, 0.85 * width)))
             panel.tick_params(labelbottom=True)
         if place % wide == 0:
-            panel.set_ylabel(ylabel)
+            panel.set_ylabel("\n".join(broken(ylabel, 0.8 * height)))
     small_print(figure, [*notes, "; ".join(scale.notes("loss"))], axes)
     if axes is None:
         figure.draw_without_rendering()  # the layout

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import OwnAxes, colour, panels, short_names, styled
+from ssgd_analysis.plots.style import OwnAxes, colour, legend, panels, short_names, styled
 
 
 @styled
@@ -24,8 +24,8 @@ def density_figure(
     """
     figure, shown = panels(len(densities), 1, width=4.6, height=2.0, sharex=True, axes=axes)
     names = short_names(densities, 70)
-    for index, (panel, name, (grid, density, stderr, top)) in enumerate(
-        zip(shown, names, densities.values(), strict=True)
+    for panel, name, (grid, density, stderr, top) in zip(
+        shown, names, densities.values(), strict=True
     ):
         floor = max(density.max() * 1e-7, 1e-12)
         panel.fill_between(
@@ -39,7 +39,6 @@ def density_figure(
         panel.plot(grid, np.maximum(density, floor), color=colour(1), lw=1)
         panel.plot(top, [floor * 3] * len(top), "|", color=colour(2), ms=8, label="top eigenvalues")
         panel.set(yscale="log", ylim=(floor, density.max() * 3), title=name, ylabel="density")
-        if index == 0:
-            panel.legend(loc="upper right")
     shown[-1].set_xlabel(f"eigenvalue of the {operator}")
+    legend(figure, *shown[0].get_legend_handles_labels(), axes)
     return figure

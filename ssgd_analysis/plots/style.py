@@ -125,7 +125,7 @@ def small_print(figure: Figure, lines: Sequence[str], axes: OwnAxes = None) -> N
     if axes is not None:
         last = np.ravel(np.asarray(axes, object))[-1]
         width = last.get_window_extent().width / figure.dpi
-    lines = [part for line in lines if line for part in _broken(line, width - 0.1)]
+    lines = [part for line in lines if line for part in broken(line, width - 0.1, SMALL)]
     if not lines:
         return
     text = "\n".join(lines)
@@ -144,9 +144,9 @@ def small_print(figure: Figure, lines: Sequence[str], axes: OwnAxes = None) -> N
     figure.text(0.05 / width, 0.03 / height, text, **look)
 
 
-def _broken(line: str, room: float) -> list[str]:
+def broken(line: str, room: float, size: float = 7) -> list[str]:
     """A line in as many as it needs to fit into a room in inches."""
-    letters = max(20, int(len(line) * room / max(inches(line, SMALL), 1e-9)))
+    letters = max(20, int(len(line) * room / max(inches(line, size), 1e-9)))
     return textwrap.wrap(line, letters - 2, break_on_hyphens=False)  # letters differ in width
 
 

@@ -83,8 +83,7 @@ def _axis(record: dict[str, Any], index: int) -> str:
         name = f"PC {index + 1}"
         if len(record["grids"]) == 1:
             name += f" ({100 * record['grids'][0]['explained_variance'][index]:.1f}%)"
-    room = 44 if record["settings"]["dims"] == 1 else 28  # letters that a panel is wide
-    return f"{name}, {unit}" if len(name + unit) < room else f"{name}\n{unit}"
+    return f"{name}, {unit}"
 
 
 def _marks(record: dict[str, Any], facts: dict[str, Any]) -> list[Mark]:

@@ -31,7 +31,9 @@ def landscape_notes(
         Lines for the small print.
     """
     settings = record["settings"]
-    size = "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}".join(str(len(arrays[n])) for n in ("alpha", "beta") if n in arrays)
+    size = "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}".join(
+        str(len(arrays[n])) for n in ("alpha", "beta") if n in arrays
+    )
     split = "train and test" if record["split"] == "both" else record["split"]
     what = ["loss" if record.get("loss") is None else str(record["loss"]), f"{split} split"]
     what += [f"{record['n_samples']:,} examples"] if record.get("n_samples") else []
