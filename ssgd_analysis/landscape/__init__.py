@@ -1,5 +1,16 @@
 """The loss along lines and planes through weight space."""
 
+from ssgd_analysis.landscape.connections import (
+    Barrier,
+    ConnectionSettings,
+    Matching,
+    barrier,
+    connect,
+    evaluate_path,
+    line,
+    train_curve,
+    weight_matching,
+)
 from ssgd_analysis.landscape.directions import (
     eigen_directions,
     normalized,
@@ -13,17 +24,26 @@ from ssgd_analysis.landscape.settings import LandscapeSettings
 from ssgd_analysis.landscape.subject import Subject
 
 __all__ = [
+    "Barrier",
+    "ConnectionSettings",
     "EvaluationPlan",
     "Evaluator",
     "Grid",
     "Landscape",
     "LandscapeSettings",
+    "Matching",
     "Subject",
+    "barrier",
+    "connect",
     "eigen_directions",
+    "evaluate_path",
     "fingerprint",
+    "line",
     "normalized",
     "random_directions",
     "sample_landscape",
     "save_arrays",
+    "train_curve",
     "trajectory_directions",
+    "weight_matching",
 ]
