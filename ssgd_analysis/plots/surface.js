@@ -123,7 +123,7 @@ function drawPlane() {
   const spread = (axis) => axis[axis.length - 1] - axis[0];
   const ratio = spread(data.alpha) / spread(data.beta);
   const equal = ratio > 0.4 && ratio < 2.5 ? { scaleanchor: "x", constrain: "domain" } : {};
-  const far = document.getElementById("main").clientWidth < 520 ? 1.6 : 1.3; // so that no label is cut
+  const far = document.getElementById("main").clientWidth < 520 ? 1.65 : 1.4; // so that no label is cut
   const grey = { gridcolor: "#dddddd", zeroline: false, showspikes: false };
   Plotly.react("main", surface, { ...bare, margin: { l: 0, r: 0, t: 0, b: 0 },
     scene: {
@@ -204,6 +204,7 @@ function drawFacts() {
   const facts = shown.length === 1 ? shown[0].facts.slice() : [];
   if (!plane && shown.some((g, k) => shown.some((h, m) => m < k && h.checkpoint === g.checkpoint))) facts.push("thin: each draw, thick: their mean");
   if (!plane && data.layers.length > 1) facts.push("solid: train, dashed: test");
+  if (!plane && shown.some((grid) => grid.path)) facts.push("dots: checkpoints of the run, with their own loss");
   if (predicted(shown)) facts.push("dotted: the quadratic prediction");
   if (state.log) {
     const count = shown.reduce((sum, grid) => sum + grid.values.loss.flat().filter((v) => v !== null && v <= 0).length, 0);

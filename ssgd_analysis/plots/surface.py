@@ -145,7 +145,7 @@ def _facts(grid: dict[str, Any], points: int) -> list[str]:
         facts.append(f"the axes hold {parts} of the path's variance")
     if grid.get("holes"):
         facts.append(f"{grid['holes']} of {points} points are holes: their loss is not finite")
-    if grid.get("error"):
+    if grid.get("error") and grid["measured"] < points:
         error = grid["error"]
         facts.append(
             f"{grid['measured']} of {points} points are measured, the others interpolated"
