@@ -20,6 +20,7 @@ def test_wheel(tmp_path):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"ssgd_analysis"}
     assert "ssgd_analysis/cli/main.py" in names
     assert "ssgd_analysis/studies/digits.toml" in names
+    assert "ssgd_analysis/plots/ssgd.mplstyle" in names
     assert "ssgd_analysis/py.typed" in names
     sources = {
         *(f"ssgd_analysis/cli/{path.name}" for path in (ROOT / "cli").glob("*.py")),

@@ -1,6 +1,7 @@
 """Loss and accuracy over planes, all panels of a quantity on one colour scale."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,7 @@ def loss_contours(
     wide, used = _places([len(own) for own, *_ in groups], columns)
     # the colour bar takes as much from few panels as from many
     width = min(2.0 + 0.6 / wide, DOUBLE / wide)
-    height = min(1.95, 0.3 + 0.9 * width)
+    height = min(1.95, 0.95 * width)
     figure, shown = panels(
         max(used) // wide + 1,
         wide,
@@ -100,24 +101,30 @@ def loss_contours(
     for own, own_scale, colours, text in groups:
         mine, rest = rest[: len(own)], rest[len(own) :]
         norm = mpl.colors.BoundaryNorm(own_scale.levels(), 256)
-        names = short_names(own, int(78 / wide))
+        names = short_names(own, 100 // wide)
         for panel, name, plane in zip(mine, names, own.values(), strict=True):
             _fill(panel, plane, own_scale, norm, colours, named=axes is not None)
             panel.set_title(name)
         if axes is None:
             _bar(figure, mine, own_scale, ScalarMappable(norm, colours), text)
     for panel, place in zip(shown, used, strict=True):
-        if place + wide not in used:
-            panel.set_xlabel("\n".join(broken(xlabel, 0.85 * width)))
+        if axes is not None or place + wide not in used:
+            panel.set_xlabel(_in_lines(xlabel, 0.85 * width))
             panel.tick_params(labelbottom=True)
-        if place % wide == 0:
-            panel.set_ylabel("\n".join(broken(ylabel, 0.8 * height)))
+        if axes is not None or place % wide == 0:
+            panel.set_ylabel(_in_lines(ylabel, 0.85 * height))
     small_print(figure, [*notes, "; ".join(scale.notes("loss"))], axes)
     if axes is None:
         figure.draw_without_rendering()  # the layout
     for panel, plane in zip(shown, (p for own, *_ in groups for p in own.values()), strict=True):
         _labels(panel, plane)
     return figure
+
+
+def _in_lines(label: str, room: float) -> str:
+    """A label in lines of about one length."""
+    lines = broken(label, room)
+    return "\n".join(textwrap.wrap(label, len(label) // len(lines) + 4)) if lines[1:] else label
 
 
 def _places(counts: Sequence[int], columns: int) -> tuple[int, list[int]]:
@@ -154,7 +161,7 @@ def _fill(
             )
             if named:
                 texts = dict(zip(inner, distinct(inner), strict=True))
-                panel.clabel(lines, fontsize=6, fmt=texts)
+                panel.clabel(lines, inner[::3], fontsize=6, fmt=texts)
         if values.max() > scale.high:
             # half of the way to a point that is above counts as above, however far that is
             near = values.clip(max=2 * scale.high - scale.low)

@@ -146,7 +146,8 @@ def small_print(figure: Figure, lines: Sequence[str], axes: OwnAxes = None) -> N
 
 def broken(line: str, room: float, size: float = 7) -> list[str]:
     """A line in as many as it needs to fit into a room in inches."""
-    letters = max(20, int(len(line) * room / max(inches(line, size), 1e-9)))
+    # on screen letters are up to 4% wider than in print
+    letters = max(16, int(0.95 * len(line) * room / max(inches(line, size), 1e-9)))
     return textwrap.wrap(line, letters - 2, break_on_hyphens=False)  # letters differ in width
 
 

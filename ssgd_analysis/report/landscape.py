@@ -172,7 +172,7 @@ def _planes(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
     shown = repeats if repeats * len(names) <= MOST else 1
     count = shown * len(names)
     columns = max(count if count <= 4 else 3, 2)
-    names = short_names(names, 72 // columns - 8)  # with room for the number and the split
+    names = short_names(names, 100 // columns - 8)  # with room for the number and the split
     titles = [name if shown == 1 else f"{name} #{draw}" for name in names for draw in range(shown)]
     facts = [record["grids"][c * repeats + d] for c in range(len(names)) for d in range(shown)]
     both = "test_loss" in arrays

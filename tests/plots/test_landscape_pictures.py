@@ -61,6 +61,7 @@ def drawn():
                 patch.setattr(module, "save_figure", keep)
                 landscape_pictures(*CASES[case], module.Path("p"))
             for figure in found.values():
+                figure.set_dpi(150)  # as it is saved: letters are wider than at 100
                 FigureCanvasAgg(figure).draw()
             made[case] = found
         return made[case]
