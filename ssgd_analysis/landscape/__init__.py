@@ -18,6 +18,7 @@ from ssgd_analysis.landscape.directions import (
     trajectory_directions,
 )
 from ssgd_analysis.landscape.evaluation import EvaluationPlan, Evaluator
+from ssgd_analysis.landscape.export import write_csv, write_vtk
 from ssgd_analysis.landscape.grid import Grid, save_arrays
 from ssgd_analysis.landscape.sample import Landscape, fingerprint, sample_landscape
 from ssgd_analysis.landscape.settings import LandscapeSettings
@@ -46,4 +47,6 @@ __all__ = [
     "train_curve",
     "trajectory_directions",
     "weight_matching",
+    "write_csv",
+    "write_vtk",
 ]
