@@ -171,8 +171,10 @@ def _differences(first: Any, second: Any, options: dict[str, Any]) -> list[str]:
     from ssgd_analysis.landscape.connections import same_examples
 
     notes = []
-    pairs = (_problem(checkpoint, "train", options) for checkpoint in (first, second))
-    if not same_examples(*pairs):
+    count = len(first.data.train)
+    if len(second.data.train) != count or not same_examples(
+        *(_problem(checkpoint, "train", options) for checkpoint in (first, second))
+    ):
         notes.append("trained on other examples or labels: losses are on the first checkpoint's")
     if first.loss is not second.loss and options["loss"] is None:
         notes.append("trained with another loss: losses are the first checkpoint's")

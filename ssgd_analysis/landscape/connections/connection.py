@@ -114,6 +114,12 @@ def connect(
     notes: list[str] = []
     tracked = has_statistics(problem.model)
     recalibrated = settings.bn == "recalibrate" and tracked
+    batches = list(calibration) or problem.batches
+    if recalibrated and not (isinstance(batches[0], tuple | list) and len(batches[0]) == 2):
+        raise InputError(
+            "BatchNorm's statistics are recalibrated on (inputs, targets) pairs, which these"
+            " batches are not: --bn frozen"
+        )
     distance = path.length()
     if kind == "matched":
         progress.start("matching units")
@@ -134,7 +140,6 @@ def connect(
             progress=progress,
         )
     progress.start(f"along {kind}", settings.points)
-    batches = list(calibration) or problem.batches
     profiles = evaluate_path(
         path,
         splits,
@@ -178,7 +183,10 @@ def has_statistics(model: nn.Module) -> bool:
 def same_examples(one: Problem, two: Problem) -> bool:
     """Whether two problems hold the same examples in the same batches."""
     left, right = ([t for b in p.batches for t in tensors(b)] for p in (one, two))
-    return len(left) == len(right) and all(map(torch.equal, left, right))
+    return len(left) == len(right) and all(
+        a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
+        for a, b in zip(left, right, strict=True)
+    )
 
 
 def _loss_record(found: Barrier | None) -> dict[str, Any] | None:

@@ -41,6 +41,11 @@ def pointwise(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
     return [axes]
 
 
+def _constant(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
+    """Only the shape of the argument counts."""
+    return []
+
+
 def _same(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
     """What an operation does to an axis, it does whatever the order of the entries."""
     return [of(next(iter(given.values())))]
@@ -192,6 +197,12 @@ def _select(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
     return [axes]
 
 
+def _rolled(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
+    axes = of(given["self"])
+    pin([axes[dim] for dim in given["dims"]] if given["dims"] else axes)
+    return [axes]
+
+
 def _split(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
     """Concatenated channels cut apart; equal pieces of one axis are units of their own."""
     axes = of(given["self"])
@@ -201,7 +212,7 @@ def _split(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
 
 
 def _cat(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
-    parts = [of(tensor) for tensor in given["tensors"]]
+    parts = [of(tensor) for tensor in given["tensors"] if tensor.numel()]  # an empty cache
     place = given["dim"] % len(parts[0])
     axes = list(parts[0])
     for other in parts[1:]:
@@ -228,6 +239,7 @@ def _attention(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
     return [[*query[:-1], value[-1]]]
 
 
+_CONSTANTS = "new_zeros new_ones new_empty new_full zeros_like ones_like empty_like full_like"
 _KEPT = (
     "clone alias detach _to_copy contiguous lift_fresh native_dropout dropout softmax _softmax "
     "_log_softmax log_softmax"
@@ -262,7 +274,9 @@ RULES: dict[str, Rule] = {
     "addmm": _product("mat1", "mat2", "self"),
     "baddbmm": _product("batch1", "batch2", "self"),
     "linear": _linear,
-    "copy": pointwise,
+    **dict.fromkeys(("copy", "hardswish", "hardsigmoid", "hardtanh"), pointwise),
+    "roll": _rolled,
+    **dict.fromkeys(_CONSTANTS.split(), _constant),
     "_prelu_kernel": pointwise,
     "convolution": _convolution,
     "native_layer_norm": _layer_norm,

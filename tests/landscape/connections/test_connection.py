@@ -89,6 +89,21 @@ def test_frozen_statistics_are_noted():
     assert done.profiles["train"].loss[0] == splits["train"].mean_loss()
 
 
+def test_batches_without_pairs_keep_their_statistics():
+    case = nets.conv_batchnorm()
+
+    def loss(model, batch):
+        return case.loss(model(batch["x"]), batch["y"])
+
+    splits = {"train": Problem(case.model, loss, [{"x": case.inputs, "y": case.targets, "z": 0}])}
+    other = moved(case.model)
+    with pytest.raises(InputError, match="--bn frozen"):
+        connect("line", splits, other, FEW)
+    frozen = ConnectionSettings(points=3, epochs=1, bn="frozen")
+    for kind in PATHS:
+        assert connect(kind, splits, other, frozen).record["accuracy_barrier"]["train"] is None
+
+
 def test_a_loss_that_is_not_finite_is_noted():
     case = nets.mlp()
     other = copy.deepcopy(case.model)

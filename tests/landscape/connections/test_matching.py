@@ -349,6 +349,31 @@ def test_a_model_that_fails_in_float64_is_left_alone():
     assert all(torch.equal(t, line(one, two).end[n]) for n, t in found.end.items())
 
 
+def test_a_language_model_of_hugging_face():
+    """Tied embeddings, a cache, heads, a loss that turns to float32 inside."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        n_layer=2, n_head=2, n_embd=8, vocab_size=30, n_positions=16, bos_token_id=0, eos_token_id=0
+    )
+    with nets.seeded():
+        one, two = (GPT2LMHeadModel(config).eval() for _ in range(2))
+    tokens = torch.randint(30, (4, 8), generator=nets.generator())
+
+    def loss(model, batch):
+        return model(input_ids=batch["x"], labels=batch["x"]).loss
+
+    found = weight_matching(Problem(one, loss, [{"x": tokens}]), two)
+    assert found.left == []
+    # the stream; in each block the heads, what queries and keys share, values, hidden units
+    assert sorted(group.size for group in found.groups) == [2, 2, 4, 4, 4, 4, 8, 32, 32]
+    matched = copy.deepcopy(two)
+    put(matched, found.end)
+    outputs = [model(tokens).logits.detach() for model in (two, matched)]
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)  # float32
+    assert not torch.equal(two.transformer.wte.weight, found.end["transformer.wte.weight"])
+
+
 def test_positions_in_a_flattened_and_a_concatenated_axis():
     a, b, pixels = Space(2), Space(3), Space(2)
     both = Space(5, total=[a, b])
