@@ -6,7 +6,8 @@ SLOPE, CURVATURE, MIXED, CENTRE = (0.1, -0.05), (12.0, 3.0), 0.5, 0.2
 UNITS = {
     "filter": "fraction of each filter's norm",
     "layer": "fraction of each layer's norm",
-    "none": "distance (L2)",
+    "none": "distance (L2 norm over all weights)",
+    "between": "fraction of the way from the first checkpoint to the second",
 }
 
 
@@ -80,7 +81,7 @@ def landscape(
         "checkpoints": list(names), "split": split, "samples": None, "n_samples": 1437,
         "model": None, "data": None, "loss": None, "dtype": "float32",
         "units": dict.fromkeys(("alpha", "beta")[:dims],
-                               "fraction of the way" if between else UNITS[normalize]),
+                               UNITS["between" if between else normalize]),
         "grids": grids, "plan": {},
         "axes": {name: list(array.shape) for name, array in arrays.items()},
         "command": f"ssgd-analyze landscape {' '.join(names)} --dims {dims}",

@@ -15,6 +15,7 @@ from ssgd_analysis.plots.scale import Scale, loss_scale, round_ones, short_numbe
 from ssgd_analysis.plots.style import (
     OwnAxes,
     colour,
+    in_lines,
     legend,
     panels,
     short_names,
@@ -22,6 +23,7 @@ from ssgd_analysis.plots.style import (
     styled,
 )
 
+WIDTH = 3.3  # of a panel, inches
 TRAIN, TEST, PREDICTED = "-", "--", "-."
 
 
@@ -84,7 +86,7 @@ def loss_bands(
     lines = [line for own in settings.values() for line in own.values()]
     rows = 1 + any(line.accuracy is not None for line in lines)
     figure, shown = panels(
-        rows, len(settings), width=3.3, height=2.5 - 0.5 * rows, sharex="col", sharey="row",
+        rows, len(settings), width=WIDTH, height=2.5 - 0.5 * rows, sharex="col", sharey="row",
         axes=axes,
     )  # fmt: skip
     upper, lower = shown[: len(settings)], shown[len(settings) :]
@@ -100,7 +102,7 @@ def loss_bands(
         for name, line in own.items():
             _accuracies(panel, line, colour(names.index(name)))
     for panel in lower or upper:
-        panel.set_xlabel(xlabel)
+        panel.set_xlabel(in_lines(xlabel, 0.8 * WIDTH))
         panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     for panel, text in zip(shown[:: len(settings)], (ylabel, accuracy_label), strict=False):
         panel.set_ylabel(text)

@@ -1,7 +1,6 @@
 """Loss and accuracy over planes, all panels of a quantity on one colour scale."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from ssgd_analysis.plots.scale import Scale, distinct, loss_scale, plain_scale
 from ssgd_analysis.plots.style import (
     DOUBLE,
     OwnAxes,
-    broken,
+    in_lines,
     panels,
     short_names,
     small_print,
@@ -109,22 +108,16 @@ def loss_contours(
             _bar(figure, mine, own_scale, ScalarMappable(norm, colours), text)
     for panel, place in zip(shown, used, strict=True):
         if axes is not None or place + wide not in used:
-            panel.set_xlabel(_in_lines(xlabel, 0.85 * width))
+            panel.set_xlabel(in_lines(xlabel, 0.85 * width))
             panel.tick_params(labelbottom=True)
         if axes is not None or place % wide == 0:
-            panel.set_ylabel(_in_lines(ylabel, 0.85 * height))
+            panel.set_ylabel(in_lines(ylabel, 0.85 * height))
     small_print(figure, [*notes, "; ".join(scale.notes("loss"))], axes)
     if axes is None:
         figure.draw_without_rendering()  # the layout
     for panel, plane in zip(shown, (p for own, *_ in groups for p in own.values()), strict=True):
         _labels(panel, plane)
     return figure
-
-
-def _in_lines(label: str, room: float) -> str:
-    """A label in lines of about one length."""
-    lines = broken(label, room)
-    return "\n".join(textwrap.wrap(label, len(label) // len(lines) + 4)) if lines[1:] else label
 
 
 def _places(counts: Sequence[int], columns: int) -> tuple[int, list[int]]:

@@ -151,6 +151,12 @@ def broken(line: str, room: float, size: float = 7) -> list[str]:
     return textwrap.wrap(line, letters - 2, break_on_hyphens=False)  # letters differ in width
 
 
+def in_lines(label: str, room: float) -> str:
+    """A label in lines of about one length that fit into a room in inches."""
+    lines = broken(label, room)
+    return "\n".join(textwrap.wrap(label, len(label) // len(lines) + 4)) if lines[1:] else label
+
+
 def short_names(names: Iterable[str], limit: int) -> list[str]:
     """Names that fit: without the folders that all share, cut where still too long.
 

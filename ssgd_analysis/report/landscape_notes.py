@@ -69,12 +69,16 @@ def _directions(settings: dict[str, Any]) -> str:
 
 def _list(values: list[float]) -> str:
     """Percentages in order, or their range where they are many."""
-    texts = [f"{100 * value:.2g}%" for value in values]
+    texts = [_percent(value) for value in values]
     if len(set(texts)) == 1:
         return texts[0]
     if len(texts) > 4:
-        return f"{100 * min(values):.2g}% to {100 * max(values):.2g}%"
+        return f"{_percent(min(values))} to {_percent(max(values))}"
     return ", ".join(texts)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f}%" if value >= 0.0995 else f"{100 * value:.2g}%"
 
 
 def _sight(record: dict[str, Any]) -> str:

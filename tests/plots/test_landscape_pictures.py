@@ -15,6 +15,7 @@ from ssgd_analysis.plots import Line, Mark, Plane
 from ssgd_analysis.plots.scale import loss_scale
 from ssgd_analysis.report import landscape as module
 from ssgd_analysis.report.landscape import landscape_pictures
+from ssgd_analysis.report.landscape_notes import landscape_notes
 
 X = np.linspace(-1, 1, 11)
 BOWL = 0.1 + X[:, None] ** 2 + 2 * X[None, :] ** 2
@@ -201,10 +202,11 @@ def test_a_trajectory_is_drawn_from_start_to_end_with_its_variance(drawn):
     axes = drawn("plane of a trajectory")["p"].axes[0]
     np.testing.assert_array_equal(axes.lines[0].get_xydata().T, [path["alpha"], path["beta"]])
     assert [text.get_text() for text in axes.texts] == ["start", "end"]
-    assert axes.get_xlabel() == "PC 1 (83.1%), distance (L2)"
-    assert axes.get_ylabel() == "PC 2 (10.2%), distance (L2)"
+    assert axes.get_xlabel().split(",")[0] == "PC 1 (83.1%)"
+    assert axes.get_ylabel().split(",")[0] == "PC 2 (10.2%)"
+    assert axes.get_xlabel().replace("\n", " ").endswith("distance (L2 norm over all weights)")
     several = drawn("plane of trajectories")["p"]
-    assert several.axes[2].get_xlabel() == "PC 1, distance (L2)"
+    assert several.axes[2].get_xlabel().split(",")[0] == "PC 1"
     assert "axes explain 93% of the paths" in print_of(several)
     line = drawn("line of a trajectory")["p"].axes[0].lines[1]
     assert line.get_xydata().tolist()[-1] == [0.0, CENTRE]
@@ -295,6 +297,18 @@ def test_a_clipped_point_by_itself_is_hatched_over_some_area():
     place = np.array([X[3], X[3]])
     assert any(path.contains_point(place) for path in hatched.get_paths())
     assert not any(path.contains_point(place + 0.11) for path in hatched.get_paths())
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [([1.0], "sees 100% of"), ([0.996, 0.0123], "see 100%, 1.2% of"), ([0.5] * 9, "see 50% of"),
+     ([0.1, 0.2, 0.3, 0.4, 0.05], "see 5% to 40% of")],
+)  # fmt: skip
+def test_shares_are_said_in_few_words(shares, words):
+    record, arrays = landscape(dims=2, names=tuple("abcdefghi")[: len(shares)])
+    for grid, share in zip(record["grids"], shares, strict=True):
+        grid["share"] = share
+    assert f"{words} λ_max" in " ".join(landscape_notes(record, arrays))
 
 
 def test_lines_hatch_what_is_clipped_and_cross_hatch_holes():
