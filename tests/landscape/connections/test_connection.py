@@ -87,6 +87,9 @@ def test_frozen_statistics_are_noted():
     done = connect("line", splits, moved(case.model), frozen)
     assert any("BatchNorm" in note for note in done.record["notes"])
     assert done.profiles["train"].loss[0] == splits["train"].mean_loss()
+    anew = connect("line", splits, moved(case.model), ConnectionSettings(points=3))
+    assert anew.record["notes"] == []
+    assert (anew.profiles["train"].loss != done.profiles["train"].loss).all()
 
 
 def test_batches_without_pairs_keep_their_statistics():
