@@ -1,12 +1,11 @@
 """``ssgd-analyze landscape``."""
 
 import dataclasses
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from ssgd_analysis.cli import console
+from ssgd_analysis.cli import console, landscape_files
 from ssgd_analysis.cli.options import (
     AMOUNT,
     COUNT,
@@ -143,6 +142,9 @@ def _landscape(
     ranks: "Ranks",
 ) -> dict[str, Any]:
     """Compute what is not done yet, and draw it; the record, with the pictures' paths."""
+    import shutil
+    from importlib.metadata import version
+
     from ssgd_analysis.files import make_folder, write_json
     from ssgd_analysis.landscape import fingerprint, sample_landscape, save_arrays
     from ssgd_analysis.progress import SILENT
@@ -150,16 +152,16 @@ def _landscape(
     subjects = _subjects(checkpoints, settings, options)
     names = ("split", "samples", "batch_size", "model", "data", "loss", "dtype")
     asked = {name: options[name] for name in names}
-    plans = _plans(options["plan"])
+    plans = landscape_files.plans(options["plan"])
     record = {
         "settings": dataclasses.asdict(settings),
         "checkpoints": list(checkpoints),
         **asked,
         "n_samples": subjects[0].problem.n_samples,
-        "command": _command(checkpoints, settings, options, out),
+        "command": landscape_files.command(checkpoints, settings, options, out),
         "fingerprint": fingerprint(subjects, settings),
     }
-    if options["resume"] and (done := ranks.once(lambda: _finished(out, record))):
+    if options["resume"] and (done := ranks.once(lambda: landscape_files.finished(out, record))):
         record, arrays = done
         if ranks.first:
             console.say(f"{out} is finished; nothing to compute")
@@ -182,17 +184,17 @@ def _landscape(
             "grids": made.grids,
             "plan": made.plans,
             "axes": {name: list(array.shape) for name, array in arrays.items()},
-            "versions": _versions(),
+            "versions": {name: version(name) for name in ("ssgd-analysis", "torch", "numpy")},
         }
         if options["tune"]:  # measured again, it could be another
-            tuned = options | {"plan": _plan_text(made.plans), "tune": False}
-            record["command"] = _command(checkpoints, settings, tuned, out)
+            tuned = options | {"plan": landscape_files.plan_text(made.plans), "tune": False}
+            record["command"] = landscape_files.command(checkpoints, settings, tuned, out)
         if ranks.first:
             save_arrays(out / "landscape.npz", arrays)
     if ranks.first:
-        record |= {"out": str(out), "pictures": _draw(record, arrays, out, options)}
+        record |= {"out": str(out), "pictures": landscape_files.draw(record, arrays, out, options)}
         write_json(out / "landscape.json", record)
-    ranks.once(lambda: _clear(out / "landscape.partial"))
+    ranks.once(lambda: shutil.rmtree(out / "landscape.partial", ignore_errors=True))
     return record
 
 
@@ -234,104 +236,3 @@ def _subjects(
             )
         )
     return subjects
-
-
-def _plans(text: str | None) -> dict[str, dict[str, Any]]:
-    """How points are evaluated, of "WAY:CHUNK" for one split or "WAY:CHUNK,WAY:CHUNK" for two."""
-    from ssgd_analysis.errors import InputError
-
-    plans = {}
-    for name, part in zip(("main", "test"), text.split(",") if text else (), strict=False):
-        way, _, chunk = part.partition(":")
-        if not chunk.isdigit():
-            raise InputError(f"--plan '{text}' should be like traced:128, or two with a comma")
-        plans[name] = {"way": way, "chunk": int(chunk)}
-    return plans
-
-
-def _plan_text(plans: dict[str, dict[str, Any]]) -> str:
-    return ",".join(f"{plan['way']}:{plan['chunk']}" for plan in plans.values())
-
-
-def _finished(out: Path, record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Record and arrays of the same call, if it came to its end."""
-    import numpy as np
-
-    from ssgd_analysis.errors import InputError
-    from ssgd_analysis.files import read_json
-
-    try:
-        found = read_json(out / "landscape.json")
-    except InputError:
-        return None
-    if not isinstance(found, dict) or found.get("fingerprint") != record["fingerprint"]:
-        return None
-    try:
-        with np.load(out / "landscape.npz", allow_pickle=False) as held:
-            arrays = {name: held[name] for name in held.files}
-    except Exception:  # not there, or damaged: it is computed again
-        return None
-    whole = {name: list(array.shape) for name, array in arrays.items()} == found.get("axes")
-    return (found, arrays) if whole else None
-
-
-def _clear(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("ssgd-analysis", "torch", "numpy")}
-
-
-def _command(
-    checkpoints: tuple[str, ...],
-    settings: "LandscapeSettings",
-    options: dict[str, Any],
-    out: Path,
-) -> str:
-    """The command line that makes the same landscape again."""
-    parts = ["ssgd-analyze", "landscape", *checkpoints]
-    values = dataclasses.asdict(settings)
-    if settings.directions == "between":
-        del values["normalize"], values["biases"]
-    values["no_curvature"] = not values.pop("curvature")
-    for name in ("split", "samples", "batch_size", "model", "data", "loss", "dtype"):
-        values[name] = options[name]
-    for name in ("device", "data_dir", "plan", "vectors", "tune", "html", "csv", "vtk", "movie"):
-        values[name] = options[name]
-    values["out"] = out
-    for name, value in values.items():
-        option = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            parts += [option] if value else []
-        elif isinstance(value, tuple):
-            parts += [text for entry in value for text in (option, str(entry))]
-        elif value is not None:
-            parts += [option, str(value)]
-    return shlex.join(parts)
-
-
-def _draw(
-    record: dict[str, Any], arrays: dict[str, Any], out: Path, options: dict[str, Any]
-) -> list[str]:
-    """Pictures, and what else was asked for, from the record and the arrays alone."""
-    from ssgd_analysis.landscape.export import write_csv, write_vtk
-    from ssgd_analysis.plots import movie, surface_html
-    from ssgd_analysis.report.landscape import landscape_pictures
-
-    stem = out / "landscape"
-    written = landscape_pictures(record, arrays, stem)
-    if options["html"]:
-        written.append(surface_html(record, arrays, out / "landscape.html"))
-    if options["csv"]:
-        write_csv(record, arrays, out / "landscape.csv")
-        written.append(out / "landscape.csv")
-    if options["vtk"]:
-        written += write_vtk(record, arrays, stem)
-    if options["movie"]:
-        written += movie(record, arrays, stem)
-    return [str(path) for path in written]

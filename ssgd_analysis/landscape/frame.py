@@ -1,5 +1,6 @@
 """Where a landscape lies in weight space: an origin, one or two directions, and coordinates."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,9 +24,12 @@ from ssgd_analysis.landscape.directions import (
 )
 from ssgd_analysis.landscape.grid import through
 from ssgd_analysis.landscape.ranks import SINGLE, Ranks
-from ssgd_analysis.landscape.settings import SPANS, LandscapeSettings
+from ssgd_analysis.landscape.settings import LandscapeSettings
 from ssgd_analysis.landscape.subject import Subject, at_weights
 from ssgd_analysis.progress import SILENT, Progress
+
+MARGIN = 0.15  # around a trajectory, as a share of its width
+RISE = 10.0  # times the loss that the sharpest axis shows
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,11 @@ def frames(
         for subject in subjects
         for repeat in range(settings.repeats)
     ]
-    if settings.span is not None:
-        axes = [np.linspace(-settings.span, settings.span, settings.points)] * settings.dims
-    else:
+    if settings.span is None and settings.directions == "trajectory":
         axes = _around_paths(found, settings)
+    else:
+        span = settings.span or max(_sharp_span(frame) for frame in found)
+        axes = [np.linspace(-span, span, settings.points)] * settings.dims
     for frame in found:
         frame.axes.extend(axes)
     return found
@@ -171,12 +176,22 @@ def _path(subject: Subject, directions: list[Direction]) -> dict[str, Any]:
     return {"steps": list(subject.path), **columns, **known}
 
 
+def _sharp_span(frame: Frame) -> float:
+    """Where ½ λ (a ‖d‖)² is ten times the loss, in two digits; 1 where nothing tells."""
+    rise = RISE * abs(frame.marks[0].values["loss"])
+    length = inner(frame.directions[0], frame.directions[0])
+    curvature = frame.eigenvalues[0]["value"] * length
+    if rise <= 0 or curvature <= 0:
+        return 1.0
+    return float(f"{math.sqrt(2 * rise / curvature):.1e}")
+
+
 def _around_paths(found: Sequence[Frame], settings: LandscapeSettings) -> list[np.ndarray]:
     """Coordinates that hold all paths, with a margin; 0 is among them."""
     axes = []
     for name in ("alpha", "beta")[: settings.dims]:
         values = [0.0, *(a for frame in found for a in frame.facts["path"][name])]
-        margin = SPANS["trajectory"] * (max(values) - min(values))
+        margin = MARGIN * (max(values) - min(values))
         axes.append(through(min(values) - margin, max(values) + margin, settings.points, [0.0]))
     return axes
 

@@ -73,6 +73,7 @@ def launched() -> Iterator[Ranks]:
     dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), size)
+        dist.barrier()  # one that leaves first may abort the others
     finally:
         dist.destroy_process_group()
 

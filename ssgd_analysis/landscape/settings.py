@@ -10,8 +10,7 @@ NORMALIZATIONS = ("filter", "layer", "none")
 BIASES = ("zero", "keep")
 BN = ("frozen", "recalibrate")
 PRECISIONS = ("fp32", "bf16")
-OWN_LENGTH = ("between", "trajectory")  # directions whose span follows from the checkpoints
-SPANS = {"between": 0.5, "trajectory": 0.15}  # beyond each end, as a share of the whole way
+FITTED = ("trajectory", "eigen")  # directions whose span is told by what they show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,8 @@ class LandscapeSettings:
             biases and the parameters of normalisation layers; default: ``zero`` there, ``keep``
             with ``none``.
         span: the grid runs from −span to span; for ``between`` from −span to 1 + span. Default: 1,
-            for ``between`` 0.5, and for ``trajectory`` whatever holds the path.
+            for ``between`` 0.5; for ``trajectory`` what holds the path, and for ``eigen`` up to
+            where the parabola along the first axis predicts eleven times the loss.
         points: for each axis.
         repeats: random directions sampled, for a band.
         bn: BatchNorm's statistics ``frozen``, or ``recalibrate``: estimated anew at every point.
@@ -55,8 +55,8 @@ class LandscapeSettings:
     def __post_init__(self) -> None:
         if self.biases is None:
             object.__setattr__(self, "biases", "keep" if self.normalize == "none" else "zero")
-        if self.span is None and self.directions != "trajectory":
-            object.__setattr__(self, "span", SPANS.get(self.directions, 1.0))
+        if self.span is None and self.directions not in FITTED:
+            object.__setattr__(self, "span", 0.5 if self.directions == "between" else 1.0)
         for kind, value, known in (
             ("directions", self.directions, DIRECTIONS),
             ("normalization", self.normalize, NORMALIZATIONS),

@@ -1,7 +1,5 @@
 """Is a minimum steeper to one side? The cut through two checkpoints, seen from each."""
 
-from typing import Any
-
 import numpy as np
 
 

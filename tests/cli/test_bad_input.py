@@ -420,7 +420,7 @@ def test_a_foreign_file_needs_model_and_data(tmp_path, run, trained):
         (["--span", 0], "single point"),
         (["--points", 1], "--points"),
         (["--directions", "between"], "two checkpoints, not 1"),
-        (["--directions", "between", "--dims", 2], "--dims 1"),
+        (["--directions", "between", "--dims", 2], "three checkpoints"),
         (["--directions", "trajectory"], "--save-every"),
         (["--repeats", 2, "--directions", "eigen"], "--repeats"),
     ],

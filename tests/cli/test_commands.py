@@ -1,7 +1,6 @@
 """The commands do what the contract says, on digits and on strangers' things."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -283,109 +282,6 @@ def test_foreign_files_and_common_wrappers(tmp_path, run, runs, kind):
     assert values[0] == values[1]
 
 
-def test_landscape_one_dimension(tmp_path, run, runs):
-    arguments = ["landscape", runs / "sgd-0", runs / "s-sgd-0", "--points", 5, "--repeats", 2]
-    outcome = run(*arguments, "--out", tmp_path, "--html", "--json")
-    assert outcome.status == 0, outcome.err
-    with np.load(tmp_path / "landscape.npz") as arrays:
-        assert arrays["alpha"].tolist() == [-1, -0.5, 0, 0.5, 1]
-        assert arrays["loss"].shape == arrays["accuracy"].shape == (2, 2, 5)
-        loss, accuracy = load_checkpoint(str(runs / "sgd-0")).problem().evaluate()
-        # the grid uses larger batches: float32 sums in another order
-        np.testing.assert_allclose(arrays["loss"][0, :, 2], loss, rtol=1e-5)
-        np.testing.assert_allclose(arrays["accuracy"][0, :, 2], accuracy)
-    record = json.loads((tmp_path / "landscape.json").read_text())
-    assert record["settings"]["seed"] == 0
-    names = {"landscape.npz", "landscape.json", "landscape.png", "landscape.pdf", "landscape.html"}
-    assert {p.name for p in tmp_path.iterdir()} == names
-
-
-def test_resume_of_a_finished_landscape_computes_nothing(tmp_path, run, runs, monkeypatch):
-    from ssgd_analysis.landscape import sample
-
-    mine = tmp_path / "run"
-    shutil.copytree(runs / "sgd-0", mine)
-    arguments = ["landscape", mine, "--points", 3, "--samples", 50, "--out", tmp_path / "l"]
-    first = run(*arguments)
-    as_json = run(*arguments, "--json")
-    evaluate = sample.evaluate_grid
-    calls = []
-    monkeypatch.setattr(
-        sample, "evaluate_grid", lambda *a, **k: calls.append(1) or evaluate(*a, **k)
-    )
-    again = run(*arguments, "--resume")
-    assert (again.status, again.out) == (0, first.out)
-    assert again.err.strip() == f"{tmp_path / 'l'} is finished; nothing to do"
-    assert run(*arguments, "--resume", "--json").json == as_json.json
-    assert not calls
-    # another call, other weights, or a picture that is gone: not finished
-    assert "finished" not in run(*arguments, "--resume", "--html").err
-    assert "finished" not in run(*arguments, "--resume", "--seed", 1).err
-    assert run(*arguments).status == 0
-    (tmp_path / "l" / "landscape.png").unlink()
-    assert "finished" not in run(*arguments, "--resume").err
-    weights = load_file(mine / "final.safetensors")
-    save_file({name: 2 * tensor for name, tensor in weights.items()}, mine / "final.safetensors")
-    assert "finished" not in run(*arguments, "--resume").err
-    assert len(calls) == 5
-
-
-@pytest.mark.parametrize("dims", [1, 2])
-def test_landscapes_name_the_split(tmp_path, run, runs, dims, monkeypatch):
-    from ssgd_analysis import plots
-
-    drawn = []
-    monkeypatch.setattr(plots, "save_figure", lambda figure, stem: drawn.append(figure) or [])
-    outcome = run("landscape", runs / "sgd-0", "--dims", dims, "--points", 3, "--samples", 50,
-                  "--split", "test", "--html", "--out", tmp_path)  # fmt: skip
-    assert outcome.status == 0, outcome.err
-    assert drawn[0].axes[-1].get_ylabel() == "test loss"
-    assert "test loss" in (tmp_path / "landscape.html").read_text(encoding="utf-8")
-
-
-def test_landscape_json_holds_the_command_that_repeats_it(tmp_path, run, runs):
-    import shlex
-
-    first, second = tmp_path / "first", tmp_path / "second"
-    arguments = ["--dims", 2, "--points", 3, "--samples", 50, "--seed", 4]
-    assert run("landscape", runs / "sgd-0", *arguments, "--out", first).status == 0
-    command = json.loads((first / "landscape.json").read_text())["command"]
-    words = shlex.split(command)
-    words[words.index("--out") + 1] = str(second)
-    assert run(*words[1:]).status == 0
-    with np.load(first / "landscape.npz") as a, np.load(second / "landscape.npz") as b:
-        assert set(a.files) == {"alpha", "beta", "loss", "accuracy"}
-        assert a["loss"].shape == (3, 3)
-        for name in a.files:
-            np.testing.assert_array_equal(a[name], b[name])
-
-
-@pytest.mark.parametrize("directions", ["eigen", "trajectory"])
-@pytest.mark.parametrize("normalize", ["filter", "layer", "none"])
-def test_landscape_directions(tmp_path, run, convolutions, directions, normalize):
-    outcome = run(
-        "landscape", convolutions, "--dims", 2, "--directions", directions, "--points", 3,
-        "--normalize", normalize, "--samples", 100, "--bn", "recalibrate", "--out", tmp_path,
-    )  # fmt: skip
-    assert outcome.status == 0, outcome.err
-    facts = json.loads((tmp_path / "landscape.json").read_text())["grids"][0]
-    assert abs(facts["cosine"]) < 1e-5
-
-
-def test_landscape_between_ends_at_both_checkpoints(tmp_path, run, runs):
-    ends = [runs / "sgd-0", runs / "s-sgd-0"]
-    outcome = run("landscape", *ends, "--directions", "between", "--points", 9, "--out", tmp_path)
-    assert outcome.status == 0, outcome.err
-    with np.load(tmp_path / "landscape.npz") as arrays:
-        alpha = arrays["alpha"].tolist()
-        assert len(alpha) == 9
-        assert (alpha[0], alpha[-1]) == (-0.5, 1.5)
-        for end, path in zip((0, 1), ends, strict=True):
-            loss, _ = load_checkpoint(str(path)).problem().evaluate()
-            # weights of the far end are w1 + (w2 − w1): one rounding away
-            np.testing.assert_allclose(arrays["loss"][alpha.index(end)], loss, rtol=1e-4)
-
-
 def test_compare_json(run, runs):
     outcome = run("compare", runs, "--metric", "lambda_max", "--metric", "test_accuracy", "--json")
     assert outcome.status == 0, outcome.err
@@ -553,22 +449,6 @@ def test_a_foreign_file_beside_another_tools_config(tmp_path, run, runs):
     found = run("sharpness", tmp_path / "model.safetensors", "--model", "mlp", "--data", "digits",
                 "--samples", 50, "--top", 1, "--json")  # fmt: skip
     assert found.status == 0, found.err
-
-
-def test_between_stays_finite_beyond_the_ends(tmp_path, run, runs):
-    ends = [f"{runs / 'sgd-0'}@0", runs / "sgd-0"]
-    outcome = run("landscape", *ends, "--directions", "between", "--points", 7, "--out", tmp_path)
-    assert outcome.status == 0, outcome.err
-    with np.load(tmp_path / "landscape.npz") as arrays:
-        assert np.isfinite(arrays["loss"]).all()
-
-
-def test_eigen_directions_are_not_rescaled_unless_asked(tmp_path, run, runs):
-    arguments = ["landscape", runs / "sgd-0", "--directions", "eigen", "--points", 3]
-    run(*arguments, "--samples", 50, "--out", tmp_path)
-    record = json.loads((tmp_path / "landscape.json").read_text())
-    assert record["settings"]["normalize"] == "none"
-    assert record["grids"][0]["norms"] == pytest.approx([1.0], rel=1e-5)
 
 
 def test_study_json_is_pure_though_the_model_prints(tmp_path, spawn, strange):

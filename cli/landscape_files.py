@@ -1,0 +1,98 @@
+"""What ``ssgd-analyze landscape`` leaves: the record's own command, plans, and all files."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssgd_analysis.landscape import LandscapeSettings
+
+
+def command(
+    checkpoints: tuple[str, ...],
+    settings: "LandscapeSettings",
+    options: dict[str, Any],
+    out: Path,
+) -> str:
+    """The command line that makes the same landscape again."""
+    parts = ["ssgd-analyze", "landscape", *checkpoints]
+    values = dataclasses.asdict(settings)
+    if settings.directions == "between":
+        del values["normalize"], values["biases"]
+    values["no_curvature"] = not values.pop("curvature")
+    for name in ("split", "samples", "batch_size", "model", "data", "loss", "dtype"):
+        values[name] = options[name]
+    for name in ("device", "data_dir", "plan", "vectors", "tune", "html", "csv", "vtk", "movie"):
+        values[name] = options[name]
+    values["out"] = out
+    for name, value in values.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            parts += [option] if value else []
+        elif isinstance(value, tuple):
+            parts += [text for entry in value for text in (option, str(entry))]
+        elif value is not None:
+            parts += [option, str(value)]
+    return shlex.join(parts)
+
+
+def plans(text: str | None) -> dict[str, dict[str, Any]]:
+    """How points are evaluated, of "WAY:CHUNK" for one split or "WAY:CHUNK,WAY:CHUNK" for two."""
+    from ssgd_analysis.errors import InputError
+
+    plans = {}
+    for name, part in zip(("main", "test"), text.split(",") if text else (), strict=False):
+        way, _, chunk = part.partition(":")
+        if not chunk.isdigit():
+            raise InputError(f"--plan '{text}' should be like traced:128, or two with a comma")
+        plans[name] = {"way": way, "chunk": int(chunk)}
+    return plans
+
+
+def plan_text(plans: dict[str, dict[str, Any]]) -> str:
+    """The same as text, for ``--plan``."""
+    return ",".join(f"{plan['way']}:{plan['chunk']}" for plan in plans.values())
+
+
+def finished(out: Path, record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Record and arrays of the same call, if it came to its end."""
+    import numpy as np
+
+    from ssgd_analysis.errors import InputError
+    from ssgd_analysis.files import read_json
+
+    try:
+        found = read_json(out / "landscape.json")
+    except InputError:
+        return None
+    if not isinstance(found, dict) or found.get("fingerprint") != record["fingerprint"]:
+        return None
+    try:
+        with np.load(out / "landscape.npz", allow_pickle=False) as held:
+            arrays = {name: held[name] for name in held.files}
+    except Exception:  # not there, or damaged: it is computed again
+        return None
+    whole = {name: list(array.shape) for name, array in arrays.items()} == found.get("axes")
+    return (found, arrays) if whole else None
+
+
+def draw(
+    record: dict[str, Any], arrays: dict[str, Any], out: Path, options: dict[str, Any]
+) -> list[str]:
+    """Pictures, and what else was asked for, from the record and the arrays alone."""
+    from ssgd_analysis import plots
+    from ssgd_analysis.landscape.export import write_csv, write_vtk
+    from ssgd_analysis.report.landscape import landscape_pictures
+
+    stem = out / "landscape"
+    written = landscape_pictures(record, arrays, stem)
+    if options["html"]:
+        written.append(plots.surface_html(record, arrays, out / "landscape.html"))
+    if options["csv"]:
+        written.append(write_csv(record, arrays, out / "landscape.csv"))
+    if options["vtk"]:
+        written += write_vtk(record, arrays, stem)
+    if options["movie"]:
+        written += plots.movie(record, arrays, stem)
+    return [str(path) for path in written]
