@@ -212,6 +212,7 @@ def test_eigen_directions_are_the_top_eigenvectors(net):
     for direction, truth in zip(found, vectors.flip(1).T, strict=False):
         # residual 1e-3 λ over a gap of a good part of λ: an angle of a few thousandths
         assert abs(float(flat(direction) @ truth)) == pytest.approx(1, abs=1e-3)
+        assert float(flat(direction).max()) == float(flat(direction).abs().max())
     shapes = [part.shape for part in found[0]]
     assert shapes == [w.shape for w in reference.trainable(case.model).values()]
     assert values[-1] > values[-2]
@@ -252,6 +253,9 @@ def test_trajectory_finds_the_axes_of_the_way(net):
     assert abs(float(flat(first) @ long)) == pytest.approx(1, abs=1e-12)
     assert abs(float(flat(second) @ short)) == pytest.approx(1, abs=1e-12)
     along, across = 2 * 5**2 + 2 * 3**2, 4 * 0.5**2
+    w = reference.flat_weights(case.model)
+    start = torch.cat([part.flatten() for part in path[0].values()]) - w
+    assert max(float(flat(first) @ start), float(flat(second) @ start)) < 0
     assert explained == pytest.approx([along / (along + across), across / (along + across)])
 
 

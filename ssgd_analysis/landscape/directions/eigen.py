@@ -13,6 +13,9 @@ def eigen_directions(
 ) -> tuple[list[Direction], list[Eigenpair]]:
     """Eigenvectors of the Hessian, the largest eigenvalue's first, and the eigenvalues.
 
+    The sign of an eigenvector is free: here the largest entry is positive, so that checkpoints
+    of one run are not mirrored.
+
     Raises:
         InputError: fewer parameters than directions.
     """
@@ -27,5 +30,6 @@ def eigen_directions(
     )
     if len(spectrum.largest) < count:
         raise InputError(f"the model has only {len(spectrum.largest)} directions, not {count}")
-    vectors = [problem.split(vector) for vector in spectrum.vectors.T]
+    signs = [vector[vector.abs().argmax()].sign() for vector in spectrum.vectors.T]
+    vectors = [problem.split(s * v) for s, v in zip(signs, spectrum.vectors.T, strict=True)]
     return like(problem, vectors), spectrum.largest

@@ -25,7 +25,8 @@ def trajectory_directions(
         count: how many axes.
 
     Returns:
-        The axes (float64, unit norm), and the share of Σ ‖w_i − w‖² that lies along each.
+        The axes (float64, unit norm; the first checkpoint is on their negative side), and the
+        share of Σ ‖w_i − w‖² that lies along each.
 
     Raises:
         InputError: too few distinct checkpoints, or a straight way where two axes are asked for.
@@ -49,6 +50,7 @@ def trajectory_directions(
         raise InputError(
             "the trajectory is a straight line: it has no second axis (--dims 1 draws it)"
         )
+    vectors = torch.where(vectors[0] > 0, -vectors, vectors)
     turn = (vectors / values.clamp_min(1e-300).sqrt()).T[:count]
     mixed = [turn @ steps for steps in _steps(problem, path)]
     shapes = [parameter.shape for parameter in problem.parameters.values()]
