@@ -101,8 +101,7 @@ def write(
     """Arrays, table and pictures; returns the pictures' paths."""
     from ssgd_analysis.files import write_text
     from ssgd_analysis.landscape import save_arrays
-    from ssgd_analysis.plots import save_figure
-    from ssgd_analysis.plots.connection import Walk, connection_figure
+    from ssgd_analysis.report.connection import connection_pictures
 
     save_arrays(out / "connect.npz", arrays)
     columns = [f"{split}_{what}" for split in SPLITS for what in ("loss", "accuracy")]
@@ -111,24 +110,4 @@ def write(
         rows = zip(arrays["t"], *(arrays[f"{kind}_{column}"] for column in columns), strict=True)
         lines += [",".join([kind, *(repr(float(value)) for value in row)]) for row in rows]
     write_text(out / "connect.csv", "\n".join(lines) + "\n")
-    walks: dict[str, dict[str, Walk]] = {split: {} for split in SPLITS}
-    for found in record["paths"]:
-        for split in SPLITS:
-            loss, accuracy = (arrays[f"{found['path']}_{split}_{w}"] for w in ("loss", "accuracy"))
-            top = found["barrier"][split]["at"]
-            walks[split][found["path"]] = Walk(arrays["t"], loss, accuracy, top)
-    figure = connection_figure(walks, notes=[_small_print(record)])
-    return [str(p) for p in save_figure(figure, out / "connect", record=record)]
-
-
-def _small_print(record: dict[str, Any]) -> str:
-    chosen, sizes = record["settings"], record["n_samples"]
-    says = [
-        " – ".join(record["checkpoints"]),
-        f"{sizes['train']} train and {sizes['test']} test examples",
-        f"{chosen['points']} points",
-        f"BatchNorm {chosen['bn']}",
-    ]
-    if any(found["cost"]["gradients"] for found in record["paths"]):
-        says.append(f"curves: {chosen['epochs']} epochs, Adam, lr {chosen['lr']:g}")
-    return "; ".join([*says, f"seed {chosen['seed']}"])
+    return [str(path) for path in connection_pictures(record, arrays, out / "connect")]

@@ -72,8 +72,6 @@ if TYPE_CHECKING:
     help="Folder for arrays and pictures (default: landscape).",
 )
 @click.option("--html", is_flag=True, help="Also an interactive page in one file.")
-@click.option("--csv", is_flag=True, help="Also a table of all points.")
-@click.option("--vtk", is_flag=True, help="Also files for ParaView (2-D).")
 @click.option("--movie", is_flag=True, help="Also an animation of the trajectory (2-D).")
 @click.option("--resume", is_flag=True, help="Go on with a call that was stopped.")
 @json_option
@@ -81,11 +79,11 @@ if TYPE_CHECKING:
 def command(checkpoints: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Draw the loss around one or more checkpoints, on shared directions and one scale.
 
-    Writes landscape.npz, landscape.json and pictures. With filter or layer normalisation alpha
-    is a fraction of each filter's or layer's norm; with none it is a distance. `between` draws
-    the straight line from the first checkpoint (alpha 0) to the second (alpha 1), or the plane
-    through three. `--split both` shows train and test. Several processes share the points:
-    torchrun --nproc-per-node 2 --no-python ssgd-analyze landscape ...
+    Writes landscape.npz, landscape.json, pictures, a table and, of planes, files for ParaView. With
+    filter or layer normalisation alpha is a fraction of each filter's or layer's norm; with none
+    it is a distance. `between` draws the straight line from the first checkpoint (alpha 0) to the
+    second (alpha 1), or the plane through three. `--split both` shows train and test. Several
+    processes share the points: torchrun --nproc-per-node 2 --no-python ssgd-analyze landscape ...
     """
     from ssgd_analysis.landscape.ranks import launched, local_device
 
@@ -127,8 +125,6 @@ def _settings(options: dict[str, Any]) -> "LandscapeSettings":
         curvature=not options["no_curvature"],
         seed=options["seed"],
     )
-    if options["vtk"] and settings.dims != 2:
-        raise InputError("--vtk writes surfaces: give --dims 2")
     if options["movie"] and (settings.dims, settings.directions) != (2, "trajectory"):
         raise InputError("--movie shows a trajectory: give --dims 2 --directions trajectory")
     return settings

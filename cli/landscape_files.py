@@ -23,7 +23,7 @@ def command(
     values["no_curvature"] = not values.pop("curvature")
     for name in ("split", "samples", "batch_size", "model", "data", "loss", "dtype"):
         values[name] = options[name]
-    for name in ("device", "data_dir", "plan", "vectors", "tune", "html", "csv", "vtk", "movie"):
+    for name in ("device", "data_dir", "plan", "vectors", "tune", "html", "movie"):
         values[name] = options[name]
     values["out"] = out
     for name, value in values.items():
@@ -87,12 +87,11 @@ def draw(
 
     stem = out / "landscape"
     written = landscape_pictures(record, arrays, stem)
+    written.append(write_csv(record, arrays, out / "landscape.csv"))
+    if record["settings"]["dims"] == 2:
+        written += write_vtk(record, arrays, stem)
     if options["html"]:
         written.append(plots.surface_html(record, arrays, out / "landscape.html"))
-    if options["csv"]:
-        written.append(write_csv(record, arrays, out / "landscape.csv"))
-    if options["vtk"]:
-        written += write_vtk(record, arrays, stem)
     if options["movie"]:
         written += plots.movie(record, arrays, stem)
     return [str(path) for path in written]

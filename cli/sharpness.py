@@ -117,6 +117,7 @@ def command(
     from ssgd_analysis.files import make_folder, write_json
     from ssgd_analysis.flatness import METRICS, resolve, store
     from ssgd_analysis.flatness.differences import differences
+    from ssgd_analysis.report.sharpness import sharpness_pictures
 
     if cross_check and options["operator"] != "hessian":
         raise InputError("--cross-check compares Hessians: use it with --operator hessian")
@@ -158,7 +159,7 @@ def command(
     answer: dict[str, Any] = {"checkpoints": results}
     if len(results) > 1 and not only_plan:
         answer["differences"] = differences(results)
-    pictures = [] if out is None or only_plan else _write(answer, out)
+    pictures = [] if out is None or only_plan else sharpness_pictures(answer, out)
     if out is not None and not only_plan:
         write_json(out / "sharpness.json", answer)
     if as_json:
@@ -288,25 +289,3 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.2g} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _write(answer: dict[str, Any], out: Path) -> list[Path]:
-    import numpy as np
-
-    from ssgd_analysis.plots import density_figure, radius_curves, save_figure
-
-    panels = {}
-    curves: dict[str, Any] = {}
-    for result in answer["checkpoints"]:
-        density = result["density"]
-        columns = [np.asarray(density[key]) for key in ("grid", "density", "stderr")]
-        top = [pair["value"] for pair in result["eigenvalues"]]
-        panels[result["checkpoint"]] = (columns[0], columns[1], columns[2], top)
-        for name, found in result["metrics"].items():
-            if curve := found.get("curve"):
-                keys = ("radii", "values", "stderr")  # what is None becomes NaN
-                lines = curves.setdefault(name, (curve["over"], {}))[1]
-                lines[result["checkpoint"]] = tuple(np.array(curve[key], float) for key in keys)
-    operator = answer["checkpoints"][0]["operator"]
-    paths = save_figure(density_figure(panels, operator=operator), out / "density")
-    return paths + (save_figure(radius_curves(curves), out / "curves") if curves else [])

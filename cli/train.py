@@ -131,8 +131,7 @@ def command(
 
 def _pictures(run: Any, *, kept: bool = False) -> list[Path]:
     """Draw what was tracked, if anything; ``kept``: unless there is a picture."""
-    from ssgd_analysis.plots import save_figure, tracking_figure
-    from ssgd_analysis.training.track import limit_name
+    from ssgd_analysis.report.tracking import tracking_pictures
 
     paths = [run.folder / f"tracking.{kind}" for kind in ("png", "pdf")]
     records = run.tracked()
@@ -140,7 +139,4 @@ def _pictures(run: Any, *, kept: bool = False) -> list[Path]:
         return []
     if kept and all(path.is_file() for path in paths):
         return paths
-    config = run.config()
-    name = limit_name(config.momentum, config.nesterov)
-    figure = tracking_figure(records, limit_name=name)
-    return save_figure(figure, run.folder / "tracking")
+    return tracking_pictures(records, vars(run.config()), run.folder / "tracking")
