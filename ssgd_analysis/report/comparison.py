@@ -42,7 +42,8 @@ def write_comparison(
 ) -> list[Path]:
     """Write ``report.html``, ``groups.csv``, ``tests.csv``, ``compare.json`` and the pictures.
 
-    With correlations also ``correlations.csv``.
+    With correlations also ``correlations.csv``. ``compare.json`` holds the values, too: pictures
+    can be drawn from it again.
 
     Args:
         out: an existing folder.
@@ -73,7 +74,7 @@ def write_comparison(
     if correlations:
         table = correlation_csv(result["correlations"])
         tables.append(write_table(out / "correlations.csv", *table))
-    write_json(out / "compare.json", result)
+    write_json(out / "compare.json", {**result, "values": values})
     page = write_page(
         out / "report.html",
         "Comparison of training methods",

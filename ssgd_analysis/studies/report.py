@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from ssgd_analysis.compare import Group, How, Measurements
-from ssgd_analysis.compare.compare import seed_values
+from ssgd_analysis.compare import Group
 from ssgd_analysis.plots import (
     Line,
     Mark,
@@ -57,9 +57,7 @@ def write_study(
     }
     figures = {
         "training": training_curves({s: _curves(members) for s, members in by_setting.items()}),
-        "intervals": interval_figure(
-            {s: _intervals(result, members) for s, members in by_setting.items()}
-        ),
+        "intervals": study_intervals(result),
     }
     if landscapes:
         figures["lines"] = loss_bands(
@@ -162,19 +160,22 @@ def _curves(groups: Sequence[Group]) -> dict[str, tuple[np.ndarray, np.ndarray, 
     return curves
 
 
-def _intervals(result: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
-    labels = {group.name: group.config.label for group in groups}
-    known = list(result["groups"][0]["metrics"])
-    pictured = [metric for metric in PICTURED if metric in known] or known[:3]
-    shown = {
-        "groups": [
+def study_intervals(result: dict[str, Any]) -> Figure:
+    """Draw accuracy and sharpness of every arm and setting, from ``result.json`` alone.
+
+    Args:
+        result: of the study.
+    """
+    panels: dict[str, Any] = {}
+    for setting in result["settings"]:
+        labels = {f"{arm}, {setting}" if setting else arm: arm for arm in result["arms"]}
+        own = [group for group in result["groups"] if group["name"] in labels]
+        known = list(result["groups"][0]["metrics"])
+        pictured = [metric for metric in PICTURED if metric in known] or known[:3]
+        shown = [
             {**g, "name": labels[g["name"]], "metrics": {m: g["metrics"][m] for m in pictured}}
-            for g in result["groups"]
-            if g["name"] in labels
+            for g in own
         ]
-    }
-    values = {
-        group.config.label: seed_values(group, pictured, Measurements(pictured, How()))
-        for group in groups
-    }
-    return interval_panels(shown, values)
+        values = {labels[g["name"]]: result["values"][g["name"]] for g in own}
+        panels[setting] = interval_panels({"groups": shown}, values)
+    return interval_figure(panels)

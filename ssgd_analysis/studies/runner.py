@@ -9,6 +9,7 @@ import numpy as np
 from joblib import cpu_count
 
 from ssgd_analysis.compare import Group, How, Measurements, Rule, compare
+from ssgd_analysis.compare.compare import seed_values
 from ssgd_analysis.compare.measurements import is_flatness, measure_all
 from ssgd_analysis.compare.pairs import pairs_of
 from ssgd_analysis.errors import InputError, WorkError
@@ -96,6 +97,7 @@ def run_study(
         "settings": [setting.name for setting in study.settings],
         "arms": [arm.label for arm in study.arms],
         "groups": judged[False]["groups"],
+        "values": {group.name: seed_values(group, study.metrics, measure) for group in groups},
         "tests": judged[False]["tests"],
         "outcomes": judged[False]["outcomes"],
         "overall": judged[False]["overall"],

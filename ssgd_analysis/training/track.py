@@ -96,13 +96,6 @@ def stability_limit(optimizer: torch.optim.Optimizer, rate: float) -> float | No
     return limit - group["weight_decay"]
 
 
-def limit_name(momentum: float | None, nesterov: bool) -> str:
-    """How :func:`stability_limit` reads for a momentum (weight decay left out)."""
-    if not momentum:
-        return "2/lr"
-    return f"2(1 + {momentum:g})/lr" + f"/(1 + 2·{momentum:g})" * nesterov
-
-
 def summary(records: list[dict[str, Any]], training: float) -> dict[str, Any]:
     """How much was measured, at what price, and what it was in the end.
 

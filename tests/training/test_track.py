@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 import ssgd_analysis.training.run as run_module
 from ssgd_analysis.curvature import HessianOperator, eigenpairs
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.report.tracking import limit_name
 from ssgd_analysis.training import Run, TrainConfig, train
 from ssgd_analysis.training.checkpoint import load_checkpoint
 from ssgd_analysis.training.state import read_tree
-from ssgd_analysis.training.track import KINDS, limit_name, spelled_out, stability_limit
+from ssgd_analysis.training.track import KINDS, spelled_out, stability_limit
 
 ALL = ["sharpness:2", "trace:4", "third-order:2"]
 KEYS = {

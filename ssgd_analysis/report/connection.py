@@ -1,0 +1,50 @@
+"""The picture of a connection from its record and arrays alone, so that it can be drawn again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssgd_analysis.plots import Walk, connection_figure, save_figure
+
+
+def connection_pictures(
+    record: dict[str, Any], arrays: Mapping[str, np.ndarray], stem: Path
+) -> list[Path]:
+    """Draw loss and accuracy along every path, train beside test.
+
+    Args:
+        record: as in ``connect.json``.
+        arrays: as in ``connect.npz``.
+        stem: path of the picture without the ending.
+
+    Returns:
+        Paths (PNG, PDF).
+
+    Raises:
+        WorkError: the disk is full or the folder not writable.
+    """
+    walks: dict[str, dict[str, Walk]] = {split: {} for split in record["n_samples"]}
+    for found in record["paths"]:
+        for split, own in walks.items():
+            loss, accuracy = (arrays[f"{found['path']}_{split}_{w}"] for w in ("loss", "accuracy"))
+            top = found["barrier"][split]["at"]
+            own[found["path"]] = Walk(arrays["t"], loss, accuracy, top)
+    kept = {key: value for key, value in record.items() if key not in ("out", "pictures")}
+    title = f"Connection: {' – '.join(record['checkpoints'])}"
+    figure = connection_figure(walks, notes=[_small_print(record)])
+    return save_figure(figure, stem, title=title, record=kept)
+
+
+def _small_print(record: dict[str, Any]) -> str:
+    chosen, sizes = record["settings"], record["n_samples"]
+    says = [
+        " – ".join(record["checkpoints"]),
+        f"{sizes['train']} train and {sizes['test']} test examples",
+        f"{chosen['points']} points",
+        f"BatchNorm {chosen['bn']}",
+    ]
+    if any(found["cost"]["gradients"] for found in record["paths"]):
+        says.append(f"curves: {chosen['epochs']} epochs, Adam, lr {chosen['lr']:g}")
+    return "; ".join([*says, f"seed {chosen['seed']}"])
