@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Batch
 from ssgd_analysis.weights import borrowed_modes
 
@@ -12,10 +13,20 @@ def recalibrate_batchnorm(model: nn.Module, batches: list[Batch]) -> None:
 
     Args:
         model: its BatchNorm buffers are changed, nothing else.
-        batches: only the inputs are used.
+        batches: of inputs and targets; only the inputs are used.
+
+    Raises:
+        InputError: there are statistics, but batches that are no such pairs.
     """
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     layers = [layer for layer in layers if layer.track_running_stats]
+    if not layers:
+        return
+    if not all(isinstance(batch, tuple | list) and len(batch) == 2 for batch in batches):
+        raise InputError(
+            "BatchNorm's statistics are recalibrated on (inputs, targets) pairs, which these"
+            " batches are not: --bn frozen"
+        )
     momenta = [layer.momentum for layer in layers]
     with borrowed_modes(model), torch.no_grad():
         model.eval()

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis import batch as batching
-from ssgd_analysis.batch import pair
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.landscape.directions import inner
 from ssgd_analysis.landscape.frame import Frame, frames
@@ -169,8 +168,7 @@ def fingerprint(subjects: Sequence[Subject], settings: LandscapeSettings) -> str
             digest.update(f"{subject.loss} {problem.fingerprint()}".encode())
         tensors: list[Tensor] = []
         if settings.bn == "recalibrate":
-            inputs = [pair(batch)[0] for batch in subject.calibration]
-            tensors += [tensor for part in inputs for tensor in batching.tensors(part)]
+            tensors += [t for batch in subject.calibration for t in batching.tensors(batch)]
         if settings.directions == "trajectory":
             tensors += [tensor for weights in subject.path.values() for tensor in weights.values()]
         if settings.directions == "vectors":

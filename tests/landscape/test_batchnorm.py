@@ -6,6 +6,7 @@ import reference
 import torch
 from torch import Tensor, nn
 
+from ssgd_analysis.errors import InputError
 from ssgd_analysis.landscape import LandscapeSettings, Subject, sample_landscape
 from ssgd_analysis.landscape.batchnorm import recalibrate_batchnorm
 from ssgd_analysis.landscape.directions import normalized, random_directions
@@ -118,3 +119,10 @@ def recalibrated_loss(case: nets.Case, alpha: float, direction: list[Tensor]) ->
         layer.running_mean.copy_(mean)
         layer.running_var.copy_(variance)
     return reference.loss_at(moved, reference.flat_weights(moved.model))
+
+
+def test_batches_that_are_no_pairs_are_refused():
+    case = nets.conv_batchnorm()
+    with pytest.raises(InputError, match="--bn frozen"):
+        recalibrate_batchnorm(case.model, [{"inputs": case.inputs}])
+    recalibrate_batchnorm(nets.mlp().model, [{"inputs": case.inputs}])  # nothing to do

@@ -115,11 +115,6 @@ def connect(
     tracked = has_statistics(problem.model)
     recalibrated = settings.bn == "recalibrate" and tracked
     batches = list(calibration) or problem.batches
-    if recalibrated and not (isinstance(batches[0], tuple | list) and len(batches[0]) == 2):
-        raise InputError(
-            "BatchNorm's statistics are recalibrated on (inputs, targets) pairs, which these"
-            " batches are not: --bn frozen"
-        )
     distance = path.length()
     if kind == "matched":
         progress.start("matching units")
