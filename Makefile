@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= results/digits
 
-.PHONY: help demo test test-all lint format docs benchmark clean
+.PHONY: help demo figures test test-all lint format docs benchmark clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -28,6 +28,10 @@ help: ## list the targets
 demo: .venv/.installed ## answer the question on real handwritten digits (about two minutes)
 	@echo "==> the study 'digits': train, measure, compare; results in $(OUT)"
 	@$(BIN)/ssgd-analyze study digits --out $(OUT) --resume
+
+figures: .venv/.installed ## draw the gallery again from figures/data (seconds)
+	@echo "==> drawing the gallery; its recipe, from training on: figures/recipes.sh"
+	@$(BIN)/python figures/draw.py
 
 test: .venv/.installed-test ## run the tests
 	@echo "==> running the tests"

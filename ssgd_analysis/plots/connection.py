@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ from ssgd_analysis.plots.style import (
     styled,
 )
 
+DASHES = ("-", "--", "-.", ":")  # a line that lies on another one lets it be seen
 WIDE = 20.0  # the losses' largest over their smallest: then the axis is logarithmic
 
 
@@ -48,7 +50,7 @@ def connection_figure(
     width: float = DOUBLE,
     axes: OwnAxes = None,
 ) -> Figure:
-    """One column a split, loss above accuracy; one colour a path, a mark at its barrier.
+    """One column a split, loss above accuracy; one look a path, a mark at its barrier.
 
     Args:
         splits: split → path → what it is like.
@@ -80,9 +82,7 @@ def connection_figure(
         panel.set_xlabel(f"t (0: {ends[0]}, 1: {ends[1]})")
     for panel, text in zip(shown[::columns], ("loss", "accuracy (%)"), strict=False):
         panel.set_ylabel(text)
-    handles = [
-        Line2D([], [], color=colour(i), marker=marker(i), ms=3, lw=1) for i in range(len(names))
-    ]
+    handles = [Line2D([], [], marker=marker(i), ms=3, **_look(i)) for i in range(len(names))]
     legend(figure, handles, names, axes)
     small_print(
         figure, [*notes, "mark: where the loss is highest above the line between its ends"], axes
@@ -92,9 +92,13 @@ def connection_figure(
     return figure
 
 
+def _look(index: int) -> dict[str, Any]:
+    return {"color": colour(index), "ls": DASHES[index % len(DASHES)], "lw": 1}
+
+
 def _draw(panel: Axes, walk: Walk, values: np.ndarray, index: int) -> None:
     values = np.where(np.isfinite(values), values, np.nan)
-    panel.plot(walk.t, values, color=colour(index), lw=1)
+    panel.plot(walk.t, values, **_look(index))
     if 0 < walk.top < 1:
         at = int(np.abs(walk.t - walk.top).argmin())
         panel.plot(walk.t[at], values[at], marker(index), color=colour(index), ms=3.5)

@@ -1,7 +1,7 @@
 """Loss and accuracy over planes, all panels of a quantity on one colour scale."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,7 @@ def loss_contours(
     wide, used = _places([len(own) for own, *_ in groups], columns)
     # the colour bar takes as much from few panels as from many
     width = min(2.0 + 0.6 / wide, DOUBLE / wide)
-    height = min(1.95, 0.95 * width)
+    height = min(1.95, 0.95 * width) - 0.5 * width * _flat(planes.values())
     figure, shown = panels(
         max(used) // wide + 1,
         wide,
@@ -120,6 +120,22 @@ def loss_contours(
     return figure
 
 
+def _flat(planes: Iterable[Plane]) -> float:
+    """How much lower than wide the panels are drawn, for colour bars of their height: 0 to 0.5."""
+    flat = [1 - _side(plane.beta) / _side(plane.alpha) for plane in planes if _true_shape(plane)]
+    return max(0.0, min([0.5, *flat])) if flat else 0.0
+
+
+def _side(values: np.ndarray) -> float:
+    return float(values[-1] - values[0])
+
+
+def _true_shape(plane: Plane) -> bool:
+    """Whether a unit is as long on both axes: unless the panel would be a thin strip."""
+    sides = _side(plane.alpha), _side(plane.beta)
+    return max(sides) < 3 * min(sides)
+
+
 def _places(counts: Sequence[int], columns: int) -> tuple[int, list[int]]:
     """Panels in a row, and which are used: each quantity begins a row unless all fit in one."""
     if sum(counts) <= min(columns, 2) and len(counts) > 1:
@@ -140,10 +156,9 @@ def _fill(
 ) -> None:
     alpha, beta = plane.alpha, plane.beta
     values = np.ma.masked_invalid(plane.values.T)
-    sides = alpha[-1] - alpha[0], beta[-1] - beta[0]
     if values.mask.any():  # seen where nothing covers it
         look: Any = {"fill": False, "lw": 0, "ec": "#999999", "hatch": "xxxxx", "zorder": 0}
-        panel.add_patch(Rectangle((alpha[0], beta[0]), *sides, **look))
+        panel.add_patch(Rectangle((alpha[0], beta[0]), _side(alpha), _side(beta), **look))
     if values.count():
         clipped = values.clip(max=scale.high)
         panel.contourf(alpha, beta, clipped, levels=norm.boundaries, norm=norm, cmap=colours)
@@ -161,7 +176,7 @@ def _fill(
             look = {"colors": ["#e4e4e4"], "hatches": ["////"]}
             panel.contourf(alpha, beta, near, levels=[scale.high, 2 * near.max()], **look)
     panel.set(xlim=(alpha[0], alpha[-1]), ylim=(beta[0], beta[-1]))
-    panel.set_aspect("equal" if max(sides) < 3 * min(sides) else "auto")
+    panel.set_aspect("equal" if _true_shape(plane) else "auto")
     if plane.path is not None:
         panel.plot(*plane.path.T, "-o", color="white", lw=0.8, ms=1.8, **outlined("black"))
         panel.plot(*plane.path[0], "o", color="black", mec="white", ms=4, mew=0.7)

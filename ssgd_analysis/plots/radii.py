@@ -35,6 +35,8 @@ def radius_curves(
     names = list(dict.fromkeys(name for _, lines in metrics.values() for name in lines))
     handles = {}
     for panel, (over, lines) in zip(shown, metrics.values(), strict=True):
+        lowest, highest = _range([values for _, values, _ in lines.values()])
+        floor = lowest / 10 if lowest > 0 else -np.inf  # below a logarithmic axis
         for name, (radii, values, errors) in lines.items():
             index = names.index(name)
             look: dict[str, Any] = {
@@ -45,16 +47,14 @@ def radius_curves(
             }
             (handles[name],) = panel.plot(radii, values, **look)
             band = 2 * np.nan_to_num(errors)
-            panel.fill_between(
-                radii, values - band, values + band, color=colour(index), alpha=0.2, lw=0
-            )
+            low = np.maximum(values - band, floor)
+            panel.fill_between(radii, low, values + band, color=colour(index), alpha=0.2, lw=0)
         panel.set_xscale("log")
         known = np.unique(np.concatenate([radii for radii, _, _ in lines.values()]))
         panel.xaxis.set_major_locator(FixedLocator(known[:: 1 + (len(known) - 1) // 5].tolist()))
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xlabel(over)
-        lowest, highest = _range([values for _, values, _ in lines.values()])
         if lowest > 0:  # a rise goes with the square of the radius: small ones are seen too
             panel.set(yscale="log", ylim=(lowest / 2, highest * 2))
             panel.yaxis.set_minor_formatter(NullFormatter())

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ssgd_analysis.plots import Walk, connection_figure, save_figure
+from ssgd_analysis.plots.style import short_names
 
 
 def connection_pictures(
@@ -33,7 +34,8 @@ def connection_pictures(
             own[found["path"]] = Walk(arrays["t"], loss, accuracy, top)
     kept = {key: value for key, value in record.items() if key not in ("out", "pictures")}
     title = f"Connection: {' – '.join(record['checkpoints'])}"
-    figure = connection_figure(walks, notes=[_small_print(record)])
+    first, second = short_names(record["checkpoints"], 16)
+    figure = connection_figure(walks, ends=(first, second), notes=[_small_print(record)])
     return save_figure(figure, stem, title=title, record=kept)
 
 
@@ -47,4 +49,4 @@ def _small_print(record: dict[str, Any]) -> str:
     ]
     if any(found["cost"]["gradients"] for found in record["paths"]):
         says.append(f"curves: {chosen['epochs']} epochs, Adam, lr {chosen['lr']:g}")
-    return "; ".join([*says, f"seed {chosen['seed']}"])
+    return "; ".join([*says, f"seed\N{NO-BREAK SPACE}{chosen['seed']}"])

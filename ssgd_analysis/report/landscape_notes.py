@@ -36,7 +36,8 @@ def landscape_notes(
     )
     split = "train and test" if record["split"] == "both" else record["split"]
     what = ["loss" if record.get("loss") is None else str(record["loss"]), f"{split} split"]
-    what += [f"{record['n_samples']:,} examples"] if record.get("n_samples") else []
+    of = "train examples" if record["split"] == "both" else "examples"
+    what += [f"{record['n_samples']:,} {of}"] if record.get("n_samples") else []
     how = [_directions(settings), f"{size} points"]
     if settings["repeats"] > 1:
         how.append(f"{settings['repeats']} draws" + ", the first shown" * bool(first_of))

@@ -1,7 +1,7 @@
 """Pictures of a comparison: differences, verdicts, metric against metric, correlations."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,19 @@ from ssgd_analysis.plots import (
 from ssgd_analysis.plots.style import DOUBLE
 from ssgd_analysis.report.correlations import correlation_panels
 
+KINDS = ("differences", "verdicts", "scatter", "correlations")
 MOST = 6  # metrics that are drawn against each other
 
 Values = Mapping[str, Mapping[str, list[float]]]
 
 
 def comparison_pictures(
-    out: Path, result: dict[str, Any], values: Values, names: Mapping[str, str]
+    out: Path,
+    result: dict[str, Any],
+    values: Values,
+    names: Mapping[str, str],
+    *,
+    only: Collection[str] = KINDS,
 ) -> dict[str, list[Path]]:
     """Draw what there is: ``differences``, ``verdicts``, ``scatter``, ``correlations``.
 
@@ -33,6 +39,7 @@ def comparison_pictures(
         result: of ``compare``.
         values: group → metric → each seed's value.
         names: of metrics, for people.
+        only: of these kinds.
 
     Returns:
         Name → paths (PNG, PDF).
@@ -51,7 +58,7 @@ def comparison_pictures(
         figures["scatter"] = metric_scatter(points, width=DOUBLE)
     if panels := correlation_panels(result.get("correlations"), names):
         figures["correlations"] = coefficient_figure(panels, width=DOUBLE)
-    return {name: save_figure(figure, out / name) for name, figure in figures.items()}
+    return {name: save_figure(figures[name], out / name) for name in figures if name in only}
 
 
 def relative_effects(

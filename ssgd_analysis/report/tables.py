@@ -11,6 +11,7 @@ NAMES = {
     "lambda_max": "λ_max",
     "trace": "trace",
     "adaptive_worst": "adaptive worst",
+    "worst_case": "worst case",
     "expected": "expected rise",
     "sam": "SAM rise",
     "fisher_rao": "Fisher-Rao",

@@ -40,3 +40,11 @@ def test_on_a_users_own_axes():
     own = figure.subplots(2, 1)
     assert connection_figure({"train": walks()}, axes=own) is figure
     assert all(len(panel.lines) for panel in own)
+
+
+def test_paths_that_lie_on_each_other_are_both_seen():
+    same = {name: Walk(T, 1 + T, 0.9 - T / 10) for name in ("line", "matched", "bezier", "chain")}
+    figure = connection_figure({"train": same})
+    drawn = [line.get_linestyle() for line in figure.axes[0].lines]
+    assert len(set(drawn)) == 4
+    assert [line.get_linestyle() for line in figure.legends[0].get_lines()] == drawn

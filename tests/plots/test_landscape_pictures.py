@@ -114,7 +114,9 @@ def test_widths_of_a_paper_and_settings_in_the_small_print(drawn, case):
             if axes.get_label() != "<colorbar>":
                 assert axes.get_window_extent().width / figure.dpi > 0.9, "inches"
         text = print_of(figure)
-        for word in ("1,437 examples", "seed 0", "BatchNorm frozen", "21"):
+        both = CASES[case][0]["split"] == "both"  # of the test split the record has no number
+        count = "1,437 train examples" if both else "1,437 examples"
+        for word in (count, "seed 0", "BatchNorm frozen", "21"):
             assert word in text
 
 
@@ -210,6 +212,18 @@ def test_a_trajectory_is_drawn_from_start_to_end_with_its_variance(drawn):
     assert "axes explain 93% of the paths" in print_of(several)
     line = drawn("line of a trajectory")["p"].axes[0].lines[1]
     assert line.get_xydata().tolist()[-1] == [0.0, CENTRE]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.1])
+def test_colour_bars_are_about_as_high_as_the_panels(share):
+    """A flat plane keeps its shape, down to where it would be a strip."""
+    plane = Plane(X, share * X, BOWL)
+    figure = plots.loss_contours({"a": plane}, accuracies={"a": plane}, columns=2)
+    FigureCanvasAgg(figure).draw()
+    panel, _, bar, _ = (axes.get_window_extent() for axes in figure.axes)
+    assert panel.height / panel.width == pytest.approx(share, rel=0.02) or share < 1 / 3
+    # of the places that the layout gives to both, a bar takes 90%, title and labels the rest
+    assert 0.8 < bar.height / panel.height < 1.8  # 2.4 in a figure as high as for a square
 
 
 def contours(figure):

@@ -250,3 +250,12 @@ def test_bands_are_two_standard_errors():
     figure = plots.radius_curves({"sam": ("rho", {"a": (radii, values, errors)})})
     corners = figure.axes[0].collections[0].get_paths()[0].vertices
     assert {round(y, 9) for x, y in corners if x == 0.2} == {1.4, 2.6}
+
+
+def test_a_band_that_reaches_zero_ends_below_the_logarithmic_axis():
+    radii, values, errors = np.array([0.1, 0.2, 0.4]), np.array([1.0, 2.0, 9.0]), np.ones(3)
+    figure = plots.radius_curves({"sam": ("rho", {"a": (radii, values, errors)})})
+    panel = figure.axes[0]
+    low = panel.collections[0].get_paths()[0].vertices[:, 1].min()
+    # not ≤ 0, which a logarithmic axis draws as a vertical edge at the neighbour's radius
+    assert 0 < low < panel.get_ylim()[0]
