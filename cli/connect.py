@@ -88,7 +88,7 @@ def command(
     for problem in splits.values():
         problem.check()
     notes = _differences(first, second, options)
-    key = _key(splits, second, settings, options)
+    key = _key(splits, (first, second), settings, options)
     identity = {"fingerprint": key, "command": _command(checkpoints, kinds, settings, options, out)}
     places = [out / "paths" / f"{kind}.npz" for kind in kinds]
     kept = {
@@ -181,15 +181,17 @@ def _differences(first: Any, second: Any, options: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _key(splits: Any, second: Any, settings: Any, options: dict[str, Any]) -> str:
+def _key(splits: Any, ends: tuple[Any, Any], settings: Any, options: dict[str, Any]) -> str:
     """What must be the same for a finished path to count."""
     import hashlib
 
+    from ssgd_analysis.compare.sources import fingerprint
     from ssgd_analysis.problem import Problem
 
-    end = Problem(second.model, second.loss, splits["train"].batches)
+    end = Problem(ends[1].model, ends[1].loss, splits["train"].batches)
     parts = [problem.fingerprint() for problem in (*splits.values(), end)]
-    parts += [repr(dataclasses.asdict(settings)), str(options["loss"]), str(options["batch_size"])]
+    parts += [fingerprint(name) for one in ends for name in one.references.values()]
+    parts += [repr(dataclasses.asdict(settings)), str(options["batch_size"])]
     return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
 
 

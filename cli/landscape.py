@@ -1,6 +1,7 @@
 """``ssgd-analyze landscape``."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,12 +86,18 @@ def command(checkpoints: tuple[str, ...], out: Path, as_json: bool, **options: A
     second (alpha 1), or the plane through three. `--split both` shows train and test. Several
     processes share the points: torchrun --nproc-per-node 2 --no-python ssgd-analyze landscape ...
     """
+    from ssgd_analysis.errors import InputError
     from ssgd_analysis.landscape.ranks import launched, local_device
 
     settings = _settings(options)
     options["device"] = local_device(options["device"])
     with launched() as ranks:
-        answer = _landscape(checkpoints, settings, out, options, ranks)
+        try:
+            answer = _landscape(checkpoints, settings, out, options, ranks)
+        except InputError:
+            if ranks.first:
+                raise
+            sys.exit(2)  # the first process says it once
     if not ranks.first:
         return
     if as_json:
@@ -107,8 +114,12 @@ def _settings(options: dict[str, Any]) -> "LandscapeSettings":
     from ssgd_analysis.landscape import LandscapeSettings
 
     directions = options["directions"] or ("vectors" if options["vectors"] else "random")
-    if directions == "between" and options["normalize"] not in (None, "none"):
-        raise InputError("--directions between is the line itself: leave out --normalize")
+    if directions == "between" and (
+        options["normalize"] not in (None, "none") or options["biases"]
+    ):
+        raise InputError(
+            "--directions between is the line itself: leave out --normalize and --biases"
+        )
     if (directions == "vectors") != bool(options["vectors"]):
         raise InputError("--directions vectors and --vectors FILE belong together")
     settings = LandscapeSettings(
@@ -138,22 +149,24 @@ def _landscape(
     ranks: "Ranks",
 ) -> dict[str, Any]:
     """Compute what is not done yet, and draw it; the record, with the pictures' paths."""
-    import shutil
     from importlib.metadata import version
 
     from ssgd_analysis.files import make_folder, write_json
-    from ssgd_analysis.landscape import fingerprint, sample_landscape, save_arrays
+    from ssgd_analysis.landscape import fingerprint, sample_landscape
+    from ssgd_analysis.landscape.batchnorm import has_statistics
     from ssgd_analysis.progress import SILENT
 
-    subjects = _subjects(checkpoints, settings, options)
-    names = ("split", "samples", "batch_size", "model", "data", "loss", "dtype")
-    asked = {name: options[name] for name in names}
-    plans = landscape_files.plans(options["plan"])
+    plans = landscape_files.plans(options["plan"], options["split"])
+    subjects, references = _subjects(checkpoints, settings, options)
+    first = subjects[0]
     record = {
         "settings": dataclasses.asdict(settings),
         "checkpoints": list(checkpoints),
-        **asked,
-        "n_samples": subjects[0].problem.n_samples,
+        **{name: options[name] for name in ("split", "samples", "batch_size", "dtype")},
+        **references,
+        "n_samples": first.problem.n_samples,
+        "n_test_samples": None if first.test is None else first.test.n_samples,
+        "batchnorm": has_statistics(first.problem.model),
         "command": landscape_files.command(checkpoints, settings, options, out),
         "fingerprint": fingerprint(subjects, settings),
     }
@@ -186,17 +199,19 @@ def _landscape(
             tuned = options | {"plan": landscape_files.plan_text(made.plans), "tune": False}
             record["command"] = landscape_files.command(checkpoints, settings, tuned, out)
         if ranks.first:
-            save_arrays(out / "landscape.npz", arrays)
+            landscape_files.replace(out, arrays)
     if ranks.first:
         record |= {"out": str(out), "pictures": landscape_files.draw(record, arrays, out, options)}
         write_json(out / "landscape.json", record)
-    ranks.once(lambda: shutil.rmtree(out / "landscape.partial", ignore_errors=True))
+        landscape_files.sweep(out)
     return record
 
 
 def _subjects(
     checkpoints: tuple[str, ...], settings: "LandscapeSettings", options: dict[str, Any]
-) -> "list[Subject]":
+) -> "tuple[list[Subject], dict[str, str]]":
+    """The checkpoints, and what model, data and loss of the first one are called."""
+    from ssgd_analysis.compare.sources import fingerprint
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.landscape import Subject
     from ssgd_analysis.training.state import read_tensors
@@ -204,14 +219,17 @@ def _subjects(
 
     vectors = [vector for path in options["vectors"] for vector in read_vectors(path)]
     main, *also = ("train", "test") if options["split"] == "both" else (options["split"],)
+    opened = load_checkpoints(checkpoints, options)
     subjects = []
-    for checkpoint in load_checkpoints(checkpoints, options):
-        problems = [
-            checkpoint.problem(
-                split, samples=options["samples"], batch_size=options["batch_size"] or 512
+    for checkpoint in opened:
+        problems = []
+        for split in (main, *also):
+            samples = options["samples"]
+            if also and samples:  # the first of each split, or all of it
+                samples = min(samples, len(checkpoint.data.split(split)))
+            problems.append(
+                checkpoint.problem(split, samples=samples, batch_size=options["batch_size"] or 512)
             )
-            for split in (main, *also)
-        ]
         for problem in problems:
             problem.check()
         path = {}
@@ -226,9 +244,9 @@ def _subjects(
                 problems[0],
                 calibration=checkpoint.data.train.batches(512),
                 path=path,
-                loss=str(options["loss"]),
+                code=" ".join(fingerprint(name) for name in checkpoint.references.values()),
                 test=problems[1] if also else None,
                 vectors=vectors,
             )
         )
-    return subjects
+    return subjects, opened[0].references

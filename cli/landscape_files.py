@@ -1,7 +1,9 @@
 """What ``ssgd-analyze landscape`` leaves: the record's own command, plans, and all files."""
 
+import contextlib
 import dataclasses
 import shlex
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,17 +39,19 @@ def command(
     return shlex.join(parts)
 
 
-def plans(text: str | None) -> dict[str, dict[str, Any]]:
-    """How points are evaluated, of "WAY:CHUNK" for one split or "WAY:CHUNK,WAY:CHUNK" for two."""
+def plans(text: str | None, split: str) -> dict[str, dict[str, Any]]:
+    """How points are evaluated, of "WAY:CHUNK" for one split or "WAY:CHUNK,WAY:CHUNK" for both."""
     from ssgd_analysis.errors import InputError
 
-    plans = {}
-    for name, part in zip(("main", "test"), text.split(",") if text else (), strict=False):
-        way, _, chunk = part.partition(":")
-        if not chunk.isdigit():
-            raise InputError(f"--plan '{text}' should be like traced:128, or two with a comma")
-        plans[name] = {"way": way, "chunk": int(chunk)}
-    return plans
+    names = ("main", "test") if split == "both" else ("main",)
+    parts = [part.partition(":") for part in text.split(",")] if text else []
+    if text and not (len(parts) == len(names) and all(chunk.isdigit() for _, _, chunk in parts)):
+        example = ",".join(["traced:128"] * len(names))
+        raise InputError(f"--plan '{text}' should be like {example}")
+    return {
+        name: {"way": way, "chunk": int(chunk)}
+        for name, (way, _, chunk) in zip(names, parts, strict=False)
+    }
 
 
 def plan_text(plans: dict[str, dict[str, Any]]) -> str:
@@ -95,3 +99,32 @@ def draw(
     if options["movie"]:
         written += plots.movie(record, arrays, stem)
     return [str(path) for path in written]
+
+
+def replace(out: Path, arrays: dict[str, Any]) -> None:
+    """Put new arrays in the place of an older landscape: its record goes first.
+
+    A kill in between must not leave the old record beside new numbers.
+    """
+    from ssgd_analysis.errors import InputError
+    from ssgd_analysis.files import read_json
+    from ssgd_analysis.landscape import save_arrays
+
+    record = out / "landscape.json"
+    if record.is_file():
+        with contextlib.suppress(InputError, AttributeError, TypeError):
+            for picture in map(Path, read_json(record).get("pictures") or []):
+                if picture.parent == out and picture.name.startswith("landscape"):
+                    picture.unlink(missing_ok=True)
+        record.unlink()
+    save_arrays(out / "landscape.npz", arrays)
+
+
+def sweep(out: Path) -> None:
+    """Remove what was kept for a resume, and temporary files that a kill left behind."""
+    from ssgd_analysis.files import is_temporary
+
+    shutil.rmtree(out / "landscape.partial", ignore_errors=True)
+    for left in out.glob(".landscape*"):
+        if is_temporary(left):
+            left.unlink(missing_ok=True)

@@ -113,6 +113,7 @@ def command(
     its residual and sampling error, the trace with the probes' error. A --loss of
     (model, batch) takes models and data of any kind.
     """
+    from ssgd_analysis.compare.sources import fingerprint
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder, write_json
     from ssgd_analysis.flatness import METRICS, resolve, store
@@ -146,7 +147,8 @@ def command(
             results.append({**named, "plan": work.plan(checkpoint.name, problem)})
             continue
         place = None if out is None else out / "checkpoints" / f"{index:03d}.json"
-        key = f"{problem.fingerprint()} {request} {options} {cross_check} {time_budget}"
+        code = [fingerprint(name) for name in checkpoint.references.values()]
+        key = f"{problem.fingerprint()} {code} {request} {options} {cross_check} {time_budget}"
         found = store.kept(place, key) if resume and place is not None else None
         if found is not None:
             console.say(f"{checkpoint.name}: taken from {place}")

@@ -8,6 +8,14 @@ from ssgd_analysis.problem import Batch
 from ssgd_analysis.weights import borrowed_modes
 
 
+def has_statistics(model: nn.Module) -> bool:
+    """Whether there is a BatchNorm layer with running statistics."""
+    return any(
+        isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+        for m in model.modules()
+    )
+
+
 def recalibrate_batchnorm(model: nn.Module, batches: list[Batch]) -> None:
     """Estimate BatchNorm's running statistics anew: their plain mean over these batches.
 

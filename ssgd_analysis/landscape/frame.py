@@ -96,6 +96,12 @@ def frames(
         InputError: a wrong number of subjects, different models, no trajectory, wrong vectors, a
             gradient of zero, or too few points.
     """
+    for subject in subjects:
+        for name, parameter in subject.problem.parameters.items():
+            if parameter.is_complex():
+                raise InputError(
+                    f"parameter '{name}' is complex: keep its two parts as real parameters"
+                )
     if settings.directions == "between":
         return [_between(subjects, settings, ranks)]
     found = [
@@ -107,7 +113,9 @@ def frames(
         axes = _around_paths(found, settings)
     else:
         span = settings.span or max(_sharp_span(frame) for frame in found)
-        axes = [np.linspace(-span, span, settings.points)] * settings.dims
+        # with the checkpoint among an odd number of points: linspace may miss it by rounding
+        centre = [0.0] if settings.points % 2 else []
+        axes = [through(-span, span, settings.points, centre)] * settings.dims
     for frame in found:
         frame.axes.extend(axes)
     return found
@@ -143,6 +151,7 @@ def _search(
 ) -> tuple[list[Direction], list[dict[str, float]], dict[str, Any], dict[str, float]]:
     """Directions (on the CPU), their eigenvalues, further facts, and the checkpoint's values."""
     count, problem = settings.dims, subject.problem
+    recalibrate = settings.bn == "recalibrate"
     facts: dict[str, Any] = {}
     eigenvalues: list[dict[str, float]] = []
     if settings.directions == "random":
@@ -159,18 +168,18 @@ def _search(
         raw, facts["explained_variance"] = trajectory_directions(problem, path, count)
     directions = normalized(problem, raw, settings.normalize, settings.biases)
     if settings.directions == "trajectory":
-        facts["path"] = _path(subject, directions)
+        facts["path"] = _path(subject, directions, recalibrate)
     on_cpu = [[part.cpu() for part in direction] for direction in directions]
-    return on_cpu, eigenvalues, facts, subject.values()
+    return on_cpu, eigenvalues, facts, subject.values(recalibrate=recalibrate)
 
 
-def _path(subject: Subject, directions: list[Direction]) -> dict[str, Any]:
+def _path(subject: Subject, directions: list[Direction], recalibrate: bool) -> dict[str, Any]:
     """Kept checkpoints by step: their coordinates, distance from the plane, and own losses."""
     seen = projected(subject.problem, list(subject.path.values()), directions)
     losses = []
     for weights in subject.path.values():
         with at_weights(subject.problem, weights):
-            losses.append(subject.problem.mean_loss())
+            losses.append(subject.values(recalibrate=recalibrate)["loss"])
     columns = dict(zip(("alpha", "beta"), seen.places.T.tolist(), strict=False))
     known = {"outside": seen.outside.tolist(), "loss": losses}
     return {"steps": list(subject.path), **columns, **known}
@@ -209,7 +218,8 @@ def _between(subjects: Sequence[Subject], settings: LandscapeSettings, ranks: Ra
     for column in zip(*places, strict=True):
         exact = list(column)
         axes.append(through(min(exact) - span, max(exact) + span, settings.points, exact))
-    values = ranks.once(lambda: [subject.values() for subject in subjects])
+    recalibrate = settings.bn == "recalibrate"
+    values = ranks.once(lambda: [s.values(recalibrate=recalibrate) for s in subjects])
     marks = [Mark(s.name, at, own) for s, at, own in zip(subjects, places, values, strict=True)]
     facts = {"name": " – ".join(names), "distance": inner(directions[0], directions[0]) ** 0.5}
     return Frame(subjects[0], 0, directions, axes, marks, MoveRest(problems, places), facts=facts)

@@ -13,7 +13,8 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.files import make_folder
 from ssgd_analysis.landscape.grid import Grid, save_arrays
 
-DAMAGE = (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile)
+# a damaged archive may also say that it is encrypted, or compressed in an unknown way
+DAMAGE = (OSError, ValueError, KeyError, EOFError, IndexError, RuntimeError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)

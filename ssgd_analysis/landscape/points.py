@@ -108,7 +108,10 @@ class Points:
         for prefix, evaluator in zip(("", "test_"), self._ready(), strict=False):
             loss, accuracy = evaluator.evaluate(places)
             self.grid.values[f"{prefix}loss"][at] = np.where(np.isfinite(loss), loss, np.nan)
-            self.grid.values[f"{prefix}accuracy"][at] = accuracy
+            # what a network says where its loss is not finite is no accuracy
+            self.grid.values[f"{prefix}accuracy"][at] = np.where(
+                np.isfinite(loss), accuracy, np.nan
+            )
         if self._own_losses:
             self._take_marks()
         self.grid.done[at] = True
@@ -143,9 +146,9 @@ class Points:
     def _own_losses(self) -> bool:
         """Whether a checkpoint's place shows its own loss, to the last bit.
 
-        With statistics estimated anew, or in bfloat16, it would stand out of its surroundings.
+        Among points in bfloat16 it would stand out.
         """
-        return self.settings.bn == "frozen" and self.settings.precision == "fp32"
+        return self.settings.precision == "fp32"
 
     def _take_marks(self) -> None:
         for mark in self.frame.marks:

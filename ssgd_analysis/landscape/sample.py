@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ssgd_analysis import batch as batching
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.landscape.batchnorm import has_statistics
 from ssgd_analysis.landscape.directions import inner
 from ssgd_analysis.landscape.frame import Frame, frames
 from ssgd_analysis.landscape.grid import Grid
@@ -95,7 +96,15 @@ def sample_landscape(
             frame, settings, grid, number,
             keep=kept, plans=held or given, tune=tune, ranks=ranks, progress=progress,
         )  # fmt: skip
-        seen = ranks.once(functools.partial(sight.facts, frame)) if settings.curvature else UNSEEN
+        seen = dict(UNSEEN)
+        if (
+            settings.curvature
+            and settings.bn == "recalibrate"
+            and has_statistics(frame.subject.problem.model)
+        ):
+            seen["share_note"] = "curvatures are those of frozen statistics"
+        elif settings.curvature:
+            seen = ranks.once(functools.partial(sight.facts, frame))
         found = points.some() if settings.adaptive else points.all()
         given = points.plans if tune else given
         used.append(points.plans)
@@ -143,7 +152,7 @@ def _facts(frame: Frame, grid: Grid) -> dict[str, Any]:
         facts["eigenvalues"] = frame.eigenvalues
     if frame.move_rest is not None and len(directions) == 1:
         facts["asymmetry"] = asymmetry(grid.axes[0], grid.values["loss"])
-    facts["holes"] = int((grid.done & ~np.isfinite(grid.values["loss"])).sum())
+    facts["holes"] = int((~np.isfinite(grid.values["loss"])).sum())
     return facts | {k: v for k, v in frame.facts.items() if k != "name"}
 
 
@@ -165,7 +174,7 @@ def fingerprint(subjects: Sequence[Subject], settings: LandscapeSettings) -> str
     digest = hashlib.blake2b(json.dumps(dataclasses.asdict(settings)).encode(), digest_size=16)
     for subject in subjects:
         for problem in subject.problems:
-            digest.update(f"{subject.loss} {problem.fingerprint()}".encode())
+            digest.update(f"{subject.code} {problem.fingerprint()}".encode())
         tensors: list[Tensor] = []
         if settings.bn == "recalibrate":
             tensors += [t for batch in subject.calibration for t in batching.tensors(batch)]

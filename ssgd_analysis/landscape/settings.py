@@ -1,6 +1,5 @@
 """What a landscape is to show."""
 
-import math
 from dataclasses import dataclass
 
 from ssgd_analysis.errors import InputError, unknown
@@ -10,6 +9,7 @@ NORMALIZATIONS = ("filter", "layer", "none")
 BIASES = ("zero", "keep")
 BN = ("frozen", "recalibrate")
 PRECISIONS = ("fp32", "bf16")
+WIDEST = 1e30  # of a span: coordinates times weights must be float32
 FITTED = ("trajectory", "eigen")  # directions whose span is told by what they show
 
 
@@ -68,8 +68,8 @@ class LandscapeSettings:
                 raise unknown(kind, str(value), known)
         if self.dims not in (1, 2):
             raise InputError(f"--dims {self.dims} should be 1 or 2")
-        if self.span is not None and (not math.isfinite(self.span) or self.span < 0):
-            raise InputError(f"--span {self.span} should be a finite number ≥ 0")
+        if self.span is not None and not 0 <= self.span <= WIDEST:
+            raise InputError(f"--span {self.span} should be a number from 0 to {WIDEST:g}")
         if self.span == 0 and self.directions != "between":
             raise InputError("--span 0 would be a single point: give a number above 0")
         if self.points < 2:

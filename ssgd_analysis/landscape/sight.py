@@ -68,7 +68,9 @@ class Sight:
         root = torch.linalg.cholesky(torch.tensor(lengths, dtype=torch.float64))
         half = torch.linalg.solve_triangular(root, seen, upper=False)
         unit = torch.linalg.solve_triangular(root, half.T, upper=False)
-        return facts | {"share": float(torch.linalg.eigvalsh(unit)[-1]) / top["value"]}
+        seen_most = float(torch.linalg.eigvalsh(unit)[-1])
+        # λ_max is found from below: an eigenvector's own plane may see a rounding more
+        return facts | {"share": min(1.0, seen_most / top["value"])}
 
     def _lambda_max(self, frame: Frame) -> dict[str, float]:
         if frame.eigenvalues:

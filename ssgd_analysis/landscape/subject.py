@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ssgd_analysis.landscape.batchnorm import recalibrate_batchnorm
 from ssgd_analysis.landscape.directions import Vector
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.weights import borrowed_buffers, borrowed_weights
@@ -22,7 +23,7 @@ class Subject:
         calibration: batches for ``bn="recalibrate"``.
         path: weights and buffers by name of its run's kept checkpoints, by step, for
             ``trajectory``.
-        loss: name of the loss, so that kept points of another loss do not count.
+        code: what model and loss are made of, as text: kept points of other code do not count.
         test: the same model's problem on the test split, if that is shown, too.
         vectors: a user's own directions.
     """
@@ -31,7 +32,7 @@ class Subject:
     problem: Problem
     calibration: Sequence[Batch] = ()
     path: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
-    loss: str = ""
+    code: str = ""
     test: Problem | None = None
     vectors: Sequence[Vector] = ()
 
@@ -40,13 +41,20 @@ class Subject:
         """Of the splits that are shown, the main one first."""
         return [self.problem] if self.test is None else [self.problem, self.test]
 
-    def values(self) -> dict[str, float]:
-        """Loss and accuracy (NaN: none) of each split at the present weights, by name."""
+    def values(self, *, recalibrate: bool = False) -> dict[str, float]:
+        """Loss and accuracy (NaN: none) of each split at the present weights, by name.
+
+        Args:
+            recalibrate: with BatchNorm's statistics estimated anew.
+        """
         found = {}
-        for prefix, problem in zip(("", "test_"), self.problems, strict=False):
-            loss, accuracy = problem.evaluate()
-            found[f"{prefix}loss"] = loss
-            found[f"{prefix}accuracy"] = float("nan") if accuracy is None else accuracy
+        with borrowed_buffers(self.problem.model):
+            if recalibrate:
+                recalibrate_batchnorm(self.problem.model, list(self.calibration))
+            for prefix, problem in zip(("", "test_"), self.problems, strict=False):
+                loss, accuracy = problem.evaluate()
+                found[f"{prefix}loss"] = loss
+                found[f"{prefix}accuracy"] = float("nan") if accuracy is None else accuracy
         return found
 
 

@@ -14,6 +14,7 @@ from ssgd_analysis.data import Dataset, load_data
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.models import Loss, load_loss, load_model
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.references import absolute
 from ssgd_analysis.training.config import TrainConfig
 from ssgd_analysis.training.loop import prepare_data
 from ssgd_analysis.training.random_state import seeded
@@ -32,6 +33,7 @@ class Checkpoint:
         model: on its device, in evaluation mode.
         data: on the same device.
         loss: the loss.
+        references: names or references of ``model``, ``data`` and ``loss``.
         run: the run it comes from, or ``None``.
     """
 
@@ -39,6 +41,7 @@ class Checkpoint:
     model: nn.Module
     data: Dataset
     loss: Loss
+    references: dict[str, str]
     run: Run | None = None
 
     def problem(
@@ -102,6 +105,11 @@ def load_checkpoint(
     source, weights = weights_of
     if weights is None:
         weights = read_weights(source)
+    names = {
+        "model": model or _field(config, "model"),
+        "data": data or _field(config, "data"),
+        "loss": loss or (config.loss if config else "cross_entropy"),
+    }
     # As in training: a stranger's data may draw from the global generators. They stay untouched.
     with seeded(config.seed if config else 0):
         held = {} if loaded is None else loaded
@@ -111,9 +119,7 @@ def load_checkpoint(
         if kind not in held:
             held[kind] = _data(config, data, data_dir).to(device, dtype)
         examples = held[kind]
-        network = load_model(
-            model or _field(config, "model"), examples.input_shape, examples.num_outputs
-        )
+        network = load_model(names["model"], examples.input_shape, examples.num_outputs)
     if not weights.keys() <= network.state_dict().keys():
         weights = _unwrapped(weights)
     load_weights(network, weights, source)
@@ -121,7 +127,8 @@ def load_checkpoint(
         name=name,
         model=network.to(device, dtype).eval(),
         data=examples,
-        loss=load_loss(loss or (config.loss if config else "cross_entropy")),
+        loss=load_loss(names["loss"]),
+        references={kind: absolute(name) for kind, name in names.items()},
         run=run,
     )
 

@@ -41,7 +41,11 @@ def _arrays(path: Path) -> list[Tensor]:
         with path.open("rb") as file:
             held = np.load(file, allow_pickle=False)
             arrays = [held] if isinstance(held, np.ndarray) else [held[n] for n in held.files]
+            if any(np.iscomplexobj(array) for array in arrays):
+                raise InputError(f"{path} holds complex numbers")
             found = [torch.from_numpy(np.asarray(array, dtype=float)) for array in arrays]
+    except InputError:
+        raise
     except Exception as error:  # reading bytes that are no array may raise anything
         raise InputError(f"{path} is damaged or holds no array of numbers: {error}") from error
     if not found or any(array.ndim == 0 for array in found):

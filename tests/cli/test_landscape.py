@@ -249,6 +249,10 @@ def test_a_users_own_directions(tmp_path, run, runs, kind):
         (["--directions", "eigen", "--vectors", "ONE"], "belong together"),
         (["--movie"], "trajectory"),
         (["--plan", "fast"], "traced:128"),
+        (["--plan", "traced:128,traced:128"], "traced:128"),
+        (["--span", "1e308"], "--span"),
+        (["--directions", "between", "--biases", "zero"], "leave out"),
+        (["--vectors", "COMPLEX"], "complex"),
         (["--plan", "fast:12"], "traced"),
         (["--precision", "fp8"], "bf16"),
         (["--biases", "none"], "zero"),
@@ -256,10 +260,11 @@ def test_a_users_own_directions(tmp_path, run, runs, kind):
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, run, runs, arguments, named):
-    files = {name: tmp_path / f"{name}.npy" for name in ("WRONG", "SHORT", "ONE")}
+    files = {name: tmp_path / f"{name}.npy" for name in ("WRONG", "SHORT", "ONE", "COMPLEX")}
     checkpoint = load_checkpoint(str(runs / "sgd-0"))
     count = sum(p.numel() for p in checkpoint.model.parameters())
     np.save(files["SHORT"], np.ones(3))
+    np.save(files["COMPLEX"], np.ones(3, dtype=complex))
     np.save(files["ONE"], np.ones(count))
     files["WRONG"] = tmp_path / "wrong.safetensors"
     save_file({"1.weight": torch.ones(2, 2)}, files["WRONG"])
@@ -268,6 +273,54 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, run, runs, arguments
     assert outcome.status == 2, outcome.err
     assert named in outcome.error
     assert not (tmp_path / "l" / "landscape.npz").exists()
+
+
+def test_other_code_is_another_landscape(tmp_path, run, runs):
+    code = tmp_path / "net.py"
+    text = """
+import torch
+from torch import nn
+import torch.nn.functional as F
+def make(input_shape, num_outputs):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.ReLU(), nn.Linear(9, num_outputs))
+def loss(outputs, targets):
+    return F.cross_entropy(outputs, targets)
+"""
+    code.write_text(text)
+    sizes = {"1.weight": (9, 64), "1.bias": (9,), "3.weight": (10, 9), "3.bias": (10,)}
+    save_file({n: torch.randn(s) for n, s in sizes.items()}, tmp_path / "w.safetensors")
+    arguments = [
+        "landscape", tmp_path / "w.safetensors", "--data", "digits", "--model", f"{code}:make",
+        "--loss", f"{code}:loss", "--points", 3, "--samples", 20, "--out", tmp_path / "l",
+        "--resume",
+    ]  # fmt: skip
+    assert run(*arguments).status == 0
+    assert "finished" in run(*arguments).err
+    assert record_of(tmp_path / "l")["loss"] == f"{code}:loss"
+    code.write_text(text.replace("F.cross_entropy(", "7 * F.cross_entropy("))
+    assert "finished" not in run(*arguments).err
+    code.write_text(text.replace("nn.ReLU", "nn.Tanh"))
+    assert "finished" not in run(*arguments).err
+
+
+def test_a_new_landscape_leaves_nothing_of_the_old_one(tmp_path, run, runs, monkeypatch):
+    from ssgd_analysis.cli import landscape_files
+
+    arguments = ["landscape", runs / "sgd-0", "--points", 5, "--samples", 20, "--out", tmp_path]
+    assert run(*arguments, "--dims", 2, "--html").status == 0
+    (tmp_path / ".landscape.png.0f402349.ssgd-tmp.png").write_bytes(b"left by a kill")
+    (tmp_path / "mine.txt").write_text("a user's own")
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # between the arrays and the record
+        patch.setattr(landscape_files, "draw", killed)
+        assert run(*arguments, "--seed", 5).status == 1
+    assert "finished" not in run(*arguments, "--dims", 2, "--resume").err
+    assert run(*arguments).status == 0
+    kinds = ("npz", "json", "png", "pdf", "csv")
+    assert {p.name for p in tmp_path.iterdir()} == {f"landscape.{k}" for k in kinds} | {"mine.txt"}
 
 
 def test_checkpoints_of_two_architectures_name_the_first_tensor(tmp_path, run, runs, convolutions):

@@ -92,6 +92,35 @@ def test_nothing_but_biases_gives_no_direction():
         normalized(given, random_directions(given, 1, seed=0), "filter")
 
 
+def test_parallel_directions_are_no_plane(subject):
+    (first,) = random_directions(subject, 1, seed=0)
+    for how in (*SCOPES, "none"):
+        for second in ([-3 * part for part in first], first):
+            with pytest.raises(InputError, match="parallel to the first"):
+                normalized(subject, [first, second], how)
+    noise = random_directions(subject, 2, seed=1)[1]
+    nearly = [a + 1e-9 * b for a, b in zip(first, noise, strict=True)]
+    with pytest.raises(InputError, match="parallel to the first"):
+        normalized(subject, [first, nearly], "none")
+
+
+@pytest.mark.parametrize("how", [*SCOPES, "none"])
+def test_one_weight_has_no_second_direction(how):
+    one = torch.ones(2, 1, dtype=torch.float64)
+    given = Problem(torch.nn.Linear(1, 1, bias=False).double(), nets.mse, [(one, one)])
+    with pytest.raises(InputError, match="--dims 1"):
+        normalized(given, random_directions(given, 2, seed=0), how)
+
+
+def test_filters_of_one_entry_do_not_skew_the_plane():
+    one = torch.ones(2, 1, dtype=torch.float64)
+    model = torch.nn.Sequential(torch.nn.Linear(1, 5), torch.nn.Linear(5, 2)).double()
+    given = Problem(model, nets.mse, [(one, torch.ones(2, 2, dtype=torch.float64))])
+    first, second = normalized(given, random_directions(given, 2, seed=0), "filter")
+    assert abs(inner(first, second)) < 1e-12
+    assert not second[0].any()
+
+
 @pytest.mark.parametrize("how", [*SCOPES, "none"])
 def test_float32_directions_are_orthogonal_though_nearly_parallel_before(how):
     case = nets.mlp()
@@ -380,8 +409,29 @@ def test_three_checkpoints_on_a_line_are_refused():
     problems = checkpoints(nets.mlp(), [(0, 0), (1, 1), (3, 3)])
     with pytest.raises(InputError, match="on one line"):
         between_directions("abc", problems)
-    with pytest.raises(InputError, match="a and b have the same weights"):
-        between_directions("abc", [problems[0], problems[0], problems[1]])
+    for others in ([problems[0]], [problems[0], problems[1]]):
+        with pytest.raises(InputError, match="a and b have the same weights"):
+            between_directions("abc"[: 1 + len(others)], [problems[0], *others])
+
+
+def test_masks_that_differ_can_not_be_mixed():
+    class Masked(torch.nn.Linear):
+        def __init__(self, first: bool, turn: complex):
+            super().__init__(2, 1)
+            self.register_buffer("mask", torch.tensor([first, True]))
+            self.register_buffer("turn", torch.tensor([turn]))
+            self.register_buffer("num_batches_tracked", torch.tensor(int(first)))
+
+    one = torch.ones(2, 2)
+    a, b, c = (
+        Problem(Masked(*which).eval(), nets.mse, [(one, one[:, :1])])
+        for which in ((True, 1j), (False, 3j), (True, 3j))
+    )
+    with pytest.raises(InputError, match=r"'mask' differs .* torch.bool can't be mixed"):
+        MoveRest([a, b], [(0.0,), (1.0,)])
+    with torch.no_grad():
+        MoveRest([a, c], [(0.0,), (1.0,)])([0.5])
+    assert a.model.turn.item() == 2j
 
 
 def test_the_first_tensor_that_differs_is_named():

@@ -201,6 +201,40 @@ def test_facts_hold_norms_and_the_cosine_between_directions():
     assert abs(fact["cosine"]) < 1e-12
 
 
+def test_marks_lie_on_the_recalibrated_curve():
+    case = nets.conv_batchnorm()
+    (one,) = [subject(case)]
+    made = sample_landscape([one], LandscapeSettings(points=5, bn="recalibrate"))
+    (mark,) = made.grids[0]["marks"]
+    assert made.arrays["loss"][2] == mark["loss"]
+    assert mark["loss"] != one.problem.evaluate()[0]
+    assert made.grids[0]["curvatures"] is None
+    assert "frozen" in made.grids[0]["share_note"]
+
+
+@pytest.mark.parametrize(("span", "points"), [(0.9, 21), (0.47, 51), (0.1, 39), (7.3, 25)])
+def test_the_centre_is_among_an_odd_number_of_points(span, points):
+    found = line(nets.mlp(), span=span, points=points, curvature=False)
+    assert found["alpha"][points // 2] == 0.0
+    np.testing.assert_allclose(found["alpha"], np.linspace(-span, span, points), atol=1e-15)
+
+
+def test_complex_parameters_are_refused():
+    class Complex(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c = torch.nn.Parameter(torch.ones(2, dtype=torch.complex128))
+
+        def forward(self, x):
+            return (x * self.c).abs()
+
+    one = torch.ones(3, 2, dtype=torch.float64)
+    with pytest.raises(InputError, match="'c' is complex"):
+        sample_landscape(
+            [Subject("one", Problem(Complex(), nets.mse, [(one, one)]))], LandscapeSettings()
+        )
+
+
 @pytest.mark.parametrize("bn", ["frozen", "recalibrate"])
 @pytest.mark.parametrize("directions", ["random", "eigen", "between"])
 def test_models_come_back_untouched(bn, directions):

@@ -5,7 +5,6 @@ from ssgd_analysis.landscape.connections.connection import (
     Connection,
     ConnectionSettings,
     connect,
-    has_statistics,
     same_examples,
 )
 from ssgd_analysis.landscape.connections.curve import train_curve
@@ -24,7 +23,6 @@ __all__ = [
     "barrier",
     "connect",
     "evaluate_path",
-    "has_statistics",
     "lent",
     "line",
     "permutable",

@@ -12,6 +12,7 @@ from torch import nn
 
 from ssgd_analysis.batch import tensors
 from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.landscape.batchnorm import has_statistics
 from ssgd_analysis.landscape.connections.curve import Minibatches, train_curve
 from ssgd_analysis.landscape.connections.matching import weight_matching
 from ssgd_analysis.landscape.connections.path import Path, line
@@ -165,14 +166,6 @@ def connect(
         },
     }
     return Connection(path, profiles, record)
-
-
-def has_statistics(model: nn.Module) -> bool:
-    """Whether there is a BatchNorm layer with running statistics."""
-    return any(
-        isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-        for m in model.modules()
-    )
 
 
 def same_examples(one: Problem, two: Problem) -> bool:

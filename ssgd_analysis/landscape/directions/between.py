@@ -10,6 +10,7 @@ from ssgd_analysis.landscape.directions.direction import Direction, inner, like
 from ssgd_analysis.problem import Problem
 
 Place = tuple[float, ...]
+COUNTER = "num_batches_tracked"  # BatchNorm's, which evaluation does not read
 
 
 def between_directions(
@@ -37,11 +38,11 @@ def between_directions(
     ]
     along = [b - a for a, b in zip(first, second, strict=True)]
     places: list[Place] = [(0.0,), (1.0,)]
-    if not third:
-        return like(problems[0], [along]), places
     length = inner(along, along)
     if length == 0:
-        raise InputError(f"{names[0]} and {names[1]} have the same weights: no plane through them")
+        raise InputError(f"{names[0]} and {names[1]} have the same weights: no line through them")
+    if not third:
+        return like(problems[0], [along]), places
     step = [c - a for a, c in zip(first, third[0], strict=True)]
     share = inner(step, along) / length
     across = [s - share * a for s, a in zip(step, along, strict=True)]
@@ -87,21 +88,33 @@ class MoveRest:
     """Moves BatchNorm statistics and frozen parameters with the weights, between checkpoints.
 
     They are mixed as the weights are, by barycentric coordinates. Outside of the checkpoints
-    these are brought back to the nearest mixture without negative parts: a variance that is
-    extrapolated turns negative.
+    negative parts are left out: a variance that is extrapolated turns negative.
 
     Args:
         problems: the first one's model is moved.
         places: of the checkpoints.
+
+    Raises:
+        InputError: buffers that differ and can't be mixed, as masks.
     """
 
     def __init__(self, problems: Sequence[Problem], places: Sequence[Place]) -> None:
-        model = problems[0].model
-        own = [*model.buffers(), *model.parameters()]
-        columns = [[*p.model.buffers(), *p.model.parameters()] for p in problems]
-        moving = [i for i, t in enumerate(own) if t.is_floating_point() and not t.requires_grad]
-        self.tensors = [own[i] for i in moving]
-        self.ends = [[column[i].detach().clone() for i in moving] for column in columns]
+        models = [problem.model for problem in problems]
+        columns = [[*model.named_buffers(), *model.named_parameters()] for model in models]
+        self.tensors: list[Tensor] = []
+        self.ends: list[list[Tensor]] = [[] for _ in models]
+        for (name, own), *others in zip(*columns, strict=True):
+            if own.requires_grad:
+                continue
+            if own.is_floating_point() or own.is_complex():
+                self.tensors.append(own)
+                for end, tensor in zip(self.ends, [own, *(t for _, t in others)], strict=True):
+                    end.append(tensor.detach().clone())
+            elif not all(torch.equal(own, t) for _, t in others) and not name.endswith(COUNTER):
+                raise InputError(
+                    f"the buffer '{name}' differs between the checkpoints, and {own.dtype} can't be"
+                    " mixed"
+                )
         corners = torch.tensor(places, dtype=torch.float64)
         self.origin, self.edges = corners[0], (corners[1:] - corners[0]).T
 

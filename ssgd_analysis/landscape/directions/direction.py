@@ -11,6 +11,7 @@ from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import flattened, grouped
 
 Direction = list[Tensor]
+PARALLEL = 1e-7  # sine of an angle that is rounding of float32
 NORMALISING = (
     nn.modules.batchnorm._NormBase,
     nn.LayerNorm,
@@ -42,7 +43,7 @@ def normalized(
         New directions, as the parameters are (device, dtype).
 
     Raises:
-        InputError: an unknown normalisation, or a direction of length zero.
+        InputError: an unknown normalisation, a direction of length zero, or two that are parallel.
     """
     if how not in NORMALIZATIONS:
         raise unknown("normalization", how, NORMALIZATIONS)
@@ -67,12 +68,15 @@ def normalized(
             size = grouped(weight.detach().double(), how).norm(dim=1, keepdim=True)
             for column, row in zip(columns, rows, strict=True):
                 column.append((row * size).reshape(weight.shape))
-    for column in columns:
-        if not any(bool(part.any()) for part in column):
-            raise InputError(
-                "a direction has length zero: nothing moves along it"
-                + (" (--biases keep would move the biases)" if zero else "")
-            )
+    for number, column in enumerate(columns):
+        if any(bool(part.any()) for part in column):
+            continue
+        raise InputError(
+            "the second direction is parallel to the first, so there is no plane: --dims 1"
+            if number
+            else "the direction has length zero: nothing moves along it"
+            + (" (--biases keep would move the biases)" if zero else "")
+        )
     return like(problem, columns)
 
 
@@ -90,16 +94,19 @@ def _biases(problem: Problem) -> set[str]:
 def _orthonormal(blocks: list[Tensor]) -> list[Tensor]:
     """Gram-Schmidt between tensors (groups, entries), each group by itself; unit rows.
 
-    A group of one entry has no second direction of its own: there it stays as it is. Twice is
-    enough (Giraud et al. 2005): once leaves what cancellation left along the other.
+    A row is zero where nothing is left: in a group of one entry, which has no second direction.
+    Twice is enough (Giraud et al. 2005): once leaves what cancellation left along the other.
     """
     done: list[Tensor] = []
     for block in blocks:
-        free = block
-        for other in done * 2 if block.shape[1] > 1 else []:
-            free = _unit(free)
-            free = free - other * (free * other).sum(dim=1, keepdim=True)
-        done.append(_unit(free))
+        free = _unit(block)
+        for other in done:
+            rest = free - other * (free * other).sum(dim=1, keepdim=True)
+            left = rest.norm(dim=1, keepdim=True)
+            rest = _unit(rest)
+            rest = rest - other * (rest * other).sum(dim=1, keepdim=True)
+            free = _unit(rest) * (left > PARALLEL)
+        done.append(free)
     return done
 
 
