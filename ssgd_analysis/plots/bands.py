@@ -184,14 +184,12 @@ def _labels(panel: Axes, lines: Sequence[Line]) -> None:
         for mark in line.marks
         if mark.loss is not None
     ]
+    curves = [np.stack([line.alpha, own.mean(axis=0)], 1) for line in lines for own in line.losses]
     for line in lines:
-        mean = line.loss.mean(axis=0)
-        known = np.isfinite(mean)
-        places += [("", x, y) for x, y in zip(line.alpha[known], mean[known], strict=True)]
         if line.path is not None:
             places.append(("start", *line.path[0]))
-            places += [("", x, y) for x, y in line.path[1:]]
-    label_places(panel, places, colour="black", ground="white")
+            curves.append(np.asarray(line.path))
+    label_places(panel, places, colour="black", ground="white", curves=curves)
 
 
 def _explained(

@@ -199,5 +199,5 @@ def _labels(panel: Axes, plane: Plane) -> None:
     places = [(mark.label, mark.alpha, float(mark.beta or 0)) for mark in plane.marks]
     if plane.path is not None:
         places += [("start", *plane.path[0]), ("end", *plane.path[-1])]
-        places += [("", x, y) for x, y in plane.path[1:-1]]
-    label_places(panel, places, colour="white", ground="black")
+    curves = [] if plane.path is None else [np.asarray(plane.path)]
+    label_places(panel, places, colour="white", ground="black", curves=curves)

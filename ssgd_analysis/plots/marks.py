@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
-from matplotlib.transforms import Bbox
 
 from ssgd_analysis.plots.style import SMALL, inches
 
@@ -40,7 +39,12 @@ def outlined(ground: str) -> dict[str, Any]:
 
 
 def label_places(
-    panel: Axes, places: Sequence[tuple[str, float, float]], *, colour: str, ground: str
+    panel: Axes,
+    places: Sequence[tuple[str, float, float]],
+    *,
+    colour: str,
+    ground: str,
+    curves: Sequence[np.ndarray] = (),
 ) -> None:
     """Write labels beside places, each on the side where it meets least.
 
@@ -51,24 +55,29 @@ def label_places(
         places: (label, x, y), all that are marked; an empty label is only kept free.
         colour: of the letters.
         ground: of their outline.
+        curves: lines to keep free, each of shape (K, 2).
     """
     scale = 72 / panel.figure.dpi
     points = [scale * panel.transData.transform((x, y)) for _, x, y in places]
     inside = panel.get_window_extent()
-    frame = Bbox(scale * np.asarray(inside.get_points()))
-    taken = [Bbox([point - 2, point + 2]) for point in points]
-    for (label, x, y), point in zip(places, points, strict=True):
+    frame = scale * np.asarray(inside.get_points())
+    taken = [np.array([point - 2, point + 2]) for point in points]
+    for curve in curves:
+        drawn = _dense(scale * panel.transData.transform(curve))
+        taken += [np.array([point - 1, point + 1]) for point in drawn]
+    for place, ((label, x, y), point) in enumerate(zip(places, points, strict=True)):
         if not label:
             continue
         size = np.array([72 * inches(label, SMALL), SMALL])
+        others = np.array(points[:place] + points[place + 1 :]).reshape(-1, 2)
         boxes = [_beside(point, np.array(side), size) for side in SIDES]
-        costs = [_cost(box, taken, frame) for box in boxes]
+        costs = [_cost(box, point, others, np.array(taken), frame) for box in boxes]
         best = int(np.argmin(costs))
         taken.append(boxes[best])
         panel.annotate(
             label,
             (x, y),
-            boxes[best].p0 - point,
+            boxes[best][0] - point,
             textcoords="offset points",
             size=SMALL,
             color=colour,
@@ -77,16 +86,40 @@ def label_places(
         )
 
 
-def _beside(point: np.ndarray, side: np.ndarray, size: np.ndarray) -> Bbox:
-    """The box of a label on one side of a point, all in points of print."""
+def _dense(curve: np.ndarray) -> np.ndarray:
+    """Points at most 2 apart on a line through points, all in points of print."""
+    curve = curve[np.isfinite(curve).all(axis=1)]
+    if len(curve) < 2:
+        return curve
+    steps = np.abs(np.diff(curve, axis=0)).sum(axis=1)
+    way = np.concatenate([[0.0], np.cumsum(steps)])
+    wanted = np.linspace(0, way[-1], 2 + min(2000, int(way[-1] / 2)))
+    return np.stack([np.interp(wanted, way, part) for part in curve.T], axis=1)
+
+
+def _beside(point: np.ndarray, side: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Lower and upper corner of a label on one side of a point, all in points of print."""
     middle = point + GAP * side + np.sign(side) * size / 2
-    return Bbox([middle - size / 2, middle + size / 2])
+    return np.array([middle - size / 2, middle + size / 2])
 
 
-def _cost(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
-    """The area that lies on other things, or outside of the panel."""
-    common = [Bbox.intersection(box, other) for other in taken]
-    covered = sum(own.width * own.height for own in common if own is not None)
-    inside = Bbox.intersection(box, frame)
-    seen = inside.width * inside.height if inside is not None else 0.0
-    return covered + 5 * (box.width * box.height - seen)
+def _cost(
+    box: np.ndarray, own: np.ndarray, others: np.ndarray, taken: np.ndarray, frame: np.ndarray
+) -> float:
+    """The area on other things or outside of the panel; dear: nearer to another's mark."""
+    covered = _common(box, taken).sum()
+    outside = np.prod(box[1] - box[0]) - _common(box, frame[None])[0]
+    lost = _distances(box, own[None])[0] - _distances(box, others)
+    return float(covered + 5 * outside + 100 * np.maximum(0, lost).sum())
+
+
+def _common(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The area that a box shares with each of several."""
+    sides = np.minimum(box[1], boxes[:, 1]) - np.maximum(box[0], boxes[:, 0])
+    return np.asarray(np.prod(np.maximum(0, sides), axis=1))
+
+
+def _distances(box: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """From a box to each of several points; 0 inside it."""
+    apart = np.maximum(0, np.maximum(box[0] - points, points - box[1]))
+    return np.asarray(np.hypot(*apart.T))

@@ -11,6 +11,7 @@ import numpy as np
 from ssgd_analysis.files import jsonable
 from ssgd_analysis.plots import Line, Mark, Plane, loss_bands, loss_contours, save_figure
 from ssgd_analysis.plots.style import short_names
+from ssgd_analysis.plots.words import axis_unit, percent
 from ssgd_analysis.report.landscape_notes import landscape_notes
 
 MOST = 9  # planes of which all draws are shown; of more the first one
@@ -75,22 +76,28 @@ def _words(record: dict[str, Any]) -> dict[str, str]:
 
 def _axis(record: dict[str, Any], index: int) -> str:
     """What a coordinate is, with its unit."""
-    directions, unit = record["settings"]["directions"], record["units"][("alpha", "beta")[index]]
+    directions, unit = record["settings"]["directions"], axis_unit(record, ("alpha", "beta")[index])
     name = "αβ"[index]
     if directions == "eigen":
         name = f"eigenvector {index + 1}"
     elif directions == "trajectory":
         name = f"PC {index + 1}"
         if len(record["grids"]) == 1:
-            name += f" ({100 * record['grids'][0]['explained_variance'][index]:.1f}%)"
+            name += f" ({percent(record['grids'][0]['explained_variance'][index])})"
     return f"{name}, {unit}"
 
 
 def _marks(record: dict[str, Any], facts: dict[str, Any]) -> list[Mark]:
-    """The marks of a grid; one by itself needs no name where the panel or the line has it."""
+    """The marks of a grid; one by itself needs no name where the panel or the line has it.
+
+    Several in a plane have numbers: names would stand nearer to other marks than to their own.
+    """
     found = facts.get("marks", [])
+    plane = record["settings"]["dims"] == 2
     labels = short_names([mark["label"] for mark in found], 24) if found else []
-    alone = len(found) == 1 and (len(record["grids"]) > 1 or record["settings"]["dims"] == 2)
+    if plane and len(found) > 1:
+        labels = [str(number) for number in range(1, len(found) + 1)]
+    alone = len(found) == 1 and (len(record["grids"]) > 1 or plane)
     return [
         Mark("" if alone else label, mark["alpha"], mark.get("beta"), mark.get("loss"),
              mark.get("accuracy"))

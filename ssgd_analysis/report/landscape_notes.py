@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ssgd_analysis.plots.style import short_names
+from ssgd_analysis.plots.words import outside, percent, sight
+
 NORMALIZED = {
     "filter": "scaled to each filter's norm",
     "layer": "scaled to each layer's norm",
@@ -36,18 +39,36 @@ def landscape_notes(
     )
     split = "train and test" if record["split"] == "both" else record["split"]
     what = ["loss" if record.get("loss") is None else str(record["loss"]), f"{split} split"]
-    of = "train examples" if record["split"] == "both" else "examples"
-    what += [f"{record['n_samples']:,} {of}"] if record.get("n_samples") else []
+    what += [_examples(record)] if record.get("n_samples") else []
     how = [_directions(settings), f"{size} points"]
     if settings["repeats"] > 1:
         how.append(f"{settings['repeats']} draws" + ", the first shown" * bool(first_of))
-    how.append(f"BatchNorm {'frozen' if settings['bn'] == 'frozen' else 'recalibrated'}")
+    if record.get("batchnorm", True):  # records of old do not say
+        how.append(f"BatchNorm {'frozen' if settings['bn'] == 'frozen' else 'recalibrated'}")
     if settings.get("precision", "fp32") != "fp32":
         how.append(settings["precision"])
     how.append(f"seed {settings['seed']}")
-    more = [_sight(record), _variance(record), _interpolated(record, arrays)]
-    return ["; ".join([" of the ".join(what[:2]) + "".join(f", {w}" for w in what[2:]), *how]),
+    more = [_sight(record), _variance(record), _outside(record), _interpolated(record, arrays)]
+    return [_numbers(record),
+            "; ".join([" of the ".join(what[:2]) + "".join(f", {w}" for w in what[2:]), *how]),
             "; ".join(text for text in more if text)]  # fmt: skip
+
+
+def _numbers(record: dict[str, Any]) -> str:
+    """Whose places the numbers in a plane through several checkpoints are."""
+    if record["settings"]["dims"] == 1 or record["settings"]["directions"] != "between":
+        return ""
+    names = short_names([mark["label"] for mark in record["grids"][0]["marks"]], 60)
+    return "; ".join(f"{number}: {name}" for number, name in enumerate(names, start=1))
+
+
+def _examples(record: dict[str, Any]) -> str:
+    """How many the losses are means over."""
+    count = f"{record['n_samples']:,}"
+    if record["split"] != "both":
+        return f"{count} examples"
+    test = record.get("n_test_samples")
+    return f"{count} train examples" if test is None else f"{count} train, {test:,} test examples"
 
 
 def _directions(settings: dict[str, Any]) -> str:
@@ -70,29 +91,21 @@ def _directions(settings: dict[str, Any]) -> str:
 
 def _list(values: list[float]) -> str:
     """Percentages in order, or their range where they are many."""
-    texts = [_percent(value) for value in values]
+    texts = [percent(value) for value in values]
     if len(set(texts)) == 1:
         return texts[0]
     if len(texts) > 4:
-        return f"{_percent(min(values))} to {_percent(max(values))}"
+        return f"{percent(min(values))} to {percent(max(values))}"
     return ", ".join(texts)
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f}%" if value >= 0.0995 else f"{100 * value:.2g}%"
-
-
 def _sight(record: dict[str, Any]) -> str:
-    """The share of the largest curvature that is seen."""
-    shares = [grid.get("share") for grid in record["grids"]]
-    known = [share for share in shares if share is not None]
-    thing = "plane" if record["settings"]["dims"] == 2 else "line"
-    if not known:
-        notes = {grid.get("share_note") for grid in record["grids"]} - {None}
-        return f"share of λ_max: {notes.pop()}" if len(notes) == 1 and thing == "plane" else ""
-    if len(shares) == 1:
-        return f"this {thing} sees {_list(known)} of λ_max"
-    return f"these {thing}s see {_list(known)} of λ_max"
+    """The share of the largest curvature that is seen by planes."""
+    known = [grid["share"] for grid in record["grids"] if grid.get("share") is not None]
+    if len(record["grids"]) > 1 and known:
+        return f"these planes see {_list(known)} of λ_max"
+    texts = {sight(grid, plane=record["settings"]["dims"] == 2) for grid in record["grids"]}
+    return texts.pop() if len(texts) == 1 else ""
 
 
 def _variance(record: dict[str, Any]) -> str:
@@ -101,6 +114,13 @@ def _variance(record: dict[str, Any]) -> str:
     if len(record["grids"]) == 1 or not grids:
         return ""
     return f"axes explain {_list([sum(g['explained_variance']) for g in grids])} of the paths"
+
+
+def _outside(record: dict[str, Any]) -> str:
+    """How far the paths lie outside of what is drawn."""
+    known = [far for far in map(outside, record["grids"]) if far is not None]
+    what = "plane" if record["settings"]["dims"] == 2 else "line"
+    return f"checkpoints lie up to {max(known):.2g} outside of the {what}" if known else ""
 
 
 def _interpolated(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
@@ -113,4 +133,5 @@ def _interpolated(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> s
     if not known:
         return text
     rms, most = max(e["rms"] for e in known), max(e["max"] for e in known)
-    return f"{text}, rms error {rms:.2g}, largest seen {most:.2g}"
+    count = sum(e["points"] for e in known)
+    return f"{text}, rms error {rms:.2g}, largest seen {most:.2g} at {count:,} points held out"

@@ -13,6 +13,7 @@ from PIL import Image
 from ssgd_analysis import plots
 from ssgd_analysis.plots import Line, Mark, Plane
 from ssgd_analysis.plots.scale import loss_scale
+from ssgd_analysis.plots.words import percent
 from ssgd_analysis.report import landscape as module
 from ssgd_analysis.report.landscape import landscape_pictures
 from ssgd_analysis.report.landscape_notes import landscape_notes
@@ -123,7 +124,9 @@ def test_widths_of_a_paper_and_settings_in_the_small_print(drawn, case):
 def test_the_small_print_says_what_a_plane_sees(drawn):
     assert "this plane sees 3% of λ_max" in print_of(drawn("plane")["p"])
     assert "these planes see 3% of λ_max" in print_of(drawn("plane of eigenvectors")["p"])
-    assert "rms error 0.012, largest seen 0.045" in print_of(drawn("adaptive")["p"])
+    assert "rms error 0.012, largest seen 0.045 at 9 points held out" in print_of(
+        drawn("adaptive")["p"]
+    )
     measured = CASES["adaptive"][1]["measured"]
     assert f"interpolated from {measured.sum()} of 441 points" in print_of(drawn("adaptive")["p"])
     assert "5 draws, the first shown" in print_of(drawn("more draws than fit")["p"])
@@ -195,7 +198,23 @@ def test_marks_stand_at_the_checkpoints_own_losses(drawn):
     assert [(p.get_xdata()[0], p.get_ydata()[0]) for p in points] == [(0.0, 0.1), (1.0, 0.1)]
     assert {text.get_text() for text in loss.texts} == {"sgd", "sam"}
     plane = drawn("plane between three")["p"].axes[0]
-    assert {text.get_text() for text in plane.texts} == {"sgd", "sam", "s-sgd"}
+    assert {text.get_text() for text in plane.texts} == {"1", "2", "3"}
+    assert print_of(plane.figure).startswith("1: sgd; 2: sam; 3: s-sgd")
+    assert plane.get_ylabel().replace("\n", " ") == "β, across, in units of that way"
+
+
+def test_a_label_is_nearest_to_its_own_mark():
+    """Also where another mark lies just where the first choice of a side would be."""
+    x, y = np.array([0.0, 0.09, 0.05]), np.array([0.0, 0.07, -0.08])
+    marks = [Mark(str(i), a, b, 0.1) for i, (a, b) in enumerate(zip(x, y, strict=True))]
+    figure = plots.loss_contours({"": Plane(X, X, BOWL, marks)})
+    FigureCanvasAgg(figure).draw()
+    axes = figure.axes[0]
+    places = axes.transData.transform(np.stack([x, y], 1))
+    for number, text in enumerate(axes.texts):
+        box = text.get_window_extent()
+        apart = np.maximum(0, np.maximum([box.x0, box.y0] - places, places - [box.x1, box.y1]))
+        assert np.hypot(*apart.T).argmin() == number
 
 
 def test_a_trajectory_is_drawn_from_start_to_end_with_its_variance(drawn):
@@ -204,12 +223,13 @@ def test_a_trajectory_is_drawn_from_start_to_end_with_its_variance(drawn):
     axes = drawn("plane of a trajectory")["p"].axes[0]
     np.testing.assert_array_equal(axes.lines[0].get_xydata().T, [path["alpha"], path["beta"]])
     assert [text.get_text() for text in axes.texts] == ["start", "end"]
-    assert axes.get_xlabel().split(",")[0] == "PC 1 (83.1%)"
-    assert axes.get_ylabel().split(",")[0] == "PC 2 (10.2%)"
+    assert axes.get_xlabel().split(",")[0] == "PC 1 (83%)"
+    assert axes.get_ylabel().split(",")[0] == "PC 2 (10%)"
     assert axes.get_xlabel().replace("\n", " ").endswith("distance (L2 norm over all weights)")
     several = drawn("plane of trajectories")["p"]
     assert several.axes[2].get_xlabel().split(",")[0] == "PC 1"
     assert "axes explain 93% of the paths" in print_of(several)
+    assert "checkpoints lie up to 0.01 outside of the plane" in print_of(several)
     line = drawn("line of a trajectory")["p"].axes[0].lines[1]
     assert line.get_xydata().tolist()[-1] == [0.0, CENTRE]
 
@@ -315,7 +335,7 @@ def test_a_clipped_point_by_itself_is_hatched_over_some_area():
 
 @pytest.mark.parametrize(
     ("shares", "words"),
-    [([1.0], "sees 100% of"), ([0.996, 0.0123], "see 100%, 1.2% of"), ([0.5] * 9, "see 50% of"),
+    [([1.0], "sees 100% of"), ([0.996, 0.0123], "see 99.6%, 1.2% of"), ([0.5] * 9, "see 50% of"),
      ([0.1, 0.2, 0.3, 0.4, 0.05], "see 5% to 40% of")],
 )  # fmt: skip
 def test_shares_are_said_in_few_words(shares, words):
@@ -323,6 +343,25 @@ def test_shares_are_said_in_few_words(shares, words):
     for grid, share in zip(record["grids"], shares, strict=True):
         grid["share"] = share
     assert f"{words} λ_max" in " ".join(landscape_notes(record, arrays))
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0%"), (1e-9, "<0.001%"), (0.00037, "0.037%"), (0.0994, "9.9%"), (0.0995, "10%"),
+     (0.5049, "50%"), (0.9899, "99%"), (0.996, "99.6%"), (0.9999, "99.99%"), (1 - 1e-9, "100%"),
+     (1, "100%"), (-0.25, "−25%")],
+)  # fmt: skip
+def test_percentages(share, text):
+    assert percent(share) == text
+
+
+def test_the_small_print_says_what_the_record_knows():
+    record, arrays = landscape(dims=1, split="both")
+    record |= {"n_test_samples": 360, "batchnorm": False, "loss": "mse"}
+    text = landscape_notes(record, arrays)[1]
+    assert text.startswith("mse of the train and test split, 1,437 train, 360 test examples;")
+    assert "BatchNorm" not in text
+    assert "λ_max" not in " ".join(landscape_notes(record, arrays))  # told of planes only
 
 
 def test_lines_hatch_what_is_clipped_and_cross_hatch_holes():

@@ -1,0 +1,38 @@
+"""Words that all pictures of landscapes share."""
+
+import math
+from typing import Any
+
+
+def percent(share: float) -> str:
+    """A fraction as a percentage of two digits; only what is whole is 100%."""
+    value = 100 * share
+    if abs(value) < 9.95:
+        text = f"{value:.2g}" if abs(value) >= 1e-3 or not value else "<0.001"
+    else:
+        near = 100 - abs(value)
+        digits = 0 if not 0.005 <= near < 0.995 else 1 if near >= 0.05 else 2
+        text = f"{value:.{digits}f}"
+    return f"{text.replace('-', '−')}%"
+
+
+def axis_unit(record: dict[str, Any], axis: str) -> str:
+    """The unit of ``alpha`` or ``beta``; empty where it is not known."""
+    if axis == "beta" and (record.get("settings") or {}).get("directions") == "between":
+        return "across, in units of that way"  # the way that alpha is a fraction of
+    return str((record.get("units") or {}).get(axis) or "")
+
+
+def sight(grid: dict[str, Any], *, plane: bool) -> str:
+    """How much of the largest curvature a plane sees, or why that is not known."""
+    if not plane:  # of a line only its curvature is told
+        return ""
+    if grid.get("share") is not None:
+        return f"this plane sees {percent(grid['share'])} of λ_max"
+    return f"share of λ_max: {grid['share_note']}" if grid.get("share_note") else ""
+
+
+def outside(grid: dict[str, Any]) -> float | None:
+    """How far the path of a run lies outside of what is drawn, at most."""
+    known = [far for far in (grid.get("path") or {}).get("outside") or [] if far is not None]
+    return max((far for far in known if math.isfinite(far)), default=None)
