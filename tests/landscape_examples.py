@@ -74,14 +74,11 @@ def _path(lowest: float, steep: float, steps: int = 12) -> dict[str, Any]:
     rest = np.linspace(1, 0, steps)
     alpha, beta = -0.9 * rest**2, 0.8 * rest + 0.05 * np.sin(9 * rest)
     loss = lowest + steep * (alpha**2 + 3 * beta**2 + alpha * beta) + 0.1 * rest
-    ends = [
-        {"label": label, "alpha": alpha[k], "beta": beta[k], "loss": loss[k], "accuracy": None}
-        for label, k in (("start", 0), ("end", -1))
-    ]
+    end = {"label": "end", "alpha": alpha[-1], "beta": beta[-1], "loss": loss[-1], "accuracy": None}
     path = {"steps": list(range(0, 90 * steps, 90)), "alpha": alpha.tolist(),
             "beta": beta.tolist(), "outside": (0.2 * rest).tolist(),
             "loss": loss.tolist()}  # fmt: skip
-    return {"path": path, "marks": ends, "explained_variance": [0.81, 0.12]}
+    return {"path": path, "marks": [end], "explained_variance": [0.81, 0.12]}
 
 
 def lines(
@@ -100,7 +97,7 @@ def lines(
                     "slopes": [0.0],
                     "curvatures": [2 * steep],
                     "share": None,
-                    "share_note": "λ_max was not computed",
+                    "share_note": "told for planes only",
                     "marks": [
                         {"label": "centre", "alpha": 0.0, "loss": 0.05 * number, "accuracy": None}
                     ],

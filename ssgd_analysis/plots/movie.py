@@ -20,6 +20,7 @@ from ssgd_analysis.plots.contours import Plane, loss_contours
 from ssgd_analysis.plots.marks import outlined
 from ssgd_analysis.plots.scale import loss_scale
 from ssgd_analysis.plots.style import DOUBLE, colour, panels, short_names, small_print, styled
+from ssgd_analysis.plots.words import axis_unit, outside, percent
 
 DPI = 150
 SLOWEST, FASTEST = 400, 50  # milliseconds a frame
@@ -91,9 +92,9 @@ def _scene(
     figure, axes = panels(1, 2 if known else 1, width=DOUBLE / 2, height=2.9)
     figure.set_dpi(DPI)
     split = "train" if record["split"] == "both" else record["split"]
-    units = record.get("units") or {}
+    units = {key: axis_unit(record, key) for key in ("alpha", "beta")}
     labels: dict[str, Any] = {
-        f"{axis}label": f"{letter} ({units[key]})" if units.get(key) else letter
+        f"{axis}label": f"{letter} ({units[key]})" if units[key] else letter
         for axis, letter, key in (("x", "α", "alpha"), ("y", "β", "beta"))
     }
     loss_contours({f"{name}: {split} loss": plane}, axes=axes[:1], **labels)
@@ -134,11 +135,10 @@ def _notes(grid: dict[str, Any], command: str) -> list[str]:
     """What the plane does not show of the path, and how to make it again."""
     notes = []
     if grid.get("explained_variance"):
-        parts = " + ".join(f"{100 * part:.1f}%" for part in grid["explained_variance"])
+        parts = " + ".join(map(percent, grid["explained_variance"]))
         notes.append(f"the axes hold {parts} of the path's variance")
-    outside = [far for far in grid["path"].get("outside") or [] if far is not None]
-    if outside:
-        notes.append(f"the path lies outside of the plane by up to {max(outside):.3g}")
+    if outside(grid) is not None:
+        notes.append(f"its checkpoints lie up to {outside(grid):.2g} outside of the plane")
     return ["; ".join(notes), command]
 
 

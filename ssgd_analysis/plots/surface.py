@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 from ssgd_analysis.files import jsonable, write_text
 from ssgd_analysis.plots.scale import LARGE
 from ssgd_analysis.plots.style import short_names
+from ssgd_analysis.plots.words import axis_unit, outside, percent, sight
 
 DIGITS = 9  # of the numbers in the file; the arrays hold all
 
@@ -66,7 +67,7 @@ def _content(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str,
     return {
         "alpha": arrays["alpha"].tolist(),
         "beta": arrays["beta"].tolist() if "beta" in arrays else None,
-        "units": record.get("units") or {},
+        "units": {axis: axis_unit(record, axis) for axis in ("alpha", "beta")},
         "layers": [dict(zip(("loss", "accuracy", "name"), layer, strict=True)) for layer in layers],
         "checkpoints": [
             {"name": short, "full": name}
@@ -78,11 +79,11 @@ def _content(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str,
                 "checkpoint": full.index(str(grid["checkpoint"])),
                 "repeat": repeats.index(grid["repeat"]),
                 "values": {name: _short(values[number]) for name, values in flat.items()},
-                "marks": _marks(grid.get("marks") or []),
+                "marks": _marks(grid),
                 "path": jsonable(grid.get("path")),
                 "slopes": jsonable(grid.get("slopes")),
                 "curvatures": jsonable(grid.get("curvatures")),
-                "facts": _facts(grid, flat["loss"][number].size),
+                "facts": _facts(grid, flat["loss"][number].size, plane="beta" in arrays),
             }
             for number, grid in enumerate(record["grids"])
         ],
@@ -120,20 +121,22 @@ def _ranges(losses: Sequence[np.ndarray]) -> dict[str, list[float] | None]:
     return {"linear": ends(finite), "log": ends(positive) if positive.size else None}
 
 
-def _marks(marks: Sequence[dict[str, Any]]) -> Any:
+def _marks(grid: dict[str, Any]) -> Any:
+    """The grid's marks, before them the start of its path."""
+    marks = list(grid.get("marks") or [])
+    path = grid.get("path")
+    if path and len(path["alpha"]) > 1:
+        axes = ("alpha", "beta", "loss")
+        marks.insert(0, {"label": "start", **{a: path[a][0] for a in axes if path.get(a)}})
     names = short_names([str(mark["label"]) for mark in marks], 28) if marks else []
     return jsonable([{**mark, "name": name} for mark, name in zip(marks, names, strict=True)])
 
 
-def _facts(grid: dict[str, Any], points: int) -> list[str]:
+def _facts(grid: dict[str, Any], points: int, *, plane: bool) -> list[str]:
     """What the picture cannot show by itself, one sentence each."""
-    facts = []
-    seen = "plane" if len(grid.get("curvatures") or [0, 0]) > 1 else "line"
-    if grid.get("share") is not None:
-        share, top = 100 * grid["share"], grid["lambda_max"]["value"]
-        facts.append(f"this {seen} sees {share:.{0 if share >= 10 else 1}f}% of λ_max ({top:.3g})")
-    elif grid.get("share_note"):
-        facts.append(str(grid["share_note"]))
+    facts = [sight(grid, plane=plane)] if sight(grid, plane=plane) else []
+    if facts and grid.get("share") is not None and grid.get("lambda_max"):
+        facts[0] += f" ({grid['lambda_max']['value']:.3g})"
     curvatures = grid.get("curvatures") or []
     if curvatures and None not in curvatures:
         along = ", ".join(
@@ -141,8 +144,11 @@ def _facts(grid: dict[str, Any], points: int) -> list[str]:
         )
         facts.append(f"curvature {along}")
     if grid.get("explained_variance"):
-        parts = " + ".join(f"{100 * part:.1f}%" for part in grid["explained_variance"])
+        parts = " + ".join(map(percent, grid["explained_variance"]))
         facts.append(f"the axes hold {parts} of the path's variance")
+    if outside(grid) is not None:
+        thing = "plane" if plane else "line"
+        facts.append(f"its checkpoints lie up to {outside(grid):.2g} outside of the {thing}")
     if grid.get("holes"):
         facts.append(f"{grid['holes']} of {points} points are holes: their loss is not finite")
     if grid.get("error") and grid["measured"] < points:
@@ -150,7 +156,7 @@ def _facts(grid: dict[str, Any], points: int) -> list[str]:
         facts.append(
             f"{grid['measured']} of {points} points are measured, the others interpolated"
             f" (error of the loss: rms {error['rms']:.2g}, at most {error['max']:.2g}"
-            f" at {error['points']} points checked)"
+            f" at {error['points']} points held out)"
         )
     return facts
 
@@ -158,7 +164,8 @@ def _facts(grid: dict[str, Any], points: int) -> list[str]:
 def _settings(record: dict[str, Any]) -> str:
     """The settings in one line."""
     own = dict(record.get("settings") or {})
-    rest = ("split", "samples", "n_samples", "model", "data", "loss", "dtype", "fingerprint")
+    rest = ("split", "samples", "n_samples", "n_test_samples", "model", "data", "loss", "dtype",
+            "batchnorm", "fingerprint")  # fmt: skip
     own.update({name: record[name] for name in rest if name in record})
     versions = record.get("versions") or {}
     shown = [f"{name} {value}" for name, value in own.items() if value is not None]

@@ -55,9 +55,29 @@ def test_interpolated_points_are_told(tmp_path):
 
 
 def test_what_was_not_computed_is_left_out_or_explained(tmp_path):
-    record, arrays = lines(names=("runs/a",))
-    record["grids"][0] |= {"curvatures": [None], "slopes": [None]}
-    assert content(record, arrays, tmp_path)["grids"][0]["facts"] == ["λ_max was not computed"]
-    for name in ("share_note", "share", "curvatures", "slopes", "marks"):
-        del record["grids"][0][name]
-    assert content(record, arrays, tmp_path)["grids"][0]["facts"] == []
+    for make, words in ((lines, []), (planes, ["share of λ_max: not computed"])):
+        record, arrays = make(names=("runs/a",))
+        unknown = [None] * (arrays["loss"].ndim)
+        record["grids"][0] |= {"curvatures": unknown, "slopes": unknown, "share": None}
+        record["grids"][0] |= {"lambda_max": None, "share_note": "not computed"}
+        assert content(record, arrays, tmp_path)["grids"][0]["facts"] == words
+        for name in ("share_note", "share", "curvatures", "slopes", "marks"):
+            del record["grids"][0][name]
+        assert content(record, arrays, tmp_path)["grids"][0]["facts"] == []
+
+
+def test_a_share_is_rounded_as_in_the_other_pictures(tmp_path):
+    record, arrays = planes(names=("runs/a",))
+    record["grids"][0]["share"] = 0.00037
+    (first, *_) = content(record, arrays, tmp_path)["grids"][0]["facts"]
+    assert first == "this plane sees 0.037% of λ_max (100)"
+
+
+def test_a_path_has_a_start_though_no_checkpoint_is_marked_there(tmp_path):
+    record, arrays = planes(names=("runs/a",), path=True)
+    path = record["grids"][0]["path"]
+    start, end = content(record, arrays, tmp_path)["grids"][0]["marks"]
+    assert (start["name"], end["name"]) == ("start", "end")
+    assert [start[key] for key in ("alpha", "beta", "loss")] == [
+        path[key][0] for key in ("alpha", "beta", "loss")
+    ]

@@ -95,11 +95,11 @@ def test_the_surface_is_there_and_a_button_changes_it(show):
         assert np.array_equal(values(page, place, "x"), arrays["alpha"])
         assert np.array_equal(values(page, place, "y"), arrays["beta"])
     before = colours(page, "main"), page.locator("#main").screenshot()
-    assert "this plane sees 3.0% of λ_max (100)" in page.locator("#facts").inner_text()
+    assert "this plane sees 3% of λ_max (100)" in page.locator("#facts").inner_text()
     press(page, "checkpoint", "b")
     for place in ("main", "side"):
         assert close(values(page, place), arrays["loss"][1])
-    assert "this plane sees 6.0% of λ_max (200)" in page.locator("#facts").inner_text()
+    assert "this plane sees 6% of λ_max (200)" in page.locator("#facts").inner_text()
     page.wait_for_timeout(500)
     assert page.locator("#main").screenshot() != before[1]
     pressed = page.locator("button[data-key=checkpoint][aria-pressed=true]").all_inner_texts()
