@@ -17,9 +17,9 @@ from ssgd_analysis.plots.scale import Scale, distinct, loss_scale, plain_scale
 from ssgd_analysis.plots.style import (
     DOUBLE,
     OwnAxes,
+    fitting_names,
     in_lines,
     panels,
-    short_names,
     small_print,
     styled,
 )
@@ -84,7 +84,7 @@ def loss_contours(
     groups += [(accuracies, other, ACCURACIES, accuracy_label)] * bool(accuracies)
     wide, used = _places([len(own) for own, *_ in groups], columns)
     # the colour bar takes as much from few panels as from many
-    width = min(2.0 + 0.6 / wide, DOUBLE / wide)
+    width = _panel_width(wide)
     height = min(1.95, 0.95 * width) - 0.5 * width * _flat(planes.values())
     figure, shown = panels(
         max(used) // wide + 1,
@@ -100,7 +100,8 @@ def loss_contours(
     for own, own_scale, colours, text in groups:
         mine, rest = rest[: len(own)], rest[len(own) :]
         norm = mpl.colors.BoundaryNorm(own_scale.levels(), 256)
-        names = short_names(own, 100 // wide)
+        room = title_room(wide) if axes is None else _width(mine)
+        names = fitting_names(own, room)
         for panel, name, plane in zip(mine, names, own.values(), strict=True):
             _fill(panel, plane, own_scale, norm, colours, named=axes is not None)
             panel.set_title(name)
@@ -118,6 +119,20 @@ def loss_contours(
     for panel, plane in zip(shown, (p for own, *_ in groups for p in own.values()), strict=True):
         _labels(panel, plane)
     return figure
+
+
+def title_room(columns: int) -> float:
+    """Inches for the title of one of several panels in a row, beside labels and colour bar."""
+    return 0.95 * (_panel_width(columns) - 1.3 / columns) - 0.05
+
+
+def _panel_width(columns: int) -> float:
+    return min(2.0 + 0.6 / columns, DOUBLE / columns)
+
+
+def _width(own: Sequence[Axes]) -> float:
+    """Inches of the narrowest of a user's own axes."""
+    return min(float(a.get_window_extent().width) / a.figure.figure.dpi for a in own)
 
 
 def _flat(planes: Iterable[Plane]) -> float:

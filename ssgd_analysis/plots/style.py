@@ -3,7 +3,8 @@
 import math
 import os
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,15 +176,57 @@ def short_names(names: Iterable[str], limit: int) -> list[str]:
         shared += 1
     tails = ["/".join(path[shared:]) for path in paths]
     long = [tail for tail in tails if len(tail) > limit]
-    alike = os.path.commonprefix(long)  # noqa: RUF071 (letters are meant)
-    differ = max(0, len(alike) - limit // 4)
-    half = limit // 2
-    for cut in (
+    differ, parts = _differing(long)
+    spare = limit - 2 - max(map(len, parts.values()), default=0)
+    half, last = limit // 2, max(map(len, tails), default=0)
+    firsts = [max(1, differ - max(0, spare) // 2), *range(differ, last)]
+    cuts: list[Callable[[str], str]] = [
         lambda tail: "…" + tail[1 - limit :],
         lambda tail: tail[:half] + "…" + tail[1 + half - limit :],
-        lambda tail: "…" + tail[differ : differ + limit - 2] + "…",
-    ):
+        *(partial(_window, first=first, room=limit - 2) for first in firsts),
+    ]
+    found = []
+    for cut in cuts:
         short = [cut(tail) if len(tail) > limit else tail for tail in tails]
         if len(set(short)) == len(set(names)):
+            found.append(short)
+    for short in found:  # all that differs is seen
+        if all(parts.get(tail, "") in name for tail, name in zip(tails, short, strict=True)):
             return short
+    if found:
+        return found[0]
     return [f"{tail[: limit - 6]}… ({number})" for number, tail in enumerate(tails, start=1)]
+
+
+def _window(name: str, first: int, room: int) -> str:
+    return f"…{name[first : first + room]}…"
+
+
+def _differing(names: Sequence[str]) -> tuple[int, dict[str, str]]:
+    """Where names begin to differ, and what each has between the like ends: whole words."""
+    if len(set(names)) < 2:
+        return 0, {}
+    backwards = [name[::-1] for name in names]
+    start, end = (len(os.path.commonprefix(own)) for own in (names, backwards))  # noqa: RUF071
+    end = min(end, min(map(len, names)) - start)
+    while start and (names[0][start - 1].isalnum() or names[0][start - 1] == "."):
+        start -= 1
+    while end and names[0][-end].isalnum():
+        end -= 1
+    return start, {name: name[start : len(name) - end] for name in names}
+
+
+def fitting_names(names: Iterable[str], room: float, size: float = 7) -> list[str]:
+    """Short names, each at most as wide as a room.
+
+    Args:
+        names: of checkpoints (paths) or methods.
+        room: inches; less than what 8 letters need gives 8 letters.
+        size: of the letters, points.
+    """
+    names = list(names)
+    for limit in range(max(map(len, names), default=8), 7, -1):
+        short = short_names(names, limit)
+        if max((inches(name, size) for name in short), default=0.0) <= room:
+            return short
+    return short_names(names, 8)

@@ -10,7 +10,8 @@ import numpy as np
 
 from ssgd_analysis.files import jsonable
 from ssgd_analysis.plots import Line, Mark, Plane, loss_bands, loss_contours, save_figure
-from ssgd_analysis.plots.style import short_names
+from ssgd_analysis.plots.contours import title_room
+from ssgd_analysis.plots.style import fitting_names, inches, short_names
 from ssgd_analysis.plots.words import axis_unit, percent
 from ssgd_analysis.report.landscape_notes import landscape_notes
 
@@ -179,7 +180,10 @@ def _planes(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
     shown = repeats if repeats * len(names) <= MOST else 1
     count = shown * len(names)
     columns = max(count if count <= 4 else 3, 2)
-    names = short_names(names, 100 // columns - 8)  # with room for the number and the split
+    ending = " #9" * (shown > 1) + ", train" * ("test_loss" in arrays)
+    room = title_room(2 if count == 1 else min(columns, count))
+    if names != [""]:
+        names = fitting_names(record["checkpoints"], room - inches(f"x{ending}"))
     titles = [name if shown == 1 else f"{name} #{draw}" for name in names for draw in range(shown)]
     facts = [record["grids"][c * repeats + d] for c in range(len(names)) for d in range(shown)]
     both = "test_loss" in arrays

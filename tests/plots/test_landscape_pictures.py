@@ -21,6 +21,7 @@ from ssgd_analysis.report.landscape_notes import landscape_notes
 X = np.linspace(-1, 1, 11)
 BOWL = 0.1 + X[:, None] ** 2 + 2 * X[None, :] ** 2
 LONG = tuple(f"results/{'a-long-folder-name/' * 3}method-{m}-seed0" for m in "abcd")
+WIDE = tuple(f"results/{'MW-' * 12}{m}{'-MW' * 12}/final" for m in ("sgd", "sam"))
 FOUR = ("sgd", "sam", "s-sgd", "wni")
 
 CASES = {
@@ -35,6 +36,8 @@ CASES = {
     "plane": landscape(dims=2),
     "plane of train and test": landscape(dims=2, split="both"),
     "planes of four long names": landscape(dims=2, names=LONG, split="both"),
+    "planes of two wide names": landscape(dims=2, names=WIDE, split="both"),
+    "two planes of wide names": landscape(dims=2, names=WIDE),
     "nine planes": landscape(dims=2, names=tuple("abcdefghi"), classes=False),
     "three draws": landscape(dims=2, repeats=3, classes=False),
     "more draws than fit": landscape(dims=2, names=FOUR, repeats=5, classes=False),

@@ -163,3 +163,16 @@ def test_short_names_keep_what_tells_them_apart():
     assert style.short_names(folders, 20) == ["exp-a/long…-name/run", "exp-b/long…-name/run"]
     inside = [f"{'x' * 50}-seed{seed}-{'y' * 50}" for seed in (1, 2)]
     assert ["seed1" in name for name in style.short_names(inside, 28)] == [True, False]
+    method = [f"run-with-many-options-lr0.1-{m}-and-more-of-it-to-come" for m in ("sgd", "s-sgd")]
+    short = style.short_names(method, 18)
+    assert ["-sgd-" in short[0], "-s-sgd-" in short[1]] == [True, True]  # no half words
+    assert max(map(len, short)) <= 18
+
+
+def test_names_fit_into_inches():
+    names = [f"{'MW' * 20}-{m}-{'MW' * 20}" for m in ("sgd", "sam")]
+    for room in (0.8, 1.5, 9.0):
+        found = style.fitting_names(names, room)
+        assert max(map(style.inches, found)) <= room
+        assert ["sgd" in found[0], "sam" in found[1]] == [True, True]
+    assert found == names
