@@ -11,7 +11,7 @@ from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.landscape.batchnorm import recalibrate_batchnorm
 from ssgd_analysis.landscape.directions import Direction
 from ssgd_analysis.landscape.evaluation.plan import EvaluationPlan, chunk_size
-from ssgd_analysis.landscape.evaluation.ways import Casting, Way, chunks, plain, traced
+from ssgd_analysis.landscape.evaluation.ways import Casting, Way, plain, traced
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.weights import borrowed_buffers, borrowed_weights
 
@@ -26,9 +26,9 @@ class Evaluator:
     """Mean loss and accuracy of a problem at many points w + Σᵢ aᵢ dᵢ.
 
     Each point is set from the clean weights in one move, so its values are the same however
-    often and in whatever order points are evaluated. Unless a plan is given, the fastest way
-    that fits is held against plain forward passes at a few places, and given up where it
-    differs by more than rounding; no clock decides.
+    often and in whatever order points are evaluated. A way that is faster than plain forward
+    passes is held against them at a few places, and given up where it differs by more than
+    rounding; no clock decides.
 
     Args:
         problem: at the weights w that are the origin; later changes of weights or buffers do not
@@ -40,7 +40,8 @@ class Evaluator:
             batches at every point.
         precision: ``fp32`` (the model's own) or ``bf16``: forward passes under autocast, the loss
             in float32.
-        plan: of an earlier evaluator of the same problem: repeats its values bit for bit.
+        plan: of an earlier evaluator of the same problem: repeats its values bit for bit. It is
+            checked as one that is found here.
         check: places where the faster way is held against the plain one, shape (K, directions);
             by default the origin and ±1 along all directions at once.
 
@@ -92,10 +93,6 @@ class Evaluator:
             InputError: places of another shape.
         """
         return self._evaluate(self._way, places)
-
-    def differs(self, other: "Evaluator") -> str:
-        """How another one's losses differ by more than rounding, in words; empty if they do not."""
-        return self._differs(other.evaluate(self._check), self.evaluate(self._check))
 
     def _evaluate(self, way: Way, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         places = np.asarray(places, dtype=np.float64)
@@ -151,44 +148,30 @@ class Evaluator:
 
     def _choose(self, plan: EvaluationPlan | None) -> None:
         """Set the plan and its way."""
-        if plan is not None:
+        count = self.problem.n_samples
+        if plan is None and self.problem.takes_model:
+            plan = EvaluationPlan("plain", count, "traced: a loss of the model itself")
+        self._way = plain(self.problem, self._casting)
+        if plan is not None and plan.way == "plain":
             self.plan = plan
-            try:
-                self._way = self._made(plan)
-            except Exception as error:
-                raise InputError(
-                    f"the plan '{plan.way}' does not fit this problem: {first_line(error)}"
-                ) from error
             return
-        self._way = self._made(EvaluationPlan("plain", self.problem.n_samples))
         truth = self._evaluate(self._way, self._check)
-        size = chunk_size(self.problem)
-        reasons: list[str] = []
-        # chunks of a model that can't be traced might hide a branch on a whole batch's values
-        ways = ["chunks"] if self.problem.takes_model else ["traced"]
-        for way in ways:
-            candidate = EvaluationPlan(way, size, "; ".join(reasons))
-            try:
-                made = self._made(candidate)
-                reason = self._differs(self._evaluate(made, self._check), truth)
-            except Exception as error:  # a stranger's model may raise anything
-                reason = first_line(error)
-            else:
-                if way == "traced" and reason:
-                    ways.append("chunks")
-            if not reason:
-                self.plan, self._way = candidate, made
-                return
-            reasons.append(f"{way}: {reason}")
-        self.plan = EvaluationPlan("plain", self.problem.n_samples, "; ".join(reasons))
+        candidate = plan or EvaluationPlan("traced", chunk_size(self.problem))
+        try:
+            way = self._traced(candidate)
+            reason = self._differs(self._evaluate(way, self._check), truth)
+        except Exception as error:  # a stranger's model may raise anything
+            reason = first_line(error)
+        if not reason:
+            self.plan, self._way = candidate, way
+        elif plan is None:
+            self.plan = EvaluationPlan("plain", count, f"traced: {reason}")
+        else:
+            raise InputError(
+                f"the plan '{plan.way}:{plan.chunk}' does not fit this problem: {reason}"
+            )
 
-    def _made(self, plan: EvaluationPlan) -> Way:
-        if plan.way == "plain":
-            return plain(self.problem, self._casting)
-        if plan.way == "chunks":
-            if self.problem.takes_model and not self.problem.cuttable():
-                raise InputError("the loss of a batch is not the mean of its examples' losses")
-            return chunks(self.problem, self._casting, plan.chunk)
+    def _traced(self, plan: EvaluationPlan) -> Way:
         rest_moves = self._move_rest is not None or self._recalibrate is not None
         return traced(
             self.problem, self._casting, plan.chunk, self.directions, rest_moves=rest_moves

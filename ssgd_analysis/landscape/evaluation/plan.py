@@ -11,7 +11,7 @@ from ssgd_analysis import batch as batching
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
 
-WAYS = ("traced", "chunks", "plain")
+WAYS = ("traced", "plain")
 CACHE = 2**20  # bytes of a core's second cache, where the system does not tell
 FILL = 2  # times this cache for the largest activation: several cores share it, and more
 FEWEST = 32  # examples of a chunk: below, starting operations takes longer than doing them
@@ -25,8 +25,8 @@ class EvaluationPlan:
 
     Args:
         way: ``traced``: one graph of operations, cut by what moves, for chunks of examples;
-            ``chunks``: the model itself, for chunks of examples; ``plain``: the model itself, for
-            the problem's own batches.
+            ``plain``: the model itself, for the problem's own batches. (The model itself is
+            never given pieces of them: it might look at a whole batch's values.)
         chunk: examples at once.
         why: why not a faster way; empty for the fastest.
     """

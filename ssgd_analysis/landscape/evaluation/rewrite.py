@@ -20,6 +20,7 @@ FRESH |= {aten.add_.Tensor, aten.relu_.default, aten.mul.Tensor, aten.bmm.defaul
 # what torch's own recurrent cells write in place
 WRITING = {
     aten.add_.Tensor: aten.add.Tensor,
+    aten.mul_.Tensor: aten.mul.Tensor,
     aten.sigmoid_.default: aten.sigmoid.default,
     aten.tanh_.default: aten.tanh.default,
 }

@@ -1,8 +1,9 @@
 """A model's outputs as one graph of operations, cut by what each of them depends on."""
 
+import copy
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,11 @@ from ssgd_analysis.errors import first_line
 from ssgd_analysis.landscape.evaluation.lines import lines
 from ssgd_analysis.landscape.evaluation.rewrite import Kind, dependences, rewrite
 
+aten = torch.ops.aten
+# what takes a shape and a type from a tensor, and none of its values
+BY_SHAPE = {aten.new_empty.default, aten.new_full.default, aten.new_ones.default}
+BY_SHAPE |= {aten.new_zeros.default, aten.empty_like.default, aten.full_like.default}
+BY_SHAPE |= {aten.ones_like.default, aten.zeros_like.default}
 CONSTANT, STILL, POINT, MIXED = (False, False), (True, False), (False, True), (True, True)
 
 
@@ -51,7 +57,8 @@ class Trace:
         casting: what a forward pass runs in, for autocast.
 
     Raises:
-        Unsupported: the model looks at values, writes into its buffers, or depends on chance.
+        Unsupported: the model looks at values, writes into its buffers, depends on chance, or
+            lets examples see one another (where the graph shows it).
     """
 
     def __init__(
@@ -82,10 +89,12 @@ class Trace:
                 return functional_call(model, given, (chunk,), tie_weights=False)
 
         self._held = [tensor.detach() for tensor in held]
-        graph = _traced(outputs, self._held, inputs)
+        with _untouched(model):
+            graph = _traced(outputs, self._held, inputs)
         places = [node for node in graph.graph.nodes if node.op == "placeholder"]
         self._places, self._data = places[:-1], places[-1]
         moving = set(places[: len(held) if rest_moves else len(weights)])
+        _keep_examples_apart(graph.graph, self._data, len(inputs))
         rewrite(graph, self._data, moving, cpu=inputs.device.type == "cpu")
         kinds = dependences(graph.graph, self._data, moving)
         self._lines = lines(graph.graph, kinds, places[: len(weights)], directions, spare=spare)
@@ -160,6 +169,47 @@ class Chunk:
             for amount, change in zip(place, along, strict=False):
                 value = torch.add(value, change, alpha=amount)
             self.kept[index] = value
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Undo what a pass leaves on modules, and in their dicts, lists and sets (a cache, say).
+
+    A fake tensor that a model has kept breaks whatever comes next.
+    """
+    clean: dict[int, tuple[Any, Any]] = {}
+    reached: list[Any] = [vars(model)]
+    while reached:
+        holder = reached.pop()
+        if id(holder) in clean:
+            continue
+        clean[id(holder)] = holder, copy.copy(holder)
+        for value in holder.values() if isinstance(holder, dict) else holder:
+            inner = vars(value) if isinstance(value, nn.Module) else value
+            if isinstance(inner, dict | list | set):
+                reached.append(inner)
+    try:
+        yield
+    finally:
+        for holder, values in clean.values():
+            holder.clear()
+            (holder.extend if isinstance(holder, list) else holder.update)(values)
+
+
+def _keep_examples_apart(graph: fx.Graph, data: fx.Node, count: int) -> None:
+    """Refuse what is one value for a whole chunk: a batch's examples would share another.
+
+    A switch by such a value may be thrown far from the places where losses are compared.
+    """
+    graph.eliminate_dead_code()
+    on_data = {data}
+    for node in graph.nodes:
+        if node.target in BY_SHAPE or on_data.isdisjoint(node.all_input_nodes):
+            continue
+        on_data.add(node)
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and value.numel() % count:
+            raise Unsupported(f"{node.target}: its result belongs to no single example")
 
 
 def _traced(

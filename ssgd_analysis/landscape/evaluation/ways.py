@@ -1,4 +1,4 @@
-"""The ways to evaluate a problem at the present weights: its own batches, chunks, a trace."""
+"""The ways to evaluate a problem at the present weights: its own batches, or a trace."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -6,8 +6,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from ssgd_analysis import batch as batching
-from ssgd_analysis.batch import Batch, pair
+from ssgd_analysis.batch import pair
 from ssgd_analysis.curvature.linearise import Unsupported
 from ssgd_analysis.landscape.evaluation.trace import Trace
 from ssgd_analysis.loss import right_labels
@@ -58,28 +57,6 @@ def plain(problem: Problem, casting: Casting) -> Way:
             with casting():
                 outputs = problem.outputs(inputs)
             yield casting.score(problem, outputs, targets)
-
-    return lambda place: list(scores())
-
-
-def chunks(problem: Problem, casting: Casting, size: int) -> Way:
-    """The model itself on pieces of batches; a loss of outputs sees a batch's outputs whole."""
-    cut = [batching.pieces(batch, size) for batch in problem.batches]
-
-    def mean_loss(pieces: list[Batch]) -> Tensor:
-        count = sum(batching.examples(piece) for piece in pieces)
-        with casting():
-            parts = [problem.batch_loss(p) * (batching.examples(p) / count) for p in pieces]
-        return torch.stack(parts).sum()
-
-    def scores() -> Iterator[Score]:
-        for batch, pieces in zip(problem.batches, cut, strict=True):
-            if problem.takes_model:
-                yield mean_loss(pieces), None
-                continue
-            with casting():
-                outputs = [problem.outputs(pair(piece)[0]) for piece in pieces]
-            yield casting.score(problem, _joined(outputs), pair(batch)[1])
 
     return lambda place: list(scores())
 

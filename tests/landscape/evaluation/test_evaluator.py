@@ -165,7 +165,7 @@ class Sees(nn.Module):
 
 @pytest.mark.parametrize("net", [Branches, Sees])
 def test_what_needs_its_own_batches_gets_them(net, monkeypatch):
-    monkeypatch.setattr(planning, "FEWEST", 2)  # less than a batch: "chunks" would cut, too
+    monkeypatch.setattr(planning, "FEWEST", 2)  # less than a batch
     monkeypatch.setattr(planning, "FILL", 0)
     with nets.seeded():
         model = net().double()
@@ -223,27 +223,6 @@ def test_modules_used_twice():
         evaluator.evaluate(PLACES)[0], by_hand(problem, along, PLACES)[0], rtol=1e-12
     )
     assert nets.state(model) == before
-
-
-def test_a_loss_of_the_model_is_cut_where_it_is_a_mean_and_else_not():
-    case = nets.mlp()
-
-    def mean(model: nn.Module, batch: object) -> Tensor:
-        inputs, targets = batch  # type: ignore[misc]
-        return F.cross_entropy(model(inputs), targets)
-
-    def summed(model: nn.Module, batch: object) -> Tensor:
-        return mean(model, batch) * len(batch[1])  # type: ignore[index]
-
-    for loss, way in ((mean, "chunks"), (summed, "plain")):
-        problem = Problem(case.model, loss, case.batches())
-        along = directions(problem)
-        evaluator = Evaluator(problem, along)
-        assert evaluator.plan.way == way
-        small = Evaluator(problem, along, plan=dataclasses.replace(evaluator.plan, chunk=2))
-        truth = by_hand(problem, along, PLACES)[0]
-        np.testing.assert_allclose(small.evaluate(PLACES)[0], truth, rtol=1e-12)
-        assert np.isnan(small.evaluate(PLACES)[1]).all()
 
 
 def test_points_without_a_finite_loss_are_told_as_plain_passes_tell_them():
@@ -364,7 +343,7 @@ def test_bad_arguments_are_refused_in_words():
         Evaluator(problem, [along[0][:-1]])
     with pytest.raises(InputError, match="precision 'fp8'"):
         Evaluator(problem, along, precision="fp8")
-    with pytest.raises(InputError, match="way of traced, chunks, plain"):
+    with pytest.raises(InputError, match="way of traced, plain and"):
         EvaluationPlan("fastest", 3)
     with pytest.raises(InputError, match=r"\(points, 2\)"):
         Evaluator(problem, along).evaluate(np.zeros(3))
