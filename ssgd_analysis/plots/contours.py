@@ -79,7 +79,7 @@ def loss_contours(
     accuracies = accuracies or {}
     kept = [mark.loss for plane in planes.values() for mark in plane.marks]
     scale = loss_scale([plane.values for plane in planes.values()], kept)
-    other = plain_scale([plane.values for plane in accuracies.values()] or [np.zeros(0)])
+    other = plain_scale([plane.values for plane in accuracies.values()] or [np.zeros(0)], top=100)
     groups = [(planes, scale, LOSSES, label)]
     groups += [(accuracies, other, ACCURACIES, accuracy_label)] * bool(accuracies)
     wide, used = _places([len(own) for own, *_ in groups], columns)
@@ -103,7 +103,7 @@ def loss_contours(
         room = title_room(wide) if axes is None else _width(mine)
         names = fitting_names(own, room)
         for panel, name, plane in zip(mine, names, own.values(), strict=True):
-            _fill(panel, plane, own_scale, norm, colours, named=axes is not None)
+            _fill(panel, plane, own_scale, colours, named=axes is not None)
             panel.set_title(name)
         if axes is None:
             _bar(figure, mine, own_scale, ScalarMappable(norm, colours), text)
@@ -165,31 +165,37 @@ def _fill(
     panel: Axes,
     plane: Plane,
     scale: Scale,
-    norm: mpl.colors.BoundaryNorm,
     colours: str,
     named: bool,
 ) -> None:
     alpha, beta = plane.alpha, plane.beta
-    values = np.ma.masked_invalid(plane.values.T)
+    values = np.ma.masked_invalid(plane.values.T.astype(float))
     if values.mask.any():  # seen where nothing covers it
         look: Any = {"fill": False, "lw": 0, "ec": "#999999", "hatch": "xxxxx", "zorder": 0}
         panel.add_patch(Rectangle((alpha[0], beta[0]), _side(alpha), _side(beta), **look))
     if values.count():
-        clipped = values.clip(max=scale.high)
-        panel.contourf(alpha, beta, clipped, levels=norm.boundaries, norm=norm, cmap=colours)
-        inner = [v for v in norm.boundaries[1:-1] if clipped.min() < v < clipped.max()]
-        if inner:
+        # between points the logarithm is linear where the scale is logarithmic
+        values, levels, low, high = (
+            scale.placed(own) for own in (values, scale.levels(), scale.low, scale.high)
+        )
+        clipped = values.clip(max=high)
+        norm = mpl.colors.BoundaryNorm(levels, 256)
+        panel.contourf(alpha, beta, clipped, levels=levels, norm=norm, cmap=colours)
+        inside = (levels > clipped.min()) & (levels < clipped.max())
+        inside[[0, -1]] = False
+        if inside.any():
+            inner = levels[inside]
             lines = panel.contour(
                 alpha, beta, clipped, levels=inner, colors="white", linewidths=0.3
             )
             if named:
-                texts = dict(zip(inner, distinct(inner), strict=True))
+                texts = dict(zip(inner, distinct(scale.levels()[inside]), strict=True))
                 panel.clabel(lines, inner[::3], fontsize=6, fmt=texts)
-        if values.max() > scale.high:
+        if values.max() > high:
             # half of the way to a point that is above counts as above, however far that is
-            near = values.clip(max=2 * scale.high - scale.low)
+            near = values.clip(max=2 * high - low)
             look = {"colors": ["#e4e4e4"], "hatches": ["////"]}
-            panel.contourf(alpha, beta, near, levels=[scale.high, 2 * near.max()], **look)
+            panel.contourf(alpha, beta, near, levels=[high, 3 * high - 2 * low], **look)
     panel.set(xlim=(alpha[0], alpha[-1]), ylim=(beta[0], beta[-1]))
     panel.set_aspect("equal" if _true_shape(plane) else "auto")
     if plane.path is not None:

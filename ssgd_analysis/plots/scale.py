@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -21,6 +22,7 @@ class Scale:
         log: the scale is logarithmic.
         most: the largest finite value there is; above ``high`` where some are clipped.
         holes: values that are not finite.
+        top: no level is above it: what no value can exceed.
     """
 
     low: float
@@ -28,6 +30,11 @@ class Scale:
     log: bool = False
     most: float = -np.inf
     holes: int = 0
+    top: float = np.inf
+
+    def placed(self, values: Any) -> Any:
+        """Values where they stand on the scale: their logarithms if it is logarithmic."""
+        return np.log(values) if self.log else values
 
     def levels(self) -> np.ndarray:
         """Boundaries of about 16 colours, from below ``low`` to above ``high``."""
@@ -36,7 +43,7 @@ class Scale:
         low, high = self.low, self.high
         if high - low <= 1e-9 * max(abs(low), abs(high)):  # constant
             low, high = low - 0.05 * (abs(low) or 1), high + 0.05 * (abs(high) or 1)
-        return np.asarray(MaxNLocator(LEVELS - 1).tick_values(low, high))
+        return np.unique(np.minimum(MaxNLocator(LEVELS - 1).tick_values(low, high), self.top))
 
     def notes(self, what: str) -> list[str]:
         """What is not shown, in words."""
@@ -71,13 +78,13 @@ def loss_scale(values: Iterable[np.ndarray], kept: Iterable[float | None] = ()) 
     return Scale(low, high, low > 0 and high > LARGE * low, most, holes)
 
 
-def plain_scale(values: Iterable[np.ndarray]) -> Scale:
-    """The range of all finite values, linear: for accuracies."""
+def plain_scale(values: Iterable[np.ndarray], top: float = np.inf) -> Scale:
+    """The range of all finite values, linear: for accuracies, with the most they can be."""
     every = np.concatenate([np.ravel(own) for own in values])
     finite = every[np.isfinite(every)]
     if not len(finite):
         return Scale(0.0, 1.0)
-    return Scale(float(finite.min()), float(finite.max()), most=float(finite.max()))
+    return Scale(float(finite.min()), float(finite.max()), most=float(finite.max()), top=top)
 
 
 def distinct(values: Iterable[float]) -> list[str]:
@@ -87,7 +94,7 @@ def distinct(values: Iterable[float]) -> list[str]:
         texts = [f"{value:.{digits}g}" for value in values]
         if len(set(texts)) == len(set(values)):
             break
-    return texts
+    return [text.replace("-", "−") for text in texts]  # as on the axes
 
 
 def round_ones(low: float, high: float, count: int) -> list[float]:

@@ -263,6 +263,7 @@ def test_train_and_test_share_one_scale_and_accuracy_has_its_own(drawn):
         assert len(levels) == 1
         (levels,) = levels
         values = unit * np.stack([arrays[name] for name in names])
+        values = np.log(values) if unit == 1 else values  # losses: above a factor of 20
         assert levels[0] <= values.min()
         assert levels[-1] >= values.max()
     titles = [axes.get_title() for axes in drawn("planes of four long names")["p"].axes[:16]]
@@ -296,6 +297,33 @@ def test_a_scale_of_nothing_or_of_one_value():
         assert levels[0] < value < levels[-1]
 
 
+def test_on_a_logarithmic_scale_contours_are_between_logarithms():
+    """Of exp(3 α) they are at log(level) / 3 however few points there are."""
+    few = np.linspace(-1, 1, 4)
+    values = np.exp(3 * few)[:, None] * np.ones(3)
+    figure = plots.loss_contours({"": Plane(few, few[:3], values)})
+    scale = loss_scale([values])
+    assert scale.log
+    assert scale.high == values.max()  # nothing is clipped
+    (drawn,) = [c for c in contours(figure) if not c.filled]
+    levels = scale.levels()[1:-1]
+    seen = [path.vertices[:, 0] for path in drawn.get_paths()]
+    for places, level in zip(seen, levels, strict=True):
+        np.testing.assert_allclose(places, np.log(level) / 3, atol=1e-12)  # rounding
+
+
+def test_scales_end_where_values_do_and_have_one_minus():
+    sure = Plane(X, X, 100 - 9 * BOWL)
+    figure = plots.loss_contours({"": Plane(X, X, BOWL - 2)}, accuracies={"": sure})
+    losses, accuracies = figure.axes[2:]
+    assert accuracies.get_ylim()[1] == 100
+    texts = [text.get_text() for text in losses.get_yticklabels()]
+    assert {text[0] for text in texts} >= {"−"}
+    assert "-" not in "".join(texts)
+    whole = Plane(X, X, np.full_like(BOWL, 100))
+    FigureCanvasAgg(plots.loss_contours({"": sure}, accuracies={"": whole})).draw()
+
+
 def hatches(axes):
     sets = [c for c in axes.collections if isinstance(c, QuadContourSet) and any(c.hatches)]
     return [(c.levels[0], list(c.hatches)) for c in sets]
@@ -307,7 +335,8 @@ def test_planes_hatch_what_is_clipped_and_cross_hatch_holes():
     figure = plots.loss_contours({"rim": Plane(X, X, rim), "hole": Plane(X, X, hole)})
     first, second = figure.axes[:2]
     scale = loss_scale([rim, hole])
-    assert hatches(first) == [(scale.high, ["////"])]
+    assert scale.log
+    assert hatches(first) == [(np.log(scale.high), ["////"])]
     assert hatches(second) == []
     below = [patch for patch in second.patches if isinstance(patch, Rectangle)]
     assert [patch.get_hatch() for patch in below] == ["xxxxx"]
