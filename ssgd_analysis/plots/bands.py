@@ -204,5 +204,6 @@ def _explained(
     for name, line in lines:
         if line.predicted is not None:
             entries.append((colour(names.index(name)), PREDICTED, line.predicted_name))
+    entries = list(dict.fromkeys(entries))  # what looks alike and means the same: once
     handles = [Line2D([], [], color=c, ls=dashes, lw=1) for c, dashes, _ in entries]
     return handles, [text for _, _, text in entries]

@@ -99,14 +99,13 @@ def loss_contours(
     rest = list(shown)
     for own, own_scale, colours, text in groups:
         mine, rest = rest[: len(own)], rest[len(own) :]
-        norm = mpl.colors.BoundaryNorm(own_scale.levels(), 256)
         room = title_room(wide) if axes is None else _width(mine)
         names = fitting_names(own, room)
         for panel, name, plane in zip(mine, names, own.values(), strict=True):
             _fill(panel, plane, own_scale, colours, named=axes is not None)
             panel.set_title(name)
         if axes is None:
-            _bar(figure, mine, own_scale, ScalarMappable(norm, colours), text)
+            _bar(figure, mine, own_scale, colours, text)
     for panel, place in zip(shown, used, strict=True):
         if axes is not None or place + wide not in used:
             panel.set_xlabel(in_lines(xlabel, 0.85 * width))
@@ -185,9 +184,8 @@ def _fill(
         inside[[0, -1]] = False
         if inside.any():
             inner = levels[inside]
-            lines = panel.contour(
-                alpha, beta, clipped, levels=inner, colors="white", linewidths=0.3
-            )
+            thin: Any = {"colors": "white", "linewidths": 0.3, "linestyles": "solid"}
+            lines = panel.contour(alpha, beta, clipped, levels=inner, **thin)
             if named:
                 texts = dict(zip(inner, distinct(scale.levels()[inside]), strict=True))
                 panel.clabel(lines, inner[::3], fontsize=6, fmt=texts)
@@ -206,10 +204,9 @@ def _fill(
         panel.plot([mark.alpha], [mark.beta or 0.0], "+", color="white", ms=6, **outlined("black"))
 
 
-def _bar(
-    figure: Figure, shown: Sequence[Axes], scale: Scale, filled: ScalarMappable, text: str
-) -> None:
+def _bar(figure: Figure, shown: Sequence[Axes], scale: Scale, colours: str, text: str) -> None:
     levels = scale.levels()
+    filled = ScalarMappable(mpl.colors.BoundaryNorm(levels, 256), colours)
     ticks = levels[:: max(1, round(len(levels) / 5))]
     bar = figure.colorbar(filled, ax=shown, shrink=0.9, ticks=ticks, label=text)
     bar.ax.set_yticklabels(distinct(ticks))

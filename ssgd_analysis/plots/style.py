@@ -132,7 +132,10 @@ def small_print(figure: Figure, lines: Sequence[str], axes: OwnAxes = None) -> N
     text = "\n".join(lines)
     if axes is not None:
         below = {"xycoords": "axes fraction", "textcoords": "offset points"}
-        last.annotate(text, (0, 0), (0, -26), **{**look, "va": "top"}, **below)
+        label = last.xaxis.get_tightbbox()  # with its ticks; None: nothing is there
+        depth = last.get_window_extent().y0 - label.y0 if label is not None else 0.0
+        place = (0, -72 * max(0.0, depth) / figure.dpi - 4)
+        last.annotate(text, (0, 0), place, **{**look, "va": "top"}, **below)
         return
     depth = 0.1 * len(lines) + 0.06
     height = figure.get_figheight() + depth

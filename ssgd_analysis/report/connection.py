@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ssgd_analysis.files import jsonable
 from ssgd_analysis.plots import Walk, connection_figure, save_figure
 from ssgd_analysis.plots.style import short_names
+
+VOLATILE = ("out", "pictures", "weights")  # where files lie: filled in later, or changed
 
 
 def connection_pictures(
@@ -26,17 +29,24 @@ def connection_pictures(
     Raises:
         WorkError: the disk is full or the folder not writable.
     """
+    record = jsonable(record)  # as it is read back: the same with NaN as with null
     walks: dict[str, dict[str, Walk]] = {split: {} for split in record["n_samples"]}
     for found in record["paths"]:
         for split, own in walks.items():
             loss, accuracy = (arrays[f"{found['path']}_{split}_{w}"] for w in ("loss", "accuracy"))
-            top = found["barrier"][split]["at"]
+            top = found["barrier"][split]["at"] or 0.0
             own[found["path"]] = Walk(arrays["t"], loss, accuracy, top)
-    kept = {key: value for key, value in record.items() if key not in ("out", "pictures")}
+    kept = {key: value for key, value in record.items() if key not in VOLATILE}
+    kept["paths"] = [{**found, "cost": _untimed(found["cost"])} for found in record["paths"]]
     title = f"Connection: {' – '.join(record['checkpoints'])}"
     first, second = short_names(record["checkpoints"], 16)
     figure = connection_figure(walks, ends=(first, second), notes=[_small_print(record)])
     return save_figure(figure, stem, title=title, record=kept)
+
+
+def _untimed(cost: dict[str, Any]) -> dict[str, Any]:
+    """Without what is another each time."""
+    return {key: value for key, value in cost.items() if key != "seconds"}
 
 
 def _small_print(record: dict[str, Any]) -> str:

@@ -119,7 +119,7 @@ def _lines(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
         predicted, curvature = None, ""
         if record["settings"]["directions"] == "eigen":
             predicted = prediction(facts, arrays["alpha"])
-            curvature = _curvature(record, facts, 0)
+            curvature = _predicted(record, facts)
         path = None
         if "path" in facts:
             path = np.array([facts["path"]["alpha"], facts["path"]["loss"]], dtype=float).T
@@ -164,15 +164,16 @@ def prediction(facts: dict[str, Any], alpha: Any, beta: Any = 0.0) -> np.ndarray
     return np.asarray(loss)
 
 
-def _curvature(record: dict[str, Any], facts: dict[str, Any], index: int) -> str:
-    """The curvature along an axis, an eigenvalue where the axis is still the eigenvector."""
-    value = (facts.get("curvatures") or [None, None])[index]
-    if value is None:
+def _predicted(record: dict[str, Any], facts: dict[str, Any]) -> str:
+    """The curvatures along the axes, eigenvalues where these are still the eigenvectors."""
+    values = facts.get("curvatures") or [None]
+    if None in values:
         return ""
-    number = "₁₂"[index] if record["settings"]["dims"] == 2 else ""
+    numbers = "₁₂" if len(values) > 1 else [""]
     if record["settings"]["normalize"] != "none":
-        return f"predicted, curvature {value:.3g}"
-    return f"predicted, λ{number} = {value / facts['norms'][index] ** 2:.3g}"
+        return f"predicted, curvature {' and '.join(f'{value:.3g}' for value in values)}"
+    found = zip(numbers, values, facts["norms"], strict=True)
+    return ", ".join(["predicted", *(f"λ{n} = {v / norm**2:.3g}" for n, v, norm in found)])
 
 
 def _planes(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
@@ -229,7 +230,7 @@ def _cuts(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
         for number, name in enumerate(names):
             facts = record["grids"][number]
             ways = (arrays[axis], float(other[place]))
-            curvature = _curvature(record, facts, index)
+            curvature = _predicted(record, facts)
             lines[name] = Line(
                 arrays[axis],
                 losses[number].take(place, axis=2 - index),  # type: ignore[index]

@@ -1,8 +1,12 @@
+import copy
+import json
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from ssgd_analysis.plots.connection import Walk, connection_figure
+from ssgd_analysis.report.connection import connection_pictures
 
 T = np.linspace(0, 1, 5)
 
@@ -48,3 +52,34 @@ def test_paths_that_lie_on_each_other_are_both_seen():
     drawn = [line.get_linestyle() for line in figure.axes[0].lines]
     assert len(set(drawn)) == 4
     assert [line.get_linestyle() for line in figure.legends[0].get_lines()] == drawn
+
+
+def test_drawn_again_from_what_is_on_disk_the_files_are_the_same(tmp_path):
+    """Whatever the command fills in after it has drawn, and however long it took."""
+    top = {"value": 1.0, "at": 0.25}
+    record = {
+        "checkpoints": ["runs/a", "runs/b"],
+        "settings": {"points": 5, "bn": "frozen", "epochs": 1, "lr": 0.1, "seed": 0},
+        "n_samples": {"train": 10, "test": 5},
+        "paths": [
+            {"path": "line", "barrier": {"train": top, "test": {"value": np.nan, "at": np.nan}},
+             "cost": {"gradients": 0, "seconds": 1.5}}
+        ],
+        "command": "ssgd-analyze connect runs/a runs/b",
+        "out": "connection",
+    }  # fmt: skip
+    arrays = {"t": T} | {
+        f"line_{split}_{what}": 0.5 + T / 2
+        for split in ("train", "test")
+        for what in ("loss", "accuracy")
+    }
+    first = connection_pictures(copy.deepcopy(record), arrays, tmp_path / "a")
+    record |= {"out": "moved", "pictures": ["a.png"], "weights": ["w.safetensors"]}
+    record["paths"][0]["cost"]["seconds"] = 7.25
+    again = json.loads(json.dumps(record).replace("NaN", "null"))
+    second = connection_pictures(again, arrays, tmp_path / "b")
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    again["settings"]["seed"] = 1
+    third = connection_pictures(again, arrays, tmp_path / "c")
+    assert first[0].read_bytes() != third[0].read_bytes()

@@ -182,8 +182,7 @@ def test_cuts_of_an_eigen_plane_with_both_parabolas(drawn):
         np.testing.assert_allclose(solid[0], expected + 4 * alpha**4, rtol=1e-12)
     texts = [t.get_text() for t in first.figure.legends[0].get_texts()]
     assert texts[2:] == [
-        "sgd: predicted, λ₁ = 12", "s-sgd: predicted, λ₁ = 24",
-        "sgd: predicted, λ₂ = 3", "s-sgd: predicted, λ₂ = 6",
+        "sgd: predicted, λ₁ = 12, λ₂ = 3", "s-sgd: predicted, λ₁ = 24, λ₂ = 6",
     ]  # fmt: skip
 
 
@@ -306,6 +305,7 @@ def test_on_a_logarithmic_scale_contours_are_between_logarithms():
     assert scale.log
     assert scale.high == values.max()  # nothing is clipped
     (drawn,) = [c for c in contours(figure) if not c.filled]
+    assert [dashes for _, dashes in drawn.get_linestyle()] == [None] * 14  # solid below 1 too
     levels = scale.levels()[1:-1]
     seen = [path.vertices[:, 0] for path in drawn.get_paths()]
     for places, level in zip(seen, levels, strict=True):
@@ -418,6 +418,22 @@ def test_planes_of_holes_only_or_of_one_value(values):
     FigureCanvasAgg(plots.loss_contours(planes)).draw()
     FigureCanvasAgg(plots.loss_contours({"odd": planes["odd"]})).draw()
     FigureCanvasAgg(plots.loss_bands({"": {"odd": Line(X, values)}}, xlabel="α")).draw()
+
+
+def test_names_of_ends_are_not_on_the_lines_of_train_and_test(drawn):
+    loss = drawn("between")["p"].axes[0]
+    assert len(loss.texts) == 2
+    for line in lines(loss, "-")[:1] + lines(loss, "--"):
+        data = line.get_xydata()
+        x = np.linspace(data[0, 0], data[-1, 0], 2000)
+        # straight on the screen: between logarithms
+        y = np.exp(np.interp(x, data[:, 0], np.log(data[:, 1])))
+        assert loss.get_yscale() == "log"
+        places = loss.transData.transform(np.stack([x, y], 1))
+        for text in loss.texts:
+            box = text.get_window_extent()
+            inside = (places > [box.x0, box.y0]) & (places < [box.x1, box.y1])
+            assert not inside.all(axis=1).any()
 
 
 def test_labels_at_one_place_do_not_meet():

@@ -115,6 +115,18 @@ def test_drawn_into_given_axes_and_nothing_else_changes(name):
         assert axes.get_position(original=True).bounds == pytest.approx(place)
 
 
+def test_small_print_stands_below_the_label_of_the_axis():
+    figure = Figure(figsize=(4, 4))
+    axes = figure.subplots()
+    axes.set_position([0.2, 0.5, 0.7, 0.4])
+    axes.set_xlabel("two lines\nof a large label", size=14)
+    style.small_print(figure, ["the settings"], axes)
+    FigureCanvasAgg(figure).draw()
+    (text,) = axes.texts
+    apart = axes.xaxis.get_tightbbox().y0 - text.get_window_extent().y1
+    assert 0 < apart < 20  # pixels
+
+
 @pytest.mark.parametrize("name", DRAW)
 def test_a_wrong_number_of_axes_is_said(name):
     count, draw = DRAW[name]
