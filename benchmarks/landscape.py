@@ -24,7 +24,7 @@ from timing import Peak
 from torch import Tensor, nn
 
 from ssgd_analysis.landscape import normalized, random_directions
-from ssgd_analysis.landscape.evaluation import EvaluationPlan, Evaluator, measured_plan
+from ssgd_analysis.landscape.evaluation import Evaluator, measured_plan
 from ssgd_analysis.models import LOSSES
 from ssgd_analysis.problem import Problem
 
@@ -99,9 +99,6 @@ def measure(net: Net, points: int, rows: int, tune: bool) -> dict[str, Any]:
         "plain": plain_row(problem, directions, accuracy=False),
         "plain, accuracy": plain_row(problem, directions, accuracy=True),
         "ours": by(ours),
-        "chunks": by(
-            Evaluator(problem, directions, plan=EvaluationPlan("chunks", ours.plan.chunk))
-        ),
         "bf16": by(Evaluator(problem, directions, precision="bf16")),
     }
     if tune:
