@@ -3,6 +3,7 @@
 import numpy as np
 
 SLOPE, CURVATURE, MIXED, CENTRE = (0.1, -0.05), (12.0, 3.0), 0.5, 0.2
+ASYMMETRY = [{"at": at, "distance": 0.5, "inward": 1.0, "outward": 2.3} for at in (0.0, 1.0)]
 UNITS = {
     "filter": "fraction of each filter's norm",
     "layer": "fraction of each layer's norm",
@@ -30,6 +31,7 @@ def landscape(
     classes=True,
     adaptive=False,
     normalize=None,
+    beta=None,
 ):
     """A record and its arrays: losses are the quadratic and a fourth power (hills for ``between``).
 
@@ -44,11 +46,14 @@ def landscape(
         classes: whether there are accuracies.
         adaptive: only a part is measured.
         normalize: default: that of the command.
+        beta: the second axis, for tests that must not take it for the first one.
     """
     rng = np.random.default_rng(0)
     normalize = normalize or ("filter" if directions == "random" else "none")
     between = directions == "between"
     axes = [np.linspace(-1, 1, points) if not between else np.linspace(-0.5, 1.5, points)] * dims
+    if beta is not None:
+        axes[1] = beta
     count = 1 if between else len(names)
     mesh = np.meshgrid(*axes, indexing="ij")
     grids, losses = [], []
@@ -58,7 +63,7 @@ def landscape(
             steeper = 4 * sum(part**4 for part in mesh)  # than the parabola
             loss = factor * (_hill(*mesh) if between else quadratic(*mesh) + steeper)
             losses.append(loss)
-            grids.append(_grid(directions, dims, names, index, draw, factor, rng))
+            grids.append(_grid(directions, dims, names, index, draw, factor, scale, split))
     lead = [n for n in (count, repeats) if n > 1]
     shape = (*lead, *(len(axis) for axis in axes))
     loss = np.stack(losses).reshape(shape)
@@ -79,15 +84,29 @@ def landscape(
             "curvature": True, "seed": 0,
         },
         "checkpoints": list(names), "split": split, "samples": None, "n_samples": 1437,
-        "model": None, "data": None, "loss": None, "dtype": "float32",
+        "n_test_samples": 360 if split == "both" else None, "batchnorm": True,
+        "model": None, "data": None, "loss": None, "dtype": "float32", "batch_size": None,
         "units": dict.fromkeys(("alpha", "beta")[:dims],
                                UNITS["between" if between else normalize]),
         "grids": grids, "plan": {},
         "axes": {name: list(array.shape) for name, array in arrays.items()},
         "command": f"ssgd-analyze landscape {' '.join(names)} --dims {dims}",
-        "fingerprint": "0", "versions": {},
+        "fingerprint": "0", "versions": {"ssgd-analysis": "0.1.0"},
     }  # fmt: skip
     return record, arrays
+
+
+def planes(names=("runs/a", "runs/b"), *, repeats=1, split="train", path=False):
+    """Planes whose axes differ."""
+    return landscape(
+        "trajectory" if path else "random", dims=2, names=names, repeats=repeats, split=split,
+        beta=np.linspace(-0.5, 1, 17),
+    )  # fmt: skip
+
+
+def lines(names=("runs/a", "runs/b"), *, repeats=1, split="train"):
+    """Lines along random directions."""
+    return landscape(names=names, repeats=repeats, split=split)
 
 
 def _hill(alpha, beta=0.0):
@@ -95,7 +114,7 @@ def _hill(alpha, beta=0.0):
     return 0.1 + 16 * (alpha * (1 - alpha)) ** 2 + 4 * beta**2 * (1 - beta) ** 2
 
 
-def _grid(directions, dims, names, index, draw, factor, rng):
+def _grid(directions, dims, names, index, draw, factor, scale, split):
     facts = {
         "checkpoint": names[index], "repeat": draw, "norms": [1.0, 1.0][:dims],
         "slopes": [factor * s for s in SLOPE[:dims]],
@@ -108,14 +127,21 @@ def _grid(directions, dims, names, index, draw, factor, rng):
     if dims == 2:
         facts |= {"mixed": factor * MIXED, "cosine": 0.001}
         facts["marks"][0]["beta"] = 0.0
+    else:
+        facts |= {"mixed": None, "lambda_max": None, "share": None}
+        facts["share_note"] = "told for planes only"
     if directions == "between":
         corners = [(0.0, 0.0), (1.0, 0.0), (0.4, 0.9)][: len(names)]
-        facts["share"] = None
         facts["marks"] = [
             {"label": name, "alpha": a, "loss": 0.1 * factor, "accuracy": 0.97}
             | ({"beta": b} if dims == 2 else {})
             for name, (a, b) in zip(names, corners, strict=True)
         ]
+        facts["distance"] = 3.0
+        if dims == 1:
+            facts["asymmetry"] = ASYMMETRY
+    if directions == "eigen":
+        facts["eigenvalues"] = [{"value": factor * c, "residual": 1e-3} for c in CURVATURE[:dims]]
     if directions == "trajectory":
         steps = np.linspace(0, 1, 9)
         path = {"alpha": (-0.9 * (1 - steps) ** 2).tolist()}
@@ -127,4 +153,7 @@ def _grid(directions, dims, names, index, draw, factor, rng):
             "steps": list(range(9)), **path, "outside": [0.01] * 9,
             "loss": (factor * (CENTRE + 5 * (1 - steps) ** 2)).tolist(),
         }  # fmt: skip
+    if split == "both":
+        for mark in facts["marks"]:
+            mark |= {"test_loss": 1.3 * mark["loss"] + 0.1 * scale, "test_accuracy": 0.87}
     return facts

@@ -118,8 +118,8 @@ def test_widths_of_a_paper_and_settings_in_the_small_print(drawn, case):
             if axes.get_label() != "<colorbar>":
                 assert axes.get_window_extent().width / figure.dpi > 0.9, "inches"
         text = print_of(figure)
-        both = CASES[case][0]["split"] == "both"  # of the test split the record has no number
-        count = "1,437 train examples" if both else "1,437 examples"
+        both = CASES[case][0]["split"] == "both"
+        count = "1,437 train, 360 test examples" if both else "1,437 examples"
         for word in (count, "seed 0", "BatchNorm frozen", "21"):
             assert word in text
 

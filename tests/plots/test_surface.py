@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from landscape_examples import lines, planes
+from landscape_records import lines, planes
 
 from ssgd_analysis.plots import surface_html
 
@@ -70,7 +70,7 @@ def test_a_share_is_rounded_as_in_the_other_pictures(tmp_path):
     record, arrays = planes(names=("runs/a",))
     record["grids"][0]["share"] = 0.00037
     (first, *_) = content(record, arrays, tmp_path)["grids"][0]["facts"]
-    assert first == "this plane sees 0.037% of λ_max (100)"
+    assert first == "this plane sees 0.037% of λ_max (400)"
 
 
 def test_a_path_has_a_start_though_no_checkpoint_is_marked_there(tmp_path):

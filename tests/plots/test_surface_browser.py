@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from landscape_examples import AXIS, lines, planes
+from landscape_records import lines, planes, quadratic
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from scipy.interpolate import RegularGridInterpolator
@@ -95,11 +95,11 @@ def test_the_surface_is_there_and_a_button_changes_it(show):
         assert np.array_equal(values(page, place, "x"), arrays["alpha"])
         assert np.array_equal(values(page, place, "y"), arrays["beta"])
     before = colours(page, "main"), page.locator("#main").screenshot()
-    assert "this plane sees 3% of λ_max (100)" in page.locator("#facts").inner_text()
+    assert "this plane sees 3% of λ_max (400)" in page.locator("#facts").inner_text()
     press(page, "checkpoint", "b")
     for place in ("main", "side"):
         assert close(values(page, place), arrays["loss"][1])
-    assert "this plane sees 6% of λ_max (200)" in page.locator("#facts").inner_text()
+    assert "this plane sees 3% of λ_max (800)" in page.locator("#facts").inner_text()
     page.wait_for_timeout(500)
     assert page.locator("#main").screenshot() != before[1]
     pressed = page.locator("button[data-key=checkpoint][aria-pressed=true]").all_inner_texts()
@@ -216,8 +216,8 @@ def test_lines(show):
     assert page.evaluate("main.layout.yaxis.type") == "log"
     press(page, "repeat", "1")
     assert values(page, "main", "y", 0) == pytest.approx(arrays["loss"][1, 1], rel=1e-8)
-    # the parabola that slope and curvature predict is the line itself here
-    assert values(page, "main", "y", 1) == pytest.approx(0.1 + 2 * 1.3 * AXIS**2)
+    # the parabola that slope and curvature predict, of the second checkpoint's second draw
+    assert values(page, "main", "y", 1) == pytest.approx(2.3 * quadratic(arrays["alpha"]))
     press(page, "log", "linear")
     assert page.evaluate("main.layout.yaxis.type") == "linear"
 
