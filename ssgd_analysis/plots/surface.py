@@ -145,7 +145,8 @@ def _facts(grid: dict[str, Any], points: int, *, plane: bool) -> list[str]:
         facts.append(f"curvature {along}")
     if grid.get("explained_variance"):
         parts = " + ".join(map(percent, grid["explained_variance"]))
-        facts.append(f"the axes hold {parts} of the path's variance")
+        hold = "axes hold" if plane else "axis holds"
+        facts.append(f"the {hold} {parts} of the path's variance")
     if outside(grid) is not None:
         thing = "plane" if plane else "line"
         facts.append(f"its checkpoints lie up to {outside(grid):.2g} outside of the {thing}")
@@ -164,8 +165,10 @@ def _facts(grid: dict[str, Any], points: int, *, plane: bool) -> list[str]:
 def _settings(record: dict[str, Any]) -> str:
     """The settings in one line."""
     own = dict(record.get("settings") or {})
+    if not record.get("batchnorm", True):  # then nothing is frozen or recalibrated
+        own.pop("bn", None)
     rest = ("split", "samples", "n_samples", "n_test_samples", "model", "data", "loss", "dtype",
-            "batchnorm", "fingerprint")  # fmt: skip
+            "fingerprint")  # fmt: skip
     own.update({name: record[name] for name in rest if name in record})
     versions = record.get("versions") or {}
     shown = [f"{name} {value}" for name, value in own.items() if value is not None]

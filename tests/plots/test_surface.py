@@ -73,6 +73,13 @@ def test_a_share_is_rounded_as_in_the_other_pictures(tmp_path):
     assert first == "this plane sees 0.037% of λ_max (400)"
 
 
+def test_batchnorm_is_not_told_of_a_network_without(tmp_path):
+    record, arrays = lines()
+    assert "bn frozen" in content(record, arrays, tmp_path)["settings"]
+    record["batchnorm"] = False
+    assert "bn frozen" not in content(record, arrays, tmp_path)["settings"]
+
+
 def test_a_path_has_a_start_though_no_checkpoint_is_marked_there(tmp_path):
     record, arrays = planes(names=("runs/a",), path=True)
     path = record["grids"][0]["path"]
