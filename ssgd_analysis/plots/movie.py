@@ -138,7 +138,7 @@ def _notes(grid: dict[str, Any], command: str) -> list[str]:
         parts = " + ".join(map(percent, grid["explained_variance"]))
         notes.append(f"the axes hold {parts} of the path's variance")
     if outside(grid) is not None:
-        notes.append(f"its checkpoints lie up to {outside(grid):.2g} outside of the plane")
+        notes.append(f"its checkpoints lie up to {outside(grid):.2g} (L2) outside of the plane")
     return ["; ".join(notes), command]
 
 

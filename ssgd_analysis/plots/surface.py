@@ -149,7 +149,7 @@ def _facts(grid: dict[str, Any], points: int, *, plane: bool) -> list[str]:
         facts.append(f"the {hold} {parts} of the path's variance")
     if outside(grid) is not None:
         thing = "plane" if plane else "line"
-        facts.append(f"its checkpoints lie up to {outside(grid):.2g} outside of the {thing}")
+        facts.append(f"its checkpoints lie up to {outside(grid):.2g} (L2) outside of the {thing}")
     if grid.get("holes"):
         facts.append(f"{grid['holes']} of {points} points are holes: their loss is not finite")
     if grid.get("error") and grid["measured"] < points:

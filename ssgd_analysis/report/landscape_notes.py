@@ -120,7 +120,7 @@ def _outside(record: dict[str, Any]) -> str:
     """How far the paths lie outside of what is drawn."""
     known = [far for far in map(outside, record["grids"]) if far is not None]
     what = "plane" if record["settings"]["dims"] == 2 else "line"
-    return f"checkpoints lie up to {max(known):.2g} outside of the {what}" if known else ""
+    return f"checkpoints lie up to {max(known):.2g} (L2) outside of the {what}" if known else ""
 
 
 def _interpolated(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> str:

@@ -231,7 +231,7 @@ def test_a_trajectory_is_drawn_from_start_to_end_with_its_variance(drawn):
     several = drawn("plane of trajectories")["p"]
     assert several.axes[2].get_xlabel().split(",")[0] == "PC 1"
     assert "axes explain 93% of the paths" in print_of(several)
-    assert "checkpoints lie up to 0.01 outside of the plane" in print_of(several)
+    assert "checkpoints lie up to 0.01 (L2) outside of the plane" in print_of(several)
     line = drawn("line of a trajectory")["p"].axes[0].lines[1]
     assert line.get_xydata().tolist()[-1] == [0.0, CENTRE]
 
