@@ -59,7 +59,9 @@ def _numbers(record: dict[str, Any]) -> str:
     if record["settings"]["dims"] == 1 or record["settings"]["directions"] != "between":
         return ""
     names = short_names([mark["label"] for mark in record["grids"][0]["marks"]], 60)
-    return "; ".join(f"{number}: {name}" for number, name in enumerate(names, start=1))
+    return "; ".join(
+        f"{number}:\N{NO-BREAK SPACE}{name}" for number, name in enumerate(names, start=1)
+    )
 
 
 def _examples(record: dict[str, Any]) -> str:

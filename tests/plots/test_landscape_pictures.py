@@ -201,7 +201,7 @@ def test_marks_stand_at_the_checkpoints_own_losses(drawn):
     assert {text.get_text() for text in loss.texts} == {"sgd", "sam"}
     plane = drawn("plane between three")["p"].axes[0]
     assert {text.get_text() for text in plane.texts} == {"1", "2", "3"}
-    assert print_of(plane.figure).startswith("1: sgd; 2: sam; 3: s-sgd")
+    assert print_of(plane.figure).replace("\xa0", " ").startswith("1: sgd; 2: sam; 3: s-sgd")
     assert plane.get_ylabel().replace("\n", " ") == "β, across, in units of that way"
 
 
