@@ -55,9 +55,10 @@ docs: .venv/.installed ## the documents as a site, in build/site
 	@$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@$(BIN)/mkdocs build --quiet --strict
 
-benchmark: .venv/.installed-test ## methods beside SGD, curvature beside its peers (half an hour)
+benchmark: .venv/.installed-test ## methods, curvature and landscapes beside their peers (an hour)
 	@$(BIN)/python benchmarks/training.py
 	@$(BIN)/python benchmarks/curvature.py
+	@$(BIN)/python benchmarks/landscape.py
 
 clean: ## remove .venv and results
 	rm -rf .venv results build dist *.egg-info

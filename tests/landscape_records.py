@@ -2,14 +2,10 @@
 
 import numpy as np
 
+from ssgd_analysis.landscape import LandscapeSettings
+
 SLOPE, CURVATURE, MIXED, CENTRE = (0.1, -0.05), (12.0, 3.0), 0.5, 0.2
 ASYMMETRY = [{"at": at, "distance": 0.5, "inward": 1.0, "outward": 2.3} for at in (0.0, 1.0)]
-UNITS = {
-    "filter": "fraction of each filter's norm",
-    "layer": "fraction of each layer's norm",
-    "none": "distance (L2 norm over all weights)",
-    "between": "fraction of the way from the first checkpoint to the second",
-}
 
 
 def quadratic(alpha, beta=0.0):
@@ -86,8 +82,9 @@ def landscape(
         "checkpoints": list(names), "split": split, "samples": None, "n_samples": 1437,
         "n_test_samples": 360 if split == "both" else None, "batchnorm": True,
         "model": None, "data": None, "loss": None, "dtype": "float32", "batch_size": None,
-        "units": dict.fromkeys(("alpha", "beta")[:dims],
-                               UNITS["between" if between else normalize]),
+        "units": LandscapeSettings(
+            dims=dims, directions=directions, normalize=normalize, span=1.0
+        ).units,
         "grids": grids, "plan": {},
         "axes": {name: list(array.shape) for name, array in arrays.items()},
         "command": f"ssgd-analyze landscape {' '.join(names)} --dims {dims}",

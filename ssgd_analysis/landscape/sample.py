@@ -114,7 +114,7 @@ def sample_landscape(
         [frame.name for frame in made],
         _arrays(settings, grids, count),
         facts,
-        dict.fromkeys(("alpha", "beta")[: settings.dims], settings.unit),
+        settings.units,
         used[0],
     )
 

@@ -85,12 +85,15 @@ class LandscapeSettings:
         return (self.points,) * self.dims
 
     @property
-    def unit(self) -> str:
-        """What a coordinate is, as text for an axis."""
-        if self.directions == "between":
-            return "fraction of the way from the first checkpoint to the second"
-        return {
+    def units(self) -> dict[str, str]:
+        """What the coordinates are, as text for axes."""
+        scaled = {
             "filter": "fraction of each filter's norm",
             "layer": "fraction of each layer's norm",
             "none": "distance (L2 norm over all weights)",
         }[self.normalize]
+        units = {"alpha": scaled, "beta": scaled}
+        if self.directions == "between":
+            units["alpha"] = "fraction of the way from the first checkpoint to the second"
+            units["beta"] = "across, in units of that way"
+        return dict(list(units.items())[: self.dims])

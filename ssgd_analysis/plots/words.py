@@ -18,8 +18,6 @@ def percent(share: float) -> str:
 
 def axis_unit(record: dict[str, Any], axis: str) -> str:
     """The unit of ``alpha`` or ``beta``; empty where it is not known."""
-    if axis == "beta" and (record.get("settings") or {}).get("directions") == "between":
-        return "across, in units of that way"  # the way that alpha is a fraction of
     return str((record.get("units") or {}).get(axis) or "")
 
 
