@@ -8,6 +8,8 @@ import numpy as np
 from ssgd_analysis.plots import density_figure, radius_curves, save_figure
 from ssgd_analysis.report.tables import NAMES
 
+SPOKEN = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix"}
+
 
 def sharpness_pictures(
     record: dict[str, Any], out: Path, *, names: tuple[str, str] = ("density", "curves")
@@ -38,5 +40,6 @@ def sharpness_pictures(
                 lines = curves.setdefault(NAMES.get(name, name), (curve["over"], {}))[1]
                 lines[result["checkpoint"]] = tuple(np.array(curve[key], float) for key in keys)
     operator = record["checkpoints"][0]["operator"]
-    paths = save_figure(density_figure(panels, operator=operator), out / names[0])
+    figure = density_figure(panels, operator=SPOKEN.get(operator, operator))
+    paths = save_figure(figure, out / names[0])
     return paths + (save_figure(radius_curves(curves), out / names[1]) if curves else [])
