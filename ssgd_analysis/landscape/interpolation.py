@@ -1,5 +1,7 @@
 """Interpolation of scattered losses and accuracies on a line or a plane, in cells of its grid."""
 
+from typing import Any
+
 import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator, RBFInterpolator
 
@@ -63,4 +65,5 @@ def spline(
         return (CubicSpline if kind == "cubic" else PchipInterpolator)(x, values)(where)
     if np.linalg.matrix_rank(places - places[0]) < 2:
         kind = "linear"  # the others need points that are not all on one line
-    return RBFInterpolator(places, values, kernel=KERNELS[kind], neighbors=near)(wanted)  # type: ignore[call-overload]
+    radial: Any = RBFInterpolator  # its types differ between versions
+    return radial(places, values, kernel=KERNELS[kind], neighbors=near)(wanted)
