@@ -184,6 +184,7 @@ def _landscape(
                 resume=options["resume"],
                 tune=options["tune"],
                 plans=plans,
+                key=record["fingerprint"],
                 ranks=ranks,
                 progress=display if ranks.first else SILENT,
             )

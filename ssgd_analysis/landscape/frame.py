@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class Frame:
     """One line or plane.
 
     Args:
+        name: of its grid.
         subject: whose weights are the origin, and what is evaluated.
         repeat: number of the sample of random directions.
         directions: one or two.
@@ -62,6 +64,7 @@ class Frame:
         facts: what else is known, for the record.
     """
 
+    name: str
     subject: Subject
     repeat: int
     directions: list[Direction]
@@ -70,11 +73,6 @@ class Frame:
     move_rest: Callable[[Sequence[float]], None] | None = None
     eigenvalues: list[dict[str, float]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Of its grid."""
-        return str(self.facts.get("name", self.subject.name))
 
 
 def frames(
@@ -104,11 +102,9 @@ def frames(
                 )
     if settings.directions == "between":
         return [_between(subjects, settings, ranks)]
-    found = [
-        _around(subject, settings, repeat, ranks, progress)
-        for subject in subjects
-        for repeat in range(settings.repeats)
-    ]
+    found = []
+    for subject in subjects:
+        found += _around(subject, settings, ranks, progress)
     if settings.span is None and settings.directions == "trajectory":
         axes = _around_paths(found, settings)
     else:
@@ -116,42 +112,33 @@ def frames(
         # with the checkpoint among an odd number of points: linspace may miss it by rounding
         centre = [0.0] if settings.points % 2 else []
         axes = [through(-span, span, settings.points, centre)] * settings.dims
-    for frame in found:
-        frame.axes.extend(axes)
-    return found
+    return [replace(frame, axes=axes) for frame in found]
 
 
 def _around(
-    subject: Subject,
-    settings: LandscapeSettings,
-    repeat: int,
-    ranks: Ranks,
-    progress: Progress,
-) -> Frame:
-    """A frame centred on a checkpoint, its axes still to be given."""
-    directions, eigenvalues, facts, values = ranks.once(
-        lambda: _search(subject, settings, repeat, progress)
-    )
-    if settings.repeats > 1:
-        facts["name"] = f"{subject.name} #{repeat}"
+    subject: Subject, settings: LandscapeSettings, ranks: Ranks, progress: Progress
+) -> list[Frame]:
+    """The frames centred on a checkpoint, one a repeat; their axes are still to be given."""
+    recalibrate = settings.bn == "recalibrate"
+    values = ranks.once(lambda: subject.values(recalibrate=recalibrate))
     label = "end" if settings.directions == "trajectory" else "checkpoint"
-    return Frame(
-        subject,
-        repeat,
-        like(subject.problem, directions),
-        [],
-        [Mark(label, (0.0,) * settings.dims, values)],
-        eigenvalues=eigenvalues,
-        facts=facts,
-    )
+    marks = [Mark(label, (0.0,) * settings.dims, values)]
+    found = []
+    for repeat in range(settings.repeats):
+        directions, eigenvalues, facts = ranks.once(
+            partial(_search, subject, settings, repeat, progress)
+        )
+        name = f"{subject.name} #{repeat}" if settings.repeats > 1 else subject.name
+        own = like(subject.problem, directions)
+        found.append(Frame(name, subject, repeat, own, [], marks, None, eigenvalues, facts))
+    return found
 
 
 def _search(
     subject: Subject, settings: LandscapeSettings, repeat: int, progress: Progress
-) -> tuple[list[Direction], list[dict[str, float]], dict[str, Any], dict[str, float]]:
-    """Directions (on the CPU), their eigenvalues, further facts, and the checkpoint's values."""
+) -> tuple[list[Direction], list[dict[str, float]], dict[str, Any]]:
+    """Directions (on the CPU), their eigenvalues, and further facts."""
     count, problem = settings.dims, subject.problem
-    recalibrate = settings.bn == "recalibrate"
     facts: dict[str, Any] = {}
     eigenvalues: list[dict[str, float]] = []
     if settings.directions == "random":
@@ -168,9 +155,9 @@ def _search(
         raw, facts["explained_variance"] = trajectory_directions(problem, path, count)
     directions = normalized(problem, raw, settings.normalize, settings.biases)
     if settings.directions == "trajectory":
-        facts["path"] = _path(subject, directions, recalibrate)
+        facts["path"] = _path(subject, directions, settings.bn == "recalibrate")
     on_cpu = [[part.cpu() for part in direction] for direction in directions]
-    return on_cpu, eigenvalues, facts, subject.values(recalibrate=recalibrate)
+    return on_cpu, eigenvalues, facts
 
 
 def _path(subject: Subject, directions: list[Direction], recalibrate: bool) -> dict[str, Any]:
@@ -221,5 +208,13 @@ def _between(subjects: Sequence[Subject], settings: LandscapeSettings, ranks: Ra
     recalibrate = settings.bn == "recalibrate"
     values = ranks.once(lambda: [s.values(recalibrate=recalibrate) for s in subjects])
     marks = [Mark(s.name, at, own) for s, at, own in zip(subjects, places, values, strict=True)]
-    facts = {"name": " – ".join(names), "distance": inner(directions[0], directions[0]) ** 0.5}
-    return Frame(subjects[0], 0, directions, axes, marks, MoveRest(problems, places), facts=facts)
+    return Frame(
+        " – ".join(names),
+        subjects[0],
+        0,
+        directions,
+        axes,
+        marks,
+        MoveRest(problems, places),
+        facts={"distance": inner(directions[0], directions[0]) ** 0.5},
+    )

@@ -61,6 +61,7 @@ def sample_landscape(
     resume: bool = False,
     tune: bool = False,
     plans: Plans | None = None,
+    key: str | None = None,
     ranks: Ranks = SINGLE,
     progress: Progress = SILENT,
 ) -> Landscape:
@@ -73,6 +74,7 @@ def sample_landscape(
         resume: take up what ``keep`` holds of the same settings and weights.
         tune: choose how to evaluate by a short measurement; else by rules that repeat.
         plans: how to evaluate, as an earlier landscape said.
+        key: the :func:`fingerprint` of subjects and settings, where it is known already.
         ranks: the processes that share the points.
         progress: told of every point.
 
@@ -83,7 +85,9 @@ def sample_landscape(
     """
     count = 1 if settings.directions == "between" else len(subjects)
     _check_size(settings, count * settings.repeats, subjects[0].test is not None, keep)
-    kept = Keep(keep, fingerprint(subjects, settings), ranks.rank) if keep is not None else None
+    kept = None
+    if keep is not None:
+        kept = Keep(keep, key or fingerprint(subjects, settings), ranks.rank)
     if kept is not None and not resume:
         ranks.once(kept.clear)
     sight = Sight(settings.seed, progress)
@@ -153,7 +157,7 @@ def _facts(frame: Frame, grid: Grid) -> dict[str, Any]:
     if frame.move_rest is not None and len(directions) == 1:
         facts["asymmetry"] = asymmetry(grid.axes[0], grid.values["loss"])
     facts["holes"] = int((~np.isfinite(grid.values["loss"])).sum())
-    return facts | {k: v for k, v in frame.facts.items() if k != "name"}
+    return facts | frame.facts
 
 
 def _arrays(
