@@ -10,10 +10,7 @@ from ssgd_analysis.weights import borrowed_modes
 
 def has_statistics(model: nn.Module) -> bool:
     """Whether there is a BatchNorm layer with running statistics."""
-    return any(
-        isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-        for m in model.modules()
-    )
+    return bool(_tracking(model))
 
 
 def recalibrate_batchnorm(model: nn.Module, batches: list[Batch]) -> None:
@@ -26,8 +23,7 @@ def recalibrate_batchnorm(model: nn.Module, batches: list[Batch]) -> None:
     Raises:
         InputError: there are statistics, but batches that are no such pairs.
     """
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    layers = [layer for layer in layers if layer.track_running_stats]
+    layers = _tracking(model)
     if not layers:
         return
     if not all(isinstance(batch, tuple | list) and len(batch) == 2 for batch in batches):
@@ -48,3 +44,9 @@ def recalibrate_batchnorm(model: nn.Module, batches: list[Batch]) -> None:
         finally:
             for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum
+
+
+def _tracking(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The BatchNorm layers with running statistics."""
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return [layer for layer in layers if layer.track_running_stats]

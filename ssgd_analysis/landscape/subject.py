@@ -10,7 +10,7 @@ from torch import Tensor
 from ssgd_analysis.landscape.batchnorm import recalibrate_batchnorm
 from ssgd_analysis.landscape.directions import Vector
 from ssgd_analysis.problem import Batch, Problem
-from ssgd_analysis.weights import borrowed_buffers, borrowed_weights
+from ssgd_analysis.weights import borrowed_buffers, borrowed_state
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,8 @@ class Subject:
 def at_weights(problem: Problem, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """The model at other weights and buffers, by name, inside; its own come back after."""
     model = problem.model
-    parameters = dict(model.named_parameters())
-    with borrowed_weights(parameters.values()), borrowed_buffers(model), torch.no_grad():
-        for name, tensor in [*parameters.items(), *model.named_buffers()]:
+    with borrowed_state(model), torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if name in weights:
                 tensor.copy_(weights[name])
         yield

@@ -7,6 +7,7 @@ landscapes perturb them to measure.
 from ssgd_analysis.weights.borrowed import (
     borrowed_buffers,
     borrowed_modes,
+    borrowed_state,
     borrowed_weights,
     evaluation_mode,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Noise",
     "borrowed_buffers",
     "borrowed_modes",
+    "borrowed_state",
     "borrowed_weights",
     "evaluation_mode",
     "flattened",

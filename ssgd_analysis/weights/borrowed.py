@@ -50,6 +50,13 @@ def borrowed_buffers(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def borrowed_state(model: nn.Module) -> Iterator[None]:
+    """Inside, the model may be moved; every parameter and buffer comes back bit for bit."""
+    with borrowed_weights(model.parameters()), borrowed_buffers(model):
+        yield
+
+
+@contextmanager
 def borrowed_modes(model: nn.Module) -> Iterator[None]:
     """Each module's own training or evaluation mode comes back after."""
     modes = [(module, module.training) for module in model.modules()]

@@ -9,7 +9,7 @@ from ssgd_analysis.landscape.connections.connection import (
 )
 from ssgd_analysis.landscape.connections.curve import train_curve
 from ssgd_analysis.landscape.connections.matching import Matching, permutable, weight_matching
-from ssgd_analysis.landscape.connections.path import Path, lent, line, put
+from ssgd_analysis.landscape.connections.path import Path, line, put
 from ssgd_analysis.landscape.connections.profile import Barrier, Profile, barrier, evaluate_path
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "barrier",
     "connect",
     "evaluate_path",
-    "lent",
     "line",
     "permutable",
     "put",

@@ -9,10 +9,11 @@ from torch import nn
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.landscape.connections.path import Path, lent
+from ssgd_analysis.landscape.connections.path import Path
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.seeds import generator
+from ssgd_analysis.weights import borrowed_state
 
 Minibatches = Callable[[torch.Generator], Iterable[Batch]]
 
@@ -79,7 +80,7 @@ def train_curve(
     parameters = list(problem.parameters.values())
     gradients = 0
     progress.start("training the curve", epochs)
-    with lent(path.model), problem.evaluating(), torch.enable_grad():
+    with borrowed_state(path.model), problem.evaluating(), torch.enable_grad():
         norms = _norms(path.model) if batch_statistics else []
         for norm in norms:
             norm.training = True

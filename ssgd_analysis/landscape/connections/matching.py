@@ -14,7 +14,7 @@ from ssgd_analysis.batch import Batch, mapped, pair, tensors
 from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import first_line
 from ssgd_analysis.landscape.connections.axes import Mismatch, Space
-from ssgd_analysis.landscape.connections.path import State, line, put, state
+from ssgd_analysis.landscape.connections.path import State, dot, line, put, state
 from ssgd_analysis.landscape.connections.rules import FIXED, pin
 from ssgd_analysis.landscape.connections.watch import Watch
 from ssgd_analysis.problem import Problem
@@ -258,13 +258,13 @@ def _descent(
             moved = _permuted(present, [group], [step])
             names = {name for name, _, _ in group.places}
             # units on two axes of one tensor: an assignment of one axis may lose on the other
-            before, after = (sum(_dot(start[n], w[n]) for n in names) for w in (present, moved))
+            before, after = (sum(dot(start[n], w[n]) for n in names) for w in (present, moved))
             if after > before + 1e-12 * abs(before):
                 present, changed = moved, True
                 permutations[number] = permutations[number][step]
         if not changed:
             break
-    return permutations, sum(_dot(start[name], present[name]) for name in start)
+    return permutations, sum(dot(start[name], present[name]) for name in start)
 
 
 def _gains(start: State, end: State, group: Group) -> Tensor:
@@ -280,7 +280,3 @@ def _units(tensor: Tensor, axis: int, positions: Tensor) -> Tensor:
     """One row a unit, shape (units, entries of each)."""
     picked = tensor.index_select(axis, positions.flatten().to(tensor.device))
     return picked.movedim(axis, 0).reshape(len(positions), -1)
-
-
-def _dot(one: Tensor, two: Tensor) -> float:
-    return float((one * two).sum())

@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.weights import borrowed_buffers, borrowed_weights
 
 State = dict[str, Tensor]  # every parameter (tied ones once) and buffer by name
 
@@ -73,14 +71,14 @@ class Path:
         return [max(0.0, 1 - abs(t * last - k)) for k in range(1, last)]
 
     def place(self, t: float) -> None:
-        """Move the model to t; inside :func:`lent` only."""
+        """Move the model to t; inside ``borrowed_state`` only."""
         put(self.model, self.at(t))
 
     def length(self) -> float:
         """L2 length over the parameters that require gradients, in float64."""
         knots = [self.start, *self.bends, self.end]
         steps = [self._step(a, b) for a, b in itertools.pairwise(knots)]
-        products = np.array([[math.fsum(map(_dot, a, b)) for b in steps] for a in steps])
+        products = np.array([[math.fsum(map(dot, a, b)) for b in steps] for a in steps])
         if not self.bezier:
             return float(np.sqrt(np.diag(products)).sum())
         # |φ'(t)|² is a polynomial and positive but at cusps: 200 nodes are exact to rounding
@@ -136,17 +134,11 @@ def put(model: nn.Module, values: State) -> None:
             tensor.copy_(values[name])
 
 
-@contextmanager
-def lent(model: nn.Module) -> Iterator[None]:
-    """Inside, the model may be moved; every parameter and buffer comes back bit for bit."""
-    with borrowed_weights(model.parameters()), borrowed_buffers(model):
-        yield
-
-
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_parameters()
     yield from model.named_buffers()
 
 
-def _dot(one: Tensor, two: Tensor) -> float:
+def dot(one: Tensor, two: Tensor) -> float:
+    """The inner product of two tensors."""
     return float((one * two).sum())

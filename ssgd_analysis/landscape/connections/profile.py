@@ -7,9 +7,10 @@ import numpy as np
 
 from ssgd_analysis.curvature.sampling import weighted_stderr
 from ssgd_analysis.landscape.batchnorm import recalibrate_batchnorm
-from ssgd_analysis.landscape.connections.path import Path, lent
+from ssgd_analysis.landscape.connections.path import Path
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.weights import borrowed_state
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def evaluate_path(
     """
     losses: dict[str, list[list[float]]] = {name: [] for name in splits}
     rights: dict[str, list[list[float] | None]] = {name: [] for name in splits}
-    with lent(path.model):
+    with borrowed_state(path.model):
         for place in t:
             path.place(float(place))
             if calibration is not None:

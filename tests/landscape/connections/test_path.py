@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.landscape.connections import Path, lent, line
+from ssgd_analysis.landscape.connections import Path, line
+from ssgd_analysis.weights import borrowed_state
 
 
 def two(make=nets.conv_batchnorm):
@@ -133,7 +134,7 @@ def test_a_lent_model_comes_back():
     path = line(one, other)
 
     def fails():
-        with lent(one):
+        with borrowed_state(one):
             path.place(0.5)
             assert nets.state(one) != before
             raise KeyboardInterrupt
