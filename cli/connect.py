@@ -12,6 +12,7 @@ from ssgd_analysis.cli.options import (
     COUNT,
     POSITIVE,
     checkpoint_options,
+    command_line,
     computing,
     example,
     json_option,
@@ -199,16 +200,10 @@ def _command(
     checkpoints: tuple[str, ...], kinds: tuple[str, ...], settings: Any, options: Any, out: Path
 ) -> str:
     """The command line that does the same again."""
-    import shlex
-
     asked = ("model", "data", "loss", "samples", "batch_size", "dtype", "data_dir")
-    given = {**dataclasses.asdict(settings), **{name: options[name] for name in asked}, "out": out}
-    parts = ["ssgd-analyze", "connect", *checkpoints]
-    parts += [part for kind in kinds for part in ("--path", kind)]
-    for name, value in given.items():
-        if value is not None:
-            parts += [f"--{name.replace('_', '-')}", str(value)]
-    return shlex.join(parts)
+    given = {"path": kinds, **dataclasses.asdict(settings)}
+    given |= {name: options[name] for name in asked}
+    return command_line("connect", checkpoints, {**given, "out": out})
 
 
 def _answer(answer: dict[str, Any], as_json: bool) -> None:

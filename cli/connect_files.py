@@ -29,22 +29,15 @@ def keep(place: Path, key: str, record: dict[str, Any], arrays: dict[str, Any]) 
 def kept(place: Path, key: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """A finished path's record and arrays; ``None``: there is none of this key."""
     import json
-    import zipfile
 
-    import numpy as np
-
-    from ssgd_analysis.errors import InputError
+    from ssgd_analysis.landscape.keep import kept_arrays
 
     if not place.is_file():
         return None
-    try:
-        with place.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            arrays = dict(found)
+    with kept_arrays(place) as arrays:
         if str(arrays.pop("key")) != key:
             return None
         return json.loads(str(arrays.pop("record"))), arrays
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{place} is damaged: {error}; leave out --resume") from error
 
 
 def weights(out: Path, kind: str, bends: int) -> list[Path]:
@@ -64,8 +57,9 @@ def save(done: Any, out: Path, calibration: list[Any]) -> None:
     """The second network permuted, or each bend; with BatchNorm's statistics as measured."""
     from ssgd_analysis.files import make_folder
     from ssgd_analysis.landscape.batchnorm import recalibrate_batchnorm
-    from ssgd_analysis.landscape.connections import lent, put
+    from ssgd_analysis.landscape.connections import put
     from ssgd_analysis.training.state import save_tensors
+    from ssgd_analysis.weights import borrowed_state
 
     path, kind = done.path, done.record["path"]
     points = [path.at(1.0)] if kind == "matched" else []
@@ -73,7 +67,7 @@ def save(done: Any, out: Path, calibration: list[Any]) -> None:
         points.append({**path.at(k / (len(path.bends) + 1)), **bend})
     make_folder(out / "weights")
     for point, file in zip(points, weights(out, kind, len(path.bends)), strict=True):
-        with lent(path.model):
+        with borrowed_state(path.model):
             put(path.model, point)
             if calibration and kind != "matched":
                 recalibrate_batchnorm(path.model, calibration)

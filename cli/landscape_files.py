@@ -2,10 +2,11 @@
 
 import contextlib
 import dataclasses
-import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ssgd_analysis.cli.options import command_line
 
 if TYPE_CHECKING:
     from ssgd_analysis.landscape import LandscapeSettings
@@ -18,7 +19,6 @@ def command(
     out: Path,
 ) -> str:
     """The command line that makes the same landscape again."""
-    parts = ["ssgd-analyze", "landscape", *checkpoints]
     values = dataclasses.asdict(settings)
     if settings.directions == "between":
         del values["normalize"], values["biases"]
@@ -28,15 +28,7 @@ def command(
     for name in ("device", "data_dir", "plan", "vectors", "tune", "html", "movie"):
         values[name] = options[name]
     values["out"] = out
-    for name, value in values.items():
-        option = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            parts += [option] if value else []
-        elif isinstance(value, tuple):
-            parts += [text for entry in value for text in (option, str(entry))]
-        elif value is not None:
-            parts += [option, str(value)]
-    return shlex.join(parts)
+    return command_line("landscape", checkpoints, values)
 
 
 def plans(text: str | None, split: str) -> dict[str, dict[str, Any]]:

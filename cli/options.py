@@ -4,8 +4,9 @@ import contextlib
 import functools
 import math
 import re
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,27 @@ def checkpoint_options(
         return functools.reduce(lambda made, option: option(made), reversed(options), command)
 
     return decorated
+
+
+def command_line(name: str, checkpoints: Sequence[str], values: Mapping[str, Any]) -> str:
+    """A command with its options as text that a shell reads.
+
+    Args:
+        name: of the command.
+        checkpoints: its arguments.
+        values: of its options by name, with _ for -; true is a flag, a tuple an option that is
+            given several times, and ``None`` or false is left out.
+    """
+    parts = ["ssgd-analyze", name, *checkpoints]
+    for key, value in values.items():
+        option = f"--{key.replace('_', '-')}"
+        if isinstance(value, bool):
+            parts += [option] if value else []
+        elif isinstance(value, tuple):
+            parts += [text for entry in value for text in (option, str(entry))]
+        elif value is not None:
+            parts += [option, str(value)]
+    return shlex.join(parts)
 
 
 def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[Any]:

@@ -3,6 +3,8 @@
 import json
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,24 +59,35 @@ class Keep:
         """
         plan = None
         for path in sorted(self.folder.glob(f"{number}-*.npz")):
-            try:
-                with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-                    if str(kept["key"]) != self.key:
-                        raise InputError(
-                            f"{self.folder} holds points of another landscape: name another --out,"
-                            " or leave out --resume"
-                        )
-                    done = kept["done"] & ~grid.done
-                    for name, values in grid.values.items():
-                        values[done] = kept[name][done]
-                    grid.done[done] = True
-                    plan = json.loads(str(kept["plan"]))
-            except InputError:
-                raise
-            except DAMAGE as error:
-                raise InputError(f"{path} is damaged: {error}; leave out --resume") from error
+            with kept_arrays(path) as kept:
+                if str(kept["key"]) != self.key:
+                    raise InputError(
+                        f"{self.folder} holds points of another landscape: name another --out,"
+                        " or leave out --resume"
+                    )
+                done = kept["done"] & ~grid.done
+                for name, values in grid.values.items():
+                    values[done] = kept[name][done]
+                grid.done[done] = True
+                plan = json.loads(str(kept["plan"]))
         return plan
 
     def clear(self) -> None:
         """Remove all that is kept."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def kept_arrays(path: Path) -> Iterator[dict[str, np.ndarray]]:
+    """The arrays of a file that an earlier call kept, to be taken up inside.
+
+    Raises:
+        InputError: the file is damaged, or lacks what is looked for inside.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            yield dict(found)
+    except InputError:
+        raise
+    except DAMAGE as error:
+        raise InputError(f"{path} is damaged: {error}; leave out --resume") from error
