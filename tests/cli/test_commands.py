@@ -17,37 +17,6 @@ from ssgd_analysis.training.checkpoint import load_checkpoint
 SMALL = ["--epochs", 2, "--batch-size", 100, "--device", "cpu"]
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two methods, two seeds, with kept checkpoints."""
-    from ssgd_analysis.training import TrainConfig, train
-
-    folder = tmp_path_factory.mktemp("runs")
-    for method in ("sgd", "s-sgd"):
-        for seed in (0, 1):
-            config = TrainConfig(
-                method=method, data="digits", model="mlp", epochs=2, batch_size=100,
-                save_every=1, seed=seed,
-            )  # fmt: skip
-            train(config, folder / f"{method}-{seed}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def convolutions(tmp_path_factory):
-    """Dearer to measure than the fully connected ones of ``runs``."""
-    from ssgd_analysis.training import TrainConfig, train
-
-    folder = tmp_path_factory.mktemp("convolutions") / "sgd-0"
-    train(
-        TrainConfig(
-            method="sgd", data="digits", model="cnn", epochs=2, batch_size=100, save_every=1
-        ),
-        folder,
-    )
-    return folder
-
-
 def test_train_json(tmp_path, run):
     outcome = run(
         "train", "--method", "s-sgd", "--data", "digits", "--model", "mlp", *SMALL,

@@ -22,34 +22,6 @@ from ssgd_analysis.training.checkpoint import load_checkpoint
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Three runs with kept checkpoints."""
-    from ssgd_analysis.training import TrainConfig, train
-
-    folder = tmp_path_factory.mktemp("runs")
-    for method, seed in (("sgd", 0), ("sgd", 1), ("s-sgd", 0)):
-        config = TrainConfig(
-            method=method, data="digits", model="mlp", epochs=2, batch_size=100,
-            save_every=1, seed=seed,
-        )  # fmt: skip
-        train(config, folder / f"{method}-{seed}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def convolutions(tmp_path_factory):
-    """One with BatchNorm."""
-    from ssgd_analysis.training import TrainConfig, train
-
-    config = TrainConfig(
-        method="sgd", data="digits", model="cnn", epochs=3, batch_size=100, save_every=1
-    )
-    folder = tmp_path_factory.mktemp("cnn")
-    train(config, folder / "run")
-    return folder / "run"
-
-
 def test_landscape_one_dimension(tmp_path, run, runs):
     arguments = ["landscape", runs / "sgd-0", runs / "s-sgd-0", "--points", 5, "--repeats", 2]
     outcome = run(*arguments, "--out", tmp_path, "--html", "--json")
