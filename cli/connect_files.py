@@ -56,10 +56,10 @@ def saved(out: Path, kind: str, bends: int) -> bool:
 def save(done: Any, out: Path, calibration: list[Any]) -> None:
     """The second network permuted, or each bend; with BatchNorm's statistics as measured."""
     from ssgd_analysis.files import make_folder
-    from ssgd_analysis.landscape.batchnorm import recalibrate_batchnorm
     from ssgd_analysis.landscape.connections import put
     from ssgd_analysis.training.state import save_tensors
     from ssgd_analysis.weights import borrowed_state
+    from ssgd_analysis.weights.batchnorm import recalibrate_batchnorm
 
     path, kind = done.path, done.record["path"]
     points = [path.at(1.0)] if kind == "matched" else []

@@ -153,8 +153,8 @@ def _landscape(
 
     from ssgd_analysis.files import make_folder, write_json
     from ssgd_analysis.landscape import fingerprint, sample_landscape
-    from ssgd_analysis.landscape.batchnorm import has_statistics
     from ssgd_analysis.progress import SILENT
+    from ssgd_analysis.weights.batchnorm import has_statistics
 
     plans = landscape_files.plans(options["plan"], options["split"])
     subjects, references = _subjects(checkpoints, settings, options)

@@ -23,7 +23,7 @@ ARROWS = {
     "files": {"errors"},
     "progress": set(),
     "references": {"errors"},
-    "weights": {"errors"},
+    "weights": {"errors", "batch"},
     "batch": {"errors"},
     "loss": {"errors", "devices", "batch"},
     "problem": {"errors", "devices", "weights", "batch", "loss"},

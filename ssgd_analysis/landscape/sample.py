@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ssgd_analysis import batch as batching
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.landscape.batchnorm import has_statistics
 from ssgd_analysis.landscape.directions import inner
 from ssgd_analysis.landscape.frame import Frame, frames
 from ssgd_analysis.landscape.grid import Grid
@@ -30,6 +29,7 @@ from ssgd_analysis.landscape.sight import UNSEEN, Sight
 from ssgd_analysis.landscape.subject import Subject
 from ssgd_analysis.landscape.valley import asymmetry
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.weights.batchnorm import has_statistics
 
 
 @dataclass(frozen=True)

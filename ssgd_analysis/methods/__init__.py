@@ -1,14 +1,19 @@
 """How one minibatch becomes one update: S-SGD and its rivals."""
 
-from ssgd_analysis.methods.base import Method, MethodSettings, Task, make_settings, parse_settings
+import functools
+
+from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.methods.base import Method, MethodSettings, make_settings, parse_settings
+from ssgd_analysis.methods.compose import Wrapper, composed
 from ssgd_analysis.methods.optimizer import SSGD
 from ssgd_analysis.methods.s_sgd import SymmetricSGD
 from ssgd_analysis.methods.sam import SAM
 from ssgd_analysis.methods.sgd import SGD
+from ssgd_analysis.methods.task import Task
 from ssgd_analysis.methods.wni import WeightNoiseInjection
 from ssgd_analysis.methods.wni_2 import TwoDrawWeightNoise
 
-METHODS: dict[str, type[Method]] = {
+STEPS: dict[str, type[Method]] = {
     "sgd": SGD,
     "s-sgd": SymmetricSGD,
     "wni": WeightNoiseInjection,
@@ -16,4 +21,44 @@ METHODS: dict[str, type[Method]] = {
     "sam": SAM,
 }
 
-__all__ = ["METHODS", "SSGD", "Method", "MethodSettings", "Task", "make_settings", "parse_settings"]
+# Around the steps of any of the above: `s-sgd+ema`; alone, around SGD's.
+WRAPPERS: dict[str, type[Wrapper]] = {}
+
+
+@functools.cache
+def find_method(name: str) -> type[Method]:
+    """The method that a name stands for: one of :data:`METHODS`, or several joined by ``+``.
+
+    ``s-sgd+ema`` is S-SGD inside the wrapper EMA; ``ema`` alone is ``sgd+ema``.
+
+    Raises:
+        InputError: an unknown name, a method that is no wrapper after a ``+``, or one twice.
+    """
+    first, *rest = name.split("+")
+    if first in WRAPPERS:
+        first, rest = "sgd", [first, *rest]
+    for part in rest:
+        if part in STEPS:
+            raise InputError(f"method '{name}': after + comes a wrapper ({', '.join(WRAPPERS)})")
+        if part not in WRAPPERS:
+            raise unknown("wrapper", part, WRAPPERS)
+    if len(set(rest)) < len(rest):
+        raise InputError(f"method '{name}' has a wrapper twice")
+    if first not in STEPS:
+        raise unknown("method", first, [*STEPS, *WRAPPERS])
+    return composed(STEPS[first], [WRAPPERS[part] for part in rest]) if rest else STEPS[first]
+
+
+METHODS: dict[str, type[Method]] = STEPS | {name: find_method(name) for name in WRAPPERS}
+
+__all__ = [
+    "METHODS",
+    "SSGD",
+    "WRAPPERS",
+    "Method",
+    "MethodSettings",
+    "Task",
+    "find_method",
+    "make_settings",
+    "parse_settings",
+]

@@ -4,16 +4,13 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.loss import Loss, scalar_loss, takes_model
-
-FORWARD_SHARE = 1 / 3  # of a forward-backward pass: backward costs about two forwards
+from ssgd_analysis.methods.task import Task
 
 
 def setting(
@@ -47,71 +44,6 @@ class MethodSettings:
                 raise InputError(f"{field.name}={value} should be at least {minimum:g}")
 
 
-class Task:
-    """What a method works on: the model, its loss and the base optimizer; counts the passes.
-
-    Args:
-        model: in training mode while steps are made.
-        loss: ``(outputs, targets) -> scalar``, the mean over the batch.
-        optimizer: any ``torch.optim.Optimizer`` over the model's parameters.
-        batch_size: examples of a full minibatch: what one pass counts as.
-        seed: of the run; a method derives its own streams from it.
-        autocast: dtype for the forward pass, or ``None`` for the parameters' own.
-
-    Raises:
-        InputError: a loss of (model, batch).
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: Loss,
-        optimizer: torch.optim.Optimizer,
-        *,
-        batch_size: int,
-        seed: int = 0,
-        autocast: torch.dtype | None = None,
-    ) -> None:
-        if takes_model(loss):
-            raise InputError(
-                "training needs a loss of (outputs, targets): a loss of (model, batch) can only be"
-                " measured, as `sharpness` does"
-            )
-        self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.batch_size, self.seed, self.autocast = batch_size, seed, autocast
-        self.step = 0  # updates made so far
-        self.examples = 0.0  # examples that went forward and backward so far
-
-    @property
-    def gradients(self) -> float:
-        """Forward-backward passes over a minibatch so far; a forward pass alone is a third."""
-        passes = self.examples / self.batch_size
-        return int(passes) if passes == int(passes) else round(passes, 6)
-
-    @property
-    def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Names and parameters that require gradients, each once."""
-        return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """The model's outputs, in the run's precision; not counted."""
-        device = inputs.device.type
-        with nullcontext() if self.autocast is None else torch.autocast(device, self.autocast):
-            return self.model(inputs)
-
-    def backward(self, inputs: Tensor, targets: Tensor, share: float = 1.0) -> float:
-        """One forward-backward pass: adds ``share`` × the gradient to each ``.grad``.
-
-        Returns:
-            The minibatch's loss.
-        """
-        outputs = self.forward(inputs)
-        loss = scalar_loss(self.loss, outputs.float() if self.autocast else outputs, targets)
-        (loss * share if share != 1 else loss).backward()
-        self.examples += len(inputs)
-        return loss.item()
-
-
 class Method(ABC):
     """How one minibatch becomes one update.
 
@@ -129,9 +61,24 @@ class Method(ABC):
         self.task = task
         self.settings: Any = settings
 
+    @classmethod
+    def passes(cls, settings: Any) -> float:
+        """Forward-backward passes over a minibatch that a step costs; the mean, where it varies.
+
+        What budgets are worked out from before a run; ``Task.gradients`` counts what was spent.
+        """
+        return 1
+
+    @classmethod
+    def minibatches(cls, settings: Any) -> int:
+        """Minibatches of fresh examples that a step is given, as one of so many times the size."""
+        return 1
+
     @abstractmethod
-    def step(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
-        """Make one update.
+    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+        """Leave in every ``.grad`` (``None`` before) what the base optimizer shall step with.
+
+        The weights afterwards are the exact bits from before.
 
         Args:
             inputs: shape (B, …).
@@ -141,6 +88,13 @@ class Method(ABC):
         Returns:
             The loss that the step saw, nats per example.
         """
+
+    def step(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+        """Make one update; arguments and result as of :meth:`gradient`."""
+        self.task.optimizer.zero_grad()
+        loss = self.gradient(inputs, targets, elapsed)
+        self.task.update()
+        return loss
 
     @classmethod
     def summary(cls) -> str:
@@ -154,8 +108,15 @@ class Method(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Take up a state of :meth:`state_dict`."""
 
-    def finish(self) -> None:  # noqa: B027
-        """After the last step: average or recalibrate the weights, if the method does."""
+    def finish(self, batches: Sequence[Batch]) -> None:  # noqa: B027
+        """Put the weights into the model that training gives out, where they are not the iterate.
+
+        Called once after the last step; and on borrowed weights after every epoch, so that the
+        history tells of the same weights. So it must not change the method's own state.
+
+        Args:
+            batches: of the training examples, in order, to recalibrate BatchNorm with.
+        """
 
 
 def describe_settings(method: type[Method]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -37,14 +38,20 @@ class SymmetricSGD(WeightNoiseMethod):
     Settings = SymmetricSGDSettings
     POINTS = ((0, 1), (0, -1))
 
-    def minibatches(self, inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
+    @classmethod
+    def passes(cls, settings: Any) -> float:
+        """Two, or two over half a minibatch each."""
+        whole = super().passes(settings)
+        return whole if settings.minibatch == "same" else whole - 1
+
+    def examples_of(self, inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
         """The same minibatch twice, or its halves.
 
         Raises:
             InputError: a minibatch of one cannot be halved.
         """
         if self.settings.minibatch == "same":
-            return super().minibatches(inputs, targets)
+            return super().examples_of(inputs, targets)
         if len(inputs) < 2:
             raise InputError("minibatch=halves needs a batch size of at least 2")
         half = len(inputs) // 2

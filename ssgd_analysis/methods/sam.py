@@ -31,11 +31,15 @@ class SAM(Method):
 
     Settings = SAMSettings
 
-    def step(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
-        """Ascent, gradient there, update at w; see :meth:`Method.step`."""
+    @classmethod
+    def passes(cls, settings: SAMSettings) -> float:
+        """One to climb, one at the top."""
+        return 2
+
+    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+        """Ascent, and the gradient there; see :meth:`Method.gradient`."""
         task = self.task
         parameters = [parameter for _, parameter in task.parameters]
-        task.optimizer.zero_grad()
         with bn_statistics(task.model, self.settings.bn_stats, 0):
             loss = task.backward(inputs, targets)
         slopes = [(p, p.grad) for p in parameters if p.grad is not None]
@@ -49,5 +53,4 @@ class SAM(Method):
             del slopes
             with bn_statistics(task.model, self.settings.bn_stats, 1):
                 task.backward(inputs, targets)
-        task.optimizer.step()
         return loss

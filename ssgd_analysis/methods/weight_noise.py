@@ -5,15 +5,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ssgd_analysis import seeds
-from ssgd_analysis.methods.base import FORWARD_SHARE, Method, MethodSettings, Task, setting
+from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import POLICIES, bn_statistics
 from ssgd_analysis.methods.gradient_sum import GradientSum
+from ssgd_analysis.methods.task import FORWARD_SHARE, Task
 from ssgd_analysis.weights import LAWS, SCALES, Noise, borrowed_weights
 
 SCHEDULES = ("constant", "linear", "cosine", "sqrt")
@@ -113,12 +114,17 @@ class WeightNoiseMethod(Method):
             if not is_spared(self.settings.spare, name, parameter)
         ]
 
-    def minibatches(self, inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
+    @classmethod
+    def passes(cls, settings: Any) -> float:
+        """One at each point, and a forward pass alone for clean statistics."""
+        return len(cls.POINTS) + FORWARD_SHARE * (settings.bn_stats == "clean")
+
+    def examples_of(self, inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
         """The examples for each point: the same minibatch for all."""
         return [(inputs, targets)] * len(self.POINTS)
 
-    def step(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
-        """Passes at the noisy points, one update at w; see :meth:`Method.step`."""
+    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+        """The mean over the noisy points; see :meth:`Method.gradient`."""
         task, settings = self.task, self.settings
         factor = scheduled(settings.noise_schedule, settings.noise_end, elapsed)
         parameters = [(parameter, settings.noise_scale * factor) for parameter in self.noisy]
@@ -126,11 +132,10 @@ class WeightNoiseMethod(Method):
             with torch.no_grad():
                 task.forward(inputs)
             task.examples += len(inputs) * FORWARD_SHARE
-        task.optimizer.zero_grad()
         several = len(self.POINTS) > 1
         gradients = GradientSum(p for _, p in task.parameters if several)
         losses = []
-        batches = self.minibatches(inputs, targets)
+        batches = self.examples_of(inputs, targets)
         for index, ((draw, sign), batch) in enumerate(zip(self.POINTS, batches, strict=True)):
             gradients.take()
             seed = seeds.derive(task.seed, "weight noise", task.step, draw)
@@ -140,5 +145,4 @@ class WeightNoiseMethod(Method):
             ):
                 losses.append(task.backward(*batch, share=1 / len(self.POINTS)))
         gradients.give_back()
-        task.optimizer.step()
         return sum(losses) / len(losses)

@@ -16,9 +16,9 @@ from ssgd_analysis.models import Loss, load_loss, load_model
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.references import absolute
 from ssgd_analysis.training.config import TrainConfig
-from ssgd_analysis.training.loop import prepare_data
 from ssgd_analysis.training.random_state import seeded
 from ssgd_analysis.training.run import Run
+from ssgd_analysis.training.setup import prepare_data
 from ssgd_analysis.training.state import load_weights, read_tensors
 
 MEASURE_BATCH = 256

@@ -12,7 +12,13 @@ import torch
 
 from ssgd_analysis import references
 from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.methods import METHODS, Method, MethodSettings, make_settings, parse_settings
+from ssgd_analysis.methods import (
+    Method,
+    MethodSettings,
+    find_method,
+    make_settings,
+    parse_settings,
+)
 from ssgd_analysis.methods.base import is_kind
 from ssgd_analysis.training.optimizers import OPTIMIZERS
 from ssgd_analysis.training.schedule import SCHEDULES
@@ -26,7 +32,7 @@ class TrainConfig:
     """The settings of one run; names as on the command line.
 
     Args:
-        method: a name of ``METHODS``.
+        method: a name of ``METHODS``, or several joined by ``+``; see ``find_method``.
         data: registered name or reference.
         model: registered name, ``torchvision:NAME`` or reference.
         loss: registered name or reference.
@@ -86,8 +92,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self._check_types()
-        if self.method not in METHODS:
-            raise unknown("method", self.method, METHODS)
+        find_method(self.method)
         if self.optimizer not in OPTIMIZERS:
             raise unknown("optimizer", self.optimizer, OPTIMIZERS)
         if self.schedule not in SCHEDULES:
@@ -144,7 +149,7 @@ class TrainConfig:
     @property
     def method_class(self) -> type[Method]:
         """The class that the method's name stands for."""
-        return METHODS[self.method]
+        return find_method(self.method)
 
     def method_settings(self) -> MethodSettings:
         """The method's settings as its own type."""
@@ -153,9 +158,7 @@ class TrainConfig:
     @staticmethod
     def parsed_settings(method: str, assignments: list[str]) -> dict[str, Any]:
         """The ``settings`` of a config from ``NAME=VALUE`` texts."""
-        if method not in METHODS:
-            raise unknown("method", method, METHODS)
-        return dataclasses.asdict(parse_settings(method, METHODS[method], assignments))
+        return dataclasses.asdict(parse_settings(method, find_method(method), assignments))
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "TrainConfig":

@@ -2,40 +2,23 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from ssgd_analysis import seeds
-from ssgd_analysis.data import Dataset, Split, load_data
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.methods import Task
-from ssgd_analysis.models import load_loss, load_model
-from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.training import random_state
 from ssgd_analysis.training.config import TrainConfig
-from ssgd_analysis.training.optimizers import make_optimizer
 from ssgd_analysis.training.run import Run
 from ssgd_analysis.training.schedule import learning_rate
+from ssgd_analysis.training.setup import prepare
 from ssgd_analysis.training.track import Tracker, summary
-from ssgd_analysis.weights import borrowed_buffers, borrowed_modes
+from ssgd_analysis.weights import borrowed_state
 
 EVALUATION_BATCH = 512
-
-
-def prepare_data(config: TrainConfig, folder: Path | None = None) -> Dataset:
-    """A run's examples: loaded, held out, with its label noise; on the CPU, floats as given.
-
-    Args:
-        config: of the run.
-        folder: for data files, instead of the config's.
-    """
-    data = load_data(config.data, folder or config.data_folder)
-    data = data.with_validation(config.val, seeds.generator(config.seed, "validation"))
-    return data.with_label_noise(config.label_noise, seeds.generator(config.seed, "label noise"))
 
 
 def train(
@@ -82,49 +65,18 @@ class _Training:
 
     def __init__(self, config: TrainConfig, run: Run, progress: Progress) -> None:
         self.config, self.run, self.progress = config, run, progress
-        data = prepare_data(config).to(config.device, torch.float32)
-        if config.batch_size > len(data.train):
+        bench = prepare(config)
+        self.data, self.model, self.task = bench.data, bench.model, bench.task
+        self.method, self.splits = bench.method, bench.splits
+        if self.steps_per_epoch == 0:
             raise InputError(
-                f"--batch-size {config.batch_size} is larger than the {len(data.train)} training"
-                f" examples: use at most {len(data.train)}"
+                f"--batch-size {config.batch_size}: a step of {config.method} takes"
+                f" {self.step_size} examples, there are {len(self.data.train)} for training"
             )
-        self.data = data
-        loss = load_loss(config.loss)
-        self.model = load_model(config.model, data.input_shape, data.num_outputs)
-        self.model.to(config.device, torch.float32)
-        for name, value in self.model.state_dict().items():
-            if not isinstance(value, Tensor):
-                raise InputError(
-                    f"the model's state '{name}' is a {type(value).__name__}: only"
-                    " tensors can be kept in a run"
-                )
-        optimizer = make_optimizer(
-            config.optimizer,
-            [p for p in self.model.parameters() if p.requires_grad],
-            lr=config.lr or 0.0,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            weight_decay=config.weight_decay,
-        )
-        self.task = Task(
-            self.model,
-            loss,
-            optimizer,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            autocast=torch.bfloat16 if config.precision == "bf16" else None,
-        )
-        self.method = config.method_class(self.task, config.method_settings())
-        self.splits = {"train": self._problem(data.train), "test": self._problem(data.test)}
-        if data.val is not None:
-            self.splits["val"] = self._problem(data.val)
-        for problem in self.splits.values():
-            problem.check(deterministic=False)
-        self._check_batchnorm()
         self.tracker = Tracker(
             config.track,
             config.track_samples,
-            data.train,
+            self.data.train,
             self.splits["train"],
             self.task,
             self.method.settings,
@@ -134,30 +86,6 @@ class _Training:
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
 
-    def _check_batchnorm(self) -> None:
-        """Refuse passes over one example where BatchNorm has no variance to divide by."""
-        settings, model = self.method.settings, self.model
-        halves = getattr(settings, "minibatch", "same") == "halves"
-        frozen = getattr(settings, "bn_stats", "") == "frozen"
-        if self.config.batch_size > 1 + 2 * halves or frozen:
-            return
-        if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
-            return
-        before = random_state.capture()
-        try:
-            with borrowed_modes(model), borrowed_buffers(model), torch.no_grad():
-                model.train()
-                self.task.forward(self.data.train.inputs[:1])
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise InputError(
-                f"the model's BatchNorm cannot train on one example at once: --batch-size"
-                f" {self.config.batch_size} should be at least {4 if halves else 2}"
-            ) from error
-        finally:
-            random_state.restore(before)
-
     def run_to_end(self) -> None:
         """All epochs that are not done, then the final weights."""
         self.run.sweep()
@@ -165,6 +93,7 @@ class _Training:
         if state is None:
             self._track(0, self._rate())
             self.run.begin(self.config)
+            self._keep(0)
             self._save(0)
         else:
             self._load(state)
@@ -174,17 +103,23 @@ class _Training:
         for epoch in range(done + 1, self.config.epochs + 1):
             began = time.monotonic()
             rate = self._epoch(epoch)
-            record = self._evaluate(epoch, rate)
-            self.seconds += time.monotonic() - began
-            self.history.append({**record, "seconds": round(self.seconds, 3)})
-            self._track(epoch, rate, record["train_loss"])
+            with self._given_out(last=epoch == self.config.epochs):
+                record = self._evaluate(epoch, rate)
+                self.seconds += time.monotonic() - began
+                self.history.append({**record, "seconds": round(self.seconds, 3)})
+                self._track(epoch, rate, record["train_loss"])
+                self._keep(epoch)
             self._save(epoch)
-        self.method.finish()
         self.run.save_final(self.task.step, self.model.state_dict())
 
     @property
+    def step_size(self) -> int:
+        """Examples that a step is given."""
+        return self.config.batch_size * self.method.minibatches(self.method.settings)
+
+    @property
     def steps_per_epoch(self) -> int:
-        return len(self.data.train) // self.config.batch_size
+        return len(self.data.train) // self.step_size
 
     @property
     def total_steps(self) -> int:
@@ -195,7 +130,7 @@ class _Training:
         config, task = self.config, self.task
         self.model.train()
         rate = 0.0
-        for inputs, targets in self.data.train.minibatches(config.batch_size, self.order):
+        for inputs, targets in self.data.train.minibatches(self.step_size, self.order):
             if config.augment and self.data.augment is not None:
                 inputs = self.data.augment(inputs, self.augmentation)
             rate = self._rate()
@@ -215,6 +150,20 @@ class _Training:
         return learning_rate(
             config.lr or 0.0, config.schedule, self.task.step, self.total_steps, warmup
         )
+
+    @contextmanager
+    def _given_out(self, *, last: bool) -> Iterator[None]:
+        """The model holds the weights that the method gives out: for good at the last epoch."""
+        batches = self.splits["train"].batches
+        if last:
+            self.method.finish(batches)
+            yield
+            return
+        spent = self.task.examples
+        with borrowed_state(self.model):
+            self.method.finish(batches)
+            self.task.examples = spent  # a look at the average is no part of the training
+            yield
 
     def _track(self, epoch: int, rate: float, loss: float | None = None) -> None:
         """Measure the curvature, where the config wants it now."""
@@ -246,14 +195,13 @@ class _Training:
             f" the last good weights are {path}. Try a smaller --lr or a longer --warmup"
         )
 
-    def _problem(self, split: Split) -> Problem:
-        size = max(self.config.batch_size, EVALUATION_BATCH)
-        return Problem(self.model, self.task.loss, split.batches(size))
-
-    def _save(self, epoch: int) -> None:
+    def _keep(self, epoch: int) -> None:
+        """Keep a checkpoint, where the config wants one now."""
         every = self.config.save_every
         if every and epoch % every == 0:
             self.run.save_checkpoint(self.task.step, self.model.state_dict())
+
+    def _save(self, epoch: int) -> None:
         state = {
             "epoch": epoch,
             "step": self.task.step,

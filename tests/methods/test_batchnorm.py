@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from method_reference import Step, Still, loss, make_method, minibatch, noise, run_steps
+from readings.base import Step, Still, loss, make_method, minibatch, noise, run_steps
 from torch import Tensor, nn
 
 from ssgd_analysis.methods import METHODS

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from method_reference import (
-    REFERENCES,
+from readings import READINGS
+from readings.base import (
     HeavyBall,
     Step,
     Still,
@@ -20,32 +20,16 @@ from method_reference import (
 from torch import nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.methods import METHODS
+from ssgd_analysis.methods import METHODS, find_method
 
-# Settings at which a method is plain SGD; passes that it makes for each step.
-ZERO = {
-    "sgd": {},
-    "s-sgd": {"noise_scale": 0.0},
-    "wni": {"noise_scale": 0.0},
-    "wni-2": {"noise_scale": 0.0},
-    "sam": {"rho": 0.0},
-}
-PASSES = {"sgd": 1, "s-sgd": 2, "wni": 1, "wni-2": 2, "sam": 2}
-NOISY = ["s-sgd", "wni", "wni-2"]
-
-VARIANTS = [(name, {}) for name in METHODS] + [
-    ("s-sgd", {"minibatch": "halves"}),
-    ("s-sgd", {"noise_scale": 0.5}),
-    ("s-sgd", {"noise_law": "gaussian", "noise_relative_to": "layer"}),
-    ("s-sgd", {"noise_law": "sphere"}),
-    ("s-sgd", {"noise_law": "sphere", "noise_relative_to": "layer"}),
-    ("s-sgd", {"noise_law": "uniform", "noise_relative_to": "weight"}),
-    ("wni", {"noise_relative_to": "none", "noise_scale": 0.03}),
-    ("wni", {"noise_schedule": "linear", "noise_end": 3.0}),
-    ("wni-2", {"noise_schedule": "cosine"}),
-    ("s-sgd", {"noise_schedule": "sqrt", "noise_end": 0.5}),
-    ("sam", {"rho": 1.0}),
+VARIANTS = [
+    (name, settings) for name, reading in READINGS.items() for settings in ({}, *reading.variants)
 ]
+MOVING = [variant for variant in VARIANTS if READINGS[variant[0]].zero != variant[1]]
+COUNTED = [name for name, reading in READINGS.items() if reading.passes is not None]
+WHOLE = [name for name in COUNTED if READINGS[name].passes == int(READINGS[name].passes)]
+ZEROED = [name for name, reading in READINGS.items() if reading.zero is not None]
+NOISY = ["s-sgd", "wni", "wni-2"]
 
 
 def _network_with_bn(seed: int = 0) -> nn.Sequential:
@@ -55,33 +39,51 @@ def _network_with_bn(seed: int = 0) -> nn.Sequential:
     )
 
 
-@pytest.mark.parametrize("table", [REFERENCES, ZERO, PASSES])
-def test_every_method_is_held_to_its_equation(table):
-    assert set(table) == set(METHODS), "a new method owes a slow reading of its equation"
+def test_every_method_is_held_to_its_equation():
+    assert set(READINGS) == set(METHODS), "a new method owes a slow reading of its equation"
+
+
+def _examples(name: str, settings: dict) -> int:
+    """That a step is given, at a batch size of six."""
+    method = find_method(name)
+    return 6 * method.minibatches(method.Settings(**settings))
 
 
 @pytest.mark.parametrize(("name", "settings"), VARIANTS)
 def test_matches_the_slow_reading_of_its_equation(name, settings):
-    model = network()
+    model, reading = network(), READINGS[name]
     weights = [parameter.detach().clone() for parameter in model.parameters()]
+    size = _examples(name, settings)
     method = make_method(name, model, seed=5, **settings)
     base = HeavyBall(lr=0.2, momentum=0.9, weight_decay=0.05)
+    memory: dict = {}
     for number in range(5):
-        inputs, targets = minibatch(number)
-        step = Step(method.settings, seed=5, number=number, elapsed=number / 10)
-        weights = base.update(weights, REFERENCES[name](weights, inputs, targets, step))
-    run_steps(method, 5)
+        inputs, targets = minibatch(number, size)
+        step = Step(method.settings, seed=5, number=number, elapsed=number / 10, memory=memory)
+        moved_to = base.update(weights, reading.direction(weights, inputs, targets, step))
+        weights = reading.after(weights, moved_to, step)
+    run_steps(method, 5, size=size)
+    _assert_same(model, weights)
+    if reading.given_out is not None:
+        method.finish([minibatch(number, size) for number in range(5)])
+        _assert_same(model, reading.given_out(weights, memory, method.settings))
+
+
+def _assert_same(model, weights):
     for found, expected in zip(model.parameters(), weights, strict=True):
         # float64 and five steps of a few dozen roundings each
         torch.testing.assert_close(found.detach(), expected, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize(("name", "settings"), [v for v in VARIANTS if v[0] != "sgd"])
+@pytest.mark.parametrize(("name", "settings"), MOVING)
 def test_the_equations_can_be_told_apart(name, settings):
     """Guards the test above: SGD's weights would not pass for this method's."""
     model, plain = network(), network()
-    run_steps(make_method(name, model, seed=5, **settings), 5)
-    run_steps(make_method("sgd", plain), 5)
+    size = _examples(name, settings)
+    method = make_method(name, model, seed=5, **settings)
+    run_steps(method, 5, size=size)
+    method.finish([])
+    run_steps(make_method("sgd", plain), 5, size=size)
     apart = [
         (a - b).abs().max() for a, b in zip(model.parameters(), plain.parameters(), strict=True)
     ]
@@ -105,12 +107,23 @@ def test_weights_after_the_passes_are_the_exact_bits_from_before(name, settings)
         model[0].weight[0, :3] = torch.tensor([-0.0, 1e-42, 3e38])  # −0, a denormal, a giant
         model[4].weight[0, 0] = -0.0
     before = bits(model)
-    run_steps(make_method(name, model, Still(model.parameters()), **settings), 3)
-    assert bits(model) == before
+    size = _examples(name, settings)
+    method = make_method(name, model, Still(model.parameters()), **settings)
+    for number in range(3):
+        method.gradient(
+            *(
+                part.to(model[0].weight.dtype) if part.is_floating_point() else part
+                for part in minibatch(number, size)
+            ),
+            number / 10,
+        )
+        method.task.step += 1
+        assert bits(model) == before
 
 
 @pytest.mark.parametrize(
-    ("name", "failing_call"), [(n, call) for n in PASSES for call in range(1, PASSES[n] + 1)]
+    ("name", "failing_call"),
+    [(name, call) for name in WHOLE for call in range(1, int(READINGS[name].passes) + 1)],
 )
 def test_weights_come_back_when_a_pass_fails(name, failing_call):
     model = _network_with_bn()
@@ -126,7 +139,7 @@ def test_weights_come_back_when_a_pass_fails(name, failing_call):
     method.task.loss = broken
     before = bits(model)
     with pytest.raises(InputError, match="a broken loss"):
-        run_steps(method, 1)
+        run_steps(method, 1, size=_examples(name, {}))
     assert bits(model) == before
     assert all(module.training for module in model.modules())
 
@@ -138,20 +151,21 @@ def test_repeats_under_a_seed_whatever_the_global_generators_do(name, settings):
         torch.manual_seed(elsewhere)
         np.random.seed(elsewhere)  # noqa: NPY002
         state = torch.get_rng_state()
-        run_steps(make_method(name, model, seed=seed, **settings), 4)
+        method = make_method(name, model, seed=seed, **settings)
+        run_steps(method, 4, size=_examples(name, settings))
         assert torch.equal(torch.get_rng_state(), state)
         return bits(model)
 
     first = trained(3, 0)
     assert trained(3, 1) == first
-    assert (trained(4, 0) != first) == (name in NOISY)
+    assert (trained(4, 0) != first) == READINGS[name].random
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ZEROED)
 @pytest.mark.parametrize("make", [network, _network_with_bn])
 def test_zero_strength_is_sgd_bit_for_bit(name, make):
     model, plain = make(), make()
-    losses = run_steps(make_method(name, model, **ZERO[name]), 5)
+    losses = run_steps(make_method(name, model, **READINGS[name].zero), 5)
     expected = run_steps(make_method("sgd", plain), 5)
     assert bits(model) == bits(plain)
     assert losses == expected
@@ -159,13 +173,17 @@ def test_zero_strength_is_sgd_bit_for_bit(name, make):
         assert torch.equal(found, buffer)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_passes_are_counted(name):
-    method = make_method(name, network())
+@pytest.mark.parametrize(("name", "settings"), [v for v in VARIANTS if v[0] in COUNTED])
+def test_passes_are_counted(name, settings):
+    """What is spent is what budgets reckon with, averaged over the period of a method."""
+    method = make_method(name, network(), **settings)
     assert method.task.gradients == 0
-    run_steps(method, 3)
-    assert method.task.gradients == 3 * PASSES[name]
-    assert isinstance(method.task.gradients, int)
+    run_steps(method, 30, size=_examples(name, settings), total=30)
+    spent = method.task.gradients
+    assert spent == pytest.approx(30 * method.passes(method.settings), rel=1e-5)  # six digits
+    if not settings:
+        assert spent == pytest.approx(30 * READINGS[name].passes, rel=1e-5)
+        assert isinstance(spent, int) == (spent == int(spent))
 
 
 def test_halves_cost_one_pass_also_where_they_are_not_equal():
@@ -211,7 +229,8 @@ def test_frozen_parameters_are_left_alone(name):
     model[0].requires_grad_(False)
     trainable = [p for p in model.parameters() if p.requires_grad]
     before = bits(model[0])
-    run_steps(make_method(name, model, torch.optim.SGD(trainable, lr=0.1)), 3)
+    method = make_method(name, model, torch.optim.SGD(trainable, lr=0.1))
+    run_steps(method, 3, size=_examples(name, {}))
     assert bits(model[0]) == before
     assert model[0].weight.grad is None
 
@@ -224,7 +243,7 @@ def test_frozen_parameters_get_no_noise(name):
     model[0].register_forward_pre_hook(lambda module, _: seen.extend(bits(module)))
     before = bits(model[0])
     run_steps(make_method(name, model, Still(model[2].parameters())), 1)
-    assert seen == before * PASSES[name]
+    assert seen == before * int(READINGS[name].passes)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -232,8 +251,9 @@ def test_gradients_of_an_earlier_step_do_not_leak_in(name):
     model, other = network(), network()
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 1e6)
-    run_steps(make_method(name, model), 1)
-    run_steps(make_method(name, other), 1)
+    size = _examples(name, {})
+    run_steps(make_method(name, model), 1, size=size)
+    run_steps(make_method(name, other), 1, size=size)
     assert bits(model) == bits(other)
 
 

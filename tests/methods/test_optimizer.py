@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from method_reference import (
+from readings.base import (
     HeavyBall,
     Step,
     Still,
@@ -22,8 +22,8 @@ from method_reference import (
     network,
     noise,
     run_steps,
-    s_sgd,
 )
+from readings.core import s_sgd
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from method_reference import Still, bits, make_method, minibatch, network, run_steps
+from readings.base import Still, bits, make_method, minibatch, network, run_steps
 from torch import Tensor, nn
 
 from ssgd_analysis.methods.weight_noise import is_spared, noisy_weights, scheduled

@@ -11,7 +11,7 @@ from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.methods import METHODS
 from ssgd_analysis.training import Run, TrainConfig, train
 from ssgd_analysis.training.checkpoint import load_checkpoint
-from ssgd_analysis.training.loop import prepare_data
+from ssgd_analysis.training.setup import prepare_data
 
 PASSES = {"sgd": 1, "wni": 1, "wni-2": 2, "s-sgd": 2, "sam": 2}
 

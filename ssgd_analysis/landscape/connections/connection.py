@@ -12,13 +12,13 @@ from torch import nn
 
 from ssgd_analysis.batch import tensors
 from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.landscape.batchnorm import has_statistics
 from ssgd_analysis.landscape.connections.curve import Minibatches, train_curve
 from ssgd_analysis.landscape.connections.matching import weight_matching
 from ssgd_analysis.landscape.connections.path import Path, line
 from ssgd_analysis.landscape.connections.profile import Barrier, Profile, barrier, evaluate_path
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.weights.batchnorm import has_statistics
 
 PATHS = {
     "line": "straight",

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssgd_analysis.curvature.sampling import weighted_stderr
-from ssgd_analysis.landscape.batchnorm import recalibrate_batchnorm
 from ssgd_analysis.landscape.connections.path import Path
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.weights import borrowed_state
+from ssgd_analysis.weights.batchnorm import recalibrate_batchnorm
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.errors import InputError, first_line
-from ssgd_analysis.landscape.batchnorm import recalibrate_batchnorm
 from ssgd_analysis.landscape.directions import Direction
 from ssgd_analysis.landscape.evaluation.plan import EvaluationPlan, chunk_size
 from ssgd_analysis.landscape.evaluation.ways import Casting, Way, plain, traced
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.weights import borrowed_buffers, borrowed_weights
+from ssgd_analysis.weights.batchnorm import recalibrate_batchnorm
 
 PRECISIONS = ("fp32", "bf16")
 # How far a faster way may be from the plain one, relative to the loss, and beside that: losses

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.landscape.batchnorm import recalibrate_batchnorm
 from ssgd_analysis.landscape.evaluation import EvaluationPlan, Evaluator, measured_plan
 from ssgd_analysis.landscape.evaluation import plan as planning
 from ssgd_analysis.models import load_model
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.weights.batchnorm import recalibrate_batchnorm
 
 PLACES = np.array([[0.0, 0.0], [0.3, -0.2], [0.3, 0.7], [-1.0, 1.0], [2.0, 2.0]])
 

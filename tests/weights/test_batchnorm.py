@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.landscape import LandscapeSettings, Subject, sample_landscape
-from ssgd_analysis.landscape.batchnorm import recalibrate_batchnorm
 from ssgd_analysis.landscape.directions import normalized, random_directions
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.weights.batchnorm import recalibrate_batchnorm
 
 
 def batch_statistics(case: nets.Case, batches: list) -> dict[str, tuple[Tensor, Tensor]]:

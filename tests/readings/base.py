@@ -1,4 +1,4 @@
-"""Slow, literal readings of every method's update equation.
+"""What the slow readings of the methods' update equations are written with.
 
 A tanh network with one hidden layer, written out by hand in float64; SGD with momentum and
 weight decay, written out too. Of the package only two documented things are used: the seed
@@ -7,14 +7,15 @@ no equation can give. The size of the noise is worked out here.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssgd_analysis import seeds
-from ssgd_analysis.methods import METHODS, Method, Task
+from ssgd_analysis.methods import Method, Task, find_method
 from ssgd_analysis.models import load_loss
 from ssgd_analysis.weights import Noise
 
@@ -23,10 +24,55 @@ Direction = Callable[[Weights, Tensor, Tensor, "Step"], Weights]
 
 
 class Step:
-    """What a method's step may depend on besides weights and minibatch."""
+    """What a method's step may depend on besides weights and minibatch.
 
-    def __init__(self, settings: Any, *, seed: int, number: int, elapsed: float) -> None:
+    ``memory`` is one dictionary for the whole training: what the method remembers.
+    """
+
+    def __init__(
+        self,
+        settings: Any,
+        *,
+        seed: int,
+        number: int,
+        elapsed: float,
+        memory: dict[str, Any] | None = None,
+        lr: float = 0.2,
+    ) -> None:
         self.settings, self.seed, self.number, self.elapsed = settings, seed, number, elapsed
+        self.memory = {} if memory is None else memory
+        self.lr = lr
+
+
+def nothing_after(before: Weights, after: Weights, step: Step) -> Weights:
+    """The base optimizer's result is the new weights."""
+    return after
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A method's equation, and what else a method owes.
+
+    Args:
+        direction: (w, inputs, targets, step) → what the base optimizer steps with, at w; the
+            examples are ``minibatches`` × the batch size.
+        passes: that each step costs; ``None`` where it is random.
+        variants: settings, beside the defaults, at which the equation is checked.
+        zero: settings at which the method is plain SGD, to the bit; ``None``: there are none.
+        random: two seeds give two results.
+        after: (w before, w after the base optimizer, step) → the new w.
+        given_out: (w, memory, settings) → the weights that training gives out.
+        minibatches: that a step is given.
+    """
+
+    direction: Direction
+    passes: float | None
+    variants: Sequence[dict[str, Any]] = ()
+    zero: dict[str, Any] | None = None
+    random: bool = False
+    after: Callable[[Weights, Weights, Step], Weights] = nothing_after
+    given_out: Callable[[Weights, dict[str, Any], Any], Weights] | None = None
+    minibatches: int = 1
 
 
 # The problem
@@ -124,57 +170,6 @@ def mean(first: Weights, second: Weights) -> Weights:
     return [(a + b) / 2 for a, b in zip(first, second, strict=True)]
 
 
-# The methods
-
-
-def sgd(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
-    """∇L_B(w)."""
-    return gradient(weights, inputs, targets)
-
-
-def s_sgd(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
-    """½ [∇L_B(w + n) + ∇L_B(w − n)]; with halves, B is another half at each point."""
-    n = noise(weights, step, 0)
-    plus = minus = slice(None)
-    if step.settings.minibatch == "halves":
-        middle = len(inputs) // 2
-        plus, minus = slice(0, middle), slice(middle, None)
-    return mean(
-        gradient(moved(weights, n), inputs[plus], targets[plus]),
-        gradient(moved(weights, n, -1), inputs[minus], targets[minus]),
-    )
-
-
-def wni(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
-    """∇L_B(w + n)."""
-    return gradient(moved(weights, noise(weights, step, 0)), inputs, targets)
-
-
-def wni_2(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
-    """½ [∇L_B(w + n) + ∇L_B(w + n′)], n and n′ independent."""
-    return mean(
-        gradient(moved(weights, noise(weights, step, 0)), inputs, targets),
-        gradient(moved(weights, noise(weights, step, 1)), inputs, targets),
-    )
-
-
-def sam(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
-    """∇L_B(w + ρ g/‖g‖), g = ∇L_B(w), the norm over all parameters."""
-    slope = gradient(weights, inputs, targets)
-    norm = math.sqrt(sum(float((part**2).sum()) for part in slope))
-    ascent = [step.settings.rho * part / norm for part in slope]
-    return gradient(moved(weights, ascent), inputs, targets)
-
-
-REFERENCES: dict[str, Direction] = {
-    "sgd": sgd,
-    "s-sgd": s_sgd,
-    "wni": wni,
-    "wni-2": wni_2,
-    "sam": sam,
-}
-
-
 class HeavyBall:
     """v ← μ v + g + λ w; w ← w − η v. Weight decay acts at w."""
 
@@ -220,7 +215,8 @@ def make_method(
     """One of the package's methods on a model; default base: SGD, momentum, weight decay."""
     base = optimizer or torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, weight_decay=0.05)
     task = Task(model, load_loss(loss), base, batch_size=batch_size, seed=seed)
-    return METHODS[name](task, METHODS[name].Settings(**settings))
+    method = find_method(name)
+    return method(task, method.Settings(**settings))
 
 
 def run_steps(method: Method, steps: int, *, size: int = 6, total: int = 10) -> list[float]:

@@ -1,11 +1,13 @@
 """BatchNorm's running statistics, estimated anew where weights have moved."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.problem import Batch
-from ssgd_analysis.weights import borrowed_modes
+from ssgd_analysis.weights.borrowed import borrowed_modes
 
 
 def has_statistics(model: nn.Module) -> bool:
@@ -13,7 +15,7 @@ def has_statistics(model: nn.Module) -> bool:
     return bool(_tracking(model))
 
 
-def recalibrate_batchnorm(model: nn.Module, batches: list[Batch]) -> None:
+def recalibrate_batchnorm(model: nn.Module, batches: Sequence[Batch]) -> None:
     """Estimate BatchNorm's running statistics anew: their plain mean over these batches.
 
     Args:

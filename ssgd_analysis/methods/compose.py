@@ -1,0 +1,97 @@
+"""Methods by name, wrappers around them included: ``s-sgd+ema``."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ssgd_analysis.batch import Batch
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.methods.base import Method, MethodSettings
+from ssgd_analysis.methods.task import Task
+
+
+class Wrapper(Method):
+    """Something done around another method's steps: averaging, mostly.
+
+    Args:
+        task: what to work on.
+        settings: an instance of the class's own ``Settings``, or of a subclass.
+        inner: the method that makes the steps.
+    """
+
+    def __init__(self, task: Task, settings: MethodSettings, inner: Method) -> None:
+        super().__init__(task, settings)
+        self.inner = inner
+
+    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+        """The inner method's; see :meth:`Method.gradient`."""
+        return self.inner.gradient(inputs, targets, elapsed)
+
+    def step(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+        """The inner method's step, then :meth:`after`."""
+        self.before(elapsed)
+        loss = self.inner.step(inputs, targets, elapsed)
+        self.after(elapsed)
+        return loss
+
+    def before(self, elapsed: float) -> None:
+        """Before each step: its learning rate stands in the optimizer's groups."""
+
+    def after(self, elapsed: float) -> None:
+        """After each step; ``task.step`` is still the number of this one, from 0."""
+
+
+def composed(method: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[Method]:
+    """A method inside wrappers, the last one outermost; settings of all, side by side."""
+    parts: tuple[type[Method], ...] = (method, *wrappers)
+    fields: dict[str, type[Method]] = {}
+    for part in parts:
+        for field in dataclasses.fields(part.Settings):
+            if fields.setdefault(field.name, part) is not part:
+                raise InputError(f"both parts of the method have a setting '{field.name}'")
+    # The most derived come first; a class and its own base would not be ordered otherwise.
+    bases = tuple(dict.fromkeys(part.Settings for part in reversed(parts)))
+    own = tuple(base for base in bases if base is not MethodSettings) or (MethodSettings,)
+    joined: type[MethodSettings] = dataclasses.dataclass(frozen=True, kw_only=True)(
+        type("ComposedSettings", own, {})
+    )
+
+    class Composed(Method):
+        __doc__ = "; then ".join(part.summary() for part in parts) + "."
+        Settings: ClassVar[type[MethodSettings]] = joined
+
+        def __init__(self, task: Task, settings: MethodSettings) -> None:
+            super().__init__(task, settings)
+            chain: list[Method] = [method(task, settings)]
+            for wrapper in wrappers:
+                chain.append(wrapper(task, settings, chain[-1]))
+            self.chain = chain
+
+        @classmethod
+        def passes(cls, settings: Any) -> float:
+            return method.passes(settings) + sum(w.passes(settings) for w in wrappers)
+
+        @classmethod
+        def minibatches(cls, settings: Any) -> int:
+            return method.minibatches(settings)
+
+        def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+            return self.chain[0].gradient(inputs, targets, elapsed)
+
+        def step(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+            return self.chain[-1].step(inputs, targets, elapsed)
+
+        def state_dict(self) -> dict[str, Any]:
+            return {str(place): part.state_dict() for place, part in enumerate(self.chain)}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            for place, part in enumerate(self.chain):
+                part.load_state_dict(state[str(place)])
+
+        def finish(self, batches: Sequence[Batch]) -> None:
+            for part in self.chain:
+                part.finish(batches)
+
+    return Composed

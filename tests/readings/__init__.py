@@ -1,0 +1,5 @@
+"""Slow, literal readings of every method's update equation; a file for each family."""
+
+from readings import core
+
+READINGS = {**core.READINGS}
