@@ -3,6 +3,7 @@
 import functools
 
 from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.methods.alternating import AlternatingWeightNoise
 from ssgd_analysis.methods.base import Method, MethodSettings, make_settings, parse_settings
 from ssgd_analysis.methods.compose import Wrapper, composed
 from ssgd_analysis.methods.optimizer import SSGD
@@ -18,6 +19,7 @@ STEPS: dict[str, type[Method]] = {
     "s-sgd": SymmetricSGD,
     "wni": WeightNoiseInjection,
     "wni-2": TwoDrawWeightNoise,
+    "alternating": AlternatingWeightNoise,
     "sam": SAM,
 }
 

@@ -123,6 +123,10 @@ class WeightNoiseMethod(Method):
         """The examples for each point: the same minibatch for all."""
         return [(inputs, targets)] * len(self.POINTS)
 
+    def turn_of(self, step: int) -> tuple[int, int]:
+        """The step at which a step's noise was drawn, and the sign that it turns it by."""
+        return step, 1
+
     def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
         """The mean over the noisy points; see :meth:`Method.gradient`."""
         task, settings = self.task, self.settings
@@ -136,12 +140,13 @@ class WeightNoiseMethod(Method):
         gradients = GradientSum(p for _, p in task.parameters if several)
         losses = []
         batches = self.examples_of(inputs, targets)
+        drawn_at, turn = self.turn_of(task.step)
         for index, ((draw, sign), batch) in enumerate(zip(self.POINTS, batches, strict=True)):
             gradients.take()
-            seed = seeds.derive(task.seed, "weight noise", task.step, draw)
+            seed = seeds.derive(task.seed, "weight noise", drawn_at, draw)
             with (
                 bn_statistics(task.model, settings.bn_stats, index),
-                noisy_weights(parameters, self.noise, sign=sign, seed=seed),
+                noisy_weights(parameters, self.noise, sign=sign * turn, seed=seed),
             ):
                 losses.append(task.backward(*batch, share=1 / len(self.POINTS)))
         gradients.give_back()
