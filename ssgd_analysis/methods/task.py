@@ -1,5 +1,6 @@
 """What a method works on, and the counting of its passes."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -45,6 +46,9 @@ class Task:
         self.batch_size, self.seed, self.autocast = batch_size, seed, autocast
         self.step = 0  # updates made so far
         self.examples = 0.0  # examples that went forward and backward so far
+        # Makes the passes of `backward` instead of this task, where runs are stacked: the same
+        # arguments, adds the same to `.grad`, returns the loss.
+        self.run_pass: Callable[[Tensor, Tensor, float], float] | None = None
 
     @property
     def gradients(self) -> float:
@@ -73,8 +77,12 @@ class Task:
         Returns:
             The minibatch's loss.
         """
+        self.examples += len(inputs)
+        return (self.run_pass or self.pass_alone)(inputs, targets, share)
+
+    def pass_alone(self, inputs: Tensor, targets: Tensor, share: float) -> float:
+        """The pass of :meth:`backward`, uncounted."""
         outputs = self.forward(inputs)
         loss = scalar_loss(self.loss, outputs.float() if self.autocast else outputs, targets)
         (loss * share if share != 1 else loss).backward()
-        self.examples += len(inputs)
         return loss.item()
