@@ -19,7 +19,7 @@ from ssgd_analysis.cli.options import (
 
 if TYPE_CHECKING:
     from ssgd_analysis.landscape import LandscapeSettings, Subject
-    from ssgd_analysis.landscape.ranks import Ranks
+    from ssgd_analysis.ranks import Ranks
 
 
 @click.command(
@@ -87,7 +87,7 @@ def command(checkpoints: tuple[str, ...], out: Path, as_json: bool, **options: A
     processes share the points: torchrun --nproc-per-node 2 --no-python ssgd-analyze landscape ...
     """
     from ssgd_analysis.errors import InputError
-    from ssgd_analysis.landscape.ranks import launched, local_device
+    from ssgd_analysis.ranks import launched, local_device
 
     settings = _settings(options)
     options["device"] = local_device(options["device"])

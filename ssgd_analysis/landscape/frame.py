@@ -24,10 +24,10 @@ from ssgd_analysis.landscape.directions import (
     trajectory_directions,
 )
 from ssgd_analysis.landscape.grid import through
-from ssgd_analysis.landscape.ranks import SINGLE, Ranks
 from ssgd_analysis.landscape.settings import LandscapeSettings
 from ssgd_analysis.landscape.subject import Subject, at_weights
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.ranks import SINGLE, Ranks
 
 MARGIN = 0.15  # around a trajectory, as a share of its width
 RISE = 10.0  # times the loss that the sharpest axis shows

@@ -12,9 +12,9 @@ from ssgd_analysis.landscape.evaluation import EvaluationPlan, Evaluator, measur
 from ssgd_analysis.landscape.frame import Frame
 from ssgd_analysis.landscape.grid import Grid
 from ssgd_analysis.landscape.keep import Keep
-from ssgd_analysis.landscape.ranks import SINGLE, Ranks
 from ssgd_analysis.landscape.settings import LandscapeSettings
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.ranks import SINGLE, Ranks
 
 SHARE = 0.25  # of the points that --adaptive measures, at most
 Plans = dict[str, dict[str, Any]]  # split → how its points are evaluated

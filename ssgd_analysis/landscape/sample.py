@@ -23,12 +23,12 @@ from ssgd_analysis.landscape.frame import Frame, frames
 from ssgd_analysis.landscape.grid import Grid
 from ssgd_analysis.landscape.keep import Keep
 from ssgd_analysis.landscape.points import Plans, Points
-from ssgd_analysis.landscape.ranks import SINGLE, Ranks
 from ssgd_analysis.landscape.settings import LandscapeSettings
 from ssgd_analysis.landscape.sight import UNSEEN, Sight
 from ssgd_analysis.landscape.subject import Subject
 from ssgd_analysis.landscape.valley import asymmetry
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.ranks import SINGLE, Ranks
 from ssgd_analysis.weights.batchnorm import has_statistics
 
 

@@ -1,13 +1,15 @@
-"""Several processes, one landscape: ``torchrun`` starts them, each takes a part of the points."""
+"""Several processes, one work: ``torchrun`` starts them, each takes a part."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # the others wait while the first one searches for eigenvectors
@@ -56,6 +58,20 @@ class Ranks:
             raise held[1]
         return held[0]
 
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes, in one exchange.
+
+        Args:
+            tensors: of the same shapes in every process, on one device.
+        """
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        pieces = flat.split([tensor.numel() for tensor in tensors])
+        for tensor, piece in zip(tensors, pieces, strict=True):
+            tensor.copy_(piece.view(tensor.shape))
+
 
 SINGLE = Ranks()
 
@@ -64,13 +80,14 @@ SINGLE = Ranks()
 def launched() -> Iterator[Ranks]:
     """The processes that ``torchrun`` started, or this one alone.
 
-    They exchange only numbers of points, so gloo does on any device.
+    Plain values are exchanged by gloo, and so are tensors on the CPU; those on a GPU by NCCL.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "MASTER_ADDR" not in os.environ:
         yield SINGLE
         return
-    dist.init_process_group("gloo", timeout=PATIENCE)
+    several = torch.cuda.is_available() and dist.is_nccl_available()
+    dist.init_process_group("cpu:gloo,cuda:nccl" if several else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), size)
         dist.barrier()  # one that leaves first may abort the others
