@@ -40,7 +40,7 @@ def circular(metric: str, config: TrainConfig) -> str:
 
 def trained_on(name: str, own: dict[str, Any], config: TrainConfig) -> str:
     """The same of a metric's name with all its settings."""
-    method, settings = config.method, config.settings
+    method, settings = config.method.split("+")[0], config.settings
     if name in NOISE and "noise_scale" in settings:
         law, scale = LAWS.get(method, ("", ""))
         law = settings.get("noise_law", law)

@@ -6,10 +6,13 @@ from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.methods.alternating import AlternatingWeightNoise
 from ssgd_analysis.methods.base import Method, MethodSettings, make_settings, parse_settings
 from ssgd_analysis.methods.compose import Wrapper, composed
+from ssgd_analysis.methods.ema import EMA
+from ssgd_analysis.methods.lookahead import Lookahead
 from ssgd_analysis.methods.optimizer import SSGD
 from ssgd_analysis.methods.s_sgd import SymmetricSGD
 from ssgd_analysis.methods.sam import SAM
 from ssgd_analysis.methods.sgd import SGD
+from ssgd_analysis.methods.swa import SWA
 from ssgd_analysis.methods.task import Task
 from ssgd_analysis.methods.wni import WeightNoiseInjection
 from ssgd_analysis.methods.wni_2 import TwoDrawWeightNoise
@@ -24,7 +27,7 @@ STEPS: dict[str, type[Method]] = {
 }
 
 # Around the steps of any of the above: `s-sgd+ema`; alone, around SGD's.
-WRAPPERS: dict[str, type[Wrapper]] = {}
+WRAPPERS: dict[str, type[Wrapper]] = {"ema": EMA, "swa": SWA, "lookahead": Lookahead}
 
 
 @functools.cache
@@ -48,7 +51,12 @@ def find_method(name: str) -> type[Method]:
         raise InputError(f"method '{name}' has a wrapper twice")
     if first not in STEPS:
         raise unknown("method", first, [*STEPS, *WRAPPERS])
-    return composed(STEPS[first], [WRAPPERS[part] for part in rest]) if rest else STEPS[first]
+    if not rest:
+        return STEPS[first]
+    made = composed(STEPS[first], [WRAPPERS[part] for part in rest])
+    if name in WRAPPERS:  # alone it is told of without the SGD inside
+        made.__doc__ = WRAPPERS[name].__doc__
+    return made
 
 
 METHODS: dict[str, type[Method]] = STEPS | {name: find_method(name) for name in WRAPPERS}

@@ -14,10 +14,16 @@ from ssgd_analysis.methods.task import Task
 
 
 def setting(
-    default: Any, meaning: str, *, choices: Sequence[str] = (), minimum: float | None = None
+    default: Any,
+    meaning: str,
+    *,
+    choices: Sequence[str] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
 ) -> Any:
     """A field of a method's settings, with what it means and what it may be."""
-    metadata = {"meaning": meaning, "choices": tuple(choices), "minimum": minimum}
+    limits = {"minimum": minimum, "maximum": maximum}
+    metadata = {"meaning": meaning, "choices": tuple(choices), **limits}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -42,6 +48,9 @@ class MethodSettings:
             minimum = field.metadata["minimum"]
             if minimum is not None and value < minimum:
                 raise InputError(f"{field.name}={value} should be at least {minimum:g}")
+            maximum = field.metadata["maximum"]
+            if maximum is not None and value > maximum:
+                raise InputError(f"{field.name}={value} should be at most {maximum:g}")
 
 
 class Method(ABC):

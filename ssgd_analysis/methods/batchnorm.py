@@ -1,12 +1,15 @@
 """Which of a step's passes update BatchNorm's running statistics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ssgd_analysis.batch import Batch, examples
+from ssgd_analysis.methods.task import FORWARD_SHARE, Task
 from ssgd_analysis.weights import borrowed_buffers
+from ssgd_analysis.weights.batchnorm import has_statistics, recalibrate_batchnorm
 
 POLICIES = ("first", "clean", "both", "frozen")
 
@@ -29,6 +32,18 @@ def bn_statistics(model: nn.Module, policy: str, pass_index: int) -> AbstractCon
     if policy == "both" or (policy == "first" and pass_index == 0):
         return nullcontext()
     return borrowed_buffers(model)
+
+
+def recalibrate(task: Task, batches: Sequence[Batch]) -> None:
+    """Statistics of the model's present weights, where it has any: a counted forward pass.
+
+    Args:
+        task: its model's BatchNorm buffers are changed, and its count of examples.
+        batches: of the training examples; none: nothing is done.
+    """
+    if batches and has_statistics(task.model):
+        recalibrate_batchnorm(task.model, batches)
+        task.examples += FORWARD_SHARE * sum(examples(batch) for batch in batches)
 
 
 @contextmanager

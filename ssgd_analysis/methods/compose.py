@@ -21,9 +21,16 @@ class Wrapper(Method):
         inner: the method that makes the steps.
     """
 
+    averages: ClassVar[bool] = False  # gives out an average of the weights, not the iterate
+
     def __init__(self, task: Task, settings: MethodSettings, inner: Method) -> None:
         super().__init__(task, settings)
         self.inner = inner
+
+    @classmethod
+    def passes(cls, settings: Any) -> float:
+        """What it adds to the inner method's passes: nothing."""
+        return 0
 
     def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
         """The inner method's; see :meth:`Method.gradient`."""
@@ -43,24 +50,41 @@ class Wrapper(Method):
         """After each step; ``task.step`` is still the number of this one, from 0."""
 
 
-def composed(method: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[Method]:
-    """A method inside wrappers, the last one outermost; settings of all, side by side."""
-    parts: tuple[type[Method], ...] = (method, *wrappers)
-    fields: dict[str, type[Method]] = {}
+def joined_settings(parts: Sequence[type[Method]]) -> type[MethodSettings]:
+    """The settings of several methods, side by side.
+
+    Raises:
+        InputError: two of them have one of the same name.
+    """
+    owners: dict[str, type[Method]] = {}
     for part in parts:
         for field in dataclasses.fields(part.Settings):
-            if fields.setdefault(field.name, part) is not part:
-                raise InputError(f"both parts of the method have a setting '{field.name}'")
-    # The most derived come first; a class and its own base would not be ordered otherwise.
+            if owners.setdefault(field.name, part) is not part:
+                names = f"{owners[field.name].__name__} and {part.__name__}"
+                raise InputError(f"{names} both have a setting '{field.name}'")
+    # Fields come in the order of the parts: the last base's first.
     bases = tuple(dict.fromkeys(part.Settings for part in reversed(parts)))
     own = tuple(base for base in bases if base is not MethodSettings) or (MethodSettings,)
-    joined: type[MethodSettings] = dataclasses.dataclass(frozen=True, kw_only=True)(
-        type("ComposedSettings", own, {})
-    )
+    return dataclasses.dataclass(frozen=True, kw_only=True)(type("ComposedSettings", own, {}))
+
+
+def composed(method: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[Method]:
+    """A method inside wrappers, the last one outermost; settings of all, side by side.
+
+    After a step the wrappers act in their order. Weights are given out in that order too, an
+    average last: with Lookahead and an average, in whichever order, the average.
+
+    Raises:
+        InputError: two averages, of which only one could be given out; or a setting of two.
+    """
+    parts: tuple[type[Method], ...] = (method, *wrappers)
+    if sum(wrapper.averages for wrapper in wrappers) > 1:
+        names = " and ".join(wrapper.__name__ for wrapper in wrappers if wrapper.averages)
+        raise InputError(f"{names} are averages of the weights: only one can be given out")
 
     class Composed(Method):
         __doc__ = "; then ".join(part.summary() for part in parts) + "."
-        Settings: ClassVar[type[MethodSettings]] = joined
+        Settings: ClassVar[type[MethodSettings]] = joined_settings(parts)
 
         def __init__(self, task: Task, settings: MethodSettings) -> None:
             super().__init__(task, settings)
@@ -91,7 +115,7 @@ def composed(method: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[Me
                 part.load_state_dict(state[str(place)])
 
         def finish(self, batches: Sequence[Batch]) -> None:
-            for part in self.chain:
+            for part in sorted(self.chain, key=lambda part: getattr(part, "averages", False)):
                 part.finish(batches)
 
     return Composed

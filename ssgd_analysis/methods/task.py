@@ -1,15 +1,52 @@
 """What a method works on, and the counting of its passes."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.devices import is_out_of_memory
+from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.loss import Loss, scalar_loss, takes_model
+from ssgd_analysis.ranks import SINGLE, Ranks
 
 FORWARD_SHARE = 1 / 3  # of a forward-backward pass: backward costs about two forwards
+
+
+class Overflow(Exception):  # noqa: N818 (no error: the step is skipped)
+    """A scaled gradient is not finite; ``loss`` is the minibatch's."""
+
+    def __init__(self, loss: float) -> None:
+        super().__init__("a gradient is not finite at this loss scale")
+        self.loss = loss
+
+
+class LossScale:
+    """The factor of the loss in float16 passes, by the rule of ``torch.amp.GradScaler``.
+
+    GradScaler itself unscales once a step, just before the update: too late for a method that
+    makes several passes and works with their gradients.
+
+    Args:
+        value: the first scale.
+        interval: good steps after which it doubles.
+    """
+
+    def __init__(self, value: float = 2.0**16, interval: int = 2000) -> None:
+        self.value, self.interval, self.good = value, interval, 0
+
+    def keep(self) -> None:
+        """A step was made; after ``interval`` of them in a row the scale doubles."""
+        self.good += 1
+        if self.good == self.interval:
+            self.value, self.good = self.value * 2, 0
+
+    def shrink(self) -> None:
+        """A step was skipped: half the scale."""
+        self.value, self.good = self.value / 2, 0
 
 
 class Task:
@@ -21,7 +58,17 @@ class Task:
         optimizer: any ``torch.optim.Optimizer`` over the model's parameters.
         batch_size: examples of a full minibatch: what one pass counts as.
         seed: of the run; a method derives its own streams from it.
-        autocast: dtype for the forward pass, or ``None`` for the parameters' own.
+        autocast: dtype for the forward pass, or ``None`` for the parameters' own. With float16
+            the loss is scaled (:class:`LossScale`) and each pass's gradient unscaled at once.
+        accumulate: micro-batches that each pass is made in, of sizes that differ by one at most;
+            their weighted mean is the minibatch's. BatchNorm sees the micro-batches.
+        clip: largest norm, over all parameters, of the gradient that the base optimizer steps
+            with; a longer one is shortened to it.
+        ranks: the processes that share every pass; each is given the whole minibatch, takes its
+            part, and ends with the whole minibatch's gradient and loss. BatchNorm normalises
+            within a part; its running statistics are the parts' weighted mean.
+        compiled: run the forward pass through ``torch.compile``.
+        channels_last: give inputs of shape (B, C, H, W) to the model in this memory format.
 
     Raises:
         InputError: a loss of (model, batch).
@@ -36,6 +83,11 @@ class Task:
         batch_size: int,
         seed: int = 0,
         autocast: torch.dtype | None = None,
+        accumulate: int = 1,
+        clip: float | None = None,
+        ranks: Ranks = SINGLE,
+        compiled: bool = False,
+        channels_last: bool = False,
     ) -> None:
         if takes_model(loss):
             raise InputError(
@@ -44,7 +96,12 @@ class Task:
             )
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.batch_size, self.seed, self.autocast = batch_size, seed, autocast
+        self.accumulate, self.clip, self.ranks = accumulate, clip, ranks
+        self.scale = LossScale() if autocast == torch.float16 else None
+        self.compiled = torch.compile(model) if compiled else None
+        self.channels_last = channels_last
         self.step = 0  # updates made so far
+        self.steps_per_epoch = 1  # set by whoever makes the steps
         self.examples = 0.0  # examples that went forward and backward so far
         # Makes the passes of `backward` instead of this task, where runs are stacked: the same
         # arguments, adds the same to `.grad`, returns the loss.
@@ -61,15 +118,59 @@ class Task:
         """Names and parameters that require gradients, each once."""
         return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
 
+    @property
+    def rank(self) -> int:
+        """The number of this process among those that share the passes, from 0."""
+        return self.ranks.rank
+
+    @property
+    def world(self) -> int:
+        """How many processes share the passes."""
+        return self.ranks.size
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resume needs of the loss scale."""
+        return {} if self.scale is None else {"scale": self.scale.value, "good": self.scale.good}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state of :meth:`state_dict`."""
+        if self.scale is not None:
+            self.scale.value, self.scale.good = state["scale"], state["good"]
+
     def forward(self, inputs: Tensor) -> Tensor:
-        """The model's outputs, in the run's precision; not counted."""
+        """The model's outputs, in the run's precision; not counted.
+
+        Raises:
+            InputError: the model cannot be compiled, or not run in float16 here.
+        """
         device = inputs.device.type
-        with nullcontext() if self.autocast is None else torch.autocast(device, self.autocast):
-            return self.model(inputs)
+        if self.channels_last and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        autocast = nullcontext() if self.autocast is None else torch.autocast(device, self.autocast)
+        with self._explained(), autocast:
+            if self.compiled is None:
+                return self.model(inputs)
+            try:
+                return self.compiled(inputs)
+            except Exception as error:  # the model itself was tried before: it is the compiler's
+                if is_out_of_memory(error):
+                    raise
+                message = f"--compile: the model cannot be compiled: {first_line(error)}"
+                raise InputError(message) from error
 
     def update(self) -> None:
-        """The base optimizer steps with what is in ``.grad``."""
+        """The base optimizer steps with what is in ``.grad``, clipped where that is asked for."""
+        parameters = [parameter for _, parameter in self.parameters]
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(parameters, self.clip)
+        for parameter in parameters:
+            slope = parameter.grad
+            # torch's fused optimizers walk through memory: they take other strides for the same
+            if slope is not None and slope.stride() != parameter.stride():
+                parameter.grad = torch.empty_like(parameter).copy_(slope)
         self.optimizer.step()
+        if self.scale is not None:
+            self.scale.keep()
 
     def backward(self, inputs: Tensor, targets: Tensor, share: float = 1.0) -> float:
         """One forward-backward pass: adds ``share`` × the gradient to each ``.grad``.
@@ -81,8 +182,84 @@ class Task:
         return (self.run_pass or self.pass_alone)(inputs, targets, share)
 
     def pass_alone(self, inputs: Tensor, targets: Tensor, share: float) -> float:
-        """The pass of :meth:`backward`, uncounted."""
-        outputs = self.forward(inputs)
-        loss = scalar_loss(self.loss, outputs.float() if self.autocast else outputs, targets)
-        (loss * share if share != 1 else loss).backward()
-        return loss.item()
+        """The pass of :meth:`backward`, uncounted.
+
+        Raises:
+            InputError: fewer examples than processes.
+            Overflow: a scaled gradient is not finite.
+        """
+        if self.scale is None and self.world == 1:
+            return self._micro_batches(inputs, targets, share)
+        parameters = [parameter for _, parameter in self.parameters]
+        held = [parameter.grad for parameter in parameters]
+        self.optimizer.zero_grad()
+        loss = self._over_ranks(self._micro_batches(inputs, targets, share), len(inputs))
+        self._unscale(loss)
+        for parameter, before in zip(parameters, held, strict=True):
+            if before is not None:
+                parameter.grad = before if parameter.grad is None else before.add_(parameter.grad)
+        return loss
+
+    def _micro_batches(self, inputs: Tensor, targets: Tensor, share: float) -> float:
+        """The passes over this process's part; their weights are shares of the whole minibatch."""
+        total = len(inputs)
+        if total < self.world:
+            raise InputError(f"{self.world} processes cannot share a pass over {total} examples")
+        inputs, targets = (x.tensor_split(self.world)[self.rank] for x in (inputs, targets))
+        count = min(self.accumulate, len(inputs))
+        value = 0.0
+        parts = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
+        for few, theirs in parts if count > 1 else [(inputs, targets)]:
+            weight = len(few) / total if total else 1.0
+            outputs = self.forward(few)
+            loss = scalar_loss(self.loss, outputs.float() if self.autocast else outputs, theirs)
+            factor = share * weight * (1.0 if self.scale is None else self.scale.value)
+            with self._explained():
+                (loss * factor if factor != 1 else loss).backward()
+            value += weight * loss.item()
+        return value
+
+    @torch.no_grad()
+    def _over_ranks(self, loss: float, total: int) -> float:
+        """Sum the parts' gradients; a parameter that no part reached keeps none."""
+        if self.world == 1:
+            return loss
+        parameters = [parameter for _, parameter in self.parameters]
+        device = parameters[0].device
+        told = torch.tensor([loss, *(float(p.grad is not None) for p in parameters)])
+        told = told.to(device, torch.float64)
+        slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        statistics = self._statistics()
+        mine = len(torch.empty(total).tensor_split(self.world)[self.rank])
+        for statistic in statistics:
+            statistic.mul_(mine / total)
+        self.ranks.sum([told, *slopes, *statistics])
+        for parameter, slope, reached in zip(parameters, slopes, told[1:].tolist(), strict=True):
+            parameter.grad = slope if reached else None
+        return float(told[0])
+
+    def _statistics(self) -> list[Tensor]:
+        """The running statistics that a pass moves."""
+        layers = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.training]
+        return [s for m in layers for s in (m.running_mean, m.running_var) if s is not None]
+
+    def _unscale(self, loss: float) -> None:
+        if self.scale is None:
+            return
+        slopes = [p.grad for _, p in self.parameters if p.grad is not None]
+        torch._foreach_mul_(slopes, 1 / self.scale.value)
+        norms = torch.stack([slope.sum() for slope in torch._foreach_abs(slopes)])
+        if not torch.isfinite(norms).all():
+            raise Overflow(loss)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say plainly that an operation lacks float16 on this device."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.autocast != torch.float16 or "not implemented for 'Half'" not in str(error):
+                raise
+            raise InputError(
+                f"--precision fp16: {first_line(error)} on this device; bf16 or fp32 may do"
+            ) from error

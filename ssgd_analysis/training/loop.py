@@ -5,10 +5,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.methods import Task
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.training import random_state
 from ssgd_analysis.training.config import TrainConfig
@@ -18,11 +19,36 @@ from ssgd_analysis.training.setup import prepare
 from ssgd_analysis.training.track import Tracker, summary
 from ssgd_analysis.weights import borrowed_state
 
-EVALUATION_BATCH = 512
+class Company(Protocol):
+    """What a run does with others; see ``training/together.py``."""
+
+    def join(self, task: Task) -> None:
+        """The run's task is made: its passes may be made elsewhere."""
+
+    def settle(self) -> None:
+        """The run may draw from the global random generators from here to its next pass."""
+
+
+class Alone:
+    """No company: passes are the task's own, and the generators are the run's all along."""
+
+    def join(self, task: Task) -> None:
+        """Nothing."""
+
+    def settle(self) -> None:
+        """Nothing."""
+
+
+ALONE = Alone()
 
 
 def train(
-    config: TrainConfig, folder: Path, *, resume: bool = False, progress: Progress = SILENT
+    config: TrainConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    progress: Progress = SILENT,
+    company: Company = ALONE,
 ) -> dict[str, Any]:
     """Train one model and leave a run folder.
 
@@ -32,6 +58,7 @@ def train(
         resume: go on where the run in the folder was stopped; bit-identical on the CPU to a
             run that was not. A finished run is left alone.
         progress: told of every step.
+        company: other runs that this one goes with; ``train_together`` gives it.
 
     Returns:
         ``{"run", "method", "config", "final": last history record}``, and with ``track``
@@ -48,7 +75,7 @@ def train(
         raise InputError(f"{folder} holds a run with other settings: {_difference(run, config)}")
     if not run.finished:
         with random_state.seeded(config.seed):
-            _Training(config, run, progress).run_to_end()
+            _Training(config, run, progress, company).run_to_end()
     result: dict[str, Any] = {
         "run": str(folder),
         "method": config.method,
@@ -63,8 +90,10 @@ def train(
 class _Training:
     """The state of one training, from its parts to its end."""
 
-    def __init__(self, config: TrainConfig, run: Run, progress: Progress) -> None:
-        self.config, self.run, self.progress = config, run, progress
+    def __init__(
+        self, config: TrainConfig, run: Run, progress: Progress, company: Company = ALONE
+    ) -> None:
+        self.config, self.run, self.progress, self.company = config, run, progress, company
         bench = prepare(config)
         self.data, self.model, self.task = bench.data, bench.model, bench.task
         self.method, self.splits = bench.method, bench.splits
@@ -73,6 +102,7 @@ class _Training:
                 f"--batch-size {config.batch_size}: a step of {config.method} takes"
                 f" {self.step_size} examples, there are {len(self.data.train)} for training"
             )
+        self.task.steps_per_epoch = self.steps_per_epoch
         self.tracker = Tracker(
             config.track,
             config.track_samples,
@@ -85,6 +115,7 @@ class _Training:
         self.augmentation = seeds.generator(config.seed, "augmentation")
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
+        company.join(self.task)
 
     def run_to_end(self) -> None:
         """All epochs that are not done, then the final weights."""
@@ -103,6 +134,7 @@ class _Training:
         for epoch in range(done + 1, self.config.epochs + 1):
             began = time.monotonic()
             rate = self._epoch(epoch)
+            self.company.settle()
             with self._given_out(last=epoch == self.config.epochs):
                 record = self._evaluate(epoch, rate)
                 self.seconds += time.monotonic() - began
@@ -138,6 +170,7 @@ class _Training:
                 group["lr"] = rate
             loss = self.method.step(inputs, targets, task.step / self.total_steps)
             task.step += 1
+            rate = task.optimizer.param_groups[0]["lr"]  # which a method may have changed
             if not math.isfinite(loss):
                 self._diverged(epoch, loss)
             self.progress.advance(1, f"epoch {epoch}/{config.epochs} loss {loss:.3f}")

@@ -59,10 +59,13 @@ def test_matches_the_slow_reading_of_its_equation(name, settings):
     memory: dict = {}
     for number in range(5):
         inputs, targets = minibatch(number, size)
-        step = Step(method.settings, seed=5, number=number, elapsed=number / 10, memory=memory)
+        elapsed = number / reading.total
+        step = Step(
+            method.settings, seed=5, number=number, elapsed=elapsed, memory=memory, base=base
+        )
         moved_to = base.update(weights, reading.direction(weights, inputs, targets, step))
         weights = reading.after(weights, moved_to, step)
-    run_steps(method, 5, size=size)
+    run_steps(method, 5, size=size, total=reading.total)
     _assert_same(model, weights)
     if reading.given_out is not None:
         method.finish([minibatch(number, size) for number in range(5)])
@@ -81,7 +84,7 @@ def test_the_equations_can_be_told_apart(name, settings):
     model, plain = network(), network()
     size = _examples(name, settings)
     method = make_method(name, model, seed=5, **settings)
-    run_steps(method, 5, size=size)
+    run_steps(method, 5, size=size, total=READINGS[name].total)
     method.finish([])
     run_steps(make_method("sgd", plain), 5, size=size)
     apart = [

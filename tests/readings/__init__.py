@@ -1,5 +1,5 @@
 """Slow, literal readings of every method's update equation; a file for each family."""
 
-from readings import core, noise
+from readings import averages, core, noise
 
-READINGS = {**core.READINGS, **noise.READINGS}
+READINGS = {**core.READINGS, **averages.READINGS, **noise.READINGS}

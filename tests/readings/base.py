@@ -26,7 +26,8 @@ Direction = Callable[[Weights, Tensor, Tensor, "Step"], Weights]
 class Step:
     """What a method's step may depend on besides weights and minibatch.
 
-    ``memory`` is one dictionary for the whole training: what the method remembers.
+    ``memory`` is one dictionary for the whole training: what the method remembers. ``base`` is
+    the base optimizer, whose learning rate and velocity a method may change.
     """
 
     def __init__(
@@ -38,10 +39,11 @@ class Step:
         elapsed: float,
         memory: dict[str, Any] | None = None,
         lr: float = 0.2,
+        base: "HeavyBall | None" = None,
     ) -> None:
         self.settings, self.seed, self.number, self.elapsed = settings, seed, number, elapsed
         self.memory = {} if memory is None else memory
-        self.lr = lr
+        self.lr, self.base = lr, base
 
 
 def nothing_after(before: Weights, after: Weights, step: Step) -> Weights:
@@ -63,6 +65,7 @@ class Reading:
         after: (w before, w after the base optimizer, step) → the new w.
         given_out: (w, memory, settings) → the weights that training gives out.
         minibatches: that a step is given.
+        total: steps of the training, of which five are made.
     """
 
     direction: Direction
@@ -73,6 +76,7 @@ class Reading:
     after: Callable[[Weights, Weights, Step], Weights] = nothing_after
     given_out: Callable[[Weights, dict[str, Any], Any], Weights] | None = None
     minibatches: int = 1
+    total: int = 10
 
 
 # The problem

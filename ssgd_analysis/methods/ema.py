@@ -1,0 +1,79 @@
+"""Exponential average of the weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis.batch import Batch
+from ssgd_analysis.methods.base import Method, MethodSettings, setting
+from ssgd_analysis.methods.batchnorm import recalibrate
+from ssgd_analysis.methods.compose import Wrapper
+from ssgd_analysis.methods.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMASettings(MethodSettings):
+    """Settings of the exponential average."""
+
+    ema_decay: float = setting(0.999, "b of m ← b m + (1 − b) w", minimum=0, maximum=1)
+    ema_debias: bool = setting(
+        True, "the weights that an average over few steps lacks are made up for; else m starts at w"
+    )
+    ema_buffers: str = setting(
+        "average",
+        "BatchNorm's statistics for m: averaged too, or recomputed by a pass over train",
+        choices=("average", "recompute"),
+    )
+
+
+class EMA(Wrapper):
+    """Wrapper: gives out the exponential average of the weights over all steps.
+
+    m ← b m + (1 − b) w after each step, the training itself unchanged. With ``ema_debias`` b is
+    b (1 − bᵗ⁻¹) / (1 − bᵗ) at step t, which makes m the mean of w₁ … wₜ with weights ∝ bᵗ⁻ⁱ
+    exactly: a short training is not averaged with its initial weights (our choice; without it m
+    starts at w₀, as ``torch.optim.swa_utils`` has it).
+    """
+
+    Settings = EMASettings
+    averages = True
+
+    def __init__(self, task: Task, settings: MethodSettings, inner: Method) -> None:
+        super().__init__(task, settings, inner)
+        self.parameters: list[Tensor] = [parameter for _, parameter in task.parameters]
+        self.mean = [tensor.detach().clone() for tensor in self._tensors()]
+        self.taken = 0
+
+    def after(self, elapsed: float) -> None:
+        """Take the new weights into the mean."""
+        self.taken += 1
+        decay = self.settings.ema_decay
+        weight = 1 - decay
+        if self.settings.ema_debias:
+            weight = weight / (1 - decay**self.taken) if decay < 1 else 1 / self.taken
+        with torch.no_grad():
+            torch._foreach_lerp_(self.mean, self._tensors(), weight)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The mean, and how many weights it is of."""
+        return {"mean": self.mean, "taken": self.taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state of :meth:`state_dict`."""
+        torch._foreach_copy_(self.mean, state["mean"])
+        self.taken = state["taken"]
+
+    def finish(self, batches: Sequence[Batch]) -> None:
+        """Put the mean into the model."""
+        with torch.no_grad():
+            torch._foreach_copy_(self._tensors(), self.mean)
+        if self.settings.ema_buffers == "recompute":
+            recalibrate(self.task, batches)
+
+    def _tensors(self) -> list[Tensor]:
+        """What is averaged: weights, and the statistics among the buffers (not the counters)."""
+        buffers = [b for b in self.task.model.buffers() if b.is_floating_point()]
+        return [*self.parameters, *buffers]
