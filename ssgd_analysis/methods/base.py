@@ -65,6 +65,7 @@ class Method(ABC):
     """
 
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    OPTIMIZER: ClassVar[str] = ""  # the one base optimizer that belongs to it; empty: any
 
     def __init__(self, task: Task, settings: MethodSettings) -> None:
         self.task = task

@@ -85,6 +85,7 @@ def composed(method: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[Me
     class Composed(Method):
         __doc__ = "; then ".join(part.summary() for part in parts) + "."
         Settings: ClassVar[type[MethodSettings]] = joined_settings(parts)
+        OPTIMIZER: ClassVar[str] = method.OPTIMIZER
 
         def __init__(self, task: Task, settings: MethodSettings) -> None:
             super().__init__(task, settings)

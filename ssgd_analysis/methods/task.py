@@ -1,7 +1,7 @@
 """What a method works on, and the counting of its passes."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -101,6 +101,7 @@ class Task:
         self.compiled = torch.compile(model) if compiled else None
         self.channels_last = channels_last
         self.step = 0  # updates made so far
+        self.peak_lr: float | None = None  # highest learning rate of the training, if known
         self.steps_per_epoch = 1  # set by whoever makes the steps
         self.examples = 0.0  # examples that went forward and backward so far
         # Makes the passes of `backward` instead of this task, where runs are stacked: the same
@@ -141,13 +142,13 @@ class Task:
         """The model's outputs, in the run's precision; not counted.
 
         Raises:
-            InputError: the model cannot be compiled, or not run in float16 here.
+            InputError: the model cannot be compiled.
         """
         device = inputs.device.type
         if self.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         autocast = nullcontext() if self.autocast is None else torch.autocast(device, self.autocast)
-        with self._explained(), autocast:
+        with autocast:
             if self.compiled is None:
                 return self.model(inputs)
             try:
@@ -160,7 +161,7 @@ class Task:
 
     def update(self) -> None:
         """The base optimizer steps with what is in ``.grad``, clipped where that is asked for."""
-        parameters = [parameter for _, parameter in self.parameters]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if self.clip is not None:
             nn.utils.clip_grad_norm_(parameters, self.clip)
         for parameter in parameters:
@@ -177,9 +178,19 @@ class Task:
 
         Returns:
             The minibatch's loss.
+
+        Raises:
+            InputError: an operation has no float16 on this device.
         """
         self.examples += len(inputs)
-        return (self.run_pass or self.pass_alone)(inputs, targets, share)
+        try:
+            return (self.run_pass or self.pass_alone)(inputs, targets, share)
+        except RuntimeError as error:
+            if self.autocast != torch.float16 or "not implemented for 'Half'" not in str(error):
+                raise
+            raise InputError(
+                f"--precision fp16: {first_line(error)} on this device; bf16 or fp32 may do"
+            ) from error
 
     def pass_alone(self, inputs: Tensor, targets: Tensor, share: float) -> float:
         """The pass of :meth:`backward`, uncounted.
@@ -192,7 +203,8 @@ class Task:
             return self._micro_batches(inputs, targets, share)
         parameters = [parameter for _, parameter in self.parameters]
         held = [parameter.grad for parameter in parameters]
-        self.optimizer.zero_grad()
+        for parameter in parameters:
+            parameter.grad = None
         loss = self._over_ranks(self._micro_batches(inputs, targets, share), len(inputs))
         self._unscale(loss)
         for parameter, before in zip(parameters, held, strict=True):
@@ -214,8 +226,7 @@ class Task:
             outputs = self.forward(few)
             loss = scalar_loss(self.loss, outputs.float() if self.autocast else outputs, theirs)
             factor = share * weight * (1.0 if self.scale is None else self.scale.value)
-            with self._explained():
-                (loss * factor if factor != 1 else loss).backward()
+            (loss * factor if factor != 1 else loss).backward()
             value += weight * loss.item()
         return value
 
@@ -248,18 +259,6 @@ class Task:
             return
         slopes = [p.grad for _, p in self.parameters if p.grad is not None]
         torch._foreach_mul_(slopes, 1 / self.scale.value)
-        norms = torch.stack([slope.sum() for slope in torch._foreach_abs(slopes)])
-        if not torch.isfinite(norms).all():
+        largest = torch._foreach_norm(slopes, float("inf"))
+        if not torch.isfinite(torch.stack(largest)).all():
             raise Overflow(loss)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Say plainly that an operation lacks float16 on this device."""
-        try:
-            yield
-        except RuntimeError as error:
-            if self.autocast != torch.float16 or "not implemented for 'Half'" not in str(error):
-                raise
-            raise InputError(
-                f"--precision fp16: {first_line(error)} on this device; bf16 or fp32 may do"
-            ) from error
