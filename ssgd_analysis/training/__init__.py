@@ -3,5 +3,6 @@
 from ssgd_analysis.training.config import TrainConfig
 from ssgd_analysis.training.loop import train
 from ssgd_analysis.training.run import Run
+from ssgd_analysis.training.together import train_together
 
-__all__ = ["Run", "TrainConfig", "train"]
+__all__ = ["Run", "TrainConfig", "train", "train_together"]

@@ -19,6 +19,7 @@ from ssgd_analysis.training.setup import prepare
 from ssgd_analysis.training.track import Tracker, summary
 from ssgd_analysis.weights import borrowed_state
 
+
 class Company(Protocol):
     """What a run does with others; see ``training/together.py``."""
 
@@ -159,7 +160,7 @@ class _Training:
 
     def _epoch(self, epoch: int) -> float:
         """One epoch of steps; returns the last learning rate."""
-        config, task = self.config, self.task
+        config, task, total = self.config, self.task, self.total_steps
         self.model.train()
         rate = 0.0
         for inputs, targets in self.data.train.minibatches(self.step_size, self.order):
@@ -168,7 +169,7 @@ class _Training:
             rate = self._rate()
             for group in task.optimizer.param_groups:
                 group["lr"] = rate
-            loss = self.method.step(inputs, targets, task.step / self.total_steps)
+            loss = self.method.step(inputs, targets, task.step / total)
             task.step += 1
             rate = task.optimizer.param_groups[0]["lr"]  # which a method may have changed
             if not math.isfinite(loss):

@@ -1,0 +1,267 @@
+"""Many runs at once: each an ordinary run, their passes made as one."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from greenlet import greenlet
+from torch import Tensor
+
+from ssgd_analysis.methods import Task
+from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.training import random_state
+from ssgd_analysis.training.config import TrainConfig
+from ssgd_analysis.training.loop import train
+from ssgd_analysis.training.stacked import NotStackableError, Stack
+
+Job = tuple[TrainConfig, Path]
+Pass = tuple[Tensor, Tensor, float]  # inputs, targets, share
+
+# Settings that shape a model or its loss: runs that differ in one are never stacked.
+SHAPING = ("model", "loss", "device", "precision")
+
+
+def train_together(
+    jobs: Sequence[Job], *, resume: bool = False, progress: Progress = SILENT
+) -> list[dict[str, Any] | Exception]:
+    """Train many models in one process, the passes of equal networks as one.
+
+    Every run is what :func:`train` makes of it: its own settings, seed and run folder, resumable
+    at any time, stacked or alone. Weights start at the same bits as alone; a stacked pass sums
+    in another order, so later numbers agree up to rounding, which training magnifies. A run
+    that ends, stops or diverges drops out; the others go on with their own numbers.
+
+    Where a network cannot be stacked (random layers, hooks, a loss that looks at values, or
+    first numbers that differ from those of a pass alone) its passes are made one by one, after
+    one warning that says why.
+
+    Args:
+        jobs: settings and folder of each run.
+        resume: as in :func:`train`.
+        progress: told of the steps of all runs together.
+
+    Returns:
+        For each job the result of :func:`train`, or the exception that ended this run.
+    """
+    before = random_state.capture()
+    try:
+        return _Together(jobs, resume, progress).run()
+    finally:
+        random_state.restore(before)
+
+
+class _Member:
+    """One run, on a stack of its own; it pauses where it wants a pass.
+
+    The global random generators belong to it from its start to its first pass, and from the end
+    of an epoch's steps to the next pass; between passes nothing draws from them, so that they
+    need not be changed at every step.
+
+    Args:
+        job: settings and folder.
+        resume: as in :func:`train`.
+    """
+
+    def __init__(self, job: Job, resume: bool) -> None:
+        self.job, self.resume = job, resume
+        self.result: dict[str, Any] | Exception = RuntimeError("the run was not started")
+        self.task: Task | None = None
+        self.wanted: Pass | None = None  # the pass that it waits for
+        self.settling = False  # it waits for its random generators
+        self.random: dict[str, Any] | None = None
+        self.total = self.done = 0
+        self.note = ""
+        self.strand = greenlet(self._train)
+
+    def _train(self) -> None:
+        config, folder = self.job
+        try:
+            self.result = train(config, folder, resume=self.resume, progress=self, company=self)
+        except Exception as error:  # one run's end is not the others'
+            self.result = error
+
+    # What the run is given: a company and a progress
+
+    def join(self, task: Task) -> None:
+        """Make the task's passes here."""
+        self.task, task.run_pass = task, self._pass
+
+    def settle(self) -> None:
+        """From here to the next pass the global random generators are the run's own."""
+        self.settling = True
+        self.strand.parent.switch()
+
+    def _pass(self, inputs: Tensor, targets: Tensor, share: float) -> float:
+        self.wanted = (inputs, targets, share)
+        loss: float = self.strand.parent.switch()
+        return loss
+
+    def start(self, label: str, total: int | None = None) -> None:
+        """Keep the number of steps."""
+        self.total = total or 0
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Keep what is to be told."""
+        self.done, self.note = self.done + steps, note
+
+    def warn(self, message: str) -> None:
+        """Keep the warning as the note."""
+        self.note = message
+
+    # What the hub does with it
+
+    def go(self) -> None:
+        """Go on, with the run's own random generators, up to its next pass or its end."""
+        if self.random is not None:
+            random_state.restore(self.random)
+        while True:
+            self.settling = False
+            self.strand.switch()
+            if not self.settling:
+                break
+        self.random = random_state.capture()
+
+    def answer(self, loss: float | Exception) -> None:
+        """Go on with the pass that was wanted, or its failure."""
+        self.wanted = None
+        if isinstance(loss, Exception):
+            self.strand.throw(loss)
+        else:
+            self.strand.switch(loss)
+
+    def alone(self) -> float | Exception:
+        """Make the pass that is wanted by itself, with the run's own random generators."""
+        assert self.task is not None
+        assert self.wanted is not None
+        assert self.random is not None
+        random_state.restore(self.random)
+        try:
+            return self.task.pass_alone(*self.wanted)
+        except Exception as error:
+            return error
+        finally:
+            self.random = random_state.capture()
+
+    def stop(self) -> None:
+        """Unwind a run that is not at its end; it stays resumable."""
+        if not self.strand.dead:
+            self.strand.throw()
+
+
+class _Together:
+    """All runs in lockstep: when each wants a pass, the passes are made."""
+
+    def __init__(self, jobs: Sequence[Job], resume: bool, progress: Progress) -> None:
+        self.members = [_Member(job, resume) for job in jobs]
+        self.progress = progress
+        self.stacks: dict[int, tuple[Stack, int]] = {}  # member's number → its stack and row
+        self.refused: set[Any] = set()
+
+    def run(self) -> list[dict[str, Any] | Exception]:
+        try:
+            for member in self.members:
+                member.go()
+            self._stack()
+            total = sum(member.total for member in self.members)
+            self.progress.start(f"training {len(self.members)} runs", total)
+            while waiting := [n for n, m in enumerate(self.members) if m.wanted is not None]:
+                self._serve(waiting)
+                self._tell()
+        finally:
+            for member in self.members:
+                member.stop()
+        return [member.result for member in self.members]
+
+    def _stack(self) -> None:
+        """Stack the models of equal structure."""
+        groups: dict[Any, list[int]] = {}
+        for number, member in enumerate(self.members):
+            if member.wanted is None or member.task is None:
+                continue
+            if why := _single(member.task):
+                self.progress.warn(f"passes are made one by one, not stacked: {why}")
+            else:
+                groups.setdefault(_structure(member), []).append(number)
+        for numbers in groups.values():
+            if len(numbers) > 1:
+                stack = Stack([self._task(number) for number in numbers])
+                self.stacks |= {number: (stack, row) for row, number in enumerate(numbers)}
+
+    def _task(self, number: int) -> Task:
+        task = self.members[number].task
+        assert task is not None
+        return task
+
+    def _serve(self, waiting: list[int]) -> None:
+        """Make every pass that is wanted, then let each run go on to its next."""
+        groups: dict[Any, list[int]] = {}
+        for number in waiting:
+            groups.setdefault(self._likeness(number), []).append(number)
+        for key, numbers in groups.items():
+            for number, loss in zip(numbers, self._passes(key, numbers), strict=True):
+                member = self.members[number]
+                member.answer(loss)
+                if member.settling:
+                    member.go()
+
+    def _likeness(self, number: int) -> Any:
+        """What passes must share to be made as one; a number: it is made alone."""
+        wanted = self.members[number].wanted
+        assert wanted is not None
+        if number not in self.stacks:
+            return number
+        stack, row = self.stacks[number]
+        inputs, targets, _ = wanted
+        if stack.hooked(row):
+            return number
+        data = (inputs.shape, inputs.dtype, targets.shape, targets.dtype)
+        return (id(stack), stack.modes(row), *data)
+
+    def _passes(self, key: Any, numbers: list[int]) -> Iterable[float | Exception]:
+        """The losses of passes that are alike, or their failures."""
+        if len(numbers) > 1 and key not in self.refused:
+            stack = self.stacks[numbers[0]][0]
+            rows = [self.stacks[number][1] for number in numbers]
+            wanted = [self.members[number].wanted for number in numbers]
+            inputs, targets, shares = zip(*(one for one in wanted if one), strict=True)
+            try:
+                return stack.run(rows, list(inputs), list(targets), list(shares))
+            except NotStackableError as reason:
+                self.refused.add(key)
+                self.progress.warn(f"passes are made one by one, not stacked: {reason}")
+            except Exception as error:
+                return [error] * len(numbers)
+        return (self.members[number].alone() for number in numbers)
+
+    def _tell(self) -> None:
+        """Tell the progress of the steps since the last time."""
+        done = sum(member.done for member in self.members)
+        for member in self.members:
+            member.done = 0
+        if done:
+            self.progress.advance(done, self.members[0].note)
+
+
+def _single(task: Task) -> str:
+    """Why the task's passes cannot be stacked; empty: they may be."""
+    reasons = {
+        "a compiled model": task.compiled is not None,
+        "micro-batches": task.accumulate != 1,
+        "several processes": task.world != 1,
+        "a loss scale": task.scale is not None,
+        "channels-last inputs": task.channels_last,
+    }
+    return ", ".join(reason for reason, given in reasons.items() if given)
+
+
+def _structure(member: _Member) -> Any:
+    """What models must share to be stacked."""
+    config, task = member.job[0], member.task
+    assert task is not None
+    model = task.model
+    tensors = [
+        (name, tensor.shape, tensor.dtype, tensor.requires_grad)
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+    ]
+    shaping = tuple(getattr(config, name) for name in SHAPING)
+    return (*shaping, repr(model), tuple(tensors))
