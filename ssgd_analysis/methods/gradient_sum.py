@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class GradientSum:
@@ -20,26 +20,33 @@ class GradientSum:
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.parameters = list(parameters)
         self.sums = [torch.empty_like(parameter) for parameter in self.parameters]
-        self.filled = [False] * len(self.sums)
+        self.filled: set[int] = set()
 
+    @torch.no_grad()
     def take(self) -> None:
         """Move every ``.grad`` into the sum; ``.grad`` is ``None`` after."""
-        for index, parameter in enumerate(self.parameters):
-            if parameter.grad is None:
-                continue
-            if self.filled[index]:
-                self.sums[index].add_(parameter.grad)
-            else:
-                self.sums[index].copy_(parameter.grad)
-                self.filled[index] = True
-            parameter.grad = None
+        found = self._grads()
+        new = [place for place in found if place not in self.filled]
+        old = [place for place in found if place in self.filled]
+        if new:
+            torch._foreach_copy_([self.sums[i] for i in new], [found[i] for i in new])
+        if old:
+            torch._foreach_add_([self.sums[i] for i in old], [found[i] for i in old])
+        self.filled.update(found)
+        for place in found:
+            self.parameters[place].grad = None
 
+    @torch.no_grad()
     def give_back(self) -> None:
         """Add the sum to every ``.grad``; one that no pass made stays ``None``."""
-        for index, parameter in enumerate(self.parameters):
-            if not self.filled[index]:
-                continue
-            if parameter.grad is None:
-                parameter.grad = self.sums[index]
-            else:
-                parameter.grad.add_(self.sums[index])
+        found = self._grads()
+        both = [place for place in found if place in self.filled]
+        if both:
+            torch._foreach_add_([found[i] for i in both], [self.sums[i] for i in both])
+        for place in self.filled.difference(both):
+            self.parameters[place].grad = self.sums[place]
+
+    def _grads(self) -> dict[int, Tensor]:
+        """The gradients that there are, by place."""
+        grads = [parameter.grad for parameter in self.parameters]
+        return {place: grad for place, grad in enumerate(grads) if grad is not None}

@@ -5,43 +5,59 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim.optimizer import ParamsT
 
 from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.methods.batchnorm import POLICIES, bn_statistics
 from ssgd_analysis.methods.gradient_sum import GradientSum
-from ssgd_analysis.methods.weight_noise import is_spared, noisy_weights
-from ssgd_analysis.weights import Noise
+from ssgd_analysis.methods.per_sample import per_sample_noise, perturbable
+from ssgd_analysis.methods.weight_noise import NOISE_PER, RANKS, Move, by_layer, moving_weights
+from ssgd_analysis.weights import Noise, unspared
 
 
 class SSGD(torch.optim.Optimizer):
     """S-SGD around any base optimizer.
 
     ``step(closure)`` calls the closure at w + n and at w − n, restores the exact bits of w,
-    and lets the base optimizer step with the mean of the two gradients. The closure zeroes the
+    and lets the base optimizer step with the mean of the gradients. The closure zeroes the
     gradients, computes the loss, calls ``backward()`` (and clips, if it likes: each gradient
-    by itself) and returns the loss. Works with LR schedulers, parameter groups (each may have
-    its own ``noise_scale``) and ``state_dict``. Not for sparse gradients, nor around a base
-    optimizer that needs a closure itself (LBFGS).
+    by itself) and returns the loss. It may go through several micro-batches, and autocast. Works
+    with LR schedulers, parameter groups (each may have its own ``noise_scale``; where all are 0,
+    the closure is called once), compiled models and ``state_dict``. Not for sparse gradients,
+    nor around a base optimizer that needs a closure itself (LBFGS).
+
+    In float16 the closure scales the loss, ``scaler.scale(loss).backward()``, and the step is
+    ``optimizer.step(closure, scaler=scaler)``, then ``scaler.update()``: the mean of the scaled
+    gradients is unscaled once, and an infinity at any point skips the base optimizer's step.
+
+    Under ``DistributedDataParallel`` each pass averages the gradients of all ranks. With
+    ``ranks="same"`` all draw the same noise: the step is that of one process with the whole
+    batch. With ``"different"`` each rank evaluates its own examples at points of its own: as many
+    draws as ranks are averaged, over fewer examples each. The weights stay equal either way.
 
     Args:
         params: parameters, parameter groups, or named parameters.
         base_optimizer: class of the optimizer that steps at w.
         noise_scale: c, relative to what ``noise_relative_to`` names.
-        noise_law: ``binary``, ``gaussian``, ``sphere`` or ``uniform``.
+        noise_law: ``binary``, ``gaussian``, ``sphere``, ``uniform`` or ``laplace``.
         noise_relative_to: ``filter``, ``layer``, ``weight`` or ``none``.
-        spare: parameters without noise: ``1d`` (biases, normalisation), ``none``, or
-            comma-separated name patterns (for named parameters).
+        noise_per: ``step``; ``layer``, one random layer each time (named parameters of one
+            module; without names each parameter is one); ``sample``, needs the model.
+        pairs: independent pairs w ± n of a step; two calls of the closure each.
+        spare: parameters without noise: ``none``, or parted by commas ``1d`` (biases,
+            normalisation), ``type:CLASS`` (needs the model), and patterns of names.
+        ranks: ``same`` or ``different``, see above.
         seed: of the noise; with the step count, which ``state_dict`` keeps, it fixes it.
-        model: give it so that BatchNorm's statistics follow ``bn_stats``; without it both
-            passes update them, as the optimizer cannot see them.
-        bn_stats: ``first``, ``both`` or ``frozen``.
+        model: give it so that BatchNorm's statistics follow ``bn_stats``; without it all
+            passes update them, as the optimizer cannot see them. It names the parameters, too.
+        bn_stats: ``first``, ``both`` (all passes) or ``frozen``.
         **base_options: for the base optimizer, e.g. ``lr``, ``momentum``, ``weight_decay``.
 
     Raises:
-        InputError: a negative noise scale, an unknown law, scale or policy.
+        InputError: a negative noise scale, an unknown law, scale or policy, a part of ``spare``
+            that fits nothing, or what needs the model without it.
 
     Example:
         >>> model = torch.nn.Linear(3, 1)
@@ -66,18 +82,30 @@ class SSGD(torch.optim.Optimizer):
         noise_scale: float = 0.1,
         noise_law: str = "binary",
         noise_relative_to: str = "filter",
+        noise_per: str = "step",
+        pairs: int = 1,
         spare: str = "1d",
+        ranks: str = "same",
         seed: int = 0,
         model: nn.Module | None = None,
         bn_stats: str = "first",
         **base_options: Any,
     ) -> None:
-        if bn_stats not in POLICIES or bn_stats == "clean":
-            raise unknown("BatchNorm policy", bn_stats, [p for p in POLICIES if p != "clean"])
+        for what, value, choices in (
+            ("BatchNorm policy", bn_stats, [policy for policy in POLICIES if policy != "clean"]),
+            ("noise_per", noise_per, NOISE_PER),
+            ("ranks", ranks, RANKS),
+        ):
+            if value not in choices:
+                raise unknown(what, value, choices)
+        if pairs < 1:
+            raise InputError(f"pairs={pairs} should be at least 1")
+        for option, value in (("bn_stats", bn_stats), ("noise_per", noise_per)):
+            if value in ("frozen", "sample") and model is None:
+                raise InputError(f"{option}='{value}' needs the model: SSGD(..., model=model)")
         self.noise = Noise(law=noise_law, scale=noise_relative_to)
+        self.noise_per, self.pairs, self.ranks = noise_per, pairs, ranks
         self.spare, self.seed, self.model, self.bn_stats = spare, seed, model, bn_stats
-        if bn_stats == "frozen" and model is None:
-            raise InputError("bn_stats='frozen' needs the model: SSGD(..., model=model)")
         super().__init__(params, {"noise_scale": noise_scale, "noise_step": 0})
         self._check_groups()
         self.base_optimizer = base_optimizer(self.param_groups, **base_options)
@@ -86,14 +114,20 @@ class SSGD(torch.optim.Optimizer):
         self._share()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self,
+        closure: Callable[[], Tensor] | None = None,
+        *,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> Tensor:
         """One update.
 
         Args:
-            closure: see the class; it is called twice.
+            closure: see the class; it is called twice for each pair.
+            scaler: that scaled the closure's loss before ``backward()``.
 
         Returns:
-            The mean of the two losses.
+            The mean of the losses.
 
         Raises:
             InputError: no closure.
@@ -101,26 +135,31 @@ class SSGD(torch.optim.Optimizer):
         if closure is None:
             raise InputError("SSGD.step needs a closure: it evaluates the loss at two points")
         group = self.param_groups[0]
-        seed = seeds.derive(self.seed, "weight noise", group["noise_step"], 0)
+        noisy = self._noisy()
+        points = [(draw, sign) for draw in range(self.pairs) for sign in (1, -1)]
+        if not any(noisy.values()):
+            points = [(0, 1)]
         losses = []
         for parameter in self._parameters():
             parameter.grad = None  # what was there before is no part of this step
-        gradients = GradientSum(self._parameters())
-        for index, sign in enumerate((1, -1)):
-            gradients.take()
-            with (
-                self._statistics(index),
-                noisy_weights(self._noisy(), self.noise, sign=sign, seed=seed),
-                torch.enable_grad(),
-            ):
-                losses.append(torch.as_tensor(closure()).detach())
+        gradients = GradientSum(self._parameters() if len(points) > 1 else ())
+        with self._moving(noisy) as move:
+            for index, (draw, sign) in enumerate(points):
+                gradients.take()
+                move(self._stream(group["noise_step"], draw), sign)
+                with self._statistics(index), torch.enable_grad():
+                    losses.append(torch.as_tensor(closure()).detach())
         gradients.give_back()
-        for parameter in self._parameters():
-            if parameter.grad is not None:  # at one point only: the other gradient is zero
-                parameter.grad.div_(2)
-        self.base_optimizer.step()
+        # a gradient that was made at some points only: the others' are zero
+        found = [p.grad for p in self._parameters() if p.grad is not None]
+        if found and len(points) > 1:
+            torch._foreach_div_(found, len(points))
+        if scaler is None:
+            self.base_optimizer.step()
+        else:
+            scaler.step(self.base_optimizer)
         group["noise_step"] += 1
-        return (losses[0] + losses[1]) / 2
+        return torch.stack(losses).mean()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters; a group may have its own ``noise_scale``."""
@@ -145,15 +184,47 @@ class SSGD(torch.optim.Optimizer):
         for group in self.param_groups:
             yield from group["params"]
 
-    def _noisy(self) -> list[tuple[Tensor, float]]:
-        return [
-            (parameter, float(group["noise_scale"]))
+    def _named(self) -> dict[str, nn.Parameter]:
+        """Parameters by name: the model's or the groups' own; others get a number."""
+        known: dict[Tensor, str] = {}
+        for group in self.param_groups:
+            known.update(zip(group["params"], group.get("param_names", ()), strict=False))
+        if self.model is not None:
+            known.update((parameter, name) for name, parameter in self.model.named_parameters())
+        return {
+            _bare(known.get(parameter, f"{number}.parameter")): parameter
+            for number, parameter in enumerate(self._parameters())
+        }
+
+    def _noisy(self) -> dict[Tensor, float]:
+        """Each parameter that may be moved, with its group's noise scale."""
+        moved = set(self.moved)
+        return {
+            parameter: float(group["noise_scale"])
             for group in self.param_groups
-            for name, parameter in zip(
-                group.get("param_names", [""] * len(group["params"])), group["params"], strict=True
-            )
-            if parameter.requires_grad and not is_spared(self.spare, name, parameter)
-        ]
+            for parameter in group["params"]
+            if parameter in moved and parameter.requires_grad
+        }
+
+    def _stream(self, step: int, draw: int) -> int:
+        rank = 0
+        if self.ranks == "different" and distributed.is_available():
+            rank = distributed.get_rank() if distributed.is_initialized() else 0
+        return seeds.derive(self.seed, "weight noise", step, draw, *[rank] * bool(rank))
+
+    def _moving(self, noisy: dict[Tensor, float]) -> AbstractContextManager[Move]:
+        if self.noise_per == "sample" and any(noisy.values()):
+            assert self.model is not None
+            layers = perturbable(self.model, noisy)
+            scales = [noisy[layer.weight] for layer in layers]
+            return per_sample_noise(self.model, layers, self.noise, scales)
+        layers_of = None
+        if self.noise_per == "layer":
+            names: dict[Tensor, str] = {
+                parameter: name for name, parameter in self._named().items()
+            }
+            layers_of = by_layer([names[parameter] for parameter in noisy])
+        return moving_weights(list(noisy.items()), self.noise, layers_of)
 
     def _statistics(self, pass_index: int) -> AbstractContextManager[None]:
         if self.model is None:
@@ -172,11 +243,21 @@ class SSGD(torch.optim.Optimizer):
             self._share()
 
     def _check_groups(self) -> None:
-        by_name = self.spare not in ("1d", "none")
+        parts = {part.strip() for part in self.spare.split(",")} - {"1d", "none"}
+        by_name = [part for part in parts if not part.startswith("type:")]
         for group in self.param_groups:
-            if by_name and "param_names" not in group:
+            if by_name and self.model is None and "param_names" not in group:
                 raise InputError(
                     f"spare='{self.spare}' needs names: SSGD(model.named_parameters(), ...)"
                 )
             if not 0 <= float(group["noise_scale"]) < float("inf"):
                 raise InputError(f"noise_scale {group['noise_scale']} should be ≥ 0 and finite")
+        self.moved = list(unspared(self._named(), self.spare, self.model).values())
+        if self.noise_per == "sample":
+            assert self.model is not None
+            perturbable(self.model, self.moved)
+
+
+def _bare(name: str) -> str:
+    """A parameter's name without what compiling and distributing put in front."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")

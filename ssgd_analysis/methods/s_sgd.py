@@ -15,9 +15,10 @@ from ssgd_analysis.methods.weight_noise import WeightNoiseMethod, WeightNoiseSet
 class SymmetricSGDSettings(WeightNoiseSettings):
     """Settings of S-SGD."""
 
+    pairs: int = setting(1, "independent pairs w ± n of a step", minimum=1)
     minibatch: str = setting(
         "same",
-        "both points see the same minibatch (2 passes), or a half each (1 pass)",
+        "all points see the same minibatch (2 passes a pair), or an equal part each (1 in all)",
         choices=("same", "halves"),
     )
 
@@ -26,33 +27,41 @@ class SymmetricSGD(WeightNoiseMethod):
     """S-SGD: mean of the gradients at w + n and w − n, then the base optimizer steps at w.
 
     g = ½ [∇L_B(w + n) + ∇L_B(w − n)], n = c · rms(w_f) · s with random signs s and f the
-    filter. Only "two adjacent points" and "symmetrical fixed-magnitude noise" are stated by
+    filter; with several pairs, the mean over as many independent n. Only "two adjacent points"
+    and "symmetrical fixed-magnitude noise" are stated by
     the paper's abstract (Sung et al. 2020, arXiv 2009.02479); the noise law, what its size is
     relative to, the same minibatch at both points, noise-free biases and normalisation
     parameters, and BatchNorm statistics from the +n pass only are our choices, and options.
 
     To second order, and with Σ held constant, the mean step descends L + ½ Tr(ΣH), as one-sided
     noise does, while the first-order noise Hn cancels: on a quadratic it equals SGD exactly.
+    With ``minibatch=halves`` the points see different examples, each example one point, all with
+    the same weight: the mean is the same, but Hn no longer cancels.
     """
 
     Settings = SymmetricSGDSettings
-    POINTS = ((0, 1), (0, -1))
 
     @classmethod
-    def passes(cls, settings: Any) -> float:
-        """Two, or two over half a minibatch each."""
-        whole = super().passes(settings)
-        return whole if settings.minibatch == "same" else whole - 1
+    def points(cls, settings: Any) -> Sequence[tuple[int, int]]:
+        """The points w + n and w − n, for each pair."""
+        return [(draw, sign) for draw in range(settings.pairs) for sign in (1, -1)]
+
+    @classmethod
+    def passes_with_noise(cls, settings: Any) -> float:
+        """Two a pair, or as many over a part of the minibatch each."""
+        whole = super().passes_with_noise(settings)
+        return whole if settings.minibatch == "same" else whole + 1 - 2 * settings.pairs
 
     def examples_of(self, inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
-        """The same minibatch twice, or its halves.
+        """The same minibatch for all points, or its parts, whose sizes differ by one at most.
 
         Raises:
-            InputError: a minibatch of one cannot be halved.
+            InputError: fewer examples than points.
         """
         if self.settings.minibatch == "same":
             return super().examples_of(inputs, targets)
-        if len(inputs) < 2:
-            raise InputError("minibatch=halves needs a batch size of at least 2")
-        half = len(inputs) // 2
-        return [(inputs[:half], targets[:half]), (inputs[half:], targets[half:])]
+        count = 2 * self.settings.pairs
+        if len(inputs) < count:
+            raise InputError(f"minibatch=halves needs a batch size of at least {count}")
+        parts = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
+        return list(parts)

@@ -16,10 +16,10 @@ from ssgd_analysis.data import Split
 from ssgd_analysis.errors import InputError, first_line, unknown
 from ssgd_analysis.files import jsonable
 from ssgd_analysis.methods import MethodSettings, SymmetricSGD, Task
-from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, is_spared, scheduled
+from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, learning_rate_share, scheduled
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.training import random_state
-from ssgd_analysis.weights import Noise
+from ssgd_analysis.weights import Noise, unspared
 
 BATCHES = 8  # at least, where the examples allow it, for the errors over examples
 BATCH = 256  # examples at once, at most
@@ -190,7 +190,7 @@ class Tracker:
         ``sure``: look for eigenvalues that a warm start may have missed, for half as many
         products again.
         """
-        operator = HessianOperator(self.task.model, self.task.loss, self._batches(self.examples))
+        operator = HessianOperator(self.task.model, self.train.loss, self._batches(self.examples))
         found: dict[str, Any] = {}
         if "sharpness" in self.counts:
             spectrum = eigenpairs(
@@ -224,11 +224,10 @@ class Tracker:
                 f"--track third-order needs a copy of the model in float64: {first_line(error)}"
             ) from error
         examples = self.examples.to(next(model.parameters()).device, torch.float64)
-        problem = Problem(model, self.task.loss, self._batches(examples))
+        problem = Problem(model, self.train.loss, self._batches(examples))
         settings = self.settings
-        scale = settings.noise_scale * scheduled(
-            settings.noise_schedule, settings.noise_end, elapsed
-        )
+        share = learning_rate_share(self.task) if settings.noise_schedule == "lr" else 1.0
+        scale = settings.noise_scale * scheduled(settings, elapsed, share)
         result = symmetric_alignment(problem, self._noises(problem, scale, epoch))
         noise = {
             "scale": scale,
@@ -240,12 +239,13 @@ class Tracker:
 
     def _noises(self, problem: Problem, scale: float, epoch: int) -> Iterator[list[Tensor]]:
         noise = Noise(law=self.settings.noise_law, scale=self.settings.noise_relative_to)
+        noisy = unspared(problem.parameters, self.settings.spare, problem.model)
         for draw in range(self.counts["third-order"]):
             stream = self._generator(epoch, ("third-order", draw), problem.device)
             yield [
-                torch.zeros_like(parameter)
-                if is_spared(self.settings.spare, name, parameter)
-                else scale * noise.sample(parameter.detach(), stream)
+                scale * noise.sample(parameter.detach(), stream)
+                if name in noisy
+                else torch.zeros_like(parameter)
                 for name, parameter in problem.parameters.items()
             ]
 

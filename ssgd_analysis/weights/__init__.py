@@ -11,7 +11,15 @@ from ssgd_analysis.weights.borrowed import (
     borrowed_weights,
     evaluation_mode,
 )
-from ssgd_analysis.weights.groups import SCOPES, flattened, global_norm, grouped, matching, rms
+from ssgd_analysis.weights.groups import (
+    SCOPES,
+    flattened,
+    global_norm,
+    grouped,
+    matching,
+    rms,
+    unspared,
+)
 from ssgd_analysis.weights.noise import LAWS, SCALES, Noise
 
 __all__ = [
@@ -29,4 +37,5 @@ __all__ = [
     "grouped",
     "matching",
     "rms",
+    "unspared",
 ]

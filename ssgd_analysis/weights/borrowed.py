@@ -90,6 +90,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _put_back(lent: list[Tensor], clean: list[Tensor]) -> None:
-    with torch.no_grad():
-        for tensor, value in zip(lent, clean, strict=True):
-            tensor.copy_(value)
+    if lent:
+        with torch.no_grad():
+            torch._foreach_copy_(lent, clean)

@@ -1,14 +1,16 @@
 """Filters and layers: the groups of weights that share one scale."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
 
 SCOPES = ("filter", "layer")
+AnyTensor = TypeVar("AnyTensor", bound=Tensor)
 
 
 def grouped(tensor: Tensor, scope: str) -> Tensor:
@@ -36,9 +38,10 @@ def rms(tensor: Tensor, scope: str) -> Tensor:
     Returns:
         Shape (filters, 1, …, 1) for filters, (1, …, 1) otherwise.
     """
-    rows = grouped(tensor, scope)
-    values = torch.linalg.vector_norm(rows, dim=1) / rows.shape[1] ** 0.5
-    return values.reshape(-1, *[1] * (tensor.ndim - 1)) if tensor.ndim else values.reshape(())
+    per_filter = scope == "filter" and tensor.ndim >= 2
+    axes = list(range(1 if per_filter else 0, tensor.ndim))
+    norms = torch.linalg.vector_norm(tensor, dim=axes, keepdim=True)
+    return norms / (tensor.numel() / max(norms.numel(), 1)) ** 0.5
 
 
 def flattened(tensors: Iterable[Tensor]) -> Tensor:
@@ -71,4 +74,50 @@ def matching(parameters: dict[str, Tensor], patterns: Sequence[str]) -> dict[str
             )
     return {
         n: p for n, p in parameters.items() if not patterns or any(fits(n, q) for q in patterns)
+    }
+
+
+def unspared(
+    parameters: Mapping[str, AnyTensor], spare: str, model: nn.Module | None = None
+) -> dict[str, AnyTensor]:
+    """The parameters that are to be moved: all but the spared ones.
+
+    Args:
+        parameters: by name.
+        spare: ``none``, or what to leave out, parted by commas: ``1d``, parameters of fewer than
+            two dimensions (biases, normalisation); ``type:CLASS``, all inside modules of a class
+            of that name or of a subclass; anything else, a pattern of names (``head.*``).
+        model: holds the modules; needed for ``type:`` alone.
+
+    Raises:
+        InputError: a type or pattern that fits nothing, or a type without the model.
+    """
+    if spare == "none":
+        return dict(parameters)
+    left = dict(parameters)
+    for part in (part.strip() for part in spare.split(",")):
+        if part.startswith("type:"):
+            inside = _inside(part.removeprefix("type:"), model)
+            fitting = {name for name, value in parameters.items() if id(value) in inside}
+        elif part == "1d":
+            fitting = {name for name, value in parameters.items() if value.ndim < 2}
+        else:
+            fitting = {name for name in parameters if fnmatchcase(name, part)}
+        if not fitting and part != "1d":
+            raise InputError(
+                f"spare: no parameter fits '{part}': there are {', '.join(parameters)}"
+            )
+        left = {name: value for name, value in left.items() if name not in fitting}
+    return left
+
+
+def _inside(kind: str, model: nn.Module | None) -> set[int]:
+    """Identities of the parameters inside modules of a class."""
+    if model is None:
+        raise InputError(f"spare: 'type:{kind}' needs the model: SSGD(..., model=model)")
+    return {
+        id(parameter)
+        for module in model.modules()
+        if kind in {base.__name__ for base in type(module).__mro__}
+        for parameter in module.parameters()
     }

@@ -1,5 +1,7 @@
 """Noise for weights: a law, and what its size is relative to."""
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 from ssgd_analysis.errors import unknown
 from ssgd_analysis.weights.groups import grouped, rms
 
-LAWS = ("binary", "gaussian", "sphere", "uniform")
+LAWS = ("binary", "gaussian", "sphere", "uniform", "laplace")
 SCALES = ("filter", "layer", "weight", "none")
 
 
@@ -23,7 +25,8 @@ class Noise:
     - ``gaussian``: N(0, 1);
     - ``sphere``: a Gaussian direction rescaled so that each group has root mean square
       exactly one (fixed norm, random direction, as AdaSmoothOut, arXiv 1805.07898);
-    - ``uniform``: U(−√3, √3).
+    - ``uniform``: U(−√3, √3);
+    - ``laplace``: the density exp(−√2 |x|) / √2.
 
     The size is relative to: ``filter``, the rms of the weight's filter; ``layer``, the rms of
     its tensor; ``weight``, its own absolute value; ``none``, one (absolute noise).
@@ -55,31 +58,84 @@ class Noise:
         Returns:
             A new tensor like ``weight``.
         """
-        noise = self._unit(weight, generator)
-        if self.scale == "weight":
-            return noise.mul_(weight.abs())
-        if self.scale == "none":
-            return noise
-        return noise.mul_(rms(weight, self.scale))
+        (noise,) = self.units([weight], generator)
+        return noise if self.scale == "none" else noise.mul_(self._size(weight))
 
-    def _unit(self, weight: Tensor, generator: torch.Generator) -> Tensor:
+    def _size(self, weight: Tensor) -> Tensor:
+        return weight.abs() if self.scale == "weight" else rms(weight, self.scale)
+
+    def units(self, weights: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+        """Draw noise of root mean square one for several parameters at once.
+
+        One long draw, cut into pieces: for a small network a draw for each parameter costs
+        more time than the numbers.
+
+        Args:
+            weights: they give shapes and types; all on the generator's device.
+            generator: fixes the noise.
+
+        Returns:
+            One tensor for each of ``weights``, contiguous.
+        """
+        if not weights:
+            return []
+        dtype = functools.reduce(torch.promote_types, {weight.dtype for weight in weights})
+        counts = [weight.numel() for weight in weights]
+        pieces = self._flat(sum(counts), dtype, generator).split(counts)
+        drawn = [
+            piece.view(weight.shape).to(weight.dtype)
+            for piece, weight in zip(pieces, weights, strict=True)
+        ]
+        if self.law == "sphere":
+            for noise in drawn:
+                rows = grouped(noise, "filter" if self.scale == "filter" else "layer")
+                rows.div_(rows.square().mean(dim=1, keepdim=True).sqrt())
+        return drawn
+
+    def _flat(self, count: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
         if self.law == "binary":
-            return random_signs(weight.numel(), generator).reshape(weight.shape).to(weight.dtype)
-        noise = torch.empty_like(weight, memory_format=torch.contiguous_format)
+            return random_signs(count, generator, dtype)
+        noise = torch.empty(count, dtype=dtype, device=generator.device)
         if self.law == "uniform":
             return noise.uniform_(-(3**0.5), 3**0.5, generator=generator)
-        noise.normal_(generator=generator)
-        if self.law == "sphere":
-            rows = grouped(noise, "filter" if self.scale == "filter" else "layer")
-            rows.div_(rows.square().mean(dim=1, keepdim=True).sqrt())
-        return noise
+        if self.law == "laplace":
+            noise.exponential_(2**0.5, generator=generator)
+            return noise.mul_(random_signs(count, generator, dtype))
+        return noise.normal_(generator=generator)
+
+    def draw(self, weights: Sequence[Tensor], scales: Sequence[float], seed: int) -> list[Tensor]:
+        """Noise for several parameters: c · size · unit draw for each.
+
+        Args:
+            weights: the clean parameters; they set the sizes.
+            scales: c for each of them.
+            seed: fixes the noise, on every device.
+
+        Returns:
+            One new tensor for each of ``weights``.
+        """
+        drawn: dict[int, Tensor] = {}
+        for device in dict.fromkeys(weight.device for weight in weights):
+            places = [place for place, weight in enumerate(weights) if weight.device == device]
+            here = [weights[place].detach() for place in places]
+            noise = self.units(here, torch.Generator(device).manual_seed(seed))
+            if self.scale != "none":
+                torch._foreach_mul_(noise, [self._size(weight) for weight in here])
+            torch._foreach_mul_(noise, [scales[place] for place in places])
+            drawn.update(zip(places, noise, strict=True))
+        return [drawn[place] for place in range(len(weights))]
 
 
-# Row b holds the signs that the eight bits of the byte b stand for.
-_BYTE_SIGNS = ((torch.arange(256)[:, None] >> torch.arange(8)) & 1).float() * 2 - 1
+@functools.cache
+def _byte_signs(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Row b holds the signs that the eight bits of the byte b stand for."""
+    bits = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
+    return (bits * 2 - 1).to(device, dtype)
 
 
-def random_signs(count: int, generator: torch.Generator) -> Tensor:
+def random_signs(
+    count: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Independent ±1, each with probability ½, from 64-bit draws.
 
     Bernoulli draws one number for each sign, which took most of an S-SGD step on a small
@@ -88,11 +144,12 @@ def random_signs(count: int, generator: torch.Generator) -> Tensor:
     Args:
         count: how many.
         generator: its device is that of the result.
+        dtype: of the result.
 
     Returns:
-        Shape (count,), float32.
+        Shape (count,).
     """
     words = torch.empty((count + 63) // 64, dtype=torch.int64, device=generator.device)
     words.random_(-(2**63), None, generator=generator)
-    table = _BYTE_SIGNS.to(generator.device)
+    table = _byte_signs(generator.device, dtype)
     return table.index_select(0, words.view(torch.uint8).int()).reshape(-1)[:count]

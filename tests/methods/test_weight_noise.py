@@ -7,7 +7,8 @@ import torch
 from readings.base import Still, bits, make_method, minibatch, network, run_steps
 from torch import Tensor, nn
 
-from ssgd_analysis.methods.weight_noise import is_spared, noisy_weights, scheduled
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, noisy_weights, scheduled
 from ssgd_analysis.weights import Noise
 
 # On a quadratic
@@ -41,12 +42,17 @@ def test_on_a_quadratic_one_sided_noise_does_not(name):
 # Schedules
 
 
+def _multiple(elapsed: float, rate: float = 1.0, **settings) -> float:
+    return scheduled(WeightNoiseSettings(**settings), elapsed, rate)
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sqrt"])
 @pytest.mark.parametrize("end", [0.0, 0.3, 2.0])
 def test_a_schedule_goes_from_one_to_its_end(schedule, end):
-    assert scheduled(schedule, end, 0.0) == 1
-    assert scheduled(schedule, end, 1.0) == pytest.approx(end)
-    points = [scheduled(schedule, end, t / 20) for t in range(21)]
+    chosen = {"noise_schedule": schedule, "noise_end": end}
+    assert _multiple(0.0, **chosen) == 1
+    assert _multiple(1.0, **chosen) == pytest.approx(end)
+    points = [_multiple(t / 20, **chosen) for t in range(21)]
     assert points == sorted(points, reverse=end < 1)
 
 
@@ -60,7 +66,34 @@ def test_a_schedule_goes_from_one_to_its_end(schedule, end):
     ],
 )
 def test_a_schedule_at_a_quarter_of_training(schedule, expected):
-    assert scheduled(schedule, 0.2, 0.25) == pytest.approx(expected)
+    chosen = {"noise_schedule": schedule, "noise_end": 0.2}
+    assert _multiple(0.25, **chosen) == pytest.approx(expected)
+    later = _multiple(0.5, noise_start=0.4, noise_stop=0.8, **chosen)  # a quarter of its span
+    assert later == pytest.approx(expected)
+
+
+def test_there_is_noise_from_its_start_to_its_stop_only():
+    span = {"noise_start": 0.25, "noise_stop": 0.75}
+    found = [_multiple(t / 8, **span) for t in range(9)]
+    assert found == [0, 0, 1, 1, 1, 1, 0, 0, 0]
+    assert _multiple(1.0) == 1  # the end of a training whose noise never stops
+
+
+def test_a_schedule_may_follow_the_learning_rate():
+    assert _multiple(0.5, rate=0.3, noise_schedule="lr") == 0.3
+    method = make_method("wni", network(), noise_schedule="lr", noise_scale=0.5)
+    method.task.peak_lr = None
+    for rate, share in ((0.2, 1.0), (0.1, 0.5), (0.4, 2.0)):  # unknown: the first is the peak
+        method.task.optimizer.param_groups[0]["lr"] = rate
+        assert method.scale(0.5) == pytest.approx(0.5 * share)
+
+
+@pytest.mark.parametrize(
+    "span", [{"noise_start": 0.6, "noise_stop": 0.5}, {"noise_stop": 1.5}, {"noise_start": 2.0}]
+)
+def test_a_span_that_is_none_is_refused(span):
+    with pytest.raises(InputError, match="start ≤ stop"):
+        WeightNoiseSettings(**span)
 
 
 def test_half_way_down_a_line_the_noise_is_half_as_large():
@@ -119,8 +152,7 @@ def test_spared_parameters_are_not_moved(spare, expected):
 
 @pytest.mark.parametrize("pattern", ["2.*, 0.*", "2.*,0.*"])
 def test_patterns_may_be_parted_by_a_comma_and_a_space(pattern):
-    assert is_spared(pattern, "0.weight", torch.zeros(2, 2))
-    assert not is_spared(pattern, "1.weight", torch.zeros(2, 2))
+    assert _moved_names(_normalised(), spare=pattern) == {"1.weight", "1.bias"}
 
 
 # The context manager

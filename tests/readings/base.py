@@ -18,8 +18,10 @@ from ssgd_analysis import seeds
 from ssgd_analysis.methods import Method, Task, find_method
 from ssgd_analysis.models import load_loss
 from ssgd_analysis.weights import Noise
+from ssgd_analysis.weights.noise import random_signs
 
 Weights = list[Tensor]  # (5, 4), (5,), (3, 5), (3,)
+PEAK_LR = 0.4  # of the schedule that a method is told of; its own learning rate is 0.2
 Direction = Callable[[Weights, Tensor, Tensor, "Step"], Weights]
 
 
@@ -115,14 +117,18 @@ def gradient(weights: Weights, inputs: Tensor, targets: Tensor) -> Weights:
 # The noise
 
 
-def _schedule(settings: Any, elapsed: float) -> float:
-    """From 1 at the beginning to ``noise_end`` at the end."""
-    end = settings.noise_end
+def _schedule(settings: Any, elapsed: float, lr: float) -> float:
+    """From 1 at ``noise_start`` to ``noise_end`` at ``noise_stop``, no noise outside."""
+    start, stop, end = settings.noise_start, settings.noise_stop, settings.noise_end
+    if not start <= elapsed < stop:
+        return 0.0
+    elapsed = (elapsed - start) / (stop - start)
     return {
         "constant": 1.0,
         "linear": (1 - elapsed) + elapsed * end,
         "cosine": end + (1 - end) * 0.5 * (1 + math.cos(math.pi * elapsed)),
         "sqrt": (1 - math.sqrt(elapsed)) + math.sqrt(elapsed) * end,
+        "lr": lr / PEAK_LR,
     }[settings.noise_schedule]
 
 
@@ -131,14 +137,15 @@ def _rms(values: Tensor) -> float:
     return math.sqrt(sum(number * number for number in numbers) / len(numbers))
 
 
-def _unit(weight: Tensor, law: str, relative_to: str, generator: torch.Generator) -> Tensor:
-    """A draw of root mean square one; the sphere's has it exactly, in each group."""
+def _units(weights: Weights, settings: Any, generator: torch.Generator) -> Weights:
+    """Draws of root mean square one; the sphere's has it exactly, in each group."""
+    law, relative_to = settings.noise_law, settings.noise_relative_to
     if law != "sphere":
-        return Noise(law=law, scale="none").sample(weight, generator)
-    draw = Noise(law="gaussian", scale="none").sample(weight, generator)
+        return Noise(law=law, scale="none").units(weights, generator)
+    draws = Noise(law="gaussian", scale="none").units(weights, generator)
     if relative_to == "filter":
-        return torch.stack([row / _rms(row) for row in draw])
-    return draw / _rms(draw)
+        return [torch.stack([row / _rms(row) for row in draw]) for draw in draws]
+    return [draw / _rms(draw) for draw in draws]
 
 
 def _relative(weight: Tensor, unit: Tensor, relative_to: str) -> Tensor:
@@ -150,18 +157,42 @@ def _relative(weight: Tensor, unit: Tensor, relative_to: str) -> Tensor:
 
 
 def noise(weights: Weights, step: Step, draw: int) -> Weights:
-    """n = c · size · unit draw, for matrices; biases are spared."""
+    """n = c · size · unit draw, for matrices; biases are spared.
+
+    Of one layer only, where the setting says so: its place comes from the draw's own stream.
+    """
     settings = step.settings
     stream = seeds.derive(step.seed, "weight noise", step.number, draw)
     generator = torch.Generator().manual_seed(stream)
-    c = settings.noise_scale * _schedule(settings, step.elapsed)
-    law, relative_to = settings.noise_law, settings.noise_relative_to
-    return [
-        c * _relative(weight, _unit(weight, law, relative_to, generator), relative_to)
-        if weight.ndim > 1
-        else torch.zeros_like(weight)
-        for weight in weights
-    ]
+    c = settings.noise_scale * _schedule(settings, step.elapsed, step.lr)
+    places = [place for place, weight in enumerate(weights) if weight.ndim > 1]
+    if settings.noise_per == "layer":
+        places = [places[seeds.derive(stream, "layer") % len(places)]]
+    units = _units([weights[place] for place in places], settings, generator)
+    found = [torch.zeros_like(weight) for weight in weights]
+    for place, unit in zip(places, units, strict=True):
+        found[place] = c * _relative(weights[place], unit, settings.noise_relative_to)
+    return found
+
+
+def sample_noises(weights: Weights, step: Step, draw: int, count: int) -> list[Weights]:
+    """For each of ``count`` examples the noise n ∘ r sᵀ, r and s its own random signs.
+
+    A layer's signs are one stream, 64 at once, first those of the inputs.
+    """
+    whole = noise(weights, step, draw)
+    stream = seeds.derive(step.seed, "weight noise", step.number, draw)
+    found = [[torch.zeros_like(weight) for weight in weights] for _ in range(count)]
+    places = [place for place, weight in enumerate(weights) if weight.ndim > 1]
+    for number, place in enumerate(places):
+        generator = seeds.generator(stream, "signs", number)
+        outputs, inputs = weights[place].shape
+        words = math.ceil((outputs + inputs) / 64)
+        for own in found:
+            signs = random_signs(64 * words, generator).double()
+            s, r = signs[:inputs], signs[inputs : inputs + outputs]
+            own[place] = whole[place] * torch.outer(r, s)
+    return found
 
 
 def moved(weights: Weights, by: Weights, sign: float = 1.0) -> Weights:
@@ -219,6 +250,7 @@ def make_method(
     """One of the package's methods on a model; default base: SGD, momentum, weight decay."""
     base = optimizer or torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, weight_decay=0.05)
     task = Task(model, load_loss(loss), base, batch_size=batch_size, seed=seed)
+    task.peak_lr = PEAK_LR
     method = find_method(name)
     return method(task, method.Settings(**settings))
 

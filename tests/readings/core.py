@@ -1,10 +1,9 @@
-"""SGD, S-SGD, weight-noise injection and SAM, read slowly."""
+"""SGD, S-SGD and weight-noise injection, read slowly."""
 
-import math
-
+import torch
 from torch import Tensor
 
-from readings.base import Reading, Step, Weights, gradient, mean, moved, noise
+from readings.base import Reading, Step, Weights, gradient, mean, moved, noise, sample_noises
 
 
 def sgd(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
@@ -12,43 +11,66 @@ def sgd(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weight
     return gradient(weights, inputs, targets)
 
 
+def _no_noise(step: Step) -> bool:
+    settings = step.settings
+    return not settings.noise_start <= step.elapsed < settings.noise_stop
+
+
+def _at(
+    weights: Weights, inputs: Tensor, targets: Tensor, step: Step, draw: int, sign: int = 1
+) -> Weights:
+    """∇L_B(w ± n); or the mean over the examples, each at w ± its own n."""
+    if step.settings.noise_per != "sample":
+        return gradient(moved(weights, noise(weights, step, draw), sign), inputs, targets)
+    total = [torch.zeros_like(weight) for weight in weights]
+    for place, own in enumerate(sample_noises(weights, step, draw, len(inputs))):
+        one = slice(place, place + 1)
+        slope = gradient(moved(weights, own, sign), inputs[one], targets[one])
+        total = moved(total, slope, 1 / len(inputs))
+    return total
+
+
 def s_sgd(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
-    """½ [∇L_B(w + n) + ∇L_B(w − n)]; with halves, B is another half at each point."""
-    n = noise(weights, step, 0)
-    plus = minus = slice(None)
-    if step.settings.minibatch == "halves":
-        middle = len(inputs) // 2
-        plus, minus = slice(0, middle), slice(middle, None)
-    return mean(
-        gradient(moved(weights, n), inputs[plus], targets[plus]),
-        gradient(moved(weights, n, -1), inputs[minus], targets[minus]),
-    )
+    """½ [∇L_B(w + n) + ∇L_B(w − n)], the mean over the pairs.
+
+    With halves each point sees other examples of B, and all examples weigh the same.
+    """
+    if _no_noise(step):
+        return gradient(weights, inputs, targets)
+    pairs = step.settings.pairs
+    points = [(draw, sign) for draw in range(pairs) for sign in (1, -1)]
+    begin = 0
+    total = [torch.zeros_like(weight) for weight in weights]
+    for number, (draw, sign) in enumerate(points):
+        part, share = slice(None), 1 / len(points)
+        if step.settings.minibatch == "halves":
+            size = len(inputs) // len(points) + (number < len(inputs) % len(points))
+            part, share = slice(begin, begin + size), size / len(inputs)
+            begin += size
+        total = moved(total, _at(weights, inputs[part], targets[part], step, draw, sign), share)
+    return total
 
 
 def wni(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
     """∇L_B(w + n)."""
-    return gradient(moved(weights, noise(weights, step, 0)), inputs, targets)
+    if _no_noise(step):
+        return gradient(weights, inputs, targets)
+    return _at(weights, inputs, targets, step, 0)
 
 
 def wni_2(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
     """½ [∇L_B(w + n) + ∇L_B(w + n′)], n and n′ independent."""
-    return mean(
-        gradient(moved(weights, noise(weights, step, 0)), inputs, targets),
-        gradient(moved(weights, noise(weights, step, 1)), inputs, targets),
-    )
-
-
-def sam(weights: Weights, inputs: Tensor, targets: Tensor, step: Step) -> Weights:
-    """∇L_B(w + ρ g/‖g‖), g = ∇L_B(w), the norm over all parameters."""
-    slope = gradient(weights, inputs, targets)
-    norm = math.sqrt(sum(float((part**2).sum()) for part in slope))
-    ascent = [step.settings.rho * part / norm for part in slope]
-    return gradient(moved(weights, ascent), inputs, targets)
+    if _no_noise(step):
+        return gradient(weights, inputs, targets)
+    return mean(*(_at(weights, inputs, targets, step, draw) for draw in (0, 1)))
 
 
 NOISY = [
     {"noise_relative_to": "none", "noise_scale": 0.03},
     {"noise_schedule": "linear", "noise_end": 3.0},
+    {"noise_per": "layer"},
+    {"noise_per": "sample"},
+    {"noise_stop": 0.3},
 ]
 
 READINGS = {
@@ -65,7 +87,15 @@ READINGS = {
             {"noise_law": "sphere"},
             {"noise_law": "sphere", "noise_relative_to": "layer"},
             {"noise_law": "uniform", "noise_relative_to": "weight"},
+            {"noise_law": "laplace", "noise_relative_to": "layer"},
             {"noise_schedule": "sqrt", "noise_end": 0.5},
+            {"noise_schedule": "lr"},
+            {"noise_schedule": "linear", "noise_end": 0.5, "noise_start": 0.1, "noise_stop": 0.4},
+            {"pairs": 3},
+            {"noise_per": "layer", "pairs": 2},
+            {"noise_per": "sample"},
+            {"noise_per": "sample", "noise_law": "gaussian", "noise_scale": 0.3, "pairs": 2},
+            {"noise_per": "sample", "minibatch": "halves"},
         ],
     ),
     "wni": Reading(wni, passes=1, zero={"noise_scale": 0.0}, random=True, variants=NOISY),
@@ -74,7 +104,6 @@ READINGS = {
         passes=2,
         zero={"noise_scale": 0.0},
         random=True,
-        variants=[{"noise_schedule": "cosine"}],
+        variants=[{"noise_schedule": "cosine"}, {"noise_per": "sample"}, {"noise_per": "layer"}],
     ),
-    "sam": Reading(sam, passes=2, zero={"rho": 0.0}, variants=[{"rho": 1.0}]),
 }
