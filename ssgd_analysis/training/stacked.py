@@ -88,11 +88,11 @@ class Stack:
         parts = [self._taken_in(row) for row in rows]
         stacked = self._rows(rows)
         x, y = torch.stack(inputs), torch.stack(targets)
-        factors = torch.tensor(shares, device=x.device)
+        factors = torch.tensor(shares, dtype=torch.float64, device=x.device)
         key = (x.shape, x.dtype, y.shape, y.dtype, self.modes(rows[0]))
         if key not in self.traces:
             passes = self._traced(rows[0], stacked, x, y, factors)
-            self._compare(passes, rows, stacked, x, y, shares)
+            self._compare(passes, rows, stacked, x, y, factors)
             self.traces[key] = passes
         losses, gradients = self.traces[key](stacked, x, y, factors)
         if stacked[0]._base is None and stacked is not self.whole:  # copies, no views
@@ -183,7 +183,7 @@ class Stack:
         stacked: list[Tensor],
         inputs: Tensor,
         targets: Tensor,
-        shares: list[float],
+        shares: Tensor,
     ) -> None:
         """Hold the first numbers against passes alone: losses, gradients, buffers.
 
@@ -191,18 +191,17 @@ class Stack:
         with settings of their own), and a trace keeps whatever Python did the first time.
         """
         copies = [part.clone() for part in stacked]
-        data = (inputs, targets, torch.tensor(shares, device=inputs.device))
-        losses, gradients = passes(copies, *data)
+        losses, gradients = passes(copies, inputs, targets, shares)
         for place, row in enumerate(rows):
             task, parts = self.tasks[row], self.parts(row)
             limit = AGREEMENT_AUTOCAST if task.autocast else AGREEMENT.get(inputs.dtype, 1e-3)
-            with _given_back(parts):
-                loss = task.pass_alone(inputs[place], targets[place], shares[place])
+            with _given_back(self.homes[row]):
+                loss = task.pass_alone(inputs[place], targets[place], float(shares[place]))
                 slopes = [parts[index].grad for index in self.trained]
                 states = [self.parts(row)[index].clone() for index in self.buffers]
             found = [None if gradient is None else gradient[place] for gradient in gradients]
             kept = [copies[index][place] for index in self.buffers]
-            same = _agree([torch.tensor(loss)], [losses[place]], limit)
+            same = _agree([torch.tensor(loss, dtype=torch.float64)], [losses[place]], limit)
             same = same and _agree(slopes, found, limit)
             same = same and all(_agree([a], [b], limit) for a, b in zip(states, kept, strict=True))
             if not same:
@@ -231,16 +230,18 @@ def _homes(model: nn.Module) -> tuple[list[tuple[Any, str]], dict[str, int]]:
 
 
 @contextmanager
-def _given_back(parts: list[Tensor]) -> Iterator[None]:
-    """No gradients inside; values and gradients come back after."""
-    kept = [(part, part.detach().clone(), part.grad) for part in parts]
+def _given_back(homes: list[tuple[Any, str]]) -> Iterator[None]:
+    """No gradients inside; tensors, their values and gradients come back after."""
+    parts = [home[name] for home, name in homes]
+    kept = [(part.detach().clone(), part.grad) for part in parts]
     for part in parts:
         part.grad = None
     try:
         yield
     finally:
         with torch.no_grad():
-            for part, value, slope in kept:
+            for (home, name), part, (value, slope) in zip(homes, parts, kept, strict=True):
+                home[name] = part  # a model may have replaced it
                 part.copy_(value)
                 part.grad = slope
 
