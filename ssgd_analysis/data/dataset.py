@@ -194,6 +194,25 @@ class Dataset:
             self, train=self.train.take(kept.nonzero()[:, 0]), val=self.train.take(held)
         )
 
+    def with_train_samples(self, count: int, generator: torch.Generator) -> "Dataset":
+        """Keep a stratified draw of train, in its order.
+
+        Args:
+            count: how many examples; 0: all.
+            generator: on the CPU; picks the examples.
+
+        Raises:
+            InputError: there are not so many.
+        """
+        total = len(self.train)
+        if count == 0:
+            return self
+        if count > total:
+            raise InputError(f"--train-samples {count}: there are {total} training examples")
+        kinds = self.train.targets
+        kept = _stratified(torch.zeros(total) if kinds is None else kinds, count / total, generator)
+        return dataclasses.replace(self, train=self.train.take(kept))
+
     def with_label_noise(self, share: float, generator: torch.Generator) -> "Dataset":
         """Give a share of the training labels another class, uniformly; test is never touched.
 

@@ -115,7 +115,8 @@ def load_checkpoint(
         held = {} if loaded is None else loaded
         kind = f"{data} {data_dir}"
         if data is None and config is not None:
-            kind = f"{config.data} {config.label_noise} {config.val} {config.seed} {data_dir}"
+            drawn = f"{config.label_noise} {config.val} {config.train_samples} {config.seed}"
+            kind = f"{config.data} {drawn} {data_dir}"
         if kind not in held:
             held[kind] = _data(config, data, data_dir).to(device, dtype)
         examples = held[kind]

@@ -10,10 +10,13 @@ from typing import Any, Protocol
 from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.methods import Task
+from ssgd_analysis.methods.loss_scale import attempt
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.ranks import SINGLE, Ranks
 from ssgd_analysis.training import random_state
 from ssgd_analysis.training.config import TrainConfig
-from ssgd_analysis.training.run import Run
+from ssgd_analysis.training.early_stop import EarlyStop
+from ssgd_analysis.training.run import Run, SilentRun, is_done
 from ssgd_analysis.training.schedule import learning_rate
 from ssgd_analysis.training.setup import prepare
 from ssgd_analysis.training.track import Tracker, summary
@@ -50,6 +53,7 @@ def train(
     resume: bool = False,
     progress: Progress = SILENT,
     company: Company = ALONE,
+    ranks: Ranks = SINGLE,
 ) -> dict[str, Any]:
     """Train one model and leave a run folder.
 
@@ -60,6 +64,7 @@ def train(
             run that was not. A finished run is left alone.
         progress: told of every step.
         company: other runs that this one goes with; ``train_together`` gives it.
+        ranks: the processes that share every pass; the first alone writes and evaluates.
 
     Returns:
         ``{"run", "method", "config", "final": last history record}``, and with ``track``
@@ -70,15 +75,16 @@ def train(
         WorkError: the loss became non-finite (the last good weights are kept), or a full disk.
     """
     run = Run(folder)
-    if run.exists and not resume:
-        raise InputError(f"{folder} already holds a run: --resume it, or name another folder")
-    if run.exists and run.config() != config:
-        raise InputError(f"{folder} holds a run with other settings: {_difference(run, config)}")
-    if not run.finished:
+    if not ranks.once(lambda: is_done(run, config, resume)):
         with random_state.seeded(config.seed):
-            _Training(config, run, progress, company).run_to_end()
+            mine = run if ranks.first else SilentRun(folder)
+            _Training(config, mine, progress, company, ranks).run_to_end()
+    return ranks.once(lambda: _result(run, config))
+
+
+def _result(run: Run, config: TrainConfig) -> dict[str, Any]:
     result: dict[str, Any] = {
-        "run": str(folder),
+        "run": str(run.folder),
         "method": config.method,
         "config": run.record(),
         "final": run.history()[-1],
@@ -92,10 +98,16 @@ class _Training:
     """The state of one training, from its parts to its end."""
 
     def __init__(
-        self, config: TrainConfig, run: Run, progress: Progress, company: Company = ALONE
+        self,
+        config: TrainConfig,
+        run: Run,
+        progress: Progress,
+        company: Company = ALONE,
+        ranks: Ranks = SINGLE,
     ) -> None:
         self.config, self.run, self.progress, self.company = config, run, progress, company
-        bench = prepare(config)
+        self.ranks, self.early = ranks, EarlyStop(config.early_stop, config.epochs)
+        bench = prepare(config, ranks)
         self.data, self.model, self.task = bench.data, bench.model, bench.task
         self.method, self.splits = bench.method, bench.splits
         if self.steps_per_epoch == 0:
@@ -121,7 +133,7 @@ class _Training:
     def run_to_end(self) -> None:
         """All epochs that are not done, then the final weights."""
         self.run.sweep()
-        state = self.run.load_state() if self.run.exists else None
+        state = self.ranks.once(lambda: self.run.load_state() if self.run.exists else None)
         if state is None:
             self._track(0, self._rate())
             self.run.begin(self.config)
@@ -133,16 +145,20 @@ class _Training:
         self.progress.start("training", self.total_steps)
         self.progress.advance(self.task.step, f"epoch {done}/{self.config.epochs}")
         for epoch in range(done + 1, self.config.epochs + 1):
+            if self.early.over:
+                break
             began = time.monotonic()
+            random_state.part(self.config.seed, self.ranks.rank, epoch)
             rate = self._epoch(epoch)
             self.company.settle()
             with self._given_out(last=epoch == self.config.epochs):
-                record = self._evaluate(epoch, rate)
+                record = self.early.see(self._evaluated(epoch, rate), self.model)
                 self.seconds += time.monotonic() - began
                 self.history.append({**record, "seconds": round(self.seconds, 3)})
                 self._track(epoch, rate, record["train_loss"])
                 self._keep(epoch)
             self._save(epoch)
+        self.early.give_out(self.model)
         self.run.save_final(self.task.step, self.model.state_dict())
 
     @property
@@ -169,7 +185,7 @@ class _Training:
             rate = self._rate()
             for group in task.optimizer.param_groups:
                 group["lr"] = rate
-            loss = self.method.step(inputs, targets, task.step / total)
+            loss = attempt(self.method, inputs, targets, task.step / total)
             task.step += 1
             rate = task.optimizer.param_groups[0]["lr"]  # which a method may have changed
             if not math.isfinite(loss):
@@ -182,7 +198,7 @@ class _Training:
         config = self.config
         warmup = round(config.warmup * self.steps_per_epoch)
         return learning_rate(
-            config.lr or 0.0, config.schedule, self.task.step, self.total_steps, warmup
+            config.peak_lr, config.schedule, self.task.step, self.total_steps, warmup
         )
 
     @contextmanager
@@ -202,9 +218,13 @@ class _Training:
     def _track(self, epoch: int, rate: float, loss: float | None = None) -> None:
         """Measure the curvature, where the config wants it now."""
         config = self.config
-        if config.track and (epoch % config.track_every == 0 or epoch == config.epochs):
+        last = epoch == config.epochs or self.early.over
+        if config.track and self.ranks.first and (epoch % config.track_every == 0 or last):
             self.progress.advance(0, f"epoch {epoch}/{config.epochs} measuring")
             self.tracker.measure(epoch, rate, self.task.step / self.total_steps, loss)
+
+    def _evaluated(self, epoch: int, rate: float) -> dict[str, Any]:
+        return self.ranks.once(lambda: self._evaluate(epoch, rate))
 
     def _evaluate(self, epoch: int, rate: float) -> dict[str, Any]:
         record: dict[str, Any] = {"epoch": epoch, "step": self.task.step}
@@ -246,6 +266,8 @@ class _Training:
             "optimizer": self.task.optimizer.state_dict(),
             "method": self.method.state_dict(),
             "tracker": self.tracker.state_dict(),
+            "task": self.task.state_dict(),
+            "early": self.early.state_dict(),
             "order": self.order.get_state(),
             "augmentation": self.augmentation.get_state(),
             "random": random_state.capture(),
@@ -260,6 +282,9 @@ class _Training:
             buffer.copy_(state["buffers"][name])
         self.task.optimizer.load_state_dict(state["optimizer"])
         self.method.load_state_dict(state["method"])
+        if "task" in state:  # states of earlier versions have none
+            self.task.load_state_dict(state["task"])
+            self.early.load_state_dict(state["early"])
         if self.config.track:  # states of earlier versions have nothing of it
             found, count = self.run.tracked(), state["tracker"]["records"]
             kept = _counted(self.run.folder / "tracking.jsonl", found, count, "measurements")
@@ -280,12 +305,3 @@ def _counted(
             f"{path} is damaged: it has {len(records)} of the {count} {what} that are done"
         )
     return records[:count]
-
-
-def _difference(run: Run, config: TrainConfig) -> str:
-    """The first setting in which a run and a config differ, in words."""
-    old, new = run.config().to_json(), config.to_json()
-    for name, value in new.items():
-        if old[name] != value:
-            return f"{name} is {old[name]} there, {value} here"
-    return "versions"

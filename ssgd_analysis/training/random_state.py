@@ -39,10 +39,26 @@ def restore(state: dict[str, Any]) -> None:
 def seeded(seed: int) -> Iterator[None]:
     """Global generators seeded inside, for initial weights and dropout; given back after."""
     before = capture()
-    random.seed(seeds.derive(seed, "python"))
-    np.random.seed(seeds.derive(seed, "numpy") % 2**32)  # noqa: NPY002
-    torch.manual_seed(seeds.derive(seed, "torch"))
+    _seed(seed)
     try:
         yield
     finally:
         restore(before)
+
+
+def part(seed: int, rank: int, epoch: int) -> None:
+    """Of processes that share passes, all but the first draw dropout of their own, by the epoch.
+
+    Args:
+        seed: of the run.
+        rank: of the process; the first goes on with its own state.
+        epoch: that begins.
+    """
+    if rank:
+        _seed(seeds.derive(seed, "rank", rank, epoch))
+
+
+def _seed(seed: int) -> None:
+    random.seed(seeds.derive(seed, "python"))
+    np.random.seed(seeds.derive(seed, "numpy") % 2**32)  # noqa: NPY002
+    torch.manual_seed(seeds.derive(seed, "torch"))

@@ -229,6 +229,26 @@ class Run:
         return ", ".join(map(str, self.checkpoints())) or "none"
 
 
+class SilentRun(Run):
+    """A run folder that another process writes: this one only reads."""
+
+    def begin(self, config: TrainConfig) -> None:
+        """Nothing."""
+
+    def sweep(self) -> None:
+        """Nothing."""
+
+    def save_epoch(self, *parts: Any) -> None:
+        """Nothing."""
+
+    def save_checkpoint(self, step: int, weights: dict[str, Tensor]) -> Path:
+        """Where the checkpoint is."""
+        return self.folder / "checkpoints" / f"step-{step:08d}.safetensors"
+
+    def save_final(self, step: int, weights: dict[str, Tensor]) -> None:
+        """Nothing."""
+
+
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a file with one on each line, none if it is not there.
 
@@ -251,3 +271,26 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(record, dict):
             raise InputError(f"{place}: not an object")
         yield place, record
+
+
+def is_done(run: Run, config: TrainConfig, resume: bool) -> bool:
+    """Whether there is nothing left to do in a folder.
+
+    Raises:
+        InputError: it holds a run and is not to be resumed, or another run than this.
+    """
+    if run.exists and not resume:
+        raise InputError(f"{run.folder} already holds a run: --resume it, or name another folder")
+    if run.exists and run.config() != config:
+        difference = _difference(run, config)
+        raise InputError(f"{run.folder} holds a run with other settings: {difference}")
+    return run.finished
+
+
+def _difference(run: Run, config: TrainConfig) -> str:
+    """The first setting in which a run and a config differ, in words."""
+    old, new = run.config().to_json(), config.to_json()
+    for name, value in new.items():
+        if old[name] != value:
+            return f"{name} is {old[name]} there, {value} here"
+    return "versions"

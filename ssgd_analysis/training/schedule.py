@@ -3,6 +3,21 @@
 import math
 
 SCHEDULES = ("constant", "step", "cosine")
+LR_SCALINGS = ("none", "linear", "sqrt")
+
+
+def scaled_rate(rate: float, rule: str, batch: int, base: int) -> float:
+    """A learning rate that was chosen at one batch size, for another.
+
+    Args:
+        rate: at batch size ``base``.
+        rule: ``none``; ``linear``: × batch/base (Goyal et al. 2017, arXiv 1706.02677); ``sqrt``:
+            × √(batch/base) (Krizhevsky 2014, arXiv 1404.5997; Hoffer et al. 2017, arXiv
+            1705.08741).
+        batch: examples of a minibatch.
+        base: examples of a minibatch at which ``rate`` is meant.
+    """
+    return rate * {"none": 1.0, "linear": batch / base, "sqrt": math.sqrt(batch / base)}[rule]
 
 
 def learning_rate(peak: float, schedule: str, step: int, total: int, warmup: int) -> float:

@@ -1,19 +1,22 @@
 """From a run's config to its parts: examples, model, optimizer, method."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssgd_analysis import seeds
 from ssgd_analysis.data import Dataset, Split, load_data
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import Method, Task
-from ssgd_analysis.models import load_loss, load_model
+from ssgd_analysis.models import Loss, load_loss, load_model
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.ranks import SINGLE, Ranks
 from ssgd_analysis.training import random_state
-from ssgd_analysis.training.config import TrainConfig
+from ssgd_analysis.training.config import PRECISIONS, TrainConfig
 from ssgd_analysis.training.optimizers import make_optimizer
 from ssgd_analysis.weights import borrowed_buffers, borrowed_modes
 
@@ -29,6 +32,8 @@ def prepare_data(config: TrainConfig, folder: Path | None = None) -> Dataset:
     """
     data = load_data(config.data, folder or config.data_folder)
     data = data.with_validation(config.val, seeds.generator(config.seed, "validation"))
+    drawn = seeds.generator(config.seed, "train samples")
+    data = data.with_train_samples(config.train_samples, drawn)
     return data.with_label_noise(config.label_noise, seeds.generator(config.seed, "label noise"))
 
 
@@ -53,8 +58,12 @@ class Bench:
     splits: dict[str, Problem]
 
 
-def prepare(config: TrainConfig) -> Bench:
+def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> Bench:
     """Everything that a run needs; initial weights come from torch's global generator.
+
+    Args:
+        config: of the run.
+        ranks: the processes that share its passes.
 
     Raises:
         InputError: parts that do not fit together.
@@ -74,22 +83,32 @@ def prepare(config: TrainConfig) -> Bench:
                 f"the model's state '{name}' is a {type(value).__name__}: only"
                 " tensors can be kept in a run"
             )
+    last = config.channels_last == "on" or (config.channels_last == "auto" and _convolves(model))
+    if last:
+        model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(
-        config.optimizer,
-        [p for p in model.parameters() if p.requires_grad],
-        lr=config.lr or 0.0,
+        config.optimizer or "",
+        model,
+        lr=config.peak_lr,
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,
+        settings=config.optimizer_settings,
     )
     task = Task(
         model,
-        loss,
+        _smoothed(loss, config.label_smoothing),
         optimizer,
         batch_size=config.batch_size,
         seed=config.seed,
-        autocast=torch.bfloat16 if config.precision == "bf16" else None,
+        autocast=PRECISIONS[config.precision],
+        accumulate=config.accumulate,
+        clip=config.clip,
+        ranks=ranks,
+        compiled=config.compile,
+        channels_last=last,
     )
+    task.peak_lr = config.peak_lr
     method = config.method_class(task, config.method_settings())
 
     def problem(split: Split) -> Problem:
@@ -106,12 +125,23 @@ def prepare(config: TrainConfig) -> Bench:
     return bench
 
 
+def _smoothed(loss: Loss, amount: float) -> Loss:
+    """The training loss; its targets are (1 − amount) · label + amount · uniform."""
+    return functools.partial(F.cross_entropy, label_smoothing=amount) if amount else loss
+
+
+def _convolves(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
 def _check_batchnorm(bench: Bench) -> None:
     """Refuse passes over one example where BatchNorm has no variance to divide by."""
     config, settings, model = bench.config, bench.method.settings, bench.model
-    halves = getattr(settings, "minibatch", "same") == "halves"
+    parts = 1
+    if getattr(settings, "minibatch", "same") == "halves":
+        parts = 2 * getattr(settings, "pairs", 1)
     frozen = getattr(settings, "bn_stats", "") == "frozen"
-    if config.batch_size > 1 + 2 * halves or frozen:
+    if config.batch_size >= 2 * parts or frozen:
         return
     if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         return
@@ -119,13 +149,13 @@ def _check_batchnorm(bench: Bench) -> None:
     try:
         with borrowed_modes(model), borrowed_buffers(model), torch.no_grad():
             model.train()
-            bench.task.forward(bench.data.train.inputs[:1])
+            model(bench.data.train.inputs[:1])
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise InputError(
             f"the model's BatchNorm cannot train on one example at once: --batch-size"
-            f" {config.batch_size} should be at least {4 if halves else 2}"
+            f" {config.batch_size} should be at least {2 * parts}"
         ) from error
     finally:
         random_state.restore(before)
