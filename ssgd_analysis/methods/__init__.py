@@ -4,10 +4,15 @@ import functools
 
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.methods.alternating import AlternatingWeightNoise
+from ssgd_analysis.methods.asam import ASAM
 from ssgd_analysis.methods.base import Method, MethodSettings, make_settings, parse_settings
 from ssgd_analysis.methods.compose import Wrapper, composed
 from ssgd_analysis.methods.ema import EMA
+from ssgd_analysis.methods.esam import ESAM
+from ssgd_analysis.methods.gradient_penalty import GradientPenalty
+from ssgd_analysis.methods.gsam import GSAM
 from ssgd_analysis.methods.lookahead import Lookahead
+from ssgd_analysis.methods.looksam import LookSAM
 from ssgd_analysis.methods.optimizer import SSGD
 from ssgd_analysis.methods.s_sgd import SymmetricSGD
 from ssgd_analysis.methods.sam import SAM
@@ -24,6 +29,11 @@ STEPS: dict[str, type[Method]] = {
     "wni-2": TwoDrawWeightNoise,
     "alternating": AlternatingWeightNoise,
     "sam": SAM,
+    "asam": ASAM,
+    "gsam": GSAM,
+    "esam": ESAM,
+    "looksam": LookSAM,
+    "gradient-penalty": GradientPenalty,
 }
 
 # Around the steps of any of the above: `s-sgd+ema`; alone, around SGD's.

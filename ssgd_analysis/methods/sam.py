@@ -5,28 +5,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssgd_analysis.methods.base import Method, MethodSettings, setting
-from ssgd_analysis.methods.batchnorm import bn_statistics
-from ssgd_analysis.weights import borrowed_weights, global_norm
+from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, leave, steepness
+from ssgd_analysis.methods.base import setting
+from ssgd_analysis.methods.gradient_sum import GradientSum
+from ssgd_analysis.weights import borrowed_weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAMSettings(MethodSettings):
+class SAMSettings(AscentSettings):
     """Settings of SAM."""
 
     rho: float = setting(0.05, "radius of the ascent step, L2 norm over all parameters", minimum=0)
-    bn_stats: str = setting(
-        "first",
-        "passes that update BatchNorm's statistics; first: the clean one",
-        choices=("first", "both", "frozen"),
+    m: int = setting(
+        0, "examples, at most, that share an ascent (m-sharpness); 0: the minibatch", minimum=0
     )
 
 
-class SAM(Method):
+class SAM(AscentMethod):
     """SAM: the gradient at w + ρ g/‖g‖, g the gradient at w, on the same minibatch.
 
     Foret et al. 2021 (arXiv 2010.01412), eq. 2 and algorithm 1. Weight decay is the base
-    optimizer's, outside both passes. The loss reported is that at w.
+    optimizer's, outside both passes. The loss reported is that at w. With ``m`` the minibatch is
+    cut into parts of at most m examples, of sizes that differ by one at most; each climbs along
+    its own gradient, and the mean over all examples of the gradients there is what is left:
+    the paper's m-sharpness (section 4.1), which it has from parts on several devices.
     """
 
     Settings = SAMSettings
@@ -38,19 +40,29 @@ class SAM(Method):
 
     def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
         """Ascent, and the gradient there; see :meth:`Method.gradient`."""
-        task = self.task
-        parameters = [parameter for _, parameter in task.parameters]
-        with bn_statistics(task.model, self.settings.bn_stats, 0):
-            loss = task.backward(inputs, targets)
-        slopes = [(p, p.grad) for p in parameters if p.grad is not None]
-        with borrowed_weights([p for p, _ in slopes]):
-            with torch.no_grad():
-                norm = global_norm(slope for _, slope in slopes)
-                length = self.settings.rho / norm.clamp_min(1e-12)
-                for parameter, slope in slopes:
-                    parameter.add_(slope * length)
-            task.optimizer.zero_grad()
-            del slopes
-            with bn_statistics(task.model, self.settings.bn_stats, 1):
-                task.backward(inputs, targets)
+        count = -(-len(inputs) // self.settings.m) if self.settings.m else 1
+        gradients = GradientSum(p for _, p in self.task.parameters if count > 1)
+        loss = 0.0
+        parts = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
+        for few, theirs in parts if count > 1 else [(inputs, targets)]:
+            gradients.take()
+            share = len(few) / len(inputs)
+            loss += share * self._part(few, theirs, share)
+        gradients.give_back()
         return loss
+
+    def _part(self, inputs: Tensor, targets: Tensor, share: float) -> float:
+        """Leave ``share`` × the gradient at the top; returns the loss at w."""
+        loss, parameters, slopes = self.pass_at(0, inputs, targets)
+        with borrowed_weights(parameters):
+            with torch.no_grad():
+                self.climb(parameters, slopes)
+            del slopes  # before the next pass takes memory of its own
+            _, parameters, found = self.pass_at(1, inputs, targets, share)
+        leave(parameters, found)
+        return loss
+
+    def climb(self, parameters: list[Tensor], slopes: list[Tensor]) -> None:
+        """Move the parameters uphill, in place; ``slopes`` is used up."""
+        torch._foreach_mul_(slopes, self.settings.rho / steepness(slopes))
+        torch._foreach_add_(parameters, slopes)

@@ -1,5 +1,5 @@
 """Slow, literal readings of every method's update equation; a file for each family."""
 
-from readings import averages, core, noise
+from readings import averages, core, noise, sam
 
-READINGS = {**core.READINGS, **averages.READINGS, **noise.READINGS}
+READINGS = {**core.READINGS, **averages.READINGS, **noise.READINGS, **sam.READINGS}

@@ -1,0 +1,52 @@
+"""Adaptive sharpness-aware minimisation."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis.methods.ascent import steepness
+from ssgd_analysis.methods.base import MethodSettings, setting
+from ssgd_analysis.methods.sam import SAM, SAMSettings
+from ssgd_analysis.methods.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class ASAMSettings(SAMSettings):
+    """Settings of ASAM."""
+
+    rho: float = setting(0.5, "radius of the ascent step, L2 norm of ε / T", minimum=0)
+    eta: float = setting(0.01, "η of T = |w| + η", minimum=0)
+    scaled: str = setting(
+        "weights",
+        "parameters with T = |w| + η, others have T = 1; weights: those so named",
+        choices=("weights", "all"),
+    )
+
+
+class ASAM(SAM):
+    """ASAM: SAM whose ascent is measured in units of the weights, ε = ρ T² g/‖T g‖.
+
+    Kwon et al. 2021 (arXiv 2102.11600), algorithm 1. As in the authors' code T = |w| + η where a
+    parameter's name holds "weight" (that of a normalisation layer too), and one elsewhere.
+    """
+
+    Settings = ASAMSettings
+
+    def __init__(self, task: Task, settings: MethodSettings) -> None:
+        super().__init__(task, settings)
+        everything = self.settings.scaled == "all"
+        self.scaled = {p for name, p in task.parameters if everything or "weight" in name}
+
+    def climb(self, parameters: list[Tensor], slopes: list[Tensor]) -> None:
+        """Move the parameters uphill, in place; ``slopes`` is used up."""
+        places = [i for i, parameter in enumerate(parameters) if parameter in self.scaled]
+        units = [parameters[i].abs().add_(self.settings.eta) for i in places]
+        chosen = [slopes[i] for i in places]
+        if places:
+            torch._foreach_mul_(chosen, units)
+        norm = steepness(slopes)
+        if places:
+            torch._foreach_mul_(chosen, units)
+        torch._foreach_mul_(slopes, self.settings.rho / norm)
+        torch._foreach_add_(parameters, slopes)

@@ -1,0 +1,99 @@
+"""Uphill steps from w: what SAM and its kin share."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis.methods.base import Method, MethodSettings, setting
+from ssgd_analysis.methods.batchnorm import bn_statistics
+from ssgd_analysis.weights import borrowed_weights, global_norm
+
+SMALLEST = 1e-12  # a norm below counts as this, so that a zero gradient climbs nowhere
+
+
+@dataclass(frozen=True, kw_only=True)
+class AscentSettings(MethodSettings):
+    """Settings of every method that climbs before it takes its gradient."""
+
+    bn_stats: str = setting(
+        "first",
+        "passes that update BatchNorm's statistics; first: the clean one",
+        choices=("first", "both", "frozen"),
+    )
+
+
+class AscentMethod(Method):
+    """Takes a gradient at w, climbs along it, and takes another one there."""
+
+    Settings = AscentSettings
+
+    def pass_at(
+        self, place: int, inputs: Tensor, targets: Tensor, share: float = 1.0
+    ) -> tuple[float, list[Tensor], list[Tensor]]:
+        """A forward-backward pass.
+
+        Args:
+            place: 0 at w, above 0 uphill: only BatchNorm's statistics depend on it.
+            inputs: shape (B, …).
+            targets: shape (B, …).
+            share: factor of the gradient.
+
+        Returns:
+            The loss; the parameters with a gradient; their gradients. ``.grad`` is ``None`` after.
+        """
+        with bn_statistics(self.task.model, self.settings.bn_stats, place):
+            loss = self.task.backward(inputs, targets, share)
+        parameters: list[Tensor] = []
+        slopes: list[Tensor] = []
+        for _, parameter in self.task.parameters:
+            if parameter.grad is not None:
+                parameters.append(parameter)
+                slopes.append(parameter.grad)
+                parameter.grad = None
+        return loss, parameters, slopes
+
+    def slopes_above(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        parameters: list[Tensor],
+        slopes: list[Tensor],
+        rho: float,
+        *,
+        share: float = 1.0,
+    ) -> list[Tensor]:
+        """``share`` × the gradient at w + ρ g/‖g‖, for each of the parameters.
+
+        Args:
+            inputs: shape (B, …).
+            targets: shape (B, …).
+            parameters: that move; their exact bits come back.
+            slopes: g, one for each; unchanged.
+            rho: length of the step, L2 norm over all parameters.
+            share: factor of the result.
+        """
+        with borrowed_weights(parameters):
+            with torch.no_grad():
+                moves = torch._foreach_mul(slopes, rho / steepness(slopes))
+                torch._foreach_add_(parameters, moves)
+                del moves
+            _, reached, found = self.pass_at(1, inputs, targets, share)
+        by_parameter = dict(zip(reached, found, strict=True))
+        return [by_parameter[p] if p in by_parameter else torch.zeros_like(p) for p in parameters]
+
+
+def steepness(slopes: list[Tensor]) -> Tensor:
+    """The norm of a gradient over all parameters, never zero; a scalar tensor."""
+    return global_norm(slopes).clamp_min(SMALLEST)
+
+
+def inner(first: list[Tensor], second: list[Tensor]) -> Tensor:
+    """Inner product over all parameters; a scalar tensor."""
+    return torch.stack([product.sum() for product in torch._foreach_mul(first, second)]).sum()
+
+
+def leave(parameters: list[Tensor], slopes: list[Tensor]) -> None:
+    """Leave a gradient in ``.grad``."""
+    for parameter, slope in zip(parameters, slopes, strict=True):
+        parameter.grad = slope

@@ -1,0 +1,43 @@
+"""Penalising the gradient's norm."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, leave
+from ssgd_analysis.methods.base import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientPenaltySettings(AscentSettings):
+    """Settings of the penalty on the gradient's norm."""
+
+    rho: float = setting(0.1, "r, length of the finite difference, L2 norm", minimum=0)
+    alpha: float = setting(0.8, "λ/r: the penalty's coefficient λ over r", minimum=0)
+
+
+class GradientPenalty(AscentMethod):
+    """Penalty λ‖∇L‖ by a finite difference: (1 − α) g(w) + α g(w + r g/‖g‖), α = λ/r.
+
+    Zhao, Zhang and Hu 2022 (arXiv 2202.03599), algorithm 1; r = 0.1, α = 0.8 as in the authors'
+    recipe for a wide ResNet on CIFAR. α = 1 is SAM. The loss reported is that at w, without the
+    penalty. (The authors' code mixes in g/‖g‖ in place of g by default; here it is the paper's.)
+    """
+
+    Settings = GradientPenaltySettings
+
+    @classmethod
+    def passes(cls, settings: GradientPenaltySettings) -> float:
+        """One at each end of the difference."""
+        return 2
+
+    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+        """The mean of the two ends, by α; see :meth:`Method.gradient`."""
+        rho, alpha = self.settings.rho, self.settings.alpha
+        loss, parameters, slopes = self.pass_at(0, inputs, targets)
+        above = self.slopes_above(inputs, targets, parameters, slopes, rho, share=alpha)
+        torch._foreach_mul_(slopes, 1 - alpha)
+        torch._foreach_add_(slopes, above)
+        leave(parameters, slopes)
+        return loss

@@ -1,0 +1,71 @@
+"""Sharpness-aware minimisation whose ascent is made now and then."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, inner, leave, steepness
+from ssgd_analysis.methods.base import MethodSettings, setting
+from ssgd_analysis.methods.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookSAMSettings(AscentSettings):
+    """Settings of LookSAM."""
+
+    rho: float = setting(0.1, "radius of the ascent step, L2 norm over all parameters", minimum=0)
+    k: int = setting(5, "steps from one ascent to the next", minimum=1)
+    alpha: float = setting(0.7, "size of the remembered part, relative to ‖g‖", minimum=0)
+
+
+class LookSAM(AscentMethod):
+    """LookSAM: SAM at each k-th step, g + α (‖g‖/‖g_v‖) g_v at the others.
+
+    Liu et al. 2022 (arXiv 2203.02714), algorithm 1: g_v is the part of SAM's gradient that is
+    perpendicular to g, of the last ascent; norms are over all parameters (the paper's layer-wise
+    form is Look-LayerSAM). The loss reported is that at w.
+    """
+
+    Settings = LookSAMSettings
+
+    def __init__(self, task: Task, settings: MethodSettings) -> None:
+        super().__init__(task, settings)
+        self.vertical: dict[Tensor, Tensor] = {p: torch.zeros_like(p) for _, p in task.parameters}
+
+    @classmethod
+    def passes(cls, settings: LookSAMSettings) -> float:
+        """One, and another at each k-th step."""
+        return 1 + 1 / settings.k
+
+    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+        """SAM's, or the plain one turned as the last ascent would; see :meth:`Method.gradient`."""
+        loss, parameters, slopes = self.pass_at(0, inputs, targets)
+        if self.task.step % self.settings.k == 0:
+            found = self.slopes_above(inputs, targets, parameters, slopes, self.settings.rho)
+            self._remember(parameters, slopes, found)
+        else:
+            vertical = [self.vertical[parameter] for parameter in parameters]
+            size = self.settings.alpha * steepness(slopes) / steepness(vertical)
+            found = list(torch._foreach_add(slopes, torch._foreach_mul(vertical, size)))
+        leave(parameters, found)
+        return loss
+
+    def _remember(
+        self, parameters: list[Tensor], slopes: list[Tensor], above: list[Tensor]
+    ) -> None:
+        along = inner(slopes, above) / steepness(slopes).square()
+        for values in self.vertical.values():
+            values.zero_()
+        for parameter, slope, steep in zip(parameters, slopes, above, strict=True):
+            self.vertical[parameter].copy_(steep - along * slope)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is remembered of the last ascent."""
+        return {"vertical": list(self.vertical.values())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state of :meth:`state_dict`."""
+        for values, kept in zip(self.vertical.values(), state["vertical"], strict=True):
+            values.copy_(kept)
