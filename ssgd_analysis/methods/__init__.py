@@ -4,19 +4,30 @@ import functools
 
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.methods.alternating import AlternatingWeightNoise
+from ssgd_analysis.methods.anti_pgd import AntiPGD
+from ssgd_analysis.methods.arwp import AdaptiveRandomWeightPerturbation
 from ssgd_analysis.methods.asam import ASAM
 from ssgd_analysis.methods.base import Method, MethodSettings, make_settings, parse_settings
 from ssgd_analysis.methods.compose import Wrapper, composed
 from ssgd_analysis.methods.ema import EMA
+from ssgd_analysis.methods.entropy_sgd import EntropySGD
 from ssgd_analysis.methods.esam import ESAM
+from ssgd_analysis.methods.gradient_noise import GradientNoise
 from ssgd_analysis.methods.gradient_penalty import GradientPenalty
 from ssgd_analysis.methods.gsam import GSAM
+from ssgd_analysis.methods.label_noise_sgd import LabelNoiseSGD
 from ssgd_analysis.methods.lookahead import Lookahead
 from ssgd_analysis.methods.looksam import LookSAM
+from ssgd_analysis.methods.lpf_sgd import LowPassFilterSGD
+from ssgd_analysis.methods.m_arwp import MixedAdaptiveRWP
+from ssgd_analysis.methods.nso import NoiseStabilityOptimization
 from ssgd_analysis.methods.optimizer import SSGD
+from ssgd_analysis.methods.rwp import RandomWeightPerturbation
 from ssgd_analysis.methods.s_sgd import SymmetricSGD
 from ssgd_analysis.methods.sam import SAM
 from ssgd_analysis.methods.sgd import SGD
+from ssgd_analysis.methods.sgld import SGLD
+from ssgd_analysis.methods.smoothout import SmoothOut
 from ssgd_analysis.methods.swa import SWA
 from ssgd_analysis.methods.task import Task
 from ssgd_analysis.methods.wni import WeightNoiseInjection
@@ -28,6 +39,17 @@ STEPS: dict[str, type[Method]] = {
     "wni": WeightNoiseInjection,
     "wni-2": TwoDrawWeightNoise,
     "alternating": AlternatingWeightNoise,
+    "nso": NoiseStabilityOptimization,
+    "smoothout": SmoothOut,
+    "anti-pgd": AntiPGD,
+    "lpf-sgd": LowPassFilterSGD,
+    "rwp": RandomWeightPerturbation,
+    "arwp": AdaptiveRandomWeightPerturbation,
+    "m-arwp": MixedAdaptiveRWP,
+    "entropy-sgd": EntropySGD,
+    "sgld": SGLD,
+    "label-noise-sgd": LabelNoiseSGD,
+    "gradient-noise": GradientNoise,
     "sam": SAM,
     "asam": ASAM,
     "gsam": GSAM,

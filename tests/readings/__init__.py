@@ -1,5 +1,11 @@
 """Slow, literal readings of every method's update equation; a file for each family."""
 
-from readings import averages, core, noise, sam
+from readings import averages, core, noise, random_steps, sam
 
-READINGS = {**core.READINGS, **averages.READINGS, **noise.READINGS, **sam.READINGS}
+READINGS = {
+    **core.READINGS,
+    **averages.READINGS,
+    **noise.READINGS,
+    **random_steps.READINGS,
+    **sam.READINGS,
+}

@@ -1,0 +1,99 @@
+"""Adaptive random weight perturbation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis.methods.base import MethodSettings, setting
+from ssgd_analysis.methods.noisy_points import FilterNoiseMethod, FilterNoiseSettings, Point
+from ssgd_analysis.methods.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveSettings(MethodSettings):
+    """Settings of what makes the perturbation adaptive."""
+
+    eta: float = setting(0.1, "η: how much past squared gradients shrink the noise", minimum=0)
+    beta: float = setting(0.99, "β: how much of their sum is kept at each step", minimum=0)
+    shrink: str = setting(
+        "code",
+        "the noise's variance is divided by 1 + ηS (the authors' code) or √(1 + ηS) (their paper)",
+        choices=("code", "paper"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ARWPSettings(AdaptiveSettings, FilterNoiseSettings):
+    """Settings of ARWP."""
+
+    noise_scale: float = setting(
+        0.001, "σ: standard deviation of the noise as a multiple of the filter's norm", minimum=0
+    )
+    noise_schedule: str = setting(
+        "cosine",
+        "how σ moves from noise_scale to noise_end × noise_scale over training",
+        choices=("constant", "linear", "cosine"),
+    )
+    noise_end: float = setting(11.0, "final σ as a multiple, unless constant", minimum=0)
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """Sum of each slice along the first axis, shaped to multiply the tensor."""
+    axes = list(range(1, tensor.ndim))
+    return tensor.sum(axes, keepdim=True) if axes else tensor
+
+
+class AdaptiveNoiseMethod(FilterNoiseMethod):
+    """Filter noise that shrinks where gradients have been large.
+
+    S ← βS + Σ_f g², g the gradient at the noisy point, summed over each filter; of a 1-d
+    parameter each entry has its own S. At the first step S = 0.
+    """
+
+    def __init__(self, task: Task, settings: MethodSettings) -> None:
+        super().__init__(task, settings)
+        self.squares = [summed(torch.zeros_like(parameter)) for parameter in self.noisy]
+
+    def sized(self, units: Sequence[Tensor], elapsed: float) -> Sequence[Tensor]:
+        """The filter noise, shrunk."""
+        chosen: Any = self.settings
+        power = {"code": -0.5, "paper": -0.25}[chosen.shrink]
+        sized = super().sized(units, elapsed)
+        return [n * (1 + chosen.eta * s) ** power for n, s in zip(sized, self.squares, strict=True)]
+
+    def seen(self, point: Point) -> None:
+        """Remember the squared gradient of a noisy pass."""
+        if not point.sign or not point.share:
+            return
+        for parameter, squares in zip(self.noisy, self.squares, strict=True):
+            squares.mul_(self.settings.beta)
+            if parameter.grad is not None:
+                slope = parameter.grad / point.share
+                squares.add_(summed(slope.square()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums of squares."""
+        return {"squares": self.squares}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up sums of squares."""
+        for squares, kept in zip(self.squares, state["squares"], strict=True):
+            squares.copy_(kept)
+
+
+class AdaptiveRandomWeightPerturbation(AdaptiveNoiseMethod):
+    """ARWP: g(w + n), n Gaussian by filters, divided by √(1 + ηS), S past squared gradients.
+
+    Li et al. 2024 (arXiv 2404.00357), settings as in the authors' script: σ grows to 11 σ along
+    a cosine. Their code divides the variance by 1 + ηS; we have it at second hand that eq. 14 of
+    the paper divides it by √(1 + ηS): ``shrink=paper``.
+    """
+
+    Settings = ARWPSettings
+
+    def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
+        """The one noisy point."""
+        return [Point(inputs=inputs, targets=targets)]

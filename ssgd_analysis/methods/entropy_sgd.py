@@ -1,0 +1,102 @@
+"""Entropy-SGD."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis import seeds
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.methods.base import Method, MethodSettings, setting
+from ssgd_analysis.methods.batchnorm import bn_statistics
+from ssgd_analysis.weights import borrowed_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntropySettings(MethodSettings):
+    """Settings of Entropy-SGD."""
+
+    inner_steps: int = setting(20, "L: Langevin steps, each on a minibatch of its own", minimum=1)
+    inner_lr: float = setting(0.1, "η′: learning rate of the Langevin steps", minimum=0)
+    inner_momentum: float = setting(0.9, "Nesterov momentum of the Langevin steps", minimum=0)
+    gamma: float = setting(1e-4, "γ: pull towards w at the first step", minimum=0)
+    scoping: float = setting(1e-3, "s: γ grows as (1 + s)^t", minimum=0)
+    noise: float = setting(1e-4, "ε: thermal noise of the Langevin steps", minimum=0)
+    average: float = setting(0.75, "how much of the running mean of x′ is kept", minimum=0)
+    bn_stats: str = setting(
+        "both",
+        "which passes update BatchNorm's running statistics",
+        choices=("first", "both", "frozen"),
+    )
+
+
+class EntropySGD(Method):
+    """Entropy-SGD: the optimizer steps with w − μ, μ a running mean of Langevin steps from w.
+
+    Chaudhari et al. 2017 (arXiv 1611.01838), algorithm 1, with the authors' settings for MNIST:
+    from x′ = μ = w, L times x′ ← x′ − η′ [∇f(x′) − γ (w − x′) + ε N / √(η′/2)], ∇f with Nesterov
+    momentum, on a minibatch of its own; μ ← 0.75 μ + 0.25 x′. γ is absorbed in the learning rate
+    of the outer step, so that a good one is near 1. γ grows with every step, as in the authors'
+    Lua code; in their Python code the counter stands still. Weight decay is the base
+    optimizer's, at w, and no part of the inner steps. The loss is the mean over these.
+    """
+
+    Settings = EntropySettings
+
+    @classmethod
+    def passes(cls, settings: Any) -> float:
+        """One for each inner step."""
+        return settings.inner_steps
+
+    @classmethod
+    def minibatches(cls, settings: Any) -> int:
+        """One for each inner step."""
+        return settings.inner_steps
+
+    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+        """Leave w − μ; see :meth:`Method.gradient`.
+
+        Raises:
+            InputError: fewer examples than inner steps.
+        """
+        chosen, task = self.settings, self.task
+        count = chosen.inner_steps
+        if len(inputs) < count:
+            raise InputError(f"inner_steps={count} need at least as many examples")
+        parameters = [parameter for _, parameter in task.parameters]
+        mean = [parameter.detach().clone() for parameter in parameters]
+        speed = [torch.zeros_like(parameter) for parameter in parameters]
+        losses = []
+        batches = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
+        with borrowed_weights(parameters) as clean:
+            for number, batch in enumerate(batches):
+                task.optimizer.zero_grad()
+                with bn_statistics(task.model, chosen.bn_stats, number):
+                    losses.append(task.backward(*batch))
+                with torch.no_grad():
+                    self._langevin(parameters, clean, speed, number)
+                    for average, parameter in zip(mean, parameters, strict=True):
+                        average.lerp_(parameter, 1 - chosen.average)
+        for parameter, average in zip(parameters, mean, strict=True):
+            parameter.grad = parameter.detach() - average
+        return sum(losses) / count
+
+    def _langevin(
+        self, moved: list[torch.nn.Parameter], clean: list[Tensor], speed: list[Tensor], number: int
+    ) -> None:
+        """One inner step: x′ is ``moved``, w is ``clean``."""
+        chosen, task = self.settings, self.task
+        gamma = chosen.gamma * (1 + chosen.scoping) ** task.step
+        heat = chosen.noise / math.sqrt(chosen.inner_lr / 2)
+        generators = {
+            device: seeds.generator(task.seed, "langevin", task.step, number, device=device)
+            for device in {parameter.device for parameter in moved}
+        }
+        for x, w, v in zip(moved, clean, speed, strict=True):
+            slope = torch.zeros_like(x) if x.grad is None else x.grad
+            v.mul_(chosen.inner_momentum).add_(slope)
+            noise = torch.empty_like(x).normal_(generator=generators[x.device])
+            slope = slope + chosen.inner_momentum * v - gamma * (w - x) + heat * noise
+            x.sub_(chosen.inner_lr * slope)

@@ -1,0 +1,47 @@
+"""Annealed noise on the gradient."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis import seeds
+from ssgd_analysis.methods.base import Method, MethodSettings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientNoiseSettings(MethodSettings):
+    """Settings of gradient noise."""
+
+    eta: float = setting(0.01, "η: variance of the noise at the first step", minimum=0)
+    gamma: float = setting(
+        0.55, "γ: the variance falls as (1 + t)^−γ; 0: it stays as it is", minimum=0
+    )
+
+
+class GradientNoise(Method):
+    """Gradient noise: g(w) + N(0, σ_t² I), σ_t² = η / (1 + t)^γ, t the number of the step.
+
+    Neelakantan et al. 2015 (arXiv 1511.06807), eq. 1, with γ = 0.55 and η from {0.01, 0.3, 1}
+    recommended there. γ = 0 is isotropic noise of constant size.
+    """
+
+    Settings = GradientNoiseSettings
+
+    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+        """The noisy gradient; see :meth:`Method.gradient`."""
+        chosen, task = self.settings, self.task
+        loss = task.backward(inputs, targets)
+        if not chosen.eta:
+            return loss
+        size = math.sqrt(chosen.eta / (1 + task.step) ** chosen.gamma)
+        slopes = [p.grad for _, p in task.parameters if p.grad is not None]
+        generators = {
+            device: seeds.generator(task.seed, "gradient noise", task.step, device=device)
+            for device in {slope.device for slope in slopes}
+        }
+        for slope in slopes:
+            noise = torch.empty_like(slope).normal_(generator=generators[slope.device])
+            slope.add_(noise, alpha=size)
+        return loss

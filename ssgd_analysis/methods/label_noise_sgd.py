@@ -1,0 +1,67 @@
+"""SGD whose labels are wrong anew at every step."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis import seeds
+from ssgd_analysis.methods.base import Method, MethodSettings, setting
+from ssgd_analysis.methods.noisy_points import check_share
+from ssgd_analysis.methods.task import Task
+from ssgd_analysis.weights import evaluation_mode
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelNoiseSettings(MethodSettings):
+    """Settings of label-noise SGD."""
+
+    flip: float = setting(
+        0.1, "p: probability that a class label is another one, drawn at each step", minimum=0
+    )
+    target_noise: float = setting(
+        0.1, "σ: Gaussian noise on targets that are numbers, drawn at each step", minimum=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share("flip", self.flip)
+
+
+class LabelNoiseSGD(Method):
+    """Label-noise SGD: the gradient for labels of which a share p is wrong, anew at each step.
+
+    A wrong class is uniform among the others. Targets that are numbers get N(0, σ²) instead, as
+    in the analysis of Blanc et al. 2020 (arXiv 1904.09080); Damian, Ma and Lee 2021 (arXiv
+    2106.06530) show that it prefers flat minima. Unlike wrong labels in the data, these cannot
+    be learnt by heart. p is that of label-noise gradient descent in arXiv 2510.17526; σ is our
+    choice. The loss reported is that on the noisy labels.
+    """
+
+    Settings = LabelNoiseSettings
+
+    def __init__(self, task: Task, settings: MethodSettings) -> None:
+        super().__init__(task, settings)
+        self.classes = 0  # not known before there are inputs
+
+    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+        """That for noisy labels; see :meth:`Method.gradient`."""
+        return self.task.backward(inputs, self._noisy(inputs, targets))
+
+    def _noisy(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        chosen, task = self.settings, self.task
+        generator = seeds.generator(task.seed, "labels", task.step, device=targets.device)
+        if targets.is_floating_point():
+            noise = torch.empty_like(targets).normal_(generator=generator)
+            return targets + chosen.target_noise * noise
+        self.classes = self.classes or self._count(inputs)
+        shape, device = targets.shape, targets.device
+        wrong = torch.rand(shape, generator=generator, device=device) < chosen.flip
+        offset = torch.randint(1, self.classes, shape, generator=generator, device=device)
+        wrong &= targets >= 0  # a negative label says that there is none
+        return torch.where(wrong, (targets + offset) % self.classes, targets)
+
+    def _count(self, inputs: Tensor) -> int:
+        """Classes that the model tells apart: a forward pass over one example, once a run."""
+        with evaluation_mode(self.task.model), torch.no_grad():
+            return max(self.task.forward(inputs[:1]).shape[1], 2)

@@ -1,0 +1,70 @@
+"""Random weight perturbation, mixed with the clean gradient."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.methods.base import setting
+from ssgd_analysis.methods.noisy_points import (
+    FilterNoiseMethod,
+    FilterNoiseSettings,
+    Point,
+    check_share,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RWPSettings(FilterNoiseSettings):
+    """Settings of RWP."""
+
+    noise_scale: float = setting(
+        0.01, "γ: standard deviation of the noise as a multiple of the filter's norm", minimum=0
+    )
+    noisy_share: float = setting(0.5, "α: share of the noisy gradient", minimum=0)
+    bn_stats: str = setting(
+        "first",
+        "passes that update BatchNorm's statistics; first: the clean one",
+        choices=("first", "both", "frozen"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share("noisy_share", self.noisy_share)
+
+
+class RandomWeightPerturbation(FilterNoiseMethod):
+    """RWP: α g_B1(w + n) + (1 − α) g_B2(w), two minibatches a step, n Gaussian by filters.
+
+    Li et al. 2022 (arXiv 2211.11489), γ and α as in the authors' scripts for CIFAR. A step takes
+    two minibatches' examples and makes a pass over each; they are independent, so two devices
+    can make them at once. Here they are made in turn, the clean one first.
+    """
+
+    Settings = RWPSettings
+
+    @classmethod
+    def passes(cls, settings: Any) -> float:
+        """One over each minibatch."""
+        return 2
+
+    @classmethod
+    def minibatches(cls, settings: Any) -> int:
+        """One for each pass."""
+        return 2
+
+    def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
+        """The weights w on the second minibatch, w + n on the first.
+
+        Raises:
+            InputError: a single example, which cannot be two minibatches.
+        """
+        if len(inputs) < 2:
+            raise InputError("a step takes two minibatches: at least 2 examples")
+        half, alpha = len(inputs) // 2, self.settings.noisy_share
+        return [
+            Point(inputs=inputs[half:], targets=targets[half:], share=1 - alpha, sign=0),
+            Point(inputs=inputs[:half], targets=targets[:half], share=alpha),
+        ]

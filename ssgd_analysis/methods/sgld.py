@@ -1,0 +1,61 @@
+"""Stochastic gradient Langevin dynamics."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssgd_analysis import seeds
+from ssgd_analysis.methods.base import Method, MethodSettings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGLDSettings(MethodSettings):
+    """Settings of SGLD."""
+
+    temperature: float = setting(
+        1e-3, "T: the noise of a step has variance 2 η T; 1/N samples the posterior", minimum=0
+    )
+
+
+class SGLD(Method):
+    """SGLD: the base optimizer's step, then noise of variance 2 η T on every weight.
+
+    Welling and Teh 2011 (ICML), with the loss as the mean over the examples: their step
+    size is ε = 2 η / N, so that η g is their drift and N(0, 2 η T) with T = 1/N their noise; N
+    is the number of training examples, and weight decay λ is a Gaussian prior of precision λ N.
+    η is each parameter group's learning rate of the moment. The law that is sampled is the
+    posterior, in the limit of small η, for SGD without momentum only; with another base
+    optimizer it is Langevin-like noise. The default T is our choice, 1/N for a thousand examples.
+    """
+
+    Settings = SGLDSettings
+
+    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+        """That at w; see :meth:`Method.gradient`."""
+        return self.task.backward(inputs, targets)
+
+    def step(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+        """The base optimizer's step and the noise."""
+        loss = super().step(inputs, targets, elapsed)
+        if self.settings.temperature:
+            self._heat()
+        return loss
+
+    @torch.no_grad()
+    def _heat(self) -> None:
+        task = self.task
+        generators: dict[torch.device, torch.Generator] = {}
+        for group in task.optimizer.param_groups:
+            size = math.sqrt(2 * float(group["lr"]) * self.settings.temperature)
+            for parameter in group["params"]:
+                if not parameter.requires_grad:
+                    continue
+                device = parameter.device
+                if device not in generators:
+                    generators[device] = seeds.generator(
+                        task.seed, "langevin", task.step, device=device
+                    )
+                noise = torch.empty_like(parameter).normal_(generator=generators[device])
+                parameter.add_(noise, alpha=size)
