@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -54,14 +55,20 @@ def answer_json(value: object) -> None:
 
 def answer_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """A table; numbers are already text."""
+    table = _table(header, rows, title)
+    stream = _answers[-1] if _answers else sys.stdout
+    # as wide as it needs: a cut number is worse than a line that the terminal wraps
+    Console(file=stream, width=400, highlight=False, markup=False).print(table)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
+    """First column to the left, the others to the right."""
     table = Table(title=title or None, title_justify="left", header_style="bold", box=None)
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    stream = _answers[-1] if _answers else sys.stdout
-    # as wide as it needs: a cut number is worse than a line that the terminal wraps
-    Console(file=stream, width=400, highlight=False, markup=False).print(table)
+    return table
 
 
 def say(message: str) -> None:
@@ -85,14 +92,16 @@ class Display:
 
     def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
-        self.live: Progress | None = None
+        self.live: Live | None = None
+        self.bar: Progress | None = None
         self.task: TaskID | None = None
+        self.shown: Table | None = None
         self.label, self.total, self.done, self.spoke = "", 0, 0, time.monotonic()
 
     def __enter__(self) -> "Display":
         console = Console(stderr=True)
         if console.is_terminal:
-            self.live = Progress(
+            self.bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
@@ -100,8 +109,8 @@ class Display:
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
                 console=console,
-                transient=True,
             )
+            self.live = Live(get_renderable=self._now, console=console, transient=True)
             self.live.start()
         return self
 
@@ -109,23 +118,34 @@ class Display:
         if self.live is not None:
             self.live.stop()
 
+    def _now(self) -> RenderableType:
+        """What a terminal shows: the table, if there is one, and the bar."""
+        assert self.bar is not None
+        return self.bar if self.shown is None else Group(self.shown, self.bar)
+
     def start(self, label: str, total: int | None = None) -> None:
         """Begin a stage."""
         self.label, self.total, self.done = self.prefix + label, total or 0, 0
-        if self.live is not None:
+        self.shown = None
+        if self.bar is not None:
             if self.task is not None:
-                self.live.remove_task(self.task)
-            self.task = self.live.add_task(self.label, total=total, note="")
+                self.bar.remove_task(self.task)
+            self.task = self.bar.add_task(self.label, total=total, note="")
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Some more steps are done."""
         self.done += steps
-        if self.live is not None and self.task is not None:
-            self.live.update(self.task, advance=steps, note=note)
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, advance=steps, note=note)
         elif time.monotonic() - self.spoke > self.EVERY:
             self.spoke = time.monotonic()
             of = f"/{self.total}" if self.total else ""
             say(f"{self.label} {self.done}{of} {note}".rstrip())
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """How all parts of the work stand, above the bar; where there is no terminal, nothing."""
+        if self.live is not None:
+            self.shown = _table(header, rows)
 
     def say(self, message: str) -> None:
         """A line about the work, above the bar."""

@@ -1,5 +1,6 @@
 """What long work says of itself while it runs; the command line decides how it looks."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -12,6 +13,9 @@ class Progress(Protocol):
     def advance(self, steps: int = 1, note: str = "") -> None:
         """``steps`` more are done; ``note`` is a short word on how it goes."""
 
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """How all parts of the work stand now; replaces the table before."""
+
     def warn(self, message: str) -> None:
         """Something the user should know, that does not stop the work."""
 
@@ -23,6 +27,9 @@ class Silent:
         """Ignore."""
 
     def advance(self, steps: int = 1, note: str = "") -> None:
+        """Ignore."""
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Ignore."""
 
     def warn(self, message: str) -> None:

@@ -1,5 +1,6 @@
 """Arrays in, figure out: one file a picture, no computing."""
 
+from ssgd_analysis.plots.axis import AxisPanel, axis_figure
 from ssgd_analysis.plots.bands import Line, loss_bands
 from ssgd_analysis.plots.coefficients import coefficient_figure
 from ssgd_analysis.plots.connection import Walk, connection_figure
@@ -15,14 +16,17 @@ from ssgd_analysis.plots.save import save_figure
 from ssgd_analysis.plots.scatter import metric_scatter
 from ssgd_analysis.plots.surface import surface_html
 from ssgd_analysis.plots.tracking import tracking_figure
+from ssgd_analysis.plots.tuning import tuning_figure
 from ssgd_analysis.plots.verdicts import verdict_table
 
 __all__ = [
+    "AxisPanel",
     "Effect",
     "Line",
     "Mark",
     "Plane",
     "Walk",
+    "axis_figure",
     "coefficient_figure",
     "connection_figure",
     "density_figure",
@@ -37,5 +41,6 @@ __all__ = [
     "surface_html",
     "tracking_figure",
     "training_curves",
+    "tuning_figure",
     "verdict_table",
 ]

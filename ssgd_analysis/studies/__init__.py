@@ -1,6 +1,17 @@
 """Grids of runs: a TOML file each, one runner for all."""
 
-from ssgd_analysis.studies.runner import run_study
-from ssgd_analysis.studies.spec import Arm, Setting, Study, list_studies, load_study
+from ssgd_analysis.studies.load import check_study, list_studies, load_study
+from ssgd_analysis.studies.runner import plan, run_study, with_seeds
+from ssgd_analysis.studies.spec import Arm, Setting, Study
 
-__all__ = ["Arm", "Setting", "Study", "list_studies", "load_study", "run_study"]
+__all__ = [
+    "Arm",
+    "Setting",
+    "Study",
+    "check_study",
+    "list_studies",
+    "load_study",
+    "plan",
+    "run_study",
+    "with_seeds",
+]

@@ -27,6 +27,14 @@ from ssgd_analysis.report.tables import (
     test_csv,
     test_rows,
 )
+from ssgd_analysis.studies.markdown import write_markdown
+from ssgd_analysis.studies.pictures import answer_figures, tuning_figures
+from ssgd_analysis.studies.sections import (
+    answer_sections,
+    how_section,
+    spending_section,
+    tuning_sections,
+)
 from ssgd_analysis.studies.spec import Study
 
 PICTURED = ("test_accuracy", "lambda_max", "expected", "adaptive_worst")
@@ -38,6 +46,7 @@ def write_study(
     result: dict[str, Any],
     groups: Sequence[Group],
     landscapes: dict[str, dict[str, np.ndarray]],
+    sessions: Sequence[dict[str, Any]],
 ) -> tuple[list[str], str]:
     """Draw all pictures and write the page.
 
@@ -47,9 +56,10 @@ def write_study(
         result: verdict, groups and tests.
         groups: the runs.
         landscapes: "group/1" and "group/2" → arrays of lines and of the plane.
+        sessions: how it was run.
 
     Returns:
-        Paths of the pictures (PNG), and of the page.
+        Paths of the pictures (PNG), and of the page; ``report.md`` lies beside it.
     """
     by_setting = {
         setting.name: [g for g in groups if g.condition == setting.name]
@@ -58,6 +68,8 @@ def write_study(
     figures = {
         "training": training_curves({s: _curves(members) for s, members in by_setting.items()}),
         "intervals": study_intervals(result),
+        **answer_figures(result),
+        **(tuning_figures(result["tuning"]) if result["tuning"] else {}),
     }
     if landscapes:
         figures["lines"] = loss_bands(
@@ -89,20 +101,22 @@ def write_study(
     write_table(out / "table.csv", *table)
     write_table(out / "tests.csv", *test_csv(result["tests"]))
     write_table(out / "matched_tests.csv", *test_csv(result["matched_tests"]))
-    page = write_page(
-        out / "report.html",
-        f"Study: {study.name}",
-        result["verdict"],
-        _sections(study, result, table, pictures),
-    )
+    title, verdict = f"Study: {study.name}", result["verdict"]
+    sections = _sections(study, result, table, pictures, sessions)
+    page = write_page(out / "report.html", title, verdict, sections)
+    write_markdown(out / "report.md", title, verdict, sections)
     return [str(path) for path in pictures.values()], str(page)
 
 
 def _sections(
-    study: Study, result: dict[str, Any], table: Any, pictures: dict[str, Path]
+    study: Study,
+    result: dict[str, Any],
+    table: Any,
+    pictures: dict[str, Path],
+    sessions: Sequence[dict[str, Any]],
 ) -> list[Section]:
-    contours = [path for name, path in pictures.items() if name.startswith("contours")]
     sections = [
+        *answer_sections(result, pictures),
         Section("Results", "Mean over seeds ± half of the 95% interval.", *table),
         Section(
             "Accuracy and sharpness",
@@ -110,6 +124,26 @@ def _sections(
             pictures=[pictures["intervals"]],
         ),
         Section("Training", "Mean over seeds, band: their range.", pictures=[pictures["training"]]),
+        *_flatness(study, result),
+        Section("Accuracy and loss", "At the final weights.", *outcome_rows(result["outcomes"])),
+        spending_section(study, result),
+        *tuning_sections(result, pictures),
+        *_landscapes(pictures),
+    ]
+    if result["failures"]:
+        rows = [[name, error] for name, error in result["failures"].items()]
+        sections.append(Section("Failed runs", "", ["run", "why"], rows))
+    return [*sections, how_section(study, sessions)]
+
+
+def _flatness(study: Study, result: dict[str, Any]) -> list[Section]:
+    """The tests of flatness, where a metric of it was measured."""
+    if not result["tests"]:
+        return []
+    last = Section("Flatness at the final weights", "", *test_rows(result["tests"]))
+    if not study.matched:
+        return [last]
+    return [
         Section(
             f"Verdict at matched train loss, each arm against {study.focus}",
             result["rule"]["text"],
@@ -121,27 +155,27 @@ def _sections(
             " loss is nearest to the other's final one.",
             *test_rows(result["matched_tests"]),
         ),
-        Section("Flatness at the final weights", "", *test_rows(result["tests"])),
-        Section("Accuracy and loss", "At the final weights.", *outcome_rows(result["outcomes"])),
+        last,
     ]
-    if contours:
-        sections += [
-            Section(
-                "Loss along filter-normalised random directions",
-                "First seed; mean and 10–90% band over directions; the same directions for all.",
-                pictures=[pictures["lines"]],
-            ),
-            Section(
-                "Loss over one filter-normalised random plane",
-                "First seed; the same two directions and one colour scale. An illustration, not"
-                " evidence.",
-                pictures=contours,
-            ),
-        ]
-    if result["failures"]:
-        rows = [[name, error] for name, error in result["failures"].items()]
-        sections.append(Section("Failed runs", "", ["run", "why"], rows))
-    return sections
+
+
+def _landscapes(pictures: dict[str, Path]) -> list[Section]:
+    contours = [path for name, path in pictures.items() if name.startswith("contours")]
+    if not contours:
+        return []
+    return [
+        Section(
+            "Loss along filter-normalised random directions",
+            "First seed; mean and 10–90% band over directions; the same directions for all.",
+            pictures=[pictures["lines"]],
+        ),
+        Section(
+            "Loss over one filter-normalised random plane",
+            "First seed; the same two directions and one colour scale. An illustration, not"
+            " evidence.",
+            pictures=contours,
+        ),
+    ]
 
 
 def _rise(alpha: np.ndarray, losses: np.ndarray) -> Line:

@@ -1,27 +1,33 @@
-"""Runs a study: trains and measures in parallel, compares, draws, reports; loses nothing."""
+"""Runs a study: tunes, trains and measures in parallel, compares, reports; loses nothing."""
 
-import re
-from collections.abc import Sequence
+import dataclasses
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from joblib import cpu_count
 
-from ssgd_analysis.compare import Group, How, Measurements, Rule, compare
-from ssgd_analysis.compare.compare import seed_values
-from ssgd_analysis.compare.measurements import is_flatness, measure_all
-from ssgd_analysis.compare.pairs import pairs_of
-from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.errors import InputError
 from ssgd_analysis.files import jsonable, make_folder, read_json, write_json
-from ssgd_analysis.landscape import LandscapeSettings, Subject, sample_landscape, save_arrays
 from ssgd_analysis.progress import SILENT, Progress
-from ssgd_analysis.studies.parallel import parallel
+from ssgd_analysis.studies.board import Board
+from ssgd_analysis.studies.cells import Cell, run_cells, slug
+from ssgd_analysis.studies.estimate import Estimate, estimate
+from ssgd_analysis.studies.judging import Means, grouped, judged, seeded_values, variances
+from ssgd_analysis.studies.landscapes import sample_landscapes
+from ssgd_analysis.studies.load import check_study
+from ssgd_analysis.studies.questions import QUESTIONS
 from ssgd_analysis.studies.report import write_study
+from ssgd_analysis.studies.sessions import add_session, machine
 from ssgd_analysis.studies.spec import Study
-from ssgd_analysis.studies.verdict import study_verdict
-from ssgd_analysis.training import Run, TrainConfig, train
-from ssgd_analysis.training.checkpoint import load_checkpoint
+from ssgd_analysis.studies.tuning import Chosen, choices, keep_tuning, tuned, tuning_cells
+from ssgd_analysis.training import Run
+
+STAND_IN = (
+    "STAND-IN at the tiny scale: it proves that the study's file runs, and says nothing about any"
+    " method. "
+)
 
 
 def run_study(
@@ -30,19 +36,25 @@ def run_study(
     *,
     jobs: int | None = None,
     resume: bool = False,
+    seeds: int | None = None,
+    batch_seeds: int = 1,
     device: str = "cpu",
     data_dir: Path | None = None,
+    command: str = "",
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
-    """Train the grid, measure every run, compare, and write the report.
+    """Tune, train the grid, measure every run, compare, and write the report.
 
     Args:
         study: what to run.
         out: a folder; refused if it holds a study, unless ``resume``.
         jobs: processes, one thread each; default: one a core, on a GPU one in all.
         resume: keep every result that is there.
+        seeds: how many there shall be: with ``resume`` more than there were; default: the study's.
+        batch_seeds: runs of one arm and setting that a process trains together.
         device: for training and measuring.
         data_dir: for data files.
+        command: what was typed, for the report.
         progress: told of every run and measurement.
 
     Returns:
@@ -52,177 +64,148 @@ def run_study(
         InputError: a folder that holds a study, or another one than this.
         WorkError: every run of the focus failed.
     """
-    _claim(study, out, resume)
+    began = time.monotonic()
+    study = _claim(study, out, resume, seeds)
     jobs = jobs or (cpu_count() if device == "cpu" else 1)
-    cells = [
-        (
-            setting.name,
-            arm.label,
-            out / "runs" / _slug(setting.name) / f"{_slug(arm.label)}-seed{seed}",
-            study.config(setting, arm, seed, device=device, data_dir=data_dir),
-        )
-        for seed in study.seeds
-        for setting in study.settings
-        for arm in study.arms
-    ]
-    progress.start("training and measuring", len(cells))
-    calls = [(_train_and_measure, (config, folder, study.metrics)) for *_, folder, config in cells]
-    failures = {}
-    for done in parallel(calls, jobs):
-        if done["error"]:
-            failures[done["folder"]] = done["error"]
-            progress.warn(f"{done['folder']}: {done['error']}")
-        progress.advance(1, Path(done["folder"]).name)
-    groups = _groups(study, [cell[:3] for cell in cells if str(cell[2]) not in failures])
-    _measure_matched(study, groups, device, jobs, progress)
-
-    measure = Measurements(study.metrics, How(device=device))
-    judged = {
-        matched: compare(
-            groups,
-            measure,
-            metrics=study.metrics,
-            baseline=study.focus,
-            loss_tolerance=study.loss_tolerance,
-            match_loss=matched,
-            rule=Rule(margin=study.margin),
-        )
-        for matched in (False, True)
+    means = Means(out, jobs, batch_seeds, device, data_dir)
+    tuning, failures = _tune(study, means, progress)
+    cells = final_cells(study, means, None if tuning is None else choices(tuning))
+    fresh = sum(not Run(cell.folder).finished for cell in cells)
+    failures |= _missing(study, tuning)
+    board = Board(progress, "training and measuring", cells, "test_accuracy", jobs)
+    failures |= run_cells(cells, jobs=jobs, bundle=batch_seeds, on_done=board)
+    groups = grouped(study, [cell for cell in cells if str(cell.folder) not in failures])
+    result = judged(study, groups, means, progress)
+    result |= {"failures": failures, "tuning": tuning}
+    if study.variance_scales:
+        result["variance"] = variances(study, groups, means, progress)
+    values = seeded_values(study, result["by_seed"])
+    answer = QUESTIONS[study.question](study, result, values)
+    result["answer"] = answer.record
+    result["verdict"] = (STAND_IN if study.scale == "tiny" else "") + answer.sentence
+    landscapes = sample_landscapes(study, groups, out, device, jobs, progress)
+    session = {
+        "command": command,
+        "jobs": jobs,
+        "batch_seeds": batch_seeds,
+        "trained": fresh,
+        "seconds": round(time.monotonic() - began, 1),
+        "machine": machine(),
     }
-    landscapes = _landscapes(study, groups, out, device, jobs, progress)
-    result = {
-        "study": study.name,
-        "out": str(out),
-        "seeds": study.seeds,
-        "settings": [setting.name for setting in study.settings],
-        "arms": [arm.label for arm in study.arms],
-        "groups": judged[False]["groups"],
-        "values": {group.name: seed_values(group, study.metrics, measure) for group in groups},
-        "tests": judged[False]["tests"],
-        "outcomes": judged[False]["outcomes"],
-        "overall": judged[False]["overall"],
-        "matched_tests": judged[True]["tests"],
-        "matched_overall": judged[True]["overall"],
-        "rule": judged[True]["rule"],
-        "failures": failures,
-    }
-    result["verdict"] = study_verdict(study, result)
-    result["pictures"], result["report"] = write_study(study, out, result, groups, landscapes)
+    sessions = add_session(out, session)
+    result["pictures"], result["report"] = write_study(
+        study, out, result, groups, landscapes, sessions
+    )
     write_json(out / "result.json", result)
     return jsonable(result)
 
 
-def _claim(study: Study, out: Path, resume: bool) -> None:
-    """Make the folder this study's, or refuse."""
-    path, spec = out / "study.json", jsonable(study)
+def plan(
+    study: Study,
+    out: Path,
+    *,
+    jobs: int | None = None,
+    device: str = "cpu",
+    data_dir: Path | None = None,
+) -> Estimate:
+    """What a study will cost, from a timed sample of every arm's steps; trains nothing.
+
+    Raises:
+        InputError: data that is not there.
+    """
+    jobs = jobs or (cpu_count() if device == "cpu" else 1)
+    means = Means(out, jobs, 1, device, data_dir)
+    middle: Chosen = {
+        (setting.name, arm.label): {n: r.at(0.5) for n, r in study.search(arm).items()}
+        for setting in study.settings
+        for arm in study.arms
+    }
+    cells = tuning_cells(study, out, device, data_dir) + final_cells(study, means, middle)
+    return estimate(cells, jobs)
+
+
+def final_cells(study: Study, means: Means, chosen: Chosen | None) -> list[Cell]:
+    """The runs that the answer is made of, with the tuned values."""
+    return [
+        Cell(
+            setting.name,
+            arm.label,
+            means.out / "runs" / slug(setting.name) / f"{slug(arm.label)}-seed{seed}",
+            study.config(
+                setting, arm, seed, device=means.device, data_dir=means.data_dir, chosen=own
+            ),
+            tuple(study.metrics),
+        )
+        for seed in study.seeds
+        for setting in study.settings
+        for arm in study.arms
+        if (own := {} if chosen is None else chosen[setting.name, arm.label]) is not None
+    ]
+
+
+def with_seeds(study: Study, count: int) -> Study:
+    """The study with so many seeds: its first ones, then the next numbers that tuning leaves."""
+    taken = set(study.seeds) | set(study.tuning.seeds if study.tuning else ())
+    found, following = study.seeds[:count], max(study.seeds) + 1
+    while len(found) < count:
+        if following not in taken:
+            found = [*found, following]
+        following += 1
+    return dataclasses.replace(study, seeds=found)
+
+
+def _claim(study: Study, out: Path, resume: bool, seeds: int | None) -> Study:
+    """Make the folder this study's, or refuse; the study with the seeds that it has there."""
+    if seeds is not None:
+        study = with_seeds(study, seeds)
+    check_study(study)
+    path = out / "study.json"
     if path.is_file():
         if not resume:
             raise InputError(f"{out} already holds a study: --resume it, or name another folder")
-        if read_json(path) != spec:
-            raise InputError(f"{out} holds another study, or this one with other settings")
+        study = _continued(study, read_json(path), out, seeds)
     elif (out / "config.json").exists():
         raise InputError(f"{out} already holds a run: name another folder")
     make_folder(out)
-    write_json(path, spec)
+    write_json(path, study)
+    return study
 
 
-def _train_and_measure(config: TrainConfig, folder: Path, metrics: Sequence[str]) -> dict[str, Any]:
-    """One run, and its metrics; a run that fails is a result, not the end of the study."""
-    try:
-        train(config, folder, resume=True)
-        measure_all(Run(folder), metrics, How(device=config.device))
-    except Exception as error:
-        kind = "" if isinstance(error, WorkError) else f"{type(error).__name__}: "
-        return {"folder": str(folder), "error": f"{kind}{error}"}
-    return {"folder": str(folder), "error": None}
+def _continued(study: Study, found: Any, out: Path, seeds: int | None) -> Study:
+    """The study as it goes on in its folder: all else the same, as many seeds or more."""
+    spec = jsonable(study)
+    there = found.get("seeds") if isinstance(found, dict) else None
+    if there is None or {**found, "seeds": None} != {**spec, "seeds": None}:
+        raise InputError(f"{out} holds another study, or this one with other settings")
+    common = min(len(there), len(study.seeds))
+    if there[:common] != study.seeds[:common]:
+        raise InputError(f"{out} holds this study with other seeds: {there}")
+    if len(study.seeds) >= len(there):
+        return study
+    if seeds is not None:
+        raise InputError(f"--seeds {seeds}: {out} has {len(there)} seeds already")
+    return dataclasses.replace(study, seeds=there)
 
 
-def _measure_one(folder: Path, step: int, metrics: Sequence[str], device: str) -> None:
-    measure_all(Run(folder), metrics, How(device=device), step=step)
+def _tune(
+    study: Study, means: Means, progress: Progress
+) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """Train the trials, choose, keep the record; ``None`` where nothing is tuned."""
+    cells = tuning_cells(study, means.out, means.device, means.data_dir)
+    if not cells:
+        return None, {}
+    board = Board(progress, "tuning", cells, "val_accuracy", means.jobs)
+    assert study.tuning is not None
+    failures = run_cells(cells, jobs=means.jobs, bundle=means.bundle, on_done=board)
+    record = jsonable(tuned(study, cells, failures))
+    keep_tuning(means.out, record)
+    return record, {}  # a trial that diverged is a result of the tuning, and stands there
 
 
-def _measure_matched(
-    study: Study, groups: list[Group], device: str, jobs: int, progress: Progress
-) -> None:
-    """What the comparison at matched train loss needs, measured in parallel beforehand."""
-    flatness = tuple(metric for metric in study.metrics if is_flatness(metric))
-    needed = {
-        (place.run.folder, place.step, flatness, device)
-        for pair in pairs_of(groups, study.focus, "checkpoints")
-        for side in pair.sides
-        for place in side
-        if place.step is not None
+def _missing(study: Study, tuning: Mapping[str, Any] | None) -> dict[str, str]:
+    """Arms without a single trial that came to its end."""
+    return {
+        f"{one['setting']} {one['arm']}".strip(): "every tuning trial failed"
+        for one in (tuning["arms"] if tuning else ())
+        if one["chosen"] is None
     }
-    calls = [(_measure_one, arguments) for arguments in sorted(needed, key=str)]
-    progress.start("measuring at matched train loss", len(calls))
-    for _ in parallel(calls, jobs):
-        progress.advance()
-
-
-def _groups(study: Study, cells: Sequence[tuple[str, str, Path]]) -> list[Group]:
-    """The finished runs by setting and arm, in the study's order."""
-    runs: dict[tuple[str, str], dict[int, Run]] = {}
-    for setting, label, folder in cells:
-        run = Run(folder)
-        if run.finished:
-            runs.setdefault((setting, label), {})[run.config().seed] = run
-    if not any(label == study.focus for _, label in runs):
-        raise WorkError(f"every run of {study.focus} failed: see the warnings")
-    return [
-        Group(
-            f"{label}, {name}" if name else label,
-            next(iter(members.values())).config(),
-            members,
-            condition=name,
-        )
-        for name in [setting.name for setting in study.settings]
-        for label in [arm.label for arm in study.arms]
-        if (members := runs.get((name, label)))
-    ]
-
-
-def _landscapes(
-    study: Study, groups: list[Group], out: Path, device: str, jobs: int, progress: Progress
-) -> dict[str, dict[str, np.ndarray]]:
-    """Lines and a plane for the first seed of every group."""
-    if not study.landscape_points:
-        return {}
-    folder = make_folder(out / "landscapes")
-    wanted = {
-        f"{group.name}/{dims}": (folder / f"{_slug(group.name)}-{dims}d.npz", dims, group)
-        for group in groups
-        for dims in (1, 2)
-    }
-    calls = [
-        (_landscape, (study, next(iter(group.runs.values())).folder, dims, target, device))
-        for target, dims, group in wanted.values()
-    ]
-    progress.start("landscapes", len(calls))
-    for _ in parallel(calls, jobs):
-        progress.advance()
-    found = {}
-    for name, (target, _, _) in wanted.items():
-        with np.load(target, allow_pickle=False) as arrays:
-            found[name] = {key: arrays[key] for key in arrays.files}
-    return found
-
-
-def _landscape(study: Study, run: Path, dims: int, target: Path, device: str) -> None:
-    if target.is_file():  # a run's final weights never change
-        return
-    checkpoint = load_checkpoint(str(run), device=device)
-    problem = checkpoint.problem("train", batch_size=512)
-    settings = LandscapeSettings(
-        dims=dims,
-        span=study.landscape_span,
-        points=study.landscape_points,
-        repeats=study.landscape_directions if dims == 1 else 1,
-        curvature=False,
-    )
-    made = sample_landscape([Subject(str(run), problem, problem.batches)], settings)
-    save_arrays(target, made.arrays)
-
-
-def _slug(text: str) -> str:
-    """A name as part of a path: "SGD 2×" becomes "sgd-2x"."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower().replace("×", "x")).strip("-") or "all"

@@ -1,6 +1,6 @@
 """The answer to a study's question in one sentence, composed from its numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssgd_analysis.report.tables import NAMES
@@ -22,11 +22,12 @@ OUTCOME = {
 }
 
 
-def study_verdict(study: Study, result: dict[str, Any]) -> str:
+def study_verdict(study: Study, result: Mapping[str, Any]) -> str:
     """One sentence: is the focus flatter than each rival, and does it matter for accuracy?
 
     Flatness is judged at matched train loss, as curvature at different losses says nothing, by the
     rule of ``compare``: metrics that a rescaling moves, or that a method trained on, do not count.
+    A study that does not match losses is judged at the final weights, and says so.
 
     Args:
         study: gives the focus and the arms.
@@ -36,8 +37,9 @@ def study_verdict(study: Study, result: dict[str, Any]) -> str:
     known = {group["name"] for group in result["groups"]}
     verdicts = [
         {**one, "verdict": "undecided" if one["why"].startswith("undecided") else one["verdict"]}
-        for one in result["matched_overall"]
+        for one in result["matched_overall" if study.matched else "overall"]
     ]
+    place = "matched train loss" if study.matched else "the final weights"
     counted = dict.fromkeys(_label(metric) for one in verdicts for metric in one["counted"])
     for setting in study.settings:
         if _name(study.focus, setting.name) not in known:
@@ -47,7 +49,7 @@ def study_verdict(study: Study, result: dict[str, Any]) -> str:
         if verdicts:
             words = _relations(verdicts, study, setting.name, FLATNESS)
             judges = f" ({', '.join(counted)} count)" if counted else ""
-            parts.append(f"at matched train loss{judges} it is {words}")
+            parts.append(f"at {place}{judges} it is {words}")
         if "test_accuracy" in study.metrics:
             mean = _accuracy(result, _name(study.focus, setting.name))
             own = [one for one in result["outcomes"] if one["metric"] == "test_accuracy"]
@@ -90,7 +92,7 @@ def _label(metric: str) -> str:
     return NAMES.get(metric, metric)
 
 
-def _accuracy(result: dict[str, Any], name: str) -> str:
+def _accuracy(result: Mapping[str, Any], name: str) -> str:
     for group in result["groups"]:
         if group["name"] == name and group["metrics"]["test_accuracy"]["mean"] is not None:
             return f"{100 * group['metrics']['test_accuracy']['mean']:.1f}%"

@@ -104,6 +104,9 @@ class _Member:
         """Keep what is to be told."""
         self.done, self.note = self.done + steps, note
 
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A run has none."""
+
     def warn(self, message: str) -> None:
         """Keep the warning as the note."""
         self.note = message

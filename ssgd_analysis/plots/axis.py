@@ -1,0 +1,92 @@
+"""Means with intervals along an axis: gains, curves of a strength, variances."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from ssgd_analysis.plots.style import OwnAxes, colour, legend, marker, panels, styled
+
+Point = tuple[float, float, float, float]  # place, mean, low, high
+
+
+@dataclass(frozen=True)
+class AxisPanel:
+    """One panel.
+
+    Args:
+        label: of the vertical axis.
+        lines: name → points.
+        levels: name → height of a horizontal line: what lies nowhere on the axis.
+        zero: draw the line of no difference.
+        log: a logarithmic vertical axis.
+        title: above.
+    """
+
+    label: str
+    lines: Mapping[str, Sequence[Point]]
+    levels: Mapping[str, float] = field(default_factory=dict)
+    zero: bool = False
+    log: bool = False
+    title: str = ""
+
+
+@styled
+def axis_figure(
+    shown: Sequence[AxisPanel],
+    *,
+    xlabel: str,
+    ticks: Mapping[float, str],
+    log: bool = False,
+    joined: bool = True,
+    axes: OwnAxes = None,
+) -> Figure:
+    """Panels side by side over one horizontal axis.
+
+    Args:
+        shown: the panels.
+        xlabel: what the axis is.
+        ticks: place → its name.
+        log: a logarithmic horizontal axis.
+        joined: lines between the points; else the points of a place stand beside each other.
+        axes: the user's own, one a panel.
+    """
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    width = 3.3 if columns < 3 else 2.5
+    figure, drawn = panels(
+        rows, columns, used=range(len(shown)), width=width, height=2.1, axes=axes
+    )
+    names = list(dict.fromkeys(n for one in shown for n in [*one.lines, *one.levels]))
+    handles = {}
+    for panel, one in zip(drawn, shown, strict=True):
+        if one.zero:
+            panel.axhline(0, color="#666666", lw=0.7)
+        for name, points in one.lines.items():
+            index, count = names.index(name), len(one.lines)
+            shift = 0.0 if joined else 0.6 * ((list(one.lines).index(name) + 0.5) / count - 0.5)
+            x = [point[0] + shift for point in points]
+            means = [point[1] for point in points]
+            look: dict[str, Any] = {"color": colour(index), "marker": marker(index), "ms": 3.5}
+            (handles[name],) = panel.plot(x, means, ls="-" if joined else "", lw=1, **look)
+            for at, point in zip(x, points, strict=True):
+                panel.plot([at, at], point[2:], color=colour(index), lw=1)
+        for name, level in one.levels.items():
+            index = names.index(name)
+            handles[name] = panel.axhline(level, color=colour(index), ls="--", lw=1)
+        if log:
+            panel.set_xscale("log")
+        if one.log:
+            panel.set_yscale("log")
+        panel.xaxis.set_major_locator(FixedLocator(list(ticks)))
+        panel.xaxis.set_minor_locator(NullLocator())
+        crowded = len(ticks) > 4 or max(map(len, ticks.values())) > 8
+        panel.set_xticks(list(ticks), list(ticks.values()), rotation=40 * crowded)
+        if crowded:
+            for text in panel.get_xticklabels():
+                text.set(ha="right", rotation_mode="anchor")
+        panel.set(xlabel=xlabel, ylabel=one.label, title=one.title)
+    legend(figure, list(handles.values()), list(handles), axes)
+    return figure

@@ -1,0 +1,114 @@
+"""How long a study will take: a short timed sample of every arm's steps in every setting."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ssgd_analysis.compare.measurements import is_flatness
+from ssgd_analysis.flatness import METRICS, Bench, resolve
+from ssgd_analysis.studies.board import duration
+from ssgd_analysis.studies.cells import Cell
+from ssgd_analysis.training import random_state
+from ssgd_analysis.training.setup import prepare
+
+SAMPLE = 0.1  # seconds of steps that are timed for each arm in each setting
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a study's runs are expected to cost.
+
+    Args:
+        runs: to train, those that are there already included.
+        passes: forward-backward passes over a minibatch, of all runs.
+        training: seconds of one process for all training, one run after another.
+        measuring: seconds of one process for all metrics.
+        jobs: processes at once.
+    """
+
+    runs: int
+    passes: float
+    training: float
+    measuring: float
+    jobs: int
+
+    def words(self) -> str:
+        """One line."""
+        whole = (self.training + self.measuring) / self.jobs
+        return (
+            f"{self.runs} runs, {self.passes:,.0f} forward-backward passes: about"
+            f" {duration(whole)} with {self.jobs} processes, from a timed sample of steps"
+            f" (training {duration(self.training / self.jobs)}, measuring"
+            f" {duration(self.measuring / self.jobs)}; less with --batch-seeds)"
+        )
+
+
+def estimate(cells: Sequence[Cell], jobs: int) -> Estimate:
+    """Time some steps of the first run of every arm in every setting, and its metrics.
+
+    Args:
+        cells: all runs.
+        jobs: processes at once.
+
+    Raises:
+        InputError: data that is not there, or parts that do not fit.
+    """
+    found: dict[tuple[str, str, bool], tuple[int, float, float]] = {}
+    measured: dict[tuple[str, ...], float] = {(): 0.0}
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the workers have
+    passes = training = measuring = 0.0
+    try:
+        for cell in cells:
+            key = (cell.setting, cell.arm, cell.trial is None)
+            if key not in found:
+                with random_state.seeded(cell.config.seed):
+                    found[key] = _timed(cell, measured)
+            steps, step, epoch = found[key]
+            config = cell.config
+            passes += config.epochs * steps * config.method_class.passes(config.method_settings())
+            training += config.epochs * (steps * step + epoch)
+            measuring += measured[cell.metrics]
+    finally:
+        torch.set_num_threads(before)
+    return Estimate(len(cells), passes, training, measuring, jobs)
+
+
+def _timed(cell: Cell, measured: dict[tuple[str, ...], float]) -> tuple[int, float, float]:
+    """Steps of an epoch, seconds of a step, seconds of an epoch's evaluation."""
+    bench = prepare(cell.config)
+    size = cell.config.batch_size * bench.method.minibatches(bench.method.settings)
+    steps = len(bench.data.train) // size
+    if not steps:
+        return 0, 0.0, 0.0
+    batches = bench.data.train.minibatches(size, torch.Generator().manual_seed(0))
+    inputs, targets = next(batches)
+    bench.model.train()
+    count, began = -1, time.monotonic()
+    while count < 1 or time.monotonic() - began < SAMPLE:
+        if count == 0:  # the first step makes buffers
+            began = time.monotonic()
+        bench.method.step(inputs, targets, 0.0)
+        bench.task.step += 1
+        count += 1
+    step = (time.monotonic() - began) / count
+    began = time.monotonic()
+    for problem in bench.splits.values():
+        problem.evaluate()
+    epoch = time.monotonic() - began
+    if cell.metrics not in measured:
+        measured[cell.metrics] = _measuring(cell, bench)
+    return steps, step, epoch
+
+
+def _measuring(cell: Cell, bench: Any) -> float:
+    """Seconds of a run's metrics."""
+    began = time.monotonic()
+    problem = bench.splits["train"]
+    for metric in filter(is_flatness, cell.metrics):
+        name, settings = resolve(metric)
+        METRICS[name].measure.on(Bench(problem, cell.config.seed), **settings)
+    return time.monotonic() - began

@@ -1,0 +1,173 @@
+"""Finished runs become groups, tests, costs and seed-by-seed values."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ssgd_analysis.compare import Group, How, Measurements, Rule, compare
+from ssgd_analysis.compare.measurements import is_flatness, measure_all
+from ssgd_analysis.compare.pairs import pairs_of
+from ssgd_analysis.errors import WorkError
+from ssgd_analysis.progress import Progress
+from ssgd_analysis.studies.budget import spending
+from ssgd_analysis.studies.cells import Cell
+from ssgd_analysis.studies.gains import Values
+from ssgd_analysis.studies.parallel import parallel
+from ssgd_analysis.studies.spec import Study
+from ssgd_analysis.studies.variance import noise_variances
+from ssgd_analysis.training import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Means:
+    """What a study is run with.
+
+    Args:
+        out: the study's folder.
+        jobs: processes at once, one thread each.
+        bundle: runs of one arm and setting that a process trains together.
+        device: for training and measuring.
+        data_dir: for data files.
+    """
+
+    out: Path
+    jobs: int
+    bundle: int
+    device: str
+    data_dir: Path | None
+
+
+def judged(study: Study, groups: list[Group], means: Means, progress: Progress) -> dict[str, Any]:
+    """Groups, tests and costs, before the answer."""
+    if study.matched:
+        _measure_matched(study, groups, means, progress)
+    measure = Measurements(study.metrics, How(device=means.device))
+    both = {
+        matched: compare(
+            groups,
+            measure,
+            metrics=study.metrics,
+            baseline=study.focus,
+            loss_tolerance=study.loss_tolerance,
+            match_loss=matched,
+            rule=Rule(margin=study.margin),
+        )
+        for matched in ((False, True) if study.matched else (False,))
+    }
+    by_seed = {
+        group.name: {
+            metric: {
+                str(seed): value
+                for seed, run in group.runs.items()
+                if (value := measure(run, metric, None)) is not None and math.isfinite(value)
+            }
+            for metric in study.metrics
+        }
+        for group in groups
+    }
+    final, matched = both[False], both.get(True)
+    return {
+        "study": study.name,
+        "scale": study.scale,
+        "question": study.question,
+        "out": str(means.out),
+        "seeds": study.seeds,
+        "settings": [setting.name for setting in study.settings],
+        "arms": [arm.label for arm in study.arms],
+        "groups": final["groups"],
+        "values": {
+            name: {metric: list(own.values()) for metric, own in metrics.items()}
+            for name, metrics in by_seed.items()
+        },
+        "by_seed": by_seed,
+        "spending": _spending(groups),
+        "tests": final["tests"],
+        "outcomes": final["outcomes"],
+        "overall": final["overall"],
+        "matched_tests": matched["tests"] if matched else [],
+        "matched_overall": matched["overall"] if matched else [],
+        "rule": final["rule"],
+    }
+
+
+def _spending(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """The passes that every arm spent, in examples, so that batch sizes do not matter."""
+    spent: dict[str, dict[str, list[float]]] = {}
+    for group in groups:
+        passes = [
+            float(run.history()[-1]["gradients"]) * group.config.batch_size
+            for run in group.runs.values()
+        ]
+        spent.setdefault(group.condition, {})[group.config.label] = passes
+    return spending(spent)
+
+
+def _measure_matched(study: Study, groups: list[Group], means: Means, progress: Progress) -> None:
+    """What the comparison at matched train loss needs, measured in parallel beforehand."""
+    flatness = tuple(metric for metric in study.metrics if is_flatness(metric))
+    needed = {
+        (place.run.folder, place.step, flatness, means.device)
+        for pair in pairs_of(groups, study.focus, "checkpoints")
+        for side in pair.sides
+        for place in side
+        if place.step is not None and flatness
+    }
+    progress.start("measuring at matched train loss", len(needed))
+    for _ in parallel([(_measure_one, call) for call in sorted(needed)], means.jobs):
+        progress.advance()
+
+
+def _measure_one(folder: Path, step: int, metrics: Sequence[str], device: str) -> None:
+    measure_all(Run(folder), metrics, How(device=device), step=step)
+
+
+def variances(
+    study: Study, groups: Sequence[Group], means: Means, progress: Progress
+) -> list[dict[str, Any]]:
+    """At the weights of the focus's runs in the first setting that has some."""
+    own = next(group for group in groups if group.config.label == study.focus)
+    runs = [run.folder for run in own.runs.values()]
+    progress.start("gradient-noise variance", len(runs) * len(study.arms))
+    return noise_variances(study, runs, jobs=means.jobs, on_done=progress.advance)
+
+
+def grouped(study: Study, cells: Sequence[Cell]) -> list[Group]:
+    """The finished runs by setting and arm, in the study's order."""
+    runs: dict[tuple[str, str], dict[int, Run]] = {}
+    for cell in cells:
+        run = Run(cell.folder)
+        if run.finished:
+            runs.setdefault((cell.setting, cell.arm), {})[cell.config.seed] = run
+    if not any(label == study.focus for _, label in runs):
+        raise WorkError(f"every run of {study.focus} failed: see the warnings")
+    return [
+        Group(
+            group_name(label, name),
+            next(iter(members.values())).config(),
+            members,
+            condition=name,
+        )
+        for name in [setting.name for setting in study.settings]
+        for label in [arm.label for arm in study.arms]
+        if (members := runs.get((name, label)))
+    ]
+
+
+def seeded_values(study: Study, by_seed: dict[str, dict[str, dict[str, float]]]) -> Values:
+    """(setting, arm) → metric → seed → value, from the groups' by name."""
+    return {
+        (setting.name, arm.label): {
+            metric: {int(seed): value for seed, value in own.items()}
+            for metric, own in by_seed[name].items()
+        }
+        for setting in study.settings
+        for arm in study.arms
+        if (name := group_name(arm.label, setting.name)) in by_seed
+    }
+
+
+def group_name(label: str, setting: str) -> str:
+    """The name of an arm's runs in a setting."""
+    return f"{label}, {setting}" if setting else label

@@ -1,0 +1,59 @@
+"""Lines and planes around the first seed of every group, for a study's pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ssgd_analysis.compare import Group
+from ssgd_analysis.files import make_folder
+from ssgd_analysis.landscape import LandscapeSettings, Subject, sample_landscape, save_arrays
+from ssgd_analysis.progress import Progress
+from ssgd_analysis.studies.cells import slug
+from ssgd_analysis.studies.parallel import parallel
+from ssgd_analysis.studies.spec import Study
+from ssgd_analysis.training.checkpoint import load_checkpoint
+
+Landscapes = dict[str, dict[str, np.ndarray]]  # "group/1" and "group/2" → arrays
+
+
+def sample_landscapes(
+    study: Study, groups: Sequence[Group], out: Path, device: str, jobs: int, progress: Progress
+) -> Landscapes:
+    """Lines and a plane for the first seed of every group; nothing with no points."""
+    if not study.landscape_points:
+        return {}
+    folder = make_folder(out / "landscapes")
+    wanted = {
+        f"{group.name}/{dims}": (folder / f"{slug(group.name)}-{dims}d.npz", dims, group)
+        for group in groups
+        for dims in (1, 2)
+    }
+    calls = [
+        (_landscape, (study, next(iter(group.runs.values())).folder, dims, target, device))
+        for target, dims, group in wanted.values()
+    ]
+    progress.start("landscapes", len(calls))
+    for _ in parallel(calls, jobs):
+        progress.advance()
+    found = {}
+    for name, (target, _, _) in wanted.items():
+        with np.load(target, allow_pickle=False) as arrays:
+            found[name] = {key: arrays[key] for key in arrays.files}
+    return found
+
+
+def _landscape(study: Study, run: Path, dims: int, target: Path, device: str) -> None:
+    if target.is_file():  # a run's final weights never change
+        return
+    checkpoint = load_checkpoint(str(run), device=device)
+    problem = checkpoint.problem("train", batch_size=512)
+    settings = LandscapeSettings(
+        dims=dims,
+        span=study.landscape_span,
+        points=study.landscape_points,
+        repeats=study.landscape_directions if dims == 1 else 1,
+        curvature=False,
+    )
+    made = sample_landscape([Subject(str(run), problem, problem.batches)], settings)
+    save_arrays(target, made.arrays)

@@ -1,0 +1,187 @@
+"""Parts of a study's report: what the answer is made of, cost, tuning, how it was run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssgd_analysis.report import Section
+from ssgd_analysis.report.tables import number, p_text, percent
+from ssgd_analysis.studies.board import duration
+from ssgd_analysis.studies.spec import Study
+
+
+def answer_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> list[Section]:
+    """The numbers that the sentence was composed from."""
+    answer, sections = result["answer"], []
+    if answer.get("slopes"):
+        sections.append(
+            Section(
+                f"Slope of the gain per doubling of the {answer['axis'].replace('_', ' ')}",
+                "Least squares over the settings, seed by seed; p of the mean slope over seeds,"
+                " Holm-corrected over the rivals. Learning rates and strengths are fixed at what"
+                " tuning chose: that choice's own chance is not in the intervals.",
+                *_gain_rows(answer["slopes"], "points a doubling"),
+            )
+        )
+    if answer.get("pooled"):
+        text = "Mean over the settings, seed by seed; Holm-corrected over the rivals."
+        sections.append(Section("Gain over all settings", text, *_gain_rows(answer["pooled"])))
+    if answer.get("gains") or answer.get("strength"):
+        shown = [pictures[name] for name in ("gains", "strength") if name in pictures]
+        text = (
+            "Test accuracy in points, paired by seed, 95% intervals; p is Holm-corrected over the"
+            " settings, rival by rival."
+        )
+        if answer.get("strength"):
+            text = "Each strength against the weakest, paired by seed; Holm-corrected over them."
+        sections.append(Section("Gains", text, *_gain_rows(answer["gains"]), pictures=shown))
+    for one in answer.get("pairs", ()):
+        name = f"Pairs, {one['setting']}" if one["setting"] else "Pairs"
+        omnibus = f"Friedman's test over all arms: p = {p_text(one['omnibus'])}. "
+        text = omnibus + "Test accuracy in points, paired by seed, Holm-corrected over all pairs."
+        sections.append(Section(name, text, *_gain_rows(one["pairs"])))
+    if result.get("variance"):
+        sections.append(_variance(result["variance"], pictures))
+    return sections
+
+
+def _gain_rows(
+    gains: Sequence[Mapping[str, Any]], unit: str = "points"
+) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [
+            gain["setting"] or "–",
+            gain["arm"],
+            gain["rival"],
+            "–" if gain["mean"] is None else f"{gain['mean']:+.3f}",
+            "[{:+.3f}, {:+.3f}]".format(*gain["ci95"]) if gain["ci95"] else "–",
+            p_text(gain["p"]),
+            p_text(gain["p_holm"]),
+            str(gain["n"]),
+            gain["verdict"],
+            gain["test"] or "–",
+        ]
+        for gain in gains
+    ]
+    header = [
+        "setting", "arm", "minus", unit, "95% interval", "p", "p (Holm)", "seeds", "verdict",
+        "test",
+    ]  # fmt: skip
+    return header, rows
+
+
+def _variance(rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Path]) -> Section:
+    cells = [
+        [
+            row["weights"],
+            f"{row['scale']:g}",
+            row["arm"],
+            number(row["variance"]),
+            "–"
+            if row["ratio"] is None
+            else f"{row['ratio']:.3g}"
+            + ("" if row["ratio_error"] is None else f" ± {row['ratio_error']:.1g}"),
+            str(row["n"]),
+        ]
+        for row in rows
+    ]
+    return Section(
+        "Variance of the gradient over the noise",
+        "Summed over the parameters, of one step's gradient on one minibatch, at the same weights"
+        " for all arms: those of the symmetric arm's runs in the first setting. The ratio is the"
+        " mean over these runs, ± its standard error.",
+        ["weights", "noise scale", "arm", "variance", "ratio", "runs"],
+        cells,
+        [pictures["variance"]] if "variance" in pictures else [],
+    )
+
+
+def spending_section(study: Study, result: Mapping[str, Any]) -> Section:
+    """What every arm spent, and the largest deviation."""
+    rows = result["spending"]
+    most = max((abs(row["deviation"]) for row in rows), default=0.0)
+    kind = (
+        "Every arm trains so many epochs as the budget buys it"
+        if study.budget is not None or any(s.budget is not None for s in study.settings)
+        else "No budget is set: every arm trains the same epochs, whatever they cost"
+    )
+    cells = [
+        [row["setting"] or "–", row["arm"], f"{row['passes']:,.0f}", percent(row["deviation"])]
+        for row in rows
+    ]
+    text = (
+        f"Forward-backward passes of one run, in examples. {kind}; the largest deviation from the"
+        f" median arm of a setting is {most:.1%}."
+    )
+    return Section("Cost", text, ["setting", "arm", "passes (examples)", "deviation"], cells)
+
+
+def tuning_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> list[Section]:
+    """How learning rates and strengths were chosen; every trial is in ``tuning.csv``."""
+    record = result["tuning"]
+    if not record:
+        text = "Nothing was tuned in this study: all values stand in its file."
+        return [Section("Tuning", text)]
+    edges = [
+        f"{one['arm']}{', ' + one['setting'] if one['setting'] else ''}: {name}"
+        for one in record["arms"]
+        for name, place in one["places"].items()
+        if place != "inside"
+    ]
+    count, seeds = record["trials"], len(record["seeds"])
+    text = (
+        f"Every arm had {count} trials of {seeds} seed{'s' * (seeds > 1)} each in every setting:"
+        f" scrambled {record['sampler'].capitalize()} points (seed {record['sampler_seed']}) over"
+        f" its ranges, trained at the full budget with {record['val']:.0%} of the training examples"
+        f" held out; chosen by {record['chosen_by']}; test examples were not looked at. In the"
+        " picture trials more than 20 points below the best stand at the lower edge. All trials:"
+        f" tuning.csv, tuning.json. At an edge (a tenth) of its range lies the choice of:"
+        f" {'; '.join(edges) if edges else 'none'}."
+    )
+    rows = []
+    for one in record["arms"]:
+        best = None if one["chosen_trial"] is None else one["trials"][one["chosen_trial"]]
+        failed = sum(trial["val_accuracy"] is None for trial in one["trials"])
+        rows.append(
+            [
+                one["setting"] or "–",
+                one["arm"],
+                "; ".join(
+                    f"{name} = {value:g} in [{one['ranges'][name]['low']:g},"
+                    f" {one['ranges'][name]['high']:g}]"
+                    + ("" if one["places"][name] == "inside" else f", {one['places'][name]}")
+                    for name, value in (one["chosen"] or {}).items()
+                )
+                or "–",
+                "–" if best is None else f"{100 * best['val_accuracy']:.2f}%",
+                "–" if best is None else number(best["val_loss"]),
+                str(failed),
+            ]
+        )
+    header = ["setting", "arm", "chosen", "validation accuracy", "validation loss", "trials failed"]
+    shown = [pictures["tuning"]] if "tuning" in pictures else []
+    return [Section("Tuning", text, header, rows, shown)]
+
+
+def how_section(study: Study, sessions: Sequence[Mapping[str, Any]]) -> Section:
+    """Command, seeds, machine, versions, wall time."""
+    rows = []
+    for session in sessions:
+        place = session["machine"]
+        versions = ", ".join(f"{name} {number}" for name, number in place["versions"].items())
+        rows.append(
+            [
+                session["command"] or "–",
+                str(session["trained"]),
+                duration(session["seconds"]),
+                f"{session['jobs']} processes of one thread on {place['cores']} cores",
+                place["cpu"],
+                f"Python {place['python']}, {versions}",
+            ]
+        )
+    text = (
+        f"Seeds {', '.join(map(str, study.seeds))}; the same for all arms, which are compared seed"
+        " by seed. Wall time of each command, tuning, training, measuring and pictures included."
+    )
+    header = ["command", "final runs trained", "wall time", "processes", "processor", "versions"]
+    return Section("How it was run", text, header, rows)

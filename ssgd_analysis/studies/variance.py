@@ -1,0 +1,102 @@
+"""The gradient-noise variance of a study's arms at the same weights and scales."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssgd_analysis.methods.noise_variance import noise_variance
+from ssgd_analysis.studies.parallel import parallel
+from ssgd_analysis.studies.spec import Study
+from ssgd_analysis.training import Run, TrainConfig, random_state
+from ssgd_analysis.training.setup import prepare
+from ssgd_analysis.training.state import read_tensors
+
+WEIGHTS = ("initial", "final")
+
+
+def noise_variances(
+    study: Study,
+    runs: Sequence[Path],
+    *,
+    jobs: int,
+    on_done: Callable[[], None] = lambda: None,
+) -> list[dict[str, Any]]:
+    """Variance over the noise of one step's gradient, for every arm, scale and kind of weights.
+
+    Every arm is measured at the same weights, on the same minibatch: the initial and the final
+    ones of the runs that are given. Ratios are means over those runs with their standard error.
+
+    Args:
+        study: gives arms, scales and draws; ``against`` is what ratios are of.
+        runs: of the focus, one a seed.
+        jobs: processes at once.
+        on_done: told of every run.
+
+    Returns:
+        Rows ``weights``, ``scale``, ``arm``, ``variance`` (mean over runs), ``ratio`` and
+        ``ratio_error`` (to ``against``), ``n``.
+    """
+    arms = [arm for arm in study.arms if arm.has("noise_scale")]
+    found: dict[tuple[str, float, str], list[float]] = {}
+    configs = []
+    for folder in runs:
+        own = Run(folder).config()
+        for arm in arms:
+            settings = {**arm.settings, "noise_scale": 0.0}
+            configs.append(
+                (folder, arm.label, dataclasses.replace(own, method=arm.method, settings=settings))
+            )
+    calls = [
+        (_of_run, (folder, label, config, study.variance_scales, study.variance_draws))
+        for folder, label, config in configs
+    ]
+    by_run: dict[str, dict[tuple[str, float, str], float]] = {}
+    for folder, values in parallel(calls, jobs):
+        by_run.setdefault(folder, {}).update(values)
+        on_done()
+    for folder in runs:
+        for key, value in by_run[str(folder)].items():
+            found.setdefault(key, []).append(value)
+    rows = []
+    for (weights, scale, label), values in sorted(found.items(), key=lambda item: item[0][:2]):
+        base = np.array(found.get((weights, scale, study.against), []))
+        ratios = np.array(values) / base if len(base) == len(values) and base.all() else None
+        rows.append(
+            {
+                "weights": weights,
+                "scale": scale,
+                "arm": label,
+                "variance": float(np.mean(values)),
+                "ratio": None if ratios is None else float(ratios.mean()),
+                "ratio_error": None
+                if ratios is None or len(ratios) < 2
+                else float(ratios.std(ddof=1) / math.sqrt(len(ratios))),
+                "n": len(values),
+            }
+        )
+    return rows
+
+
+def _of_run(
+    folder: Path, label: str, config: TrainConfig, scales: Sequence[float], draws: int
+) -> tuple[str, dict[tuple[str, float, str], float]]:
+    """One arm at one run's weights, all scales."""
+    found = {}
+    for scale in scales:
+        own = dataclasses.replace(config, settings={**config.settings, "noise_scale": scale})
+        with random_state.seeded(own.seed):
+            bench = prepare(own)
+            bench.model.train()
+            inputs = bench.data.train.inputs[: own.batch_size]
+            targets = bench.data.train.targets
+            assert targets is not None
+            for weights in WEIGHTS:
+                if weights == "final":
+                    bench.model.load_state_dict(read_tensors(Run(folder).final)[0])
+                value = noise_variance(bench.method, inputs, targets[: own.batch_size], draws)
+                found[weights, scale, label] = value["variance"]
+    return str(folder), found
