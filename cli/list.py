@@ -50,6 +50,14 @@ def _metrics() -> list[dict[str, Any]]:
     ]
 
 
+def _optimizers() -> list[dict[str, Any]]:
+    from ssgd_analysis.training.optimizers import OPTIMIZERS, PREFIX
+
+    listed = [{"name": name, "summary": entry.summary} for name, entry in OPTIMIZERS.items()]
+    stranger = {"name": f"{PREFIX}NAME", "summary": "most of the package pytorch-optimizer"}
+    return [*listed, stranger]
+
+
 def _studies() -> list[dict[str, Any]]:
     from ssgd_analysis.studies import list_studies
 
@@ -65,6 +73,7 @@ KINDS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "models": _models,
     "data": _data,
     "metrics": _metrics,
+    "optimizers": _optimizers,
     "studies": _studies,
     "systems": _systems,
 }

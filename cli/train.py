@@ -1,7 +1,9 @@
 """``ssgd-analyze train``."""
 
+import contextlib
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from ssgd_analysis.cli import console
@@ -17,6 +19,9 @@ from ssgd_analysis.cli.options import (
 
 from ssgd_analysis.errors import InputError, WorkError
 
+if TYPE_CHECKING:
+    from ssgd_analysis.ranks import Ranks
+
 
 @click.command(
     epilog=example(
@@ -31,11 +36,28 @@ from ssgd_analysis.errors import InputError, WorkError
 @click.option(
     "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A setting of the method."
 )
-@click.option("--optimizer", help="Base optimizer: sgd, adam, adamw, rmsprop (default: sgd).")
 @click.option(
-    "--lr", type=POSITIVE, help="Peak learning rate (default: 0.1; adam, adamw, rmsprop 0.001)."
+    "--optimizer",
+    help="Base optimizer: `ssgd-analyze list optimizers` (default: the method's, else sgd).",
 )
-@click.option("--momentum", type=AMOUNT, help="Momentum (default: sgd 0.9, rmsprop 0).")
+@click.option(
+    "--optimizer-set",
+    "optimizer_assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the base optimizer's own.",
+)
+@click.option("--lr", type=POSITIVE, help="Peak learning rate (default: the optimizer's; sgd 0.1).")
+@click.option(
+    "--lr-scaling",
+    metavar="RULE",
+    help="none, linear or sqrt: the rate is for --base-batch and grows with the batch or its"
+    " square root (default: none).",
+)
+@click.option("--base-batch", type=COUNT, help="For --lr-scaling (default: 128).")
+@click.option(
+    "--momentum", type=AMOUNT, help="Momentum (default: sgd 0.9, lars 0.9, muon 0.95, rmsprop 0)."
+)
 @click.option("--nesterov", is_flag=True, default=None, help="Nesterov momentum.")
 @click.option(
     "--weight-decay", type=AMOUNT, help="Weight decay, at the clean weights (default: 0)."
@@ -44,13 +66,41 @@ from ssgd_analysis.errors import InputError, WorkError
 @click.option("--warmup", type=AMOUNT, metavar="EPOCHS", help="Linear warm-up (default: 0).")
 @click.option("--batch-size", type=COUNT, help="Examples of a minibatch (default: 128).")
 @click.option("--epochs", type=COUNT, help="Passes over the data (default: 30).")
+@click.option(
+    "--accumulate", type=COUNT, metavar="N", help="Micro-batches of each pass (default: 1)."
+)
+@click.option(
+    "--clip", type=POSITIVE, metavar="NORM", help="Shorten longer gradients to it (default: off)."
+)
+@click.option(
+    "--early-stop",
+    type=NATURAL,
+    metavar="EPOCHS",
+    help="Stop after so many epochs without a lower val_loss, give out the best epoch's weights;"
+    " needs --val (default: 0, never).",
+)
+@click.option(
+    "--label-smoothing", type=AMOUNT, help="Of the training loss (default: 0); cross_entropy only."
+)
+@click.option(
+    "--train-samples", type=NATURAL, metavar="N", help="Use N training examples (default: 0, all)."
+)
 @click.option("--label-noise", type=AMOUNT, help="Share of wrong training labels (default: 0).")
 @click.option("--val", type=AMOUNT, help="Share of train held out for choices (default: 0).")
 @click.option(
     "--augment/--no-augment", default=None, help="The data's usual augmentation (default: on)."
 )
 @click.option("--loss", help="cross_entropy, mse or a reference (default: cross_entropy).")
-@click.option("--precision", help="fp32 or bf16 (default: fp32).")
+@click.option(
+    "--precision",
+    help="Of the forward pass: fp32, bf16 or fp16, with a loss scale (default: fp32).",
+)
+@click.option("--compile", is_flag=True, default=None, help="torch.compile the forward pass.")
+@click.option(
+    "--channels-last",
+    metavar="WHEN",
+    help="Memory format of images: on, off or auto, for convolutional models (default: auto).",
+)
 @click.option(
     "--save-every", type=NATURAL, metavar="EPOCHS", help="Keep checkpoints (default: 0, none)."
 )
@@ -70,57 +120,102 @@ from ssgd_analysis.errors import InputError, WorkError
 @json_option
 @computing
 def command(
-    out: Path, assignments: tuple[str, ...], resume: bool, as_json: bool, **given: Any
+    out: Path,
+    assignments: tuple[str, ...],
+    optimizer_assignments: tuple[str, ...],
+    resume: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Train one model with one method.
 
     The folder --out gets config.json, history.jsonl (a line an epoch), final.safetensors and
     what --resume needs. With --resume the other options may be left out; they are the run's.
     With --track also tracking.jsonl (a line a measurement) and the picture tracking.png.
+    Under torchrun each process takes its part of every minibatch.
     """
-    from ssgd_analysis.devices import resolve_device
-    from ssgd_analysis.training import Run, TrainConfig, train
+    from ssgd_analysis.ranks import launched
 
-    context = click.get_current_context()
-    run = Run(out)
     chosen = {key: value for key, value in given.items() if value not in (None, ())}
-    if given["track"]:
-        chosen["track"] = list(given["track"])
-    if given["data_dir"] is not None:
-        chosen["data_dir"] = str(given["data_dir"].resolve())
-    if resume and run.exists:
-        known = run.config()
-        for key in ("seed", "device"):
-            if context.get_parameter_source(key) is click.core.ParameterSource.DEFAULT:
-                chosen[key] = getattr(known, key)
-        chosen = {**vars(known), **chosen}
-        resolve_device(chosen["device"])  # it may be another machine
-    else:
-        for key in ("method", "data", "model"):
-            if key not in chosen:
-                raise InputError(f"missing option --{key}")
+    with launched() as ranks:
+        try:
+            result, finished = _train(
+                out, chosen, assignments, optimizer_assignments, resume, ranks
+            )
+        except (InputError, WorkError) as error:
+            if ranks.first:
+                raise
+            sys.exit(2 if isinstance(error, InputError) else 1)  # the first process says it once
+    if ranks.first:
+        _answer(out, result, resume and finished, as_json)
+
+
+def _train(
+    out: Path,
+    chosen: dict[str, Any],
+    assignments: tuple[str, ...],
+    optimizer_assignments: tuple[str, ...],
+    resume: bool,
+    ranks: "Ranks",
+) -> tuple[dict[str, Any], bool]:
+    """What ``train`` returns, and whether it was there before."""
+    from ssgd_analysis.progress import SILENT
+    from ssgd_analysis.ranks import own_device
+    from ssgd_analysis.training import Run, TrainConfig, train
+    from ssgd_analysis.training.optimizers import parse_settings
+
+    run = Run(out)
+    known = vars(ranks.once(run.config)) if resume and ranks.once(lambda: run.exists) else {}
+    chosen = _joined(known, chosen)
+    chosen["device"] = own_device(chosen["device"], ranks)
     if assignments:
         chosen["settings"] = TrainConfig.parsed_settings(chosen["method"], list(assignments))
+    if optimizer_assignments:
+        chosen["optimizer_settings"] = parse_settings(optimizer_assignments)
     config = TrainConfig(**chosen)
-    finished = run.exists and run.finished
-    with console.Display() as progress:
+    finished = ranks.once(lambda: run.exists and run.finished)
+    with console.Display() if ranks.first else contextlib.nullcontext(SILENT) as progress:
         try:
-            result = train(config, out, resume=resume, progress=progress)
+            result = train(config, out, resume=resume, progress=progress, ranks=ranks)
         except WorkError:  # how the curvature went before a divergence is worth seeing
-            _pictures(run)
+            if ranks.first:
+                _pictures(run)
             raise
-    if resume and finished:
+    if "tracking" in result and ranks.first:
+        result["tracking"]["pictures"] = _pictures(run, kept=finished)
+    return result, finished
+
+
+def _joined(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, over the settings of a run that is resumed."""
+    from ssgd_analysis.devices import resolve_device
+
+    chosen = {key: list(value) if key == "track" else value for key, value in given.items()}
+    if "data_dir" in chosen:
+        chosen["data_dir"] = str(chosen["data_dir"].resolve())
+    context = click.get_current_context()
+    for key in ("seed", "device"):
+        default = context.get_parameter_source(key) is click.core.ParameterSource.DEFAULT
+        if known and default:
+            chosen[key] = known[key]
+    if known:
+        resolve_device(chosen["device"])  # it may be another machine
+    for key in ("method", "data", "model"):
+        if key not in chosen and key not in known:
+            raise InputError(f"missing option --{key}")
+    return {**known, **chosen}
+
+
+def _answer(out: Path, result: dict[str, Any], was_done: bool, as_json: bool) -> None:
+    if was_done:
         console.say(f"{out} is finished; nothing to do")
-    tracking = result.get("tracking")
-    if tracking:
-        tracking["pictures"] = _pictures(run, kept=finished)
     if as_json:
         console.answer_json(result)
         return
     keys = ["epoch", "gradients", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
     final = result["final"]
     console.answer_table(["run", *keys], [[str(out), *console.checkpoint_row(final, keys)]])
-    if tracking:
+    if tracking := result.get("tracking"):
         console.say(
             f"tracking took {tracking['share']:.0%} of the time ({tracking['seconds']:.1f} s,"
             f" {tracking['measurements']} measurements, {tracking['products']} products)"

@@ -100,3 +100,11 @@ def local_device(device: str) -> str:
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return device
+
+
+def own_device(device: str, ranks: Ranks) -> str:
+    """The device of one process of several: each takes its own GPU, whichever was named."""
+    if ranks.size == 1 or not device.startswith("cuda"):
+        return device
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return f"cuda:{os.environ['LOCAL_RANK']}"

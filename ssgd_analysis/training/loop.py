@@ -16,6 +16,7 @@ from ssgd_analysis.ranks import SINGLE, Ranks
 from ssgd_analysis.training import random_state
 from ssgd_analysis.training.config import TrainConfig
 from ssgd_analysis.training.early_stop import EarlyStop
+from ssgd_analysis.training.optimizers import load_state
 from ssgd_analysis.training.run import Run, SilentRun, is_done
 from ssgd_analysis.training.schedule import learning_rate
 from ssgd_analysis.training.setup import prepare
@@ -280,7 +281,7 @@ class _Training:
         self.model.load_state_dict(state["model"])
         for name, buffer in self.model.named_buffers():
             buffer.copy_(state["buffers"][name])
-        self.task.optimizer.load_state_dict(state["optimizer"])
+        load_state(self.task.optimizer, state["optimizer"])
         self.method.load_state_dict(state["method"])
         if "task" in state:  # states of earlier versions have none
             self.task.load_state_dict(state["task"])

@@ -44,7 +44,9 @@ class OptimizerEntry:
     @property
     def summary(self) -> str:
         """Where it is from, and its default learning rate."""
-        return f"{self.make.__module__.partition('.')[0]}'s {self.make.__name__}, lr {self.lr:g}"
+        module, name = self.make.__module__, self.make.__name__
+        whose = "torch's" if module.startswith("torch.") else "ours:"
+        return f"{whose} {name}, default lr {self.lr:g}"
 
 
 OPTIMIZERS = {
@@ -140,6 +142,20 @@ def make_optimizer(
         return entry.make(muon_groups(model) if name == "muon" else parameters, **options)
     except Exception as error:  # a stranger's class may raise anything
         raise InputError(f"optimizer '{name}': {first_line(error)}") from error
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take up a saved state, its tensors in the memory format of their parameters.
+
+    torch keeps the format that they were saved in, and its fused optimizers walk through memory:
+    they would mix up the entries of a filter in another format.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, held in optimizer.state.items():
+        for name, value in held.items():
+            same = isinstance(value, Tensor) and value.shape == parameter.shape
+            if same and value.stride() != parameter.stride():
+                held[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def read_settings(name: str, values: Mapping[str, Any]) -> dict[str, Any]:

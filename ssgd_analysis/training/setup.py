@@ -137,9 +137,11 @@ def _convolves(model: nn.Module) -> bool:
 def _check_batchnorm(bench: Bench) -> None:
     """Refuse passes over one example where BatchNorm has no variance to divide by."""
     config, settings, model = bench.config, bench.method.settings, bench.model
-    parts = 1
+    parts = getattr(settings, "ghost_batches", 1)
     if getattr(settings, "minibatch", "same") == "halves":
         parts = 2 * getattr(settings, "pairs", 1)
+    if getattr(settings, "m", 0):  # SAM's
+        parts = -(-config.batch_size // settings.m)
     frozen = getattr(settings, "bn_stats", "") == "frozen"
     if config.batch_size >= 2 * parts or frozen:
         return
