@@ -22,12 +22,15 @@ def config(**changes) -> TrainConfig:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_are_passes_not_steps(tmp_path, method):
-    chosen, reading = config(method=method), READINGS[method]
-    steps = 2 * (500 // (64 * reading.minibatches))
+    reading = READINGS[method]
+    size = max(64 // reading.minibatches, 1)
+    chosen = config(method=method, batch_size=size)
+    steps = 2 * (500 // (size * reading.minibatches))
     final = train(chosen, tmp_path / "r")["final"]
     assert final["step"] == steps
     if reading.passes is not None:  # otherwise it is random
-        assert final["gradients"] == pytest.approx(reading.passes * steps, rel=1e-5)  # six digits
+        period = 0 if reading.passes == int(reading.passes) else 1  # of which a part may be left
+        assert abs(final["gradients"] - reading.passes * steps) <= period
 
 
 def test_halves_cost_one_pass(tmp_path):
