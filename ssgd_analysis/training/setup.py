@@ -140,8 +140,10 @@ def _check_batchnorm(bench: Bench) -> None:
     parts = getattr(settings, "ghost_batches", 1)
     if getattr(settings, "minibatch", "same") == "halves":
         parts = 2 * getattr(settings, "pairs", 1)
+    remedy = f"--batch-size {config.batch_size} should be at least {2 * parts}"
     if getattr(settings, "m", 0):  # SAM's
         parts = -(-config.batch_size // settings.m)
+        remedy = f"m={settings.m} cuts {config.batch_size} examples into {parts} parts"
     frozen = getattr(settings, "bn_stats", "") == "frozen"
     if config.batch_size >= 2 * parts or frozen:
         return
@@ -156,8 +158,7 @@ def _check_batchnorm(bench: Bench) -> None:
         if "more than 1 value per channel" not in str(error):
             raise
         raise InputError(
-            f"the model's BatchNorm cannot train on one example at once: --batch-size"
-            f" {config.batch_size} should be at least {2 * parts}"
+            f"the model's BatchNorm cannot train on one example at once: {remedy}"
         ) from error
     finally:
         random_state.restore(before)
