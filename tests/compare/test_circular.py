@@ -74,6 +74,90 @@ def test_sgd_trained_on_nothing_but_the_loss(metric):
     assert circular(metric, config("sgd")) == ""
 
 
+@pytest.mark.parametrize(
+    ("method", "settings", "metric", "ring"),
+    [
+        ("alternating", NOISE, "symmetric_gap", True),
+        ("alternating", {"noise_scale": 0.3}, "symmetric_gap", False),
+        ("s-sgd+ema", NOISE, "symmetric_gap", True),
+        ("ema", {}, "symmetric_gap", False),
+        ("s-sgd", {**NOISE, "noise_start": 0.5, "noise_stop": 0.5}, "symmetric_gap", False),
+        ("nso", {}, "lpf", True),
+        ("nso", {}, "expected:law=gaussian,scale=none,sigma=0.02", True),
+        ("nso", {}, "expected", False),
+        ("nso", {"noisy_share": 0.0}, "lpf", False),
+        ("nso", {"noise_schedule": "rising", "noise_scale": 1.0}, "lpf", True),
+        ("anti-pgd", {"noise_law": "gaussian", "noise_scale": 0.01}, "lpf", True),
+        ("anti-pgd", {}, "lpf", False),
+        ("anti-pgd", {}, "expected:law=binary,scale=none,sigma=0.05", True),
+        # U(−a, a) has root mean square a/√3
+        ("smoothout", {"strength": 0.1}, "expected:law=uniform,scale=none,sigma=0.0577", True),
+        ("smoothout", {"strength": 0.1}, "expected:law=uniform,scale=none,sigma=0.12", False),
+        (
+            "smoothout",
+            {"strength": 0.1, "adapt_type": "weight"},
+            "expected:law=uniform,scale=weight,sigma=0.05",
+            True,
+        ),
+        (
+            "smoothout",
+            {"strength": 0.1, "adapt_type": "filter"},
+            "expected:law=sphere,scale=filter,sigma=0.1",
+            True,
+        ),
+        ("smoothout", {"strength": 0.0}, "expected:law=uniform,scale=none,sigma=0.01", False),
+        ("lpf-sgd", {}, "lpf", True),
+        ("lpf-sgd", {"noise_scale": 0.0}, "lpf", False),
+        ("lpf-sgd", {}, "expected:law=gaussian,scale=filter,sigma=0.3", True),
+        ("lpf-sgd", {}, "expected", False),
+        ("rwp", {}, "lpf", True),
+        ("rwp", {"noisy_share": 0.0}, "lpf", False),
+        ("arwp", {}, "symmetric_gap:law=gaussian", True),
+        ("arwp", {}, "symmetric_gap", False),
+        ("m-arwp", {}, "noise_robustness:scale=filter", True),
+        ("entropy-sgd", {}, "local_entropy", True),  # γ grows without end
+        ("entropy-sgd", {"scoping": 0.0}, "local_entropy", False),
+        ("entropy-sgd", {"scoping": 0.0, "gamma": 1e4}, "local_entropy", True),
+        ("entropy-sgd", {}, "lpf", False),
+        ("sgld", {}, "local_entropy", False),
+        ("label-noise-sgd", {}, "expected", False),
+        ("gradient-noise", {}, "lpf", False),
+        ("asam", {}, "adaptive_worst:rho=0.5", True),
+        ("asam", {}, "sam:rho=0.5", False),
+        ("gsam", {}, "sam:rho=0.05", True),
+        ("gsam", {}, "sam:rho=0.01", False),
+        ("gsam", {"rho_schedule": "lr"}, "sam:rho=0.01", True),
+        ("esam", {}, "sam:rho=0.05", True),
+        ("looksam", {}, "sam:rho=0.05", True),
+        ("looksam", {}, "local_entropy", False),
+        ("gradient-penalty", {}, "gradient_norm", True),
+        ("gradient-penalty", {"alpha": 0.0}, "gradient_norm", False),
+        ("sam", {}, "gradient_norm", False),
+    ],
+)
+def test_rivals(method, settings, metric, ring):
+    found = circular(metric, config(method, **settings))
+    assert bool(found) == ring
+    if ring:
+        assert found.startswith(f"{method} trained on ")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "metric", "ring"),
+    [
+        ("constant", "symmetric_gap:c=0.01", False),
+        ("constant", "symmetric_gap", True),
+        ("cosine", "symmetric_gap:c=0.01", True),
+    ],
+)
+def test_noise_tied_to_the_learning_rate(schedule, metric, ring):
+    settings = {**NOISE, "noise_schedule": "lr"}
+    tied = TrainConfig(
+        method="s-sgd", data="digits", model="mlp", settings=settings, schedule=schedule
+    )
+    assert bool(circular(metric, tied)) == ring
+
+
 class Later:
     """A config of a method that is not there yet."""
 
