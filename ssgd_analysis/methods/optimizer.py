@@ -207,9 +207,7 @@ class SSGD(torch.optim.Optimizer):
         }
 
     def _stream(self, step: int, draw: int) -> int:
-        rank = 0
-        if self.ranks == "different" and distributed.is_available():
-            rank = distributed.get_rank() if distributed.is_initialized() else 0
+        rank = _rank() if self.ranks == "different" else 0
         return seeds.derive(self.seed, "weight noise", step, draw, *[rank] * bool(rank))
 
     def _moving(self, noisy: dict[Tensor, float]) -> AbstractContextManager[Move]:
@@ -217,7 +215,7 @@ class SSGD(torch.optim.Optimizer):
             assert self.model is not None
             layers = perturbable(self.model, noisy)
             scales = [noisy[layer.weight] for layer in layers]
-            return per_sample_noise(self.model, layers, self.noise, scales)
+            return per_sample_noise(self.model, layers, self.noise, scales, _rank())
         layers_of = None
         if self.noise_per == "layer":
             names: dict[Tensor, str] = {
@@ -256,6 +254,12 @@ class SSGD(torch.optim.Optimizer):
         if self.noise_per == "sample":
             assert self.model is not None
             perturbable(self.model, self.moved)
+
+
+def _rank() -> int:
+    """Of this process among those that train together."""
+    running = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_rank() if running else 0
 
 
 def _bare(name: str) -> str:

@@ -41,7 +41,11 @@ def perturbable(model: nn.Module, parameters: Iterable[Tensor]) -> list[Layer]:
 
 @contextmanager
 def per_sample_noise(
-    model: nn.Module, layers: Sequence[Layer], noise: Noise, scales: Sequence[float]
+    model: nn.Module,
+    layers: Sequence[Layer],
+    noise: Noise,
+    scales: Sequence[float],
+    rank: int = 0,
 ) -> Iterator[Callable[[int, int], None]]:
     """Each example of a minibatch sees weights of its own: flipout.
 
@@ -57,6 +61,7 @@ def per_sample_noise(
         layers: of :func:`perturbable`.
         noise: law and size of ΔW.
         scales: c for each layer.
+        rank: of this process: the examples of each have signs of their own.
 
     Yields:
         A function of (seed, sign) to call before each pass.
@@ -64,7 +69,7 @@ def per_sample_noise(
     Raises:
         InputError: a pass went by in which no layer was called, as in a compiled model.
     """
-    state = _Flipout(layers, noise, scales)
+    state = _Flipout(layers, noise, scales, rank)
     handles = [model.register_forward_pre_hook(state.begin)]
     handles += [layer.register_forward_hook(state.perturb, with_kwargs=True) for layer in layers]
     try:
@@ -78,8 +83,10 @@ def per_sample_noise(
 class _Flipout:
     """What the hooks of one step share; a weight that two layers share has one noise."""
 
-    def __init__(self, layers: Sequence[Layer], noise: Noise, scales: Sequence[float]) -> None:
-        self.noise = noise
+    def __init__(
+        self, layers: Sequence[Layer], noise: Noise, scales: Sequence[float], rank: int
+    ) -> None:
+        self.noise, self.rank = noise, [rank] * bool(rank)
         self.scales = {layer.weight: scale for layer, scale in zip(layers, scales, strict=True)}
         self.called = True
 
@@ -90,7 +97,7 @@ class _Flipout:
         drawn = self.noise.draw(weights, [sign * c for c in self.scales.values()], seed)
         self.noises = dict(zip(weights, drawn, strict=True))
         self.generators = {
-            weight: seeds.generator(seed, "signs", place, device=weight.device)
+            weight: seeds.generator(seed, "signs", place, *self.rank, device=weight.device)
             for place, weight in enumerate(weights)
         }
         self.signs: dict[Tensor, Tensor] = {}

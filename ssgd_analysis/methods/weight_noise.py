@@ -233,7 +233,8 @@ class WeightNoiseMethod(Method):
         """Where the noise acts while the passes are made."""
         if self.settings.noise_per == "sample":
             scales = [scale] * len(self.products)
-            return per_sample_noise(self.task.model, self.products, self.noise, scales)
+            task = self.task
+            return per_sample_noise(task.model, self.products, self.noise, scales, task.rank)
         return moving_weights([(p, scale) for p in self.noisy], self.noise, self.layers)
 
     def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,9 +120,12 @@ class Noise:
             places = [place for place, weight in enumerate(weights) if weight.device == device]
             here = [weights[place].detach() for place in places]
             noise = self.units(here, torch.Generator(device).manual_seed(seed))
+            factors: list[Any] = [scales[place] for place in places]
             if self.scale != "none":
-                torch._foreach_mul_(noise, [self._size(weight) for weight in here])
-            torch._foreach_mul_(noise, [scales[place] for place in places])
+                sizes = [self._size(weight) for weight in here]
+                torch._foreach_mul_(sizes, factors)
+                factors = sizes
+            torch._foreach_mul_(noise, factors)
             drawn.update(zip(places, noise, strict=True))
         return [drawn[place] for place in range(len(weights))]
 

@@ -1,8 +1,12 @@
+import re
+
 import nets
 import pytest
 import torch
+from torch import nn
 
-from ssgd_analysis.weights import SCOPES, grouped, rms
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.weights import SCOPES, grouped, rms, unspared
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -36,3 +40,46 @@ def test_rms_of_layers_multiplies_the_tensor(shape):
     found = rms(weight, "layer")
     assert (weight * found).shape == weight.shape
     assert float(found) == pytest.approx(float(weight.square().mean()) ** 0.5, rel=1e-14)
+
+
+def _model() -> nn.Module:
+    head = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    return nn.ModuleDict({"embed": nn.Embedding(5, 4), "body": nn.Linear(4, 4), "head": head})
+
+
+NAMES = {"embed.weight", "body.weight", "body.bias", "head.0.weight", "head.0.bias",
+         "head.1.weight", "head.1.bias"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spare", "gone"),
+    [
+        ("none", set()),
+        ("1d", {"body.bias", "head.0.bias", "head.1.weight", "head.1.bias"}),
+        ("type:Embedding", {"embed.weight"}),
+        ("type:BatchNorm1d, *.bias", {"head.1.weight", "head.1.bias", "body.bias", "head.0.bias"}),
+        ("type:_BatchNorm", {"head.1.weight", "head.1.bias"}),  # a base class
+        ("type:Sequential", {n for n in NAMES if n.startswith("head")}),  # all that is inside
+        ("1d,type:Embedding,head.*", NAMES - {"body.weight"}),
+    ],
+)
+def test_what_is_spared(spare, gone):
+    model = _model()
+    assert set(unspared(dict(model.named_parameters()), spare, model)) == NAMES - gone
+
+
+@pytest.mark.parametrize("spare", ["heads.*", "1d,type:Conv2d", "body.weight,typo", ""])
+def test_what_fits_nothing_is_refused_by_name(spare):
+    model = _model()
+    with pytest.raises(InputError, match=re.escape(f"'{spare.split(',')[-1]}': there are")):
+        unspared(dict(model.named_parameters()), spare, model)
+
+
+def test_types_need_the_model():
+    with pytest.raises(InputError, match="needs the model"):
+        unspared(dict(_model().named_parameters()), "type:Linear")
+
+
+def test_a_model_of_matrices_has_no_1d_to_spare():
+    model = nn.Linear(2, 2, bias=False)
+    assert set(unspared(dict(model.named_parameters()), "1d", model)) == {"weight"}

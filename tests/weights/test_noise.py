@@ -32,8 +32,8 @@ def sizes(weight: torch.Tensor, scale: str) -> torch.Tensor:
 def test_mean_zero_and_rms_one(law):
     noise = draw(law, "none", torch.empty(MANY, dtype=torch.float64))
     assert abs(noise.mean()) < 5 / MANY**0.5  # five standard errors of a mean of unit variables
-    # the square of a Gaussian has variance 2, the widest of the four laws
-    assert abs(noise.square().mean() - 1) < 5 * (2 / MANY) ** 0.5
+    # the square of a Laplace variable has variance 6 - 1, the widest of the laws
+    assert abs(noise.square().mean() - 1) < 5 * (5 / MANY) ** 0.5
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -44,7 +44,7 @@ def test_binary_has_exactly_the_documented_magnitude(scale, shape):
     torch.testing.assert_close(noise.abs(), sizes(weight, scale), rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("law", ["gaussian", "uniform"])
+@pytest.mark.parametrize("law", ["gaussian", "uniform", "laplace"])
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_scale_multiplies_the_same_unit_draw(law, scale, shape):
@@ -78,11 +78,17 @@ def test_absolute_sphere_has_rms_one(shape):
 
 
 def test_laws_have_their_own_kurtosis():
-    # E x⁴ / (E x²)²: binary 1, uniform 9/5, Gaussian 3; standard error of x⁴ below 10/√MANY
+    # E x⁴ / (E x²)²: binary 1, uniform 9/5, Gaussian 3, Laplace 6. The standard error of x⁴ is
+    # below 10/√MANY but for Laplace: E x⁸ = 8!/2⁴ = 2520, so √(2520 − 36)/√MANY
     wanted = {"binary": 1.0, "uniform": 1.8, "gaussian": 3.0, "sphere": 3.0}
     for law, kurtosis in wanted.items():
         noise = draw(law, "none", torch.empty(MANY, dtype=torch.float64))
         assert float(noise.pow(4).mean()) == pytest.approx(kurtosis, abs=50 / MANY**0.5)
+    heavy = draw("laplace", "none", torch.empty(MANY, dtype=torch.float64))
+    assert float(heavy.pow(4).mean()) == pytest.approx(6, abs=5 * 50 / MANY**0.5)
+    # E |x| = 1/√2, and both signs
+    assert float(heavy.abs().mean()) == pytest.approx(0.5**0.5, abs=5 * 0.5**0.5 / MANY**0.5)
+    assert float(heavy.sign().mean()) == pytest.approx(0, abs=5 / MANY**0.5)
 
 
 def test_uniform_stays_within_root_three():
@@ -121,6 +127,24 @@ def test_memory_order_of_the_weight_does_not_matter(law):
 def test_zero_weights_get_no_relative_noise():
     for scale in ("filter", "layer", "weight"):
         assert not draw("gaussian", scale, torch.zeros(3, 4)).any()
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("scale", SCALES)
+def test_several_parameters_are_drawn_at_once(law, scale):
+    weights = [nets.randn(*shape, seed=5) for shape in SHAPES]
+    weights.append(nets.randn(3, 4).float())
+    scales = [0.5, -0.25, 2.0, 1.0, 0.0, 3.0]
+    noise = Noise(law=law, scale=scale)
+    units = Noise(law=law, scale=scale).units(weights, nets.generator(3))
+    for found, unit, weight, c in zip(noise.draw(weights, scales, 3), units, weights, scales,
+                                      strict=True):  # fmt: skip
+        assert found.dtype == weight.dtype
+        exact = {torch.float64: 1e-13, torch.float32: 1e-6}[weight.dtype]
+        torch.testing.assert_close(found, c * unit * sizes(weight, scale), rtol=exact, atol=0)
+    rest = torch.cat([unit.flatten().double() for unit in units])
+    assert len(rest.unique()) == 2 if law == "binary" else len(rest.unique()) > len(rest) / 2
+    assert noise.draw([], [], 3) == []
 
 
 def test_unknown_names_are_refused_with_the_nearest():
