@@ -14,6 +14,7 @@ from ssgd_analysis import references
 from ssgd_analysis.data.dataset import Dataset, Split
 from ssgd_analysis.data.digits import digits
 from ssgd_analysis.data.images import IMAGES
+from ssgd_analysis.data.stand_in import standin_cifar10, standin_cifar100
 from ssgd_analysis.data.synthetic import mnist1d, two_moons
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.files import cache_folder
@@ -31,6 +32,10 @@ DATA = {
     "digits": DataEntry(digits, "1,797 real handwritten digits, 8×8, shipped with scikit-learn"),
     "mnist1d": DataEntry(mnist1d, "MNIST-1D: ten classes, 40 values, generated"),
     "two_moons": DataEntry(two_moons, "two interleaved half circles in the plane"),
+    "standin-cifar10": DataEntry(standin_cifar10, "generated images for CIFAR-10, to try a file"),
+    "standin-cifar100": DataEntry(
+        standin_cifar100, "generated images for CIFAR-100, to try a file"
+    ),
 } | {
     entry.name: DataEntry(entry, f"{entry.source.__name__}, read or downloaded by torchvision")
     for entry in IMAGES

@@ -83,7 +83,12 @@ def _timed(cell: Cell, measured: dict[tuple[str, ...], float]) -> tuple[int, flo
     size = cell.config.batch_size * bench.method.minibatches(bench.method.settings)
     steps = len(bench.data.train) // size
     if not steps:
+        measured.setdefault(cell.metrics, 0.0)
         return 0, 0.0, 0.0
+    if cell.metrics not in measured:  # before the steps: at finite weights
+        measured[cell.metrics] = _measuring(cell, bench)
+    for group in bench.task.optimizer.param_groups:
+        group["lr"] = 0.0  # too large a learning rate is no matter of time
     batches = bench.data.train.minibatches(size, torch.Generator().manual_seed(0))
     inputs, targets = next(batches)
     bench.model.train()
@@ -99,8 +104,6 @@ def _timed(cell: Cell, measured: dict[tuple[str, ...], float]) -> tuple[int, flo
     for problem in bench.splits.values():
         problem.evaluate()
     epoch = time.monotonic() - began
-    if cell.metrics not in measured:
-        measured[cell.metrics] = _measuring(cell, bench)
     return steps, step, epoch
 
 

@@ -145,4 +145,5 @@ def best(trials: Sequence[Mapping[str, Any]]) -> int | None:
     known = [i for i, trial in enumerate(trials) if trial["val_accuracy"] is not None]
     if not known:
         return None
-    return max(known, key=lambda i: (trials[i]["val_accuracy"], -trials[i]["val_loss"]))
+    # equal but for rounding is equal: a mean of the same counts may differ in its last bits
+    return max(known, key=lambda i: (round(trials[i]["val_accuracy"], 9), -trials[i]["val_loss"]))

@@ -77,6 +77,7 @@ def _variance(rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Path]) -
             f"{row['scale']:g}",
             row["arm"],
             number(row["variance"]),
+            number(row["variance"] * row["passes"]),
             "–"
             if row["ratio"] is None
             else f"{row['ratio']:.3g}"
@@ -88,9 +89,10 @@ def _variance(rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Path]) -
     return Section(
         "Variance of the gradient over the noise",
         "Summed over the parameters, of one step's gradient on one minibatch, at the same weights"
-        " for all arms: those of the symmetric arm's runs in the first setting. The ratio is the"
-        " mean over these runs, ± its standard error.",
-        ["weights", "noise scale", "arm", "variance", "ratio", "runs"],
+        " for all arms: those of the symmetric arm's runs in the first setting. Times the passes of"
+        " a step it is the variance at equal cost. The ratio is the mean over these runs, ± its"
+        " standard error.",
+        ["weights", "noise scale", "arm", "variance", "variance × passes", "ratio", "runs"],
         cells,
         [pictures["variance"]] if "variance" in pictures else [],
     )

@@ -38,7 +38,7 @@ def noise_variances(
 
     Returns:
         Rows ``weights``, ``scale``, ``arm``, ``variance`` (mean over runs), ``ratio`` and
-        ``ratio_error`` (to ``against``), ``n``.
+        ``ratio_error`` (to ``against``), ``n``, ``passes`` of a step.
     """
     arms = [arm for arm in study.arms if arm.has("noise_scale")]
     found: dict[tuple[str, float, str], list[float]] = {}
@@ -61,6 +61,7 @@ def noise_variances(
     for folder in runs:
         for key, value in by_run[str(folder)].items():
             found.setdefault(key, []).append(value)
+    passes = {label: c.method_class.passes(c.method_settings()) for _, label, c in configs}
     rows = []
     for (weights, scale, label), values in sorted(found.items(), key=lambda item: item[0][:2]):
         base = np.array(found.get((weights, scale, study.against), []))
@@ -76,6 +77,7 @@ def noise_variances(
                 if ratios is None or len(ratios) < 2
                 else float(ratios.std(ddof=1) / math.sqrt(len(ratios))),
                 "n": len(values),
+                "passes": passes[label],
             }
         )
     return rows

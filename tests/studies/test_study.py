@@ -6,7 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from ssgd_analysis.studies import load_study
+from ssgd_analysis.studies import list_studies, load_study
+from ssgd_analysis.studies.cells import slug
 from ssgd_analysis.studies.verdict import study_verdict
 from ssgd_analysis.training import Run
 
@@ -15,12 +16,12 @@ summary = "a small one"
 focus = "S-SGD"
 metrics = ["test_accuracy", "train_loss", "lambda_max", "expected:draws=4", "gradients"]
 seeds = [0, 1]
+budget = 4
 landscape_points = 3
 landscape_directions = 2
 [train]
 data = "digits"
 model = "mlp"
-epochs = 2
 save_every = 1
 [[setting]]
 name = "small"
@@ -33,7 +34,6 @@ batch_size = 400
 [[arm]]
 label = "SGD 2×"
 method = "sgd"
-epochs_factor = 2
 [[arm]]
 label = "S-SGD"
 method = "s-sgd"
@@ -64,8 +64,8 @@ def test_a_study_answers(tmp_path, run, spec):
     assert answer["verdict"].startswith("S-SGD (2 seeds")
     names = {path.name for path in out.iterdir()}
     assert {
-        "report.html", "table.csv", "result.json", "training.png", "intervals.png", "lines.png",
-        "contours-1.png", "contours-2.png",
+        "report.html", "report.md", "table.csv", "result.json", "training.png", "intervals.png",
+        "lines.png", "contours-1.png", "contours-2.png",
     } <= names  # fmt: skip
     run_config = Run(out / "runs" / "large" / "s-sgd-seed0").config()
     assert (run_config.lr, run_config.settings["noise_scale"]) == (0.2, 0.3)
@@ -105,17 +105,24 @@ def test_diverged_runs_are_counted_not_dropped_silently(tmp_path, run, spec):
     assert "4 runs failed" in outcome.json["verdict"]
 
 
-@pytest.mark.parametrize("name", ["digits", "digits-tuning"])
-def test_embedded_studies_are_sound(name):
-    study = load_study(name)
+@pytest.mark.parametrize("name", [entry["name"] for entry in list_studies()])
+@pytest.mark.parametrize("scale", ["full", "tiny"])
+def test_embedded_studies_are_sound(name, scale):
+    """Every arm can be made everywhere, costs the budget to 3%, and gets the same trials."""
+    study = load_study(name, scale)
+    assert study.summary
+    assert study.tuning is not None
     for setting in study.settings:
+        budget = setting.budget or study.budget
         for arm in study.arms:
-            config = study.config(setting, arm, 0, device="cpu", data_dir=None)
-            assert config.data == "digits"
-    if name == "digits":  # the equal-cost arm costs what S-SGD costs
-        arms = {arm.label: arm for arm in study.arms}
-        assert arms["SGD 2×"].epochs_factor == 2
-        assert not set(study.seeds) & set(load_study("digits-tuning").seeds)
+            config = study.config(setting, arm, 0)
+            method = config.method_class
+            passes = method.passes(config.method_settings())
+            share = passes / method.minibatches(config.method_settings())
+            assert config.epochs * share == pytest.approx(
+                budget, rel=0.03 if scale == "full" else 1
+            )
+            assert study.search(arm), arm.label
 
 
 def planted_test(group, verdict, metric="test_accuracy"):
@@ -159,6 +166,7 @@ def test_the_sentence_speaks_of_the_focus(spec, verdict, why, words):
         "groups": [{"name": f"S-SGD, {s}", "metrics": accuracy} for s in ("small", "large")],
         "failures": {},
     }
+    assert study.matched
     small, large = study_verdict(study, result).split(" | ")
     assert words in small
     assert "accuracy (95.1%) is higher than SGD 2×" in small
@@ -171,3 +179,159 @@ def test_the_result_is_plain_numbers(tmp_path, run, spec):
     outcome = run("study", spec, "--out", tmp_path / "out", "--jobs", 1, "--json")
     assert all(test["verdict"] == "not comparable" for test in outcome.json["tests"])
     assert np.isfinite(outcome.json["groups"][0]["metrics"]["lambda_max"]["mean"])
+
+
+TUNED = """
+question = "each"
+focus = "S-SGD"
+metrics = ["test_accuracy", "train_loss", "gradients"]
+seeds = [0, 1]
+budget = 2
+matched = false
+[train]
+data = "digits"
+model = "mlp"
+batch_size = 200
+[tuning]
+trials = 3
+seeds = [1000]
+[tuning.search]
+lr = [0.01, 1.0, "log"]
+[tiny]
+seeds = [0]
+budget = 2
+train = { data = "standin-cifar10" }
+[[arm]]
+label = "SGD"
+method = "sgd"
+[[arm]]
+label = "S-SGD"
+method = "s-sgd"
+search = { noise_scale = [0.05, 1.0, "log"] }
+"""
+
+
+@pytest.fixture
+def tuned(tmp_path):
+    path = tmp_path / "tuned.toml"
+    path.write_text(TUNED, encoding="utf-8")
+    return path
+
+
+def relative(out):
+    """The result without where it lies."""
+    text = (out / "result.json").read_text().replace(str(out), "OUT")
+    return json.loads(text)
+
+
+def test_a_tuned_study_keeps_its_record_and_grows_by_seeds(tmp_path, run, tuned):
+    out = tmp_path / "out"
+    first = run("study", tuned, "--out", out, "--jobs", 1, "--json")
+    assert first.status == 0, first.err
+    record = json.loads((out / "tuning.json").read_text())
+    assert [len(one["trials"]) for one in record["arms"]] == [3, 3]
+    for one in record["arms"]:
+        accuracies = [trial["val_accuracy"] for trial in one["trials"]]
+        assert accuracies[one["chosen_trial"]] == max(accuracies)
+        config = Run(out / "runs" / "all" / f"{slug(one['arm'])}-seed0").config()
+        assert config.lr == one["chosen"]["lr"]
+        assert config.val == 0
+        if one["arm"] == "S-SGD":
+            assert config.settings["noise_scale"] == one["chosen"]["noise_scale"]
+    assert len((out / "tuning.csv").read_text().splitlines()) == 7
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("final.safetensors")}
+    assert run("study", tuned, "--out", out, "--seeds", 3).status == 2  # not without --resume
+    more = run("study", tuned, "--out", out, "--resume", "--seeds", 3, "--jobs", 1, "--json")
+    assert more.json["seeds"] == [0, 1, 2]
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
+    again = run("study", tuned, "--out", out, "--resume", "--jobs", 1, "--json")
+    assert again.json == more.json  # the file says two seeds, the folder has three
+    refused = run("study", tuned, "--out", out, "--resume", "--seeds", 2)
+    assert "has 3 seeds already" in refused.error
+    tuned.write_text(TUNED.replace("trials = 3", "trials = 4"), encoding="utf-8")
+    assert "other settings" in run("study", tuned, "--out", out, "--resume").error
+
+
+def test_tuning_never_touches_test(tmp_path, run, tuned):
+    """The same choice where every test label is another one."""
+    chosen = []
+    for shift in (0, 1):
+        data = tmp_path / f"data{shift}.py"
+        data.write_text(
+            f"""
+from ssgd_analysis.data import load_data
+def made():
+    data = load_data("digits")
+    test = (data.test.inputs, (data.test.targets + {shift}) % 10)
+    return (data.train.inputs, data.train.targets), test
+""",
+            encoding="utf-8",
+        )
+        tuned.write_text(TUNED.replace('"digits"', f'"{data}:made"'), encoding="utf-8")
+        out = tmp_path / f"out{shift}"
+        assert run("study", tuned, "--out", out, "--jobs", 1).status == 0
+        record = json.loads((out / "tuning.json").read_text())
+        chosen.append([(one["trials"], one["chosen"]) for one in record["arms"]])
+    assert chosen[0] == chosen[1]
+
+
+def test_tiny_says_that_it_is_a_stand_in(tmp_path, run, tuned):
+    out = tmp_path / "out"
+    outcome = run("study", tuned, "--out", out, "--scale", "tiny", "--jobs", 1, "--json")
+    assert outcome.status == 0, outcome.err
+    assert outcome.json["verdict"].startswith("STAND-IN")
+    assert "STAND-IN" in (out / "report.md").read_text()
+    assert "STAND-IN" in (out / "report.html").read_text()
+    assert Run(out / "runs" / "all" / "sgd-seed0").config().data == "standin-cifar10"
+    assert run("study", tuned, "--out", out, "--resume").status == 2  # another scale
+
+
+def test_a_dry_run_plans_and_leaves_nothing(tmp_path, run, tuned):
+    out = tmp_path / "out"
+    outcome = run("study", tuned, "--out", out, "--dry-run", "--json", "--jobs", 2)
+    assert outcome.status == 0, outcome.err
+    assert not out.exists()
+    steps = 2 * (1297 // 200) + 2 * 2 * 6 // 2  # SGD 2 epochs, S-SGD 1 epoch of two passes
+    tuning = 2 * (1038 // 200) + 2 * (1038 // 200)
+    assert outcome.json["passes"] == 2 * steps + 3 * tuning
+    assert (outcome.json["final_runs"], outcome.json["tuning_trials"]) == (4, 6)
+    assert "10 runs, " in outcome.err
+
+
+def test_bundles_of_seeds_give_the_same_study(tmp_path, run, tuned):
+    """The same runs, choices and costs; accuracies to a few of the 500 examples.
+
+    Sums in another order differ in their last bits, which training magnifies.
+    """
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert run("study", tuned, "--out", alone, "--jobs", 1).status == 0
+    outcome = run("study", tuned, "--out", together, "--jobs", 1, "--batch-seeds", 3)
+    assert outcome.status == 0, outcome.err
+    a, b = relative(alone), relative(together)
+    assert a["spending"] == b["spending"]
+    choices = [[one["chosen"] for one in found["tuning"]["arms"]] for found in (a, b)]
+    assert choices[0] == choices[1]
+    for name, metrics in a["by_seed"].items():
+        for seed, value in metrics["test_accuracy"].items():
+            assert b["by_seed"][name]["test_accuracy"][seed] == pytest.approx(value, abs=0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", [1, 2])
+def test_a_tuned_study_killed_at_any_moment_gives_the_same_result(
+    tmp_path, run, spawn, tuned, bundle
+):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    options = ["--jobs", 1, "--batch-seeds", bundle]
+    assert run("study", tuned, "--out", whole, *options).status == 0
+    for delay in (2.5, 3.5, 4.5):
+        process = spawn("study", tuned, "--out", killed, "--resume", *options)
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+    assert run("study", tuned, "--out", killed, "--resume", *options).status == 0
+    a, b = relative(whole), relative(killed)
+    if bundle == 1:  # bit for bit; in bundles, what is left is stacked otherwise
+        assert a == b
+    assert a["tuning"]["arms"][0]["ranges"] == b["tuning"]["arms"][0]["ranges"]
+    assert a["spending"] == b["spending"]
