@@ -50,6 +50,9 @@ EXPECTED = [
     ("wni-2", {"bn_stats": "frozen"}, []),
     ("sam", {}, ["w"]),
     ("sam", {"bn_stats": "frozen"}, []),
+    *[(name, {}, ["w"]) for name in ("asam", "gsam", "esam", "looksam", "gradient-penalty")],
+    ("esam", {"bn_stats": "frozen"}, []),
+    ("looksam", {"bn_stats": "frozen"}, []),
 ]
 
 
@@ -64,10 +67,20 @@ def test_running_statistics_after_one_step(name, settings, updates):
     assert all(module.training for module in model.modules())
 
 
-def test_sam_can_update_in_both_passes():
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [("sam", 2), ("asam", 2), ("gsam", 2), ("esam", 3), ("looksam", 2), ("gradient-penalty", 2)],
+)
+def test_sam_and_its_kin_can_update_in_all_passes(name, passes):
     model = _model()
-    run_steps(make_method("sam", model, Still(model.parameters()), bn_stats="both"), 1)
-    assert model[1].num_batches_tracked == 2
+    run_steps(make_method(name, model, Still(model.parameters()), bn_stats="both"), 1)
+    assert model[1].num_batches_tracked == passes
+
+
+def test_each_part_of_sams_minibatch_has_a_clean_pass():
+    model = _model()
+    run_steps(make_method("sam", model, Still(model.parameters()), m=2), 1)
+    assert model[1].num_batches_tracked == 3
 
 
 @pytest.mark.parametrize("name", ["s-sgd", "wni", "wni-2", "sam"])

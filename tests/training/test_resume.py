@@ -38,10 +38,22 @@ def assert_same_run(a: Run, b: Run):
     assert not list(a.folder.rglob("*.tmp*"))
 
 
-@pytest.mark.parametrize("method", ["s-sgd", "sam"])
-def test_killed_runs_end_as_uninterrupted_ones(tmp_path, spawn, run, method):
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("s-sgd", []),
+        ("sam", []),
+        pytest.param(
+            "s-sgd+ema",
+            ["--set", "ema_decay=0.99", "--set", "noise_scale=0.2"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("looksam+lookahead+swa", ["--set", "swa_start=0.2"], marks=pytest.mark.slow),
+    ],
+)
+def test_killed_runs_end_as_uninterrupted_ones(tmp_path, spawn, run, method, settings):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    arguments = ["train", "--method", method, *OPTIONS]
+    arguments = ["train", "--method", method, *settings, *OPTIONS]
     assert run(*arguments, "--out", whole).status == 0
     moments = random.Random(method)
     environment = {"OMP_NUM_THREADS": "1"}  # as many threads as the uninterrupted run
