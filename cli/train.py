@@ -190,7 +190,9 @@ def _joined(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """What was asked for, over the settings of a run that is resumed."""
     from ssgd_analysis.devices import resolve_device
 
-    chosen = {key: list(value) if key == "track" else value for key, value in given.items()}
+    chosen: dict[str, Any] = dict(given)
+    if "track" in chosen:
+        chosen["track"] = list(chosen["track"])
     if "data_dir" in chosen:
         chosen["data_dir"] = str(chosen["data_dir"].resolve())
     context = click.get_current_context()

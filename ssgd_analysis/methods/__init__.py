@@ -3,6 +3,8 @@
 import functools
 
 from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.methods.adam import Adam
+from ssgd_analysis.methods.adamw import AdamW
 from ssgd_analysis.methods.alternating import AlternatingWeightNoise
 from ssgd_analysis.methods.anti_pgd import AntiPGD
 from ssgd_analysis.methods.arwp import AdaptiveRandomWeightPerturbation
@@ -16,10 +18,13 @@ from ssgd_analysis.methods.gradient_noise import GradientNoise
 from ssgd_analysis.methods.gradient_penalty import GradientPenalty
 from ssgd_analysis.methods.gsam import GSAM
 from ssgd_analysis.methods.label_noise_sgd import LabelNoiseSGD
+from ssgd_analysis.methods.lamb import LAMBMethod
+from ssgd_analysis.methods.lars import LARSMethod
 from ssgd_analysis.methods.lookahead import Lookahead
 from ssgd_analysis.methods.looksam import LookSAM
 from ssgd_analysis.methods.lpf_sgd import LowPassFilterSGD
 from ssgd_analysis.methods.m_arwp import MixedAdaptiveRWP
+from ssgd_analysis.methods.muon import MuonMethod
 from ssgd_analysis.methods.nso import NoiseStabilityOptimization
 from ssgd_analysis.methods.optimizer import SSGD
 from ssgd_analysis.methods.rwp import RandomWeightPerturbation
@@ -56,6 +61,11 @@ STEPS: dict[str, type[Method]] = {
     "esam": ESAM,
     "looksam": LookSAM,
     "gradient-penalty": GradientPenalty,
+    "adam": Adam,
+    "adamw": AdamW,
+    "muon": MuonMethod,
+    "lars": LARSMethod,
+    "lamb": LAMBMethod,
 }
 
 # Around the steps of any of the above: `s-sgd+ema`; alone, around SGD's.

@@ -1,13 +1,46 @@
 """The baseline."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
-from ssgd_analysis.methods.base import Method
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.methods.base import Method, MethodSettings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGDSettings(MethodSettings):
+    """Settings of SGD."""
+
+    ghost_batch: int = setting(
+        0, "examples that BatchNorm normalises over, or a few more; 0: the minibatch", minimum=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ghost_batch == 1:
+            raise InputError("ghost_batch=1 should be 0 (off) or at least 2")
 
 
 class SGD(Method):
-    """Plain minibatch gradient: one pass a step, then the base optimizer."""
+    """Plain minibatch gradient: one pass a step, then the base optimizer.
+
+    With ``ghost_batch`` the pass is made in parts of that size, so that each is normalised by
+    its own statistics, and the running ones move once a part: ghost batch normalisation (Hoffer,
+    Hubara and Soudry 2017, arXiv 1705.08741, algorithm 1). Without BatchNorm it changes nothing.
+    """
+
+    Settings = SGDSettings
 
     def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
         """The minibatch's gradient; see :meth:`Method.gradient`."""
-        return self.task.backward(inputs, targets)
+        size, total = self.settings.ghost_batch, len(inputs)
+        count = max(1, total // size) if size else 1
+        if count == 1:
+            return self.task.backward(inputs, targets)
+        loss = 0.0
+        parts = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
+        for few, theirs in parts:
+            share = len(few) / total
+            loss += share * self.task.backward(few, theirs, share)
+        return loss

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ssgd_analysis import seeds
 from ssgd_analysis.methods import Method, Task, find_method
 from ssgd_analysis.models import load_loss
+from ssgd_analysis.training.optimizers import make_optimizer
 from ssgd_analysis.weights import Noise
 from ssgd_analysis.weights.noise import random_signs
 
@@ -68,6 +69,7 @@ class Reading:
         given_out: (w, memory, settings) → the weights that training gives out.
         minibatches: that a step is given.
         total: steps of the training, of which five are made.
+        base: makes the slow base optimizer, where one belongs to the method.
     """
 
     direction: Direction
@@ -79,6 +81,7 @@ class Reading:
     given_out: Callable[[Weights, dict[str, Any], Any], Weights] | None = None
     minibatches: int = 1
     total: int = 10
+    base: Callable[[], Any] | None = None
 
 
 # The problem
@@ -248,7 +251,13 @@ def make_method(
     **settings: Any,
 ) -> Method:
     """One of the package's methods on a model; default base: SGD, momentum, weight decay."""
-    base = optimizer or torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9, weight_decay=0.05)
+    own = find_method(name).OPTIMIZER
+    options: Any = {"lr": 0.02 if own else 0.2, "momentum": 0.9, "weight_decay": 0.05}
+    base = optimizer or (
+        make_optimizer(own, model, nesterov=False, **options)
+        if own
+        else torch.optim.SGD(model.parameters(), **options)
+    )
     task = Task(model, load_loss(loss), base, batch_size=batch_size, seed=seed)
     task.peak_lr = PEAK_LR
     method = find_method(name)
