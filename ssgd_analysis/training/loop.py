@@ -30,6 +30,9 @@ class Company(Protocol):
     def join(self, task: Task) -> None:
         """The run's task is made: its passes may be made elsewhere."""
 
+    def ready(self) -> None:
+        """The run is about to make its first step."""
+
     def settle(self) -> None:
         """The run may draw from the global random generators from here to its next pass."""
 
@@ -38,6 +41,9 @@ class Alone:
     """No company: passes are the task's own, and the generators are the run's all along."""
 
     def join(self, task: Task) -> None:
+        """Nothing."""
+
+    def ready(self) -> None:
         """Nothing."""
 
     def settle(self) -> None:
@@ -145,6 +151,7 @@ class _Training:
         done = len(self.history)
         self.progress.start("training", self.total_steps)
         self.progress.advance(self.task.step, f"epoch {done}/{self.config.epochs}")
+        self.company.ready()
         for epoch in range(done + 1, self.config.epochs + 1):
             if self.early.over:
                 break

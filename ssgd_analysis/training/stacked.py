@@ -29,7 +29,8 @@ class Stack:
     """Tasks whose models' weights and buffers are views into stacked tensors, shape (K, …).
 
     What moves a weight or a buffer in place moves the stack; one that was replaced instead is
-    taken in again before the next pass.
+    copied in and out at each pass. To be made between steps: within one, a method may hold
+    aliases of the weights.
 
     Args:
         tasks: K of them, models of one structure, one loss.
@@ -37,6 +38,7 @@ class Stack:
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks = list(tasks)
+        self.losses = [task.loss for task in self.tasks]
         self.modules = [list(task.model.modules()) for task in self.tasks]
         self.homes, self.places = zip(*(_homes(task.model) for task in self.tasks), strict=True)
         first = self.parts(0)
@@ -48,6 +50,9 @@ class Stack:
             list(row) for row in zip(*(part.unbind() for part in self.whole), strict=True)
         ]
         self.addresses = [[view.data_ptr() for view in views] for views in self.views]
+        for row, views in enumerate(self.views):
+            for part, view in zip(self.parts(row), views, strict=True):
+                part.data = view
         self.traces: dict[Any, Passes] = {}
 
     def parts(self, row: int) -> list[Tensor]:
@@ -58,9 +63,9 @@ class Stack:
         """Each module's training flag."""
         return tuple([module.training for module in self.modules[row]])
 
-    def hooked(self, row: int) -> bool:
-        """Whether a module has hooks: they see one model, not the stack."""
-        return any(
+    def changed(self, row: int) -> bool:
+        """Whether someone listens in: hooks, or another loss, see one model and not the stack."""
+        return self.tasks[row].loss is not self.losses[row] or any(
             m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
             for m in self.modules[row]
         )
@@ -85,7 +90,8 @@ class Stack:
             NotStackableError: the models, or their loss, cannot be passed through as one;
                 nothing was changed then.
         """
-        parts = [self._taken_in(row) for row in rows]
+        parts = [self.parts(row) for row in rows]
+        strays = self._copied_in(rows, parts)
         stacked = self._rows(rows)
         x, y = torch.stack(inputs), torch.stack(targets)
         factors = torch.tensor(shares, dtype=torch.float64, device=x.device)
@@ -99,18 +105,26 @@ class Stack:
             for index in self.buffers:
                 for place, row in enumerate(rows):
                     self.views[row][index].copy_(stacked[index][place])
+        for part, view in strays:
+            if not isinstance(part, nn.Parameter):
+                part.copy_(view)
         self._distribute(parts, gradients)
         values: list[float] = losses.tolist()
         return values
 
-    def _taken_in(self, row: int) -> list[Tensor]:
-        """One model's weights and buffers; what is no view into the stack becomes one."""
-        parts = self.parts(row)
-        for part, view, address in zip(parts, self.views[row], self.addresses[row], strict=True):
-            if part.data_ptr() != address:
-                view.copy_(part.detach())
-                part.data = view
-        return parts
+    def _copied_in(
+        self, rows: Sequence[int], parts: list[list[Tensor]]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Weights and buffers that are no views into the stack, with their places in it."""
+        strays = [
+            (part, self.views[row][index])
+            for row, held in zip(rows, parts, strict=True)
+            for index, part in enumerate(held)
+            if part.data_ptr() != self.addresses[row][index]
+        ]
+        for part, view in strays:
+            view.copy_(part.detach())
+        return strays
 
     def _rows(self, rows: Sequence[int]) -> list[Tensor]:
         """The stacked tensors of some rows: views where rows are neighbours, copies elsewhere."""
@@ -146,7 +160,7 @@ class Stack:
         cast = torch.autocast(device, autocast, cache_enabled=False) if autocast else nullcontext()
         with cast:
             outputs = functional_call(task.model, named, (inputs,), tie_weights=False)
-        return scalar_loss(task.loss, outputs.float() if autocast else outputs, targets)
+        return scalar_loss(self.losses[0], outputs.float() if autocast else outputs, targets)
 
     def _passes(
         self, stacked: list[Tensor], inputs: Tensor, targets: Tensor, shares: Tensor
@@ -157,7 +171,8 @@ class Stack:
         with torch.enable_grad():
             losses = vmap(self._loss, randomness="error")(*parts, inputs, targets)
             slopes = torch.autograd.grad((losses * shares).sum(), leaves, allow_unused=True)
-        return losses.detach(), list(slopes)
+        # vmap leaves a linear layer's gradient transposed: one copy here, not one for each row
+        return losses.detach(), [None if g is None else g.contiguous() for g in slopes]
 
     def _traced(self, row: int, stacked: list[Tensor], *data: Tensor) -> Passes:
         """The passes as a plain list of operations: two thirds of the time on a small network."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from greenlet import greenlet
 from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
 
 from ssgd_analysis.methods import Task
 from ssgd_analysis.progress import SILENT, Progress
@@ -16,6 +17,10 @@ from ssgd_analysis.training.stacked import NotStackableError, Stack
 
 Job = tuple[TrainConfig, Path]
 Pass = tuple[Tensor, Tensor, float]  # inputs, targets, share
+
+# On a CPU a stacked pass gains by fewer, larger operations until its activations leave the cache
+# (docs/benchmarks.md): at most so many examples in one.
+CPU_EXAMPLES = 1024
 
 # Settings that shape a model or its loss: runs that differ in one are never stacked.
 SHAPING = ("model", "loss", "device", "precision")
@@ -86,6 +91,10 @@ class _Member:
         """Make the task's passes here."""
         self.task, task.run_pass = task, self._pass
 
+    def ready(self) -> None:
+        """Wait for the others before the first step: models are stacked now."""
+        self.strand.parent.switch()
+
     def settle(self) -> None:
         """From here to the next pass the global random generators are the run's own."""
         self.settling = True
@@ -114,7 +123,7 @@ class _Member:
     # What the hub does with it
 
     def go(self) -> None:
-        """Go on, with the run's own random generators, up to its next pass or its end."""
+        """Go on, with the run's own random generators, until it waits or is at its end."""
         if self.random is not None:
             random_state.restore(self.random)
         while True:
@@ -159,12 +168,16 @@ class _Together:
         self.progress = progress
         self.stacks: dict[int, tuple[Stack, int]] = {}  # member's number → its stack and row
         self.refused: set[Any] = set()
+        self.warned: set[str] = set()
 
     def run(self) -> list[dict[str, Any] | Exception]:
         try:
             for member in self.members:
-                member.go()
+                member.go()  # until it is ready
             self._stack()
+            for member in self.members:
+                if not member.strand.dead:
+                    member.go()  # to its first pass
             total = sum(member.total for member in self.members)
             self.progress.start(f"training {len(self.members)} runs", total)
             while waiting := [n for n, m in enumerate(self.members) if m.wanted is not None]:
@@ -179,10 +192,10 @@ class _Together:
         """Stack the models of equal structure."""
         groups: dict[Any, list[int]] = {}
         for number, member in enumerate(self.members):
-            if member.wanted is None or member.task is None:
+            if member.strand.dead or member.task is None:
                 continue
             if why := _single(member.task):
-                self.progress.warn(f"passes are made one by one, not stacked: {why}")
+                self._warn(why)
             else:
                 groups.setdefault(_structure(member), []).append(number)
         for numbers in groups.values():
@@ -209,32 +222,49 @@ class _Together:
 
     def _likeness(self, number: int) -> Any:
         """What passes must share to be made as one; a number: it is made alone."""
-        wanted = self.members[number].wanted
-        assert wanted is not None
         if number not in self.stacks:
             return number
         stack, row = self.stacks[number]
-        inputs, targets, _ = wanted
-        if stack.hooked(row):
+        inputs, targets, _ = self._wanted(number)
+        if stack.changed(row):
             return number
         data = (inputs.shape, inputs.dtype, targets.shape, targets.dtype)
         return (id(stack), stack.modes(row), *data)
 
     def _passes(self, key: Any, numbers: list[int]) -> Iterable[float | Exception]:
         """The losses of passes that are alike, or their failures."""
+        inputs = self._wanted(numbers[0])[0]
+        most = CPU_EXAMPLES // len(inputs) if inputs.device.type == "cpu" else len(numbers)
+        if most < 2:
+            return (self.members[number].alone() for number in numbers)
+        starts = range(0, len(numbers), most)
+        return [loss for n in starts for loss in self._stacked(key, numbers[n : n + most])]
+
+    def _stacked(self, key: Any, numbers: list[int]) -> Iterable[float | Exception]:
+        """The losses of passes made as one, where that can be."""
         if len(numbers) > 1 and key not in self.refused:
             stack = self.stacks[numbers[0]][0]
             rows = [self.stacks[number][1] for number in numbers]
-            wanted = [self.members[number].wanted for number in numbers]
-            inputs, targets, shares = zip(*(one for one in wanted if one), strict=True)
+            inputs, targets, shares = zip(*map(self._wanted, numbers), strict=True)
             try:
                 return stack.run(rows, list(inputs), list(targets), list(shares))
             except NotStackableError as reason:
                 self.refused.add(key)
-                self.progress.warn(f"passes are made one by one, not stacked: {reason}")
+                self._warn(str(reason))
             except Exception as error:
                 return [error] * len(numbers)
-        return (self.members[number].alone() for number in numbers)
+        return [self.members[number].alone() for number in numbers]
+
+    def _wanted(self, number: int) -> Pass:
+        wanted = self.members[number].wanted
+        assert wanted is not None
+        return wanted
+
+    def _warn(self, why: str) -> None:
+        """Say once that passes are not stacked."""
+        if why not in self.warned:
+            self.warned.add(why)
+            self.progress.warn(f"passes are made one by one, not stacked: {why}")
 
     def _tell(self) -> None:
         """Tell the progress of the steps since the last time."""
@@ -253,6 +283,10 @@ def _single(task: Task) -> str:
         "several processes": task.world != 1,
         "a loss scale": task.scale is not None,
         "channels-last inputs": task.channels_last,
+        "convolutions, which a CPU makes no faster in groups": any(
+            isinstance(module, _ConvNd) for module in task.model.modules()
+        )
+        and next(task.model.parameters()).device.type == "cpu",
     }
     return ", ".join(reason for reason, given in reasons.items() if given)
 

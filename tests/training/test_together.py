@@ -161,7 +161,7 @@ def test_a_stacked_pass_is_each_models_own_pass(rows):
                 torch.testing.assert_close(mine.grad, its.grad, rtol=1e-11, atol=1e-13)
 
 
-def test_a_weight_that_was_replaced_is_taken_in_again():
+def test_weights_and_buffers_that_were_replaced_are_copied_in_and_out():
     tasks = _tasks(2)
     stack = stacked.Stack(tasks)
     tasks[1].model[0].weight.data = torch.full((5, 4), 0.25, dtype=torch.float64)
@@ -173,12 +173,19 @@ def test_a_weight_that_was_replaced_is_taken_in_again():
     torch.testing.assert_close(tasks[1].model[1].running_mean, twin.model[1].running_mean)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_is_stacked_as_it_is(tmp_path, hidden, method):
+SETTINGS = [(name, {}) for name in METHODS] + [
+    ("s-sgd", {"noise_per": "sample"}),
+    ("s-sgd", {"bn_stats": "frozen"}),
+    ("sam", {"bn_stats": "both"}),
+]
+
+
+@pytest.mark.parametrize(("method", "settings"), SETTINGS)
+def test_every_method_is_stacked_as_it_is(tmp_path, hidden, method, settings):
     size = 160 // READINGS[method].minibatches  # three steps of 500 examples
     model, told = f"{hidden}:with_bn", Told()
     configs = [
-        config(method=method, model=model, epochs=1, batch_size=size, seed=seed)
+        config(method=method, settings=settings, model=model, epochs=1, batch_size=size, seed=seed)
         for seed in (3, 4, 5)
     ]
     for one, other in both_ways(configs, tmp_path, told):
@@ -249,14 +256,16 @@ def test_what_cannot_be_stacked_is_run_one_by_one(tmp_path, hidden, changes, rea
     assert re.search(reason, told.warnings[0])
 
 
-def test_hooks_see_their_own_model(tmp_path):
+def test_hooks_and_another_loss_see_their_own_model():
     stack = stacked.Stack(_tasks(2))
-    assert not stack.hooked(1)
+    assert not stack.changed(1)
     handle = stack.tasks[1].model[0].register_forward_hook(lambda *_: None)
-    assert stack.hooked(1)
-    assert not stack.hooked(0)
+    assert stack.changed(1)
+    assert not stack.changed(0)
     handle.remove()
-    assert not stack.hooked(1)
+    assert not stack.changed(1)
+    stack.tasks[0].loss = lambda outputs, targets: outputs.sum()
+    assert stack.changed(0)
 
 
 def test_the_callers_generators_are_left_alone(tmp_path):
@@ -331,3 +340,23 @@ def test_runs_of_unequal_progress_are_resumed(tmp_path):
         train(one, tmp_path / "alone" / folder.name)
         assert_close(folder, tmp_path / "alone" / folder.name, 1e-4)
         assert len(Run(folder).history()) == 3
+
+
+def test_large_sets_are_cut_and_convolutions_left_alone(tmp_path, monkeypatch):
+    sizes, run = [], stacked.Stack.run
+
+    def counted(self, rows, *data):
+        sizes.append(len(rows))
+        return run(self, rows, *data)
+
+    monkeypatch.setattr(stacked.Stack, "run", counted)
+    configs = [config(seed=s, epochs=1, batch_size=250) for s in range(6)]
+    for one, other in both_ways(configs, tmp_path):
+        assert_close(one, other, 1e-4)
+    assert sizes == [4, 2] * 2  # of at most 1024 examples
+    told = Told()
+    images = [config(seed=s, epochs=1, data="digits", model="cnn") for s in range(2)]
+    for one, other in both_ways(images, tmp_path / "images", told):
+        assert_same_bits(one, other)
+    assert len(told.warnings) == 1
+    assert "convolutions" in told.warnings[0]
