@@ -23,7 +23,7 @@ Pass = tuple[Tensor, Tensor, float]  # inputs, targets, share
 CPU_EXAMPLES = 1024
 
 # Settings that shape a model or its loss: runs that differ in one are never stacked.
-SHAPING = ("model", "loss", "device", "precision")
+SHAPING = ("model", "loss", "label_smoothing", "device", "precision")
 
 
 def train_together(
