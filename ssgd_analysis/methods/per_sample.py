@@ -13,6 +13,7 @@ from ssgd_analysis.weights import Noise
 from ssgd_analysis.weights.noise import random_signs
 
 Layer = Any  # an nn.Linear, nn.Conv1d, nn.Conv2d or nn.Conv3d
+COMPILED = "noise_per=sample sees the layers of a plain model, not of a compiled one"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _FORWARDS = {kind.forward for kind in (nn.Linear, *_CONVOLUTIONS)}
 
@@ -23,8 +24,10 @@ def perturbable(model: nn.Module, parameters: Iterable[Tensor]) -> list[Layer]:
     A subclass with a forward of its own is left out: what it does with its weight is unknown.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or the model is compiled.
     """
+    if any(hasattr(module, "_orig_mod") for module in model.modules()):
+        raise InputError(COMPILED)
     wanted = {id(parameter) for parameter in parameters}
     layers: list[Layer] = [
         module
@@ -67,7 +70,7 @@ def per_sample_noise(
         A function of (seed, sign) to call before each pass.
 
     Raises:
-        InputError: a pass went by in which no layer was called, as in a compiled model.
+        InputError: a pass went by in which no layer was called.
     """
     state = _Flipout(layers, noise, scales, rank)
     handles = [model.register_forward_pre_hook(state.begin)]
@@ -106,8 +109,7 @@ class _Flipout:
     def check(self) -> None:
         if not self.called:
             raise InputError(
-                "noise_per=sample: no layer with noise was called in a pass (is the model"
-                " compiled?): use noise_per=step"
+                "noise_per=sample: no layer with noise was called in a pass: use noise_per=step"
             )
 
     def begin(self, *_: Any) -> None:

@@ -15,7 +15,7 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import POLICIES, bn_statistics
 from ssgd_analysis.methods.gradient_sum import GradientSum
-from ssgd_analysis.methods.per_sample import per_sample_noise, perturbable
+from ssgd_analysis.methods.per_sample import COMPILED, per_sample_noise, perturbable
 from ssgd_analysis.methods.task import FORWARD_SHARE, Task
 from ssgd_analysis.weights import LAWS, SCALES, Noise, borrowed_weights, unspared
 
@@ -234,6 +234,8 @@ class WeightNoiseMethod(Method):
         if self.settings.noise_per == "sample":
             scales = [scale] * len(self.products)
             task = self.task
+            if task.compiled is not None:
+                raise InputError(COMPILED)
             return per_sample_noise(task.model, self.products, self.noise, scales, task.rank)
         return moving_weights([(p, scale) for p in self.noisy], self.noise, self.layers)
 
