@@ -170,6 +170,7 @@ def _tuning(table: Mapping[str, Any]) -> Tuning:
         sampler=str(table.get("sampler", "sobol")),
         seed=_whole("seed", table.get("seed", 0)),
         search=_ranges(table.get("search", {})),
+        share=float(table.get("share", 1.0)),
     )
 
 

@@ -70,6 +70,7 @@ class Tuning:
         sampler: ``sobol`` or ``halton``, scrambled.
         seed: of the scrambling.
         search: tuned for every arm: name → range.
+        share: of the budget that a trial gets; the same for all.
 
     Raises:
         InputError: a value out of range.
@@ -81,6 +82,7 @@ class Tuning:
     sampler: str
     seed: int
     search: dict[str, Range]
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -89,6 +91,8 @@ class Tuning:
             raise InputError("[tuning] seeds should be a list of distinct numbers")
         if not 0 < self.val < 1:
             raise InputError(f"[tuning] val = {self.val} should be in (0, 1)")
+        if not 0 < self.share <= 1:
+            raise InputError(f"[tuning] share = {self.share} should be in (0, 1]")
         if self.sampler not in SAMPLERS:
             raise InputError(f"[tuning] sampler '{self.sampler}' should be {' or '.join(SAMPLERS)}")
 

@@ -126,6 +126,7 @@ class Study:
         device: str = "cpu",
         data_dir: Path | None = None,
         chosen: dict[str, Any] | None = None,
+        share: float = 1.0,
         **fields: Any,
     ) -> TrainConfig:
         """The settings of one run.
@@ -137,6 +138,7 @@ class Study:
             device: for training.
             data_dir: for data files.
             chosen: tuned values by name: fields of :class:`TrainConfig` or of the method.
+            share: of the budget.
             fields: of :class:`TrainConfig`, over all others.
 
         Raises:
@@ -159,7 +161,7 @@ class Study:
         }
         budget = self.budget if setting.budget is None else setting.budget
         if budget is not None:
-            epochs = epochs_within(budget, arm.method, settings)
+            epochs = epochs_within(budget * share, arm.method, settings)
             merged["warmup"] = merged.get("warmup", 0.0) * epochs / budget
             merged["epochs"] = epochs
         return TrainConfig(

@@ -31,6 +31,7 @@ def tuning_cells(study: Study, out: Path, device: str, data_dir: Path | None) ->
                 device=device,
                 data_dir=data_dir,
                 chosen=values,
+                share=tuning.share,
                 val=tuning.val,
                 save_every=0,
                 track=[],
@@ -81,7 +82,9 @@ def tuned(study: Study, cells: Sequence[Cell], failures: Mapping[str, str]) -> d
                     "places": {n: ranges[n].place(value) for n, value in (chosen or {}).items()},
                 }
             )
-    record = {name: getattr(study.tuning, name) for name in ("trials", "seeds", "val", "sampler")}
+    record = {
+        name: getattr(study.tuning, name) for name in ("trials", "seeds", "val", "sampler", "share")
+    }
     judge = "validation accuracy, of equals by validation loss"
     return {**record, "sampler_seed": study.tuning.seed, "chosen_by": judge, "arms": arms}
 
