@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
+from ssgd_analysis.methods.task import Task
 from ssgd_analysis.weights import borrowed_weights, global_norm
 
 SMALLEST = 1e-12  # a norm below counts as this, so that a zero gradient climbs nowhere
@@ -28,6 +29,10 @@ class AscentMethod(Method):
 
     Settings = AscentSettings
 
+    def __init__(self, task: Task, settings: MethodSettings) -> None:
+        super().__init__(task, settings)
+        self.parameters = [parameter for _, parameter in task.parameters]
+
     def pass_at(
         self, place: int, inputs: Tensor, targets: Tensor, share: float = 1.0
     ) -> tuple[float, list[Tensor], list[Tensor]]:
@@ -46,7 +51,7 @@ class AscentMethod(Method):
             loss = self.task.backward(inputs, targets, share)
         parameters: list[Tensor] = []
         slopes: list[Tensor] = []
-        for _, parameter in self.task.parameters:
+        for parameter in self.parameters:
             if parameter.grad is not None:
                 parameters.append(parameter)
                 slopes.append(parameter.grad)

@@ -32,7 +32,7 @@ class LookSAM(AscentMethod):
 
     def __init__(self, task: Task, settings: MethodSettings) -> None:
         super().__init__(task, settings)
-        self.vertical: dict[Tensor, Tensor] = {p: torch.zeros_like(p) for _, p in task.parameters}
+        self.vertical: dict[Tensor, Tensor] = {p: torch.zeros_like(p) for p in self.parameters}
 
     @classmethod
     def passes(cls, settings: LookSAMSettings) -> float:

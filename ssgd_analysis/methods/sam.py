@@ -41,10 +41,12 @@ class SAM(AscentMethod):
     def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
         """Ascent, and the gradient there; see :meth:`Method.gradient`."""
         count = -(-len(inputs) // self.settings.m) if self.settings.m else 1
-        gradients = GradientSum(p for _, p in self.task.parameters if count > 1)
+        if count == 1:
+            return self._part(inputs, targets, 1.0)
+        gradients = GradientSum(self.parameters)
         loss = 0.0
         parts = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
-        for few, theirs in parts if count > 1 else [(inputs, targets)]:
+        for few, theirs in parts:
             gradients.take()
             share = len(few) / len(inputs)
             loss += share * self._part(few, theirs, share)

@@ -217,11 +217,13 @@ class Task:
         total = len(inputs)
         if total < self.world:
             raise InputError(f"{self.world} processes cannot share a pass over {total} examples")
-        inputs, targets = (x.tensor_split(self.world)[self.rank] for x in (inputs, targets))
-        count = min(self.accumulate, len(inputs))
-        value = 0.0
-        parts = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
-        for few, theirs in parts if count > 1 else [(inputs, targets)]:
+        if self.world > 1:
+            inputs, targets = (x.tensor_split(self.world)[self.rank] for x in (inputs, targets))
+        count, value = min(self.accumulate, len(inputs)), 0.0
+        parts = [(inputs, targets)]
+        if count > 1:
+            parts = list(zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True))
+        for few, theirs in parts:
             weight = len(few) / total if total else 1.0
             outputs = self.forward(few)
             loss = scalar_loss(self.loss, outputs.float() if self.autocast else outputs, theirs)
