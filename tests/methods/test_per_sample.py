@@ -191,6 +191,13 @@ def test_a_layer_with_a_forward_of_its_own_is_left_out():
     assert perturbable(model, model.parameters()) == [model[1]]
 
 
+def test_a_compiled_model_is_refused():
+    method = make_method("s-sgd", network(), noise_per="sample")
+    method.task.compiled = method.task.model
+    with pytest.raises(InputError, match="not of a compiled one"):
+        method.step(*minibatch(0), 0.0)
+
+
 def test_a_pass_that_calls_no_layer_is_refused():
     class Around(nn.Sequential):
         def forward(self, inputs: Tensor) -> Tensor:
