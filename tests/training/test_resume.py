@@ -6,9 +6,11 @@ import time
 
 import pytest
 import torch
+from readings import READINGS
 from safetensors.torch import load_file
 
 import ssgd_analysis.training.run as run_module
+from ssgd_analysis.methods import METHODS
 from ssgd_analysis.training import Run, TrainConfig, train
 from ssgd_analysis.training.state import read_tree
 
@@ -108,6 +110,33 @@ def test_a_kill_between_history_and_state_repeats_no_line(tmp_path, monkeypatch)
     train(config, cut.folder, resume=True)
     assert without_time(cut.history()) == without_time(whole.history())
     assert torch.equal(load_file(cut.final)["1.weight"], load_file(whole.final)["1.weight"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_goes_on_to_the_same_bits(tmp_path, monkeypatch, method):
+    """Its own state too: killed in the second of two epochs."""
+    size = max(50 // READINGS[method].minibatches, 1)
+    config = TrainConfig(method=method, data="two_moons", model="mlp", epochs=2, batch_size=size)
+    whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
+    train(config, whole.folder)
+
+    save_tree = run_module.save_tree
+
+    def killed_in_the_end(path, tree):
+        if tree["epoch"] == 2:
+            raise KeyboardInterrupt
+        save_tree(path, tree)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_tree", killed_in_the_end)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, cut.folder)
+    train(config, cut.folder, resume=True)
+    mine, other = load_file(cut.final), load_file(whole.final)
+    assert all(torch.equal(mine[name], other[name]) for name in other)
+    assert without_time(cut.history()) == without_time(whole.history())
+    states = [read_tree(run.folder / "state.safetensors") for run in (cut, whole)]
+    assert states[0]["examples"] == states[1]["examples"]
 
 
 def test_a_kill_before_the_first_state_starts_anew(tmp_path):
