@@ -134,10 +134,11 @@ def tuning_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> 
     text = (
         f"Every arm had {count} trials of {seeds} seed{'s' * (seeds > 1)} each in every setting:"
         f" scrambled {record['sampler'].capitalize()} points (seed {record['sampler_seed']}) over"
-        f" its ranges, trained at {record['share']:.0%} of the budget with {record['val']:.0%} of the"
-        f" training examples held out; chosen by {record['chosen_by']}; test examples were not looked at. In the"
-        " picture trials more than 20 points below the best stand at the lower edge. All trials:"
-        f" tuning.csv, tuning.json. At an edge (a tenth) of its range lies the choice of:"
+        f" its ranges, trained at {record['share']:.0%} of the budget with {record['val']:.0%} of"
+        f" the training examples held out; chosen by {record['chosen_by']}; test examples were not"
+        " looked at. In the picture trials more than 20 points below the best stand at the lower"
+        " edge. All trials: tuning.csv, tuning.json. At an edge (a tenth) of its range lies the"
+        " choice of:"
         f" {'; '.join(edges) if edges else 'none'}."
     )
     rows = []
