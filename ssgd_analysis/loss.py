@@ -43,7 +43,7 @@ def scalar_loss(loss: Loss, outputs: Tensor | nn.Module, targets: Batch) -> Tens
         raise InputError(f"the loss returns a {type(value).__name__}, not a scalar tensor")
     if value.numel() != 1:
         raise InputError(f"the loss is not scalar: its shape is {tuple(value.shape)}")
-    return value.reshape(())
+    return value if value.ndim == 0 else value.reshape(())
 
 
 def right_labels(outputs: Tensor, targets: Tensor) -> Tensor | None:
