@@ -301,7 +301,12 @@ def test_one_runs_end_is_not_the_others(tmp_path):
         assert_close(tmp_path / str(number), tmp_path / f"alone-{number}", 1e-4)
 
 
-@pytest.mark.parametrize("moment", random.Random(7).sample(range(1, 75), 3))
+MOMENTS = random.Random(7).sample(range(1, 75), 6)
+
+
+@pytest.mark.parametrize(
+    "moment", [MOMENTS[0], *(pytest.param(m, marks=pytest.mark.slow) for m in MOMENTS[1:])]
+)
 def test_an_interrupted_set_ends_as_an_undisturbed_one(tmp_path, hidden, moment):
     def jobs(folder):
         return [
