@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from readings.base import Step, Still, loss, make_method, minibatch, noise, run_steps
+from readings.base import Step, Still, loss, make_method, minibatch, noise, run_steps, sample_noises
 from torch import Tensor, nn
 
 from ssgd_analysis.methods import METHODS
@@ -23,7 +23,15 @@ def _points(model: nn.Module) -> dict[str, Tensor]:
     step = Step(METHODS["s-sgd"].Settings(), seed=0, number=0, elapsed=0.0)
     draws = [noise(weights, step, draw)[0] for draw in (0, 1)]
     places = {"w": first, "+n": first + draws[0], "-n": first - draws[0], "+n'": first + draws[1]}
-    return {name: (inputs @ weight.T + bias).mean(dim=0) for name, weight in places.items()}
+    places["-n'"] = first - draws[1]
+    means = {name: (inputs @ weight.T + bias).mean(dim=0) for name, weight in places.items()}
+    means["+n of half"] = (inputs[:3] @ places["+n"].T + bias).mean(dim=0)
+    means["-n of half"] = (inputs[3:] @ places["-n"].T + bias).mean(dim=0)
+    for name, sign in (("+n of each", 1), ("-n of each", -1)):
+        owned = sample_noises(weights, step, 0, len(inputs))
+        seen = [(first + sign * own[0]) @ x + bias for own, x in zip(owned, inputs, strict=True)]
+        means[name] = torch.stack(seen).mean(dim=0)
+    return means
 
 
 def _running(means: list[Tensor]) -> Tensor:
@@ -53,6 +61,21 @@ EXPECTED = [
     *[(name, {}, ["w"]) for name in ("asam", "gsam", "esam", "looksam", "gradient-penalty")],
     ("esam", {"bn_stats": "frozen"}, []),
     ("looksam", {"bn_stats": "frozen"}, []),
+]
+
+
+EXPECTED += [
+    ("s-sgd", {"pairs": 2}, ["+n"]),
+    ("s-sgd", {"pairs": 2, "bn_stats": "both"}, ["+n", "-n", "+n'", "-n'"]),
+    ("s-sgd", {"pairs": 2, "bn_stats": "clean"}, ["w"]),
+    ("s-sgd", {"minibatch": "halves"}, ["+n of half"]),
+    ("s-sgd", {"minibatch": "halves", "bn_stats": "both"}, ["+n of half", "-n of half"]),
+    ("s-sgd", {"noise_scale": 0.0}, ["w"]),
+    ("s-sgd", {"noise_stop": 0.0, "bn_stats": "clean"}, ["w"]),
+    ("s-sgd", {"noise_stop": 0.0, "bn_stats": "frozen"}, []),
+    ("s-sgd", {"noise_per": "sample", "bn_stats": "clean"}, ["w"]),
+    ("s-sgd", {"noise_per": "sample"}, ["+n of each"]),
+    ("s-sgd", {"noise_per": "sample", "bn_stats": "both"}, ["+n of each", "-n of each"]),
 ]
 
 
