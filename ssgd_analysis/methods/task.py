@@ -129,6 +129,12 @@ class Task:
         """How many processes share the passes."""
         return self.ranks.size
 
+    @property
+    def plain(self) -> bool:
+        """Whether a pass is one run of the model as it is: another may make it instead."""
+        special = self.scale is not None or self.compiled is not None
+        return not special and self.accumulate == 1 and self.world == 1
+
     def state_dict(self) -> dict[str, Any]:
         """What resume needs of the loss scale."""
         return {} if self.scale is None else {"scale": self.scale.value, "good": self.scale.good}

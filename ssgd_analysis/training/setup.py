@@ -137,12 +137,13 @@ def _convolves(model: nn.Module) -> bool:
 def _check_batchnorm(bench: Bench) -> None:
     """Refuse passes over one example where BatchNorm has no variance to divide by."""
     config, settings, model = bench.config, bench.method.settings, bench.model
-    parts = getattr(settings, "ghost_batches", 1)
+    micro = config.accumulate * bench.task.world
+    parts = micro * getattr(settings, "ghost_batches", 1)
     if getattr(settings, "minibatch", "same") == "halves":
-        parts = 2 * getattr(settings, "pairs", 1)
+        parts *= 2 * getattr(settings, "pairs", 1)
     remedy = f"--batch-size {config.batch_size} should be at least {2 * parts}"
     if getattr(settings, "m", 0):  # SAM's
-        parts = -(-config.batch_size // settings.m)
+        parts = micro * -(-config.batch_size // settings.m)
         remedy = f"m={settings.m} cuts {config.batch_size} examples into {parts} parts"
     frozen = getattr(settings, "bn_stats", "") == "frozen"
     if config.batch_size >= 2 * parts or frozen:

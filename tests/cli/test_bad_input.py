@@ -32,7 +32,7 @@ def flat(options):
         ({"--loss": "cross_entrpy"}, "did you mean 'cross_entropy'"),
         ({"--optimizer": "sdg"}, "did you mean 'sgd'"),
         ({"--schedule": "cosin"}, "did you mean 'cosine'"),
-        ({"--precision": "fp16"}, "bf16"),
+        ({"--precision": "fp8"}, "bf16"),
         ({"--model": "torchvision:resnet19"}, "did you mean 'resnet1"),
         ({"--set": "noise_scal=0.1"}, "did you mean 'noise_scale'"),
         ({"--set": "noise_scale=much"}, "'much' is not a float"),
