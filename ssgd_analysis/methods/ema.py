@@ -23,9 +23,9 @@ class EMASettings(MethodSettings):
         True, "the weights that an average over few steps lacks are made up for; else m starts at w"
     )
     ema_buffers: str = setting(
-        "average",
-        "BatchNorm's statistics for m: averaged too, or recomputed by a pass over train",
-        choices=("average", "recompute"),
+        "recompute",
+        "BatchNorm's statistics for m: made anew by a pass over train, or averaged too",
+        choices=("recompute", "average"),
     )
 
 

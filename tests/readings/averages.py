@@ -86,7 +86,7 @@ READINGS = {
             {"ema_decay": 0.5},
             {"ema_debias": False, "ema_decay": 0.9},
             {"ema_decay": 1.0},
-            {"ema_buffers": "recompute"},
+            {"ema_buffers": "average"},
         ],
     ),
     "swa": Reading(
