@@ -51,7 +51,7 @@ def flattened(tensors: Iterable[Tensor]) -> Tensor:
 
 def global_norm(tensors: Iterable[Tensor]) -> Tensor:
     """L2 norm over all entries of several tensors; a scalar tensor."""
-    return torch.stack([tensor.norm() for tensor in tensors]).norm()
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
 
 
 def matching(parameters: dict[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:
