@@ -245,16 +245,16 @@ class Task:
             return loss
         parameters = [parameter for _, parameter in self.parameters]
         device = parameters[0].device
-        told = torch.tensor([loss, *(float(p.grad is not None) for p in parameters)])
-        told = told.to(device, torch.float64)
+        reached = [float(parameter.grad is not None) for parameter in parameters]
+        told = torch.tensor([loss, *reached], dtype=torch.float64, device=device)
         slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         statistics = self._statistics()
         mine = len(torch.empty(total).tensor_split(self.world)[self.rank])
         for statistic in statistics:
             statistic.mul_(mine / total)
         self.ranks.sum([told, *slopes, *statistics])
-        for parameter, slope, reached in zip(parameters, slopes, told[1:].tolist(), strict=True):
-            parameter.grad = slope if reached else None
+        for parameter, slope, parts in zip(parameters, slopes, told[1:].tolist(), strict=True):
+            parameter.grad = slope if parts else None
         return float(told[0])
 
     def _statistics(self) -> list[Tensor]:
