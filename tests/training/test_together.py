@@ -22,8 +22,9 @@ import torch
 from torch import nn
 
 def with_bn(input_shape, num_outputs):
+    # A bias before BatchNorm has no gradient but rounding, which Adam makes whole steps of.
     return nn.Sequential(
-        nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, num_outputs))
+        nn.Linear(2, 8, bias=False), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, num_outputs))
 
 def with_dropout(input_shape, num_outputs):
     return nn.Sequential(nn.Linear(2, 16), nn.Dropout(0.3), nn.Linear(16, num_outputs))
