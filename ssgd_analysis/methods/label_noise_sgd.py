@@ -64,4 +64,5 @@ class LabelNoiseSGD(Method):
     def _count(self, inputs: Tensor) -> int:
         """Classes that the model tells apart: a forward pass over one example, once a run."""
         with evaluation_mode(self.task.model), torch.no_grad():
-            return max(self.task.forward(inputs[:1]).shape[1], 2)
+            outputs = self.task.forward(inputs[:1])
+        return max(outputs.shape[1], 2) if outputs.ndim > 1 else 2  # one logit tells two apart
