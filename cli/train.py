@@ -47,7 +47,11 @@ if TYPE_CHECKING:
     metavar="NAME=VALUE",
     help="An option of the base optimizer's own.",
 )
-@click.option("--lr", type=POSITIVE, help="Peak learning rate (default: the optimizer's; sgd 0.1).")
+@click.option(
+    "--lr",
+    type=POSITIVE,
+    help="Peak learning rate (default: 0.1; other optimizers than sgd: theirs).",
+)
 @click.option(
     "--lr-scaling",
     metavar="RULE",
@@ -56,7 +60,7 @@ if TYPE_CHECKING:
 )
 @click.option("--base-batch", type=COUNT, help="For --lr-scaling (default: 128).")
 @click.option(
-    "--momentum", type=AMOUNT, help="Momentum (default: sgd 0.9, lars 0.9, muon 0.95, rmsprop 0)."
+    "--momentum", type=AMOUNT, help="Momentum (default: sgd 0.9, rmsprop 0, lars 0.9, muon 0.95)."
 )
 @click.option("--nesterov", is_flag=True, default=None, help="Nesterov momentum.")
 @click.option(
@@ -120,7 +124,7 @@ if TYPE_CHECKING:
     "--batch-seeds",
     type=COUNT,
     metavar="N",
-    help="Train N seeds at once, from --seed on, each into its own folder OUT/seed-S.",
+    help="Train N seeds at once, from the given one on, each into its own folder OUT/seed-S.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out where it stopped.")
 @json_option

@@ -24,7 +24,7 @@ class LARS(torch.optim.Optimizer):
 
     Args:
         params: parameters or groups.
-        lr: γ.
+        lr: γ; the default was chosen on digits, by validation.
         momentum: m.
         weight_decay: β.
         trust: η, "how much we trust the layer to change its weights".
@@ -37,7 +37,7 @@ class LARS(torch.optim.Optimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1.0,
+        lr: float = 2.0,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         trust: float = 1e-3,
@@ -76,7 +76,7 @@ class LAMB(torch.optim.Optimizer):
 
     Args:
         params: parameters or groups.
-        lr: γ.
+        lr: γ; the default was chosen on digits, by validation.
         betas: of the two moments.
         eps: ε.
         weight_decay: λ.
@@ -90,7 +90,7 @@ class LAMB(torch.optim.Optimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1e-3,
+        lr: float = 1e-2,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
         weight_decay: float = 0.0,

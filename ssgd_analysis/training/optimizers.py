@@ -62,8 +62,8 @@ OPTIMIZERS = {
     "asgd": OptimizerEntry(torch.optim.ASGD, 1e-2),
     "rprop": OptimizerEntry(torch.optim.Rprop, 1e-2),
     "muon": OptimizerEntry(Muon, 0.02, 0.95),
-    "lars": OptimizerEntry(LARS, 1.0, 0.9),
-    "lamb": OptimizerEntry(LAMB, 1e-3),
+    "lars": OptimizerEntry(LARS, 2.0, 0.9),
+    "lamb": OptimizerEntry(LAMB, 1e-2),
 }
 
 
