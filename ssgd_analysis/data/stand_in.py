@@ -1,10 +1,11 @@
 """Generated images in the place of real ones: small, with classes that can be learned."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from ssgd_analysis.data.augment import crop_and_flip
+from ssgd_analysis.data.augment import crop
 from ssgd_analysis.data.dataset import Dataset, Split
 
 NOISE = 1.0  # standard deviation of a pixel around its class's pattern, whose own is 1
@@ -15,7 +16,7 @@ def stand_in(
     *,
     classes: int,
     size: int = 8,
-    train: int = 256,
+    train: int = 1280,
     test: int = 128,
 ) -> Dataset:
     """Images of smooth random patterns, one a class, in noise: it proves a file, not a method.
@@ -42,7 +43,7 @@ def stand_in(
         noise = torch.randn(count, 3, size, size, generator=generator)
         return Split(patterns[labels] + NOISE * noise, labels)
 
-    return Dataset(name, split(train), split(test), augment=crop_and_flip)
+    return Dataset(name, split(train), split(test), augment=partial(crop, padding=size // 8))
 
 
 def standin_cifar10(folder: Path) -> Dataset:
@@ -60,4 +61,4 @@ def standin_cifar100(folder: Path) -> Dataset:
     Args:
         folder: not needed.
     """
-    return stand_in("standin-cifar100", classes=100, size=32, train=300, test=100)
+    return stand_in("standin-cifar100", classes=100, size=32, train=200, test=100)

@@ -63,7 +63,9 @@ def noise_variances(
             found.setdefault(key, []).append(value)
     passes = {label: c.method_class.passes(c.method_settings()) for _, label, c in configs}
     rows = []
-    for (weights, scale, label), values in sorted(found.items(), key=lambda item: item[0][:2]):
+    for (weights, scale, label), values in sorted(
+        found.items(), key=lambda item: (WEIGHTS.index(item[0][0]), item[0][1])
+    ):
         base = np.array(found.get((weights, scale, study.against), []))
         ratios = np.array(values) / base if len(base) == len(values) and base.all() else None
         rows.append(
