@@ -11,6 +11,7 @@ from torch import nn
 from ssgd_analysis import references
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.models.resnet import resnet, wrn28_10
+from ssgd_analysis.models.signals import cnn1d
 from ssgd_analysis.models.simple import cnn, image_channels, mlp
 from ssgd_analysis.models.vgg import vgg16_bn
 
@@ -29,6 +30,7 @@ class ModelEntry:
 MODELS = {
     "mlp": ModelEntry(mlp, "two hidden layers of 128 ReLU units"),
     "cnn": ModelEntry(cnn, "three convolutions with BatchNorm, 15 k parameters"),
+    "cnn1d": ModelEntry(cnn1d, "three convolutions along a signal, for mnist1d"),
     "resnet20": ModelEntry(partial(resnet, 20), "ResNet-20, CIFAR form, 0.27 M parameters"),
     "resnet32": ModelEntry(partial(resnet, 32), "ResNet-32, CIFAR form, 0.46 M parameters"),
     "resnet56": ModelEntry(partial(resnet, 56), "ResNet-56, CIFAR form, 0.85 M parameters"),

@@ -25,6 +25,13 @@ BAND = Line(X, np.stack([X**2, 2 * X**2]), accuracy=np.ones((2, 11)), marks=[Mar
 
 # name → (number of panels, drawn into given axes)
 DRAW = {
+    "axis_figure": (
+        1,
+        lambda **o: plots.axis_figure(
+            [plots.AxisPanel("gain", {"over SGD": [(0.0, 1.0, 0.5, 1.5)]}, zero=True)],
+            xlabel="batch size", ticks={0.0: "32"}, **o,
+        ),
+    ),
     "coefficient_figure": (
         1,
         lambda **o: plots.coefficient_figure(
@@ -72,6 +79,13 @@ DRAW = {
         2,
         lambda **o: plots.training_curves(
             {"": {"sgd": (X, np.ones((2, 11)), np.ones((2, 11)) / 2)}}, **o
+        ),
+    ),
+    "tuning_figure": (
+        2,
+        lambda **o: plots.tuning_figure(
+            {"": {name: {"S-SGD": ([0.1, 1.0], [0.9, 0.1], 0)} for name in ("lr", "c")}},
+            log={"lr": True}, **o,
         ),
     ),
     "verdict_table": (1, lambda **o: plots.verdict_table(EFFECTS, **o)),
