@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
+from ssgd_analysis.methods.gradient_sum import refuse_sparse
 from ssgd_analysis.methods.task import Task
 from ssgd_analysis.weights import borrowed_weights, global_norm
 
@@ -56,6 +57,7 @@ class AscentMethod(Method):
                 parameters.append(parameter)
                 slopes.append(parameter.grad)
                 parameter.grad = None
+        refuse_sparse(slopes)
         return loss, parameters, slopes
 
     def slopes_above(
@@ -90,7 +92,8 @@ class AscentMethod(Method):
 
 def steepness(slopes: list[Tensor]) -> Tensor:
     """The norm of a gradient over all parameters, never zero; a scalar tensor."""
-    return global_norm(slopes).clamp_min(SMALLEST)
+    norm = global_norm(slopes)
+    return norm.clamp_min(max(SMALLEST, torch.finfo(norm.dtype).tiny))  # float16 has no 1e-12
 
 
 def inner(first: list[Tensor], second: list[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
@@ -44,6 +45,8 @@ class EMA(Wrapper):
     def __init__(self, task: Task, settings: MethodSettings, inner: Method) -> None:
         super().__init__(task, settings, inner)
         self.parameters: list[Tensor] = [parameter for _, parameter in task.parameters]
+        layers = [m for m in task.model.modules() if isinstance(m, _BatchNorm)]
+        self.layers = layers if self.settings.ema_buffers == "average" else []
         self.mean = [tensor.detach().clone() for tensor in self._tensors()]
         self.taken = 0
 
@@ -74,6 +77,9 @@ class EMA(Wrapper):
             recalibrate(self.task, batches)
 
     def _tensors(self) -> list[Tensor]:
-        """What is averaged: weights, and the statistics among the buffers (not the counters)."""
-        buffers = [b for b in self.task.model.buffers() if b.is_floating_point()]
-        return [*self.parameters, *buffers]
+        """What is averaged: weights, and BatchNorm's statistics where they are (no other buffers).
+
+        Other buffers are the model's own affair: it may replace them, or make them late.
+        """
+        found = [s for layer in self.layers for s in (layer.running_mean, layer.running_var)]
+        return [*self.parameters, *(statistic for statistic in found if statistic is not None)]

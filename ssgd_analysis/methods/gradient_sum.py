@@ -5,6 +5,29 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ssgd_analysis.errors import InputError
+
+
+def in_step(parameters: Iterable[nn.Parameter]) -> None:
+    """Give each ``.grad`` its parameter's strides.
+
+    torch's fused optimizers walk through memory: on the CPU they take other strides for the same.
+    """
+    for parameter in parameters:
+        slope = parameter.grad
+        if slope is not None and slope.stride() != parameter.stride():
+            parameter.grad = torch.empty_like(parameter).copy_(slope)
+
+
+def refuse_sparse(slopes: Iterable[Tensor]) -> None:
+    """Several passes' gradients are worked with as dense tensors.
+
+    Raises:
+        InputError: a gradient is sparse.
+    """
+    if any(slope.layout != torch.strided for slope in slopes):
+        raise InputError("sparse gradients cannot be used here: nn.Embedding(..., sparse=False)")
+
 
 class GradientSum:
     """Keeps the gradients of earlier passes while a later pass makes its own.
@@ -26,6 +49,7 @@ class GradientSum:
     def take(self) -> None:
         """Move every ``.grad`` into the sum; ``.grad`` is ``None`` after."""
         found = self._grads()
+        refuse_sparse(found.values())
         new = [place for place in found if place not in self.filled]
         old = [place for place in found if place in self.filled]
         if new:

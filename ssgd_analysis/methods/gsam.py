@@ -57,7 +57,8 @@ class GSAM(AscentMethod):
         """g_p − α (g − its projection on g_p); see :meth:`Method.gradient`."""
         loss, parameters, slopes = self.pass_at(0, inputs, targets)
         above = self.slopes_above(inputs, targets, parameters, slopes, self.radius)
-        along = inner(slopes, above) / steepness(above).square()
+        length = steepness(above)
+        along = inner(slopes, above) / length / length
         alpha = self.settings.alpha
         found = list(torch._foreach_mul(above, 1 + alpha * along))
         torch._foreach_add_(found, slopes, alpha=-alpha)

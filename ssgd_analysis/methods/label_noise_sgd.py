@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis import seeds
+from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.noisy_points import check_share
 from ssgd_analysis.methods.task import Task
@@ -54,15 +55,22 @@ class LabelNoiseSGD(Method):
         if targets.is_floating_point():
             noise = torch.empty_like(targets).normal_(generator=generator)
             return targets + chosen.target_noise * noise
-        self.classes = self.classes or self._count(inputs)
+        self.classes = self.classes or self._count(inputs[:1], targets[:1])
         shape, device = targets.shape, targets.device
         wrong = torch.rand(shape, generator=generator, device=device) < chosen.flip
         offset = torch.randint(1, self.classes, shape, generator=generator, device=device)
         wrong &= targets >= 0  # a negative label says that there is none
         return torch.where(wrong, (targets + offset) % self.classes, targets)
 
-    def _count(self, inputs: Tensor) -> int:
+    def _count(self, inputs: Tensor, targets: Tensor) -> int:
         """Classes that the model tells apart: a forward pass over one example, once a run."""
         with evaluation_mode(self.task.model), torch.no_grad():
-            outputs = self.task.forward(inputs[:1])
-        return max(outputs.shape[1], 2) if outputs.ndim > 1 else 2  # one logit tells two apart
+            outputs = self.task.forward(inputs)
+        if outputs.numel() == targets.numel():
+            return 2  # one logit for each label tells two classes apart
+        # logits of a label lie along the second axis, as torch's losses have it, or the last
+        for axis in (1, outputs.ndim - 1):
+            if outputs.shape[:axis] + outputs.shape[axis + 1 :] == targets.shape:
+                return outputs.shape[axis]
+        shapes = f"{tuple(outputs.shape)} for class labels of shape {tuple(targets.shape)}"
+        raise InputError(f"label-noise-sgd: outputs of shape {shapes} do not tell the classes")

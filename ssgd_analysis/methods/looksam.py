@@ -9,6 +9,9 @@ from torch import Tensor
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, inner, leave, steepness
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.task import Task
+from ssgd_analysis.weights import global_norm
+
+ROUNDINGS = 8  # that a difference of gradients may consist of, in units of the type's precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,7 @@ class LookSAM(AscentMethod):
             self._remember(parameters, slopes, found)
         else:
             vertical = [self.vertical[parameter] for parameter in parameters]
+            # a part that rounding alone has made is zeros (`_remember`), and adds nothing
             size = self.settings.alpha * steepness(slopes) / steepness(vertical)
             found = list(torch._foreach_add(slopes, torch._foreach_mul(vertical, size)))
         leave(parameters, found)
@@ -55,11 +59,17 @@ class LookSAM(AscentMethod):
     def _remember(
         self, parameters: list[Tensor], slopes: list[Tensor], above: list[Tensor]
     ) -> None:
-        along = inner(slopes, above) / steepness(slopes).square()
+        length = steepness(slopes)
+        along = inner(slopes, above) / length / length
+        found = torch._foreach_sub(above, torch._foreach_mul(slopes, along))
+        # Where the two gradients are parallel the difference is rounding, which the other steps
+        # would blow up to α‖g‖.
+        if global_norm(found) <= ROUNDINGS * torch.finfo(length.dtype).eps * global_norm(above):
+            torch._foreach_zero_(found)
         for values in self.vertical.values():
             values.zero_()
-        for parameter, slope, steep in zip(parameters, slopes, above, strict=True):
-            self.vertical[parameter].copy_(steep - along * slope)
+        for parameter, values in zip(parameters, found, strict=True):
+            self.vertical[parameter].copy_(values)
 
     def state_dict(self) -> dict[str, Any]:
         """What is remembered of the last ascent."""

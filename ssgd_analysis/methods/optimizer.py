@@ -1,5 +1,6 @@
 """S-SGD as a plain ``torch.optim.Optimizer``, for a user's own loop."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -11,7 +12,7 @@ from torch.optim.optimizer import ParamsT
 from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.methods.batchnorm import POLICIES, bn_statistics
-from ssgd_analysis.methods.gradient_sum import GradientSum
+from ssgd_analysis.methods.gradient_sum import GradientSum, in_step
 from ssgd_analysis.methods.per_sample import per_sample_noise, perturbable
 from ssgd_analysis.methods.weight_noise import NOISE_PER, RANKS, Move, by_layer, moving_weights
 from ssgd_analysis.weights import Noise, unspared
@@ -57,7 +58,8 @@ class SSGD(torch.optim.Optimizer):
 
     Raises:
         InputError: a negative noise scale, an unknown law, scale or policy, a part of ``spare``
-            that fits nothing, or what needs the model without it.
+            that fits nothing, what needs the model without it, or a base optimizer that needs a
+            closure.
 
     Example:
         >>> model = torch.nn.Linear(3, 1)
@@ -109,6 +111,10 @@ class SSGD(torch.optim.Optimizer):
         super().__init__(params, {"noise_scale": noise_scale, "noise_step": 0})
         self._check_groups()
         self.base_optimizer = base_optimizer(self.param_groups, **base_options)
+        asked = inspect.signature(self.base_optimizer.step).parameters.get("closure")
+        if asked is not None and asked.default is inspect.Parameter.empty:
+            name = type(self.base_optimizer).__name__
+            raise InputError(f"{name} needs a closure itself: it cannot be SSGD's base optimizer")
         self.defaults = {**self.base_optimizer.defaults, **self.defaults}
         self.param_groups = self.base_optimizer.param_groups
         self._share()
@@ -154,6 +160,7 @@ class SSGD(torch.optim.Optimizer):
         found = [p.grad for p in self._parameters() if p.grad is not None]
         if found and len(points) > 1:
             torch._foreach_div_(found, len(points))
+        in_step(self._parameters())
         if scaler is None:
             self.base_optimizer.step()
         else:
@@ -168,7 +175,11 @@ class SSGD(torch.optim.Optimizer):
             group = self.param_groups[-1]
             for key, value in self.base_optimizer.defaults.items():
                 group.setdefault(key, value)
-            self._check_groups()
+            try:
+                self._check_groups()
+            except InputError:
+                self.param_groups.pop()  # a refused group is not trained
+                raise
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a state of ``state_dict()``, the base optimizer's and the noise's."""

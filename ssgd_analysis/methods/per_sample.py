@@ -1,8 +1,10 @@
 """Noise of its own for each example of a minibatch, by perturbing the products of layers."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ Layer = Any  # an nn.Linear, nn.Conv1d, nn.Conv2d or nn.Conv3d
 COMPILED = "noise_per=sample sees the layers of a plain model, not of a compiled one"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _FORWARDS = {kind.forward for kind in (nn.Linear, *_CONVOLUTIONS)}
+_told: WeakSet[nn.Module] = WeakSet()  # layers that a warning was given about
+log = logging.getLogger(__name__)
 
 
 def perturbable(model: nn.Module, parameters: Iterable[Tensor]) -> list[Layer]:
@@ -81,6 +85,23 @@ def per_sample_noise(
         for handle in handles:
             handle.remove()
     state.check()
+    _tell_bypassed(model, [layer for layer in layers if layer.weight not in state.reached])
+
+
+def _tell_bypassed(model: nn.Module, uncalled: Sequence[Layer]) -> None:
+    """Say once which weights were used past their layers, so without noise.
+
+    ``nn.MultiheadAttention`` does so with its output projection. A layer that no pass used at
+    all has no gradient, and misses nothing.
+    """
+    new = [layer for layer in uncalled if layer.weight.grad is not None and layer not in _told]
+    if new:
+        _told.update(new)
+        names = [name for name, module in model.named_modules() if module in new]
+        log.warning(
+            "noise_per=sample: no noise on %s, whose weight is used without a call of the layer",
+            ", ".join(names),
+        )
 
 
 class _Flipout:
@@ -92,6 +113,7 @@ class _Flipout:
         self.noise, self.rank = noise, [rank] * bool(rank)
         self.scales = {layer.weight: scale for layer, scale in zip(layers, scales, strict=True)}
         self.called = True
+        self.reached: set[Tensor] = set()  # weights whose noise any pass has seen
 
     def move(self, seed: int, sign: int) -> None:
         """The noise of the next pass."""
@@ -123,6 +145,7 @@ class _Flipout:
         self.called = True
         inputs: Tensor = args[0] if args else kwargs["input"]
         weight = layer.weight
+        self.reached.add(weight)
         is_linear = isinstance(layer, nn.Linear)
         channels = inputs.shape[-1] if is_linear else layer.in_channels
         rows = self._signs_of(weight, len(inputs), channels + len(weight)).to(output.dtype)

@@ -1,5 +1,6 @@
 """Filters and layers: the groups of weights that share one scale."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeVar
@@ -28,7 +29,7 @@ def grouped(tensor: Tensor, scope: str) -> Tensor:
         Shape (groups, entries of a group); a view where the memory allows it.
     """
     if scope == "filter" and tensor.ndim >= 2:
-        return tensor.reshape(tensor.shape[0], -1)
+        return tensor.reshape(tensor.shape[0], math.prod(tensor.shape[1:]))
     return tensor.reshape(1, -1)
 
 

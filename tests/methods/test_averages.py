@@ -172,3 +172,30 @@ def test_looking_at_an_average_does_not_change_the_training(tmp_path):
     momentum = [point["optimizer"]["state"] for point in points]
     for key in momentum[0]:
         assert torch.equal(momentum[0][key]["momentum_buffer"], momentum[1][key]["momentum_buffer"])
+
+
+class Counting(nn.Module):
+    """Replaces a buffer at each pass, and makes another when it is first called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.register_buffer("seen", torch.zeros(1))
+        self.register_buffer("late", None)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.seen = self.seen + len(inputs)
+        self.late = inputs.mean(0)
+        return self.layer(inputs)
+
+
+@pytest.mark.parametrize("buffers", ["average", "recompute"])
+def test_buffers_that_the_model_replaces_are_its_own_affair(buffers):
+    model = Counting().double()
+    method = make_method("ema", model, ema_buffers=buffers)
+    for number in range(3):
+        method.step(*BATCHES[number], 0.0)
+        method.task.step += 1
+    method.finish(BATCHES)
+    assert model.seen.item() == 18
+    assert torch.equal(model.late, BATCHES[2][0].mean(0))

@@ -280,6 +280,9 @@ def test_a_group_added_later_is_checked():
     optimizer = SSGD(model[2].parameters(), lr=0.1)
     with pytest.raises(InputError, match="noise_scale -1"):
         optimizer.add_param_group({"params": list(model[0].parameters()), "noise_scale": -1})
+    assert len(optimizer.param_groups) == 1
+    optimizer.add_param_group({"params": list(model[0].parameters())})  # the next try may do
+    assert len(optimizer.param_groups) == 2
 
 
 # State
@@ -544,3 +547,36 @@ def test_a_copy_under_a_scheduler_steps_its_own_weights():
     twin.step(closure)
     assert not torch.equal(other.weight, before[0])
     assert torch.equal(model.weight, before[1])
+
+
+@pytest.mark.parametrize("noise_scale", [0.0, 0.1])
+def test_a_fused_base_takes_the_plain_steps_whatever_the_gradients_strides(noise_scale):
+    """torch's fused kernels walk through memory; a gradient in another order is put right."""
+    ends = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        conv = nn.Conv2d(3, 5, 2).to(memory_format=torch.channels_last)
+        optimizer = SSGD(conv.parameters(), noise_scale=noise_scale, fused=fused, **BASE)
+        slope = torch.randn(5, 3, 2, 2)  # contiguous
+
+        def closure(conv=conv, slope=slope) -> Tensor:
+            conv.weight.grad = slope.clone()
+            return torch.zeros(())
+
+        for _ in range(2):
+            optimizer.step(closure)
+        ends.append(conv.weight.detach().clone())
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-6, atol=1e-7)
+
+
+def test_a_base_that_needs_a_closure_is_refused():
+    with pytest.raises(InputError, match="LBFGS needs a closure itself"):
+        SSGD(network().parameters(), torch.optim.LBFGS)
+
+
+@pytest.mark.parametrize("name", ["s-sgd", "sam", "nso"])
+def test_sparse_gradients_are_refused_in_one_line(name):
+    model = nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Flatten(), nn.Linear(8, 3))
+    method = make_method(name, model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(InputError, match="sparse gradients"):
+        method.step(torch.tensor([[0, 1], [2, 3]]), torch.tensor([0, 1]), 0.0)

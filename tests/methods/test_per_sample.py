@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from readings.base import Still, bits, make_method, minibatch, network
+from readings.base import Still, bits, make_method, minibatch, network, run_steps
 from torch import Tensor, nn
 
 from ssgd_analysis import seeds
@@ -207,3 +207,31 @@ def test_a_pass_that_calls_no_layer_is_refused():
     method = make_method("s-sgd", model, noise_per="sample")
     with pytest.raises(InputError, match="no layer with noise was called"):
         method.step(*minibatch(0), 0.0)
+
+
+class Attention(nn.Module):
+    """Its output projection is used by weight: the layer itself is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Linear(4, 6)
+        self.mixed = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.leave = nn.Linear(6, 3)
+        self.idle = nn.Linear(6, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = self.enter(inputs[:, None])
+        return self.leave(self.mixed(tokens, tokens, tokens, need_weights=False)[0][:, 0])
+
+
+def test_a_layer_that_is_bypassed_is_told_of_once(caplog):
+    torch.manual_seed(0)
+    method = make_method("s-sgd", Attention().double(), noise_per="sample")
+    with caplog.at_level(logging.WARNING):
+        run_steps(method, 2)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "noise_per=sample: no noise on mixed.in_proj_weight, whose products it cannot reach",
+        "noise_per=sample: no noise on mixed.out_proj,"
+        " whose weight is used without a call of the layer",
+    ]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from readings.base import gradient, make_method, minibatch, network
+from readings.base import Still, gradient, make_method, minibatch, network
 from torch import nn
 
 from ssgd_analysis.errors import InputError
@@ -141,7 +141,7 @@ def test_counting_the_classes_costs_and_changes_nothing():
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
     method = make_method("label-noise-sgd", model)
     before = [buffer.clone() for buffer in model.buffers()]
-    assert method._count(torch.zeros(6, 4)) == 3
+    assert method._count(torch.zeros(6, 4), torch.zeros(6, dtype=torch.long)) == 3
     assert method.task.examples == 0
     assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))
     assert all(module.training for module in model.modules())
@@ -157,3 +157,28 @@ def test_the_variance_of_gradient_noise(gamma, step, variance):
     inputs = torch.zeros(1, 200, dtype=torch.float64)
     method.gradient(inputs, model(inputs).detach(), 0.0)  # its own gradient is zero
     assert float(model.weight.grad.var()) == pytest.approx(variance, rel=0.03)  # 40 000 draws
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "classes"),
+    [
+        ((1, 3), (1,), 3),
+        ((1, 1), (1,), 2),
+        ((1,), (1,), 2),
+        ((1, 4), (1, 4), 2),  # a yes or no for each of four questions
+        ((1, 7, 5), (1, 5), 7),  # logits along the second axis
+        ((1, 5, 7), (1, 5), 7),  # along the last one
+        ((1, 7, 2, 5), (1, 2, 5), 7),
+    ],
+)
+def test_how_many_classes_there_are(outputs, labels, classes):
+    model = nn.Flatten(0, -1)
+    method = make_method("label-noise-sgd", model, Still([nn.Parameter(torch.zeros(1))]))
+    method.task.forward = lambda inputs: torch.zeros(outputs)
+    assert method._count(torch.zeros(1, 4), torch.zeros(labels, dtype=torch.long)) == classes
+
+
+def test_classes_that_cannot_be_counted_are_refused():
+    method = make_method("label-noise-sgd", network())
+    with pytest.raises(InputError, match="do not tell the classes"):
+        method._count(minibatch(0)[0][:1], torch.zeros((1, 5), dtype=torch.long))

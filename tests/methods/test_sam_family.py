@@ -298,3 +298,27 @@ def test_the_remembered_ascent_is_part_of_the_state():
     for method in (first, second):
         method.step(*minibatch(3), 0.3)
     assert bits(model) == bits(other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_looksam_does_not_blow_up_rounding(dtype):
+    """Without a climb both gradients are the same: there is no part to remember."""
+    ends = []
+    for name, settings in (("sgd", {}), ("looksam", {"rho": 0.0})):
+        model = network().to(dtype)
+        run_steps(make_method(name, model, **settings), 8)
+        ends.append(bits(model))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("name", ["sam", "asam", "gsam", "esam", "looksam", "gradient-penalty"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_gradient_of_zero_climbs_nowhere(name, dtype):
+    model = network().to(dtype)
+    method = make_method(name, model, Still(model.parameters()))
+    method.task.loss = lambda outputs, targets: 0.0 * outputs.float().square().mean()
+    inputs, targets = minibatch(0)
+    for _ in range(2):
+        assert method.step(inputs.to(dtype), targets, 0.0) == 0.0
+        method.task.step += 1
+        assert not any(parameter.grad.any() for parameter in model.parameters())  # NaN is "any"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, noisy_weights, scheduled
-from ssgd_analysis.weights import Noise
+from ssgd_analysis.weights import LAWS, SCALES, Noise
 
 # On a quadratic
 
@@ -183,3 +183,13 @@ def test_noise_takes_no_part_in_the_graph():
         assert model[0].weight.requires_grad
         model(minibatch(0)[0]).sum().backward()
     assert model[0].weight.grad is not None
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0,), ()])
+def test_empty_and_single_parameters_have_noise_of_their_shape(law, shape):
+    generator = torch.Generator().manual_seed(0)
+    for scale in SCALES:
+        noise = Noise(law=law, scale=scale).sample(torch.ones(shape), generator)
+        assert noise.shape == shape
+        assert noise.isfinite().all()
