@@ -12,6 +12,9 @@ from ssgd_analysis.batch import Batch
 from ssgd_analysis.data.augment import Augment
 from ssgd_analysis.errors import InputError
 
+# Entries of inputs that are gathered at once: fewer, larger operations, and little memory.
+GATHERED = 2**20
+
 
 @dataclass(frozen=True)
 class Split:
@@ -96,9 +99,12 @@ class Split:
         """
         if self.targets is None:
             raise InputError("training needs data of (input, target) pairs")
+        steps, entries = len(self) // size, max(self.inputs[0].numel(), 1)
+        many = max(GATHERED // (size * entries), 1)  # minibatches that are gathered at once
         order = torch.randperm(len(self), generator=generator).to(self.inputs.device)
-        for index in order.split(size)[: len(self) // size]:
-            yield self.inputs[index], self.targets[index]
+        for index in order[: steps * size].split(many * size) if steps else ():
+            inputs, targets = self.inputs[index], self.targets[index]
+            yield from zip(inputs.split(size), targets.split(size), strict=True)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Split":
         """On a device; ``dtype`` applies to floating-point tensors only."""

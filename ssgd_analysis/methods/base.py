@@ -101,7 +101,9 @@ class Method(ABC):
 
     def step(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
         """Make one update; arguments and result as of :meth:`gradient`."""
-        self.task.optimizer.zero_grad()
+        for group in self.task.optimizer.param_groups:  # as zero_grad, without its records
+            for parameter in group["params"]:
+                parameter.grad = None
         loss = self.gradient(inputs, targets, elapsed)
         self.task.update()
         return loss

@@ -107,6 +107,7 @@ class Task:
         # Makes the passes of `backward` instead of this task, where runs are stacked: the same
         # arguments, adds the same to `.grad`, returns the loss.
         self.run_pass: Callable[[Tensor, Tensor, float], float] | None = None
+        self.run_update: Callable[[], None] | None = None  # likewise, the base optimizer's step
 
     @property
     def gradients(self) -> float:
@@ -175,7 +176,10 @@ class Task:
             # torch's fused optimizers walk through memory: they take other strides for the same
             if slope is not None and slope.stride() != parameter.stride():
                 parameter.grad = torch.empty_like(parameter).copy_(slope)
-        self.optimizer.step()
+        if self.run_update is None:
+            self.optimizer.step()
+        else:
+            self.run_update()
         if self.scale is not None:
             self.scale.keep()
 

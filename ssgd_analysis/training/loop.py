@@ -5,15 +5,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from torch import Tensor
 
 from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.methods import Task
+from ssgd_analysis.methods import Method
 from ssgd_analysis.methods.loss_scale import attempt
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.ranks import SINGLE, Ranks
 from ssgd_analysis.training import random_state
+from ssgd_analysis.training.company import ALONE, Company
 from ssgd_analysis.training.config import TrainConfig
 from ssgd_analysis.training.early_stop import EarlyStop
 from ssgd_analysis.training.optimizers import load_state
@@ -23,34 +26,9 @@ from ssgd_analysis.training.setup import prepare
 from ssgd_analysis.training.track import Tracker, summary
 from ssgd_analysis.weights import borrowed_state
 
-
-class Company(Protocol):
-    """What a run does with others; see ``training/together.py``."""
-
-    def join(self, task: Task) -> None:
-        """The run's task is made: its passes may be made elsewhere."""
-
-    def ready(self) -> None:
-        """The run is about to make its first step."""
-
-    def settle(self) -> None:
-        """The run may draw from the global random generators from here to its next pass."""
-
-
-class Alone:
-    """No company: passes are the task's own, and the generators are the run's all along."""
-
-    def join(self, task: Task) -> None:
-        """Nothing."""
-
-    def ready(self) -> None:
-        """Nothing."""
-
-    def settle(self) -> None:
-        """Nothing."""
-
-
-ALONE = Alone()
+# Of a run's own time at most so much is lost by a kill: state and history are on disk four fsyncs
+# later, which on a small network last as long as an epoch.
+SAVE_SECONDS = 1.0
 
 
 def train(
@@ -117,6 +95,11 @@ class _Training:
         bench = prepare(config, ranks)
         self.data, self.model, self.task = bench.data, bench.model, bench.task
         self.method, self.splits = bench.method, bench.splits
+        # Of every step's cost on a small network, these are worth working out once.
+        self.step_size = config.batch_size * self.method.minibatches(self.method.settings)
+        self.steps_per_epoch = len(self.data.train) // self.step_size
+        self.total_steps = config.epochs * self.steps_per_epoch
+        self.peak_lr, self.warmup = config.peak_lr, round(config.warmup * self.steps_per_epoch)
         if self.steps_per_epoch == 0:
             raise InputError(
                 f"--batch-size {config.batch_size}: a step of {config.method} takes"
@@ -134,7 +117,8 @@ class _Training:
         self.order = seeds.generator(config.seed, "order")
         self.augmentation = seeds.generator(config.seed, "augmentation")
         self.history: list[dict[str, Any]] = []
-        self.seconds = 0.0
+        self.seconds, self.saved = 0.0, -math.inf  # the latter: when the state was last written
+        self.good: tuple[int, dict[str, Tensor]] | None = None  # weights newer than that state
         company.join(self.task)
 
     def run_to_end(self) -> None:
@@ -158,7 +142,6 @@ class _Training:
             began = time.monotonic()
             random_state.part(self.config.seed, self.ranks.rank, epoch)
             rate = self._epoch(epoch)
-            self.company.settle()
             with self._given_out(last=epoch == self.config.epochs):
                 record = self.early.see(self._evaluated(epoch, rate), self.model)
                 self.seconds += time.monotonic() - began
@@ -169,49 +152,38 @@ class _Training:
         self.early.give_out(self.model)
         self.run.save_final(self.task.step, self.model.state_dict())
 
-    @property
-    def step_size(self) -> int:
-        """Examples that a step is given."""
-        return self.config.batch_size * self.method.minibatches(self.method.settings)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.data.train) // self.step_size
-
-    @property
-    def total_steps(self) -> int:
-        return self.config.epochs * self.steps_per_epoch
-
     def _epoch(self, epoch: int) -> float:
         """One epoch of steps; returns the last learning rate."""
         config, task, total = self.config, self.task, self.total_steps
+        groups, named = task.optimizer.param_groups, f"epoch {epoch}/{config.epochs}"
         self.model.train()
         rate = 0.0
         for inputs, targets in self.data.train.minibatches(self.step_size, self.order):
             if config.augment and self.data.augment is not None:
                 inputs = self.data.augment(inputs, self.augmentation)
             rate = self._rate()
-            for group in task.optimizer.param_groups:
+            for group in groups:
                 group["lr"] = rate
             loss = attempt(self.method, inputs, targets, task.step / total)
             task.step += 1
-            rate = task.optimizer.param_groups[0]["lr"]  # which a method may have changed
+            rate = groups[0]["lr"]  # which a method may have changed
             if not math.isfinite(loss):
                 self._diverged(epoch, loss)
-            self.progress.advance(1, f"epoch {epoch}/{config.epochs} loss {loss:.3f}")
+            self.progress.advance(1, f"{named} loss {loss:.3f}")
         return rate
 
     def _rate(self) -> float:
         """The learning rate of the next step."""
-        config = self.config
-        warmup = round(config.warmup * self.steps_per_epoch)
-        return learning_rate(
-            config.peak_lr, config.schedule, self.task.step, self.total_steps, warmup
-        )
+        schedule, step = self.config.schedule, self.task.step
+        return learning_rate(self.peak_lr, schedule, step, self.total_steps, self.warmup)
 
     @contextmanager
     def _given_out(self, *, last: bool) -> Iterator[None]:
         """The model holds the weights that the method gives out: for good at the last epoch."""
+        if type(self.method).finish is Method.finish:  # the weights are what they are
+            yield
+            return
+        self.company.settle()
         batches = self.splits["train"].batches
         if last:
             self.method.finish(batches)
@@ -225,19 +197,26 @@ class _Training:
 
     def _track(self, epoch: int, rate: float, loss: float | None = None) -> None:
         """Measure the curvature, where the config wants it now."""
-        config = self.config
-        last = epoch == config.epochs or self.early.over
-        if config.track and self.ranks.first and (epoch % config.track_every == 0 or last):
-            self.progress.advance(0, f"epoch {epoch}/{config.epochs} measuring")
+        if self.ranks.first and self._tracks(epoch):
+            self.company.settle()
+            self.progress.advance(0, f"epoch {epoch}/{self.config.epochs} measuring")
             self.tracker.measure(epoch, rate, self.task.step / self.total_steps, loss)
+
+    def _tracks(self, epoch: int) -> bool:
+        """Whether the curvature is to be measured now."""
+        due = epoch % self.config.track_every == 0 or self._last(epoch)
+        return bool(self.config.track) and due
+
+    def _last(self, epoch: int) -> bool:
+        return epoch == self.config.epochs or self.early.over
 
     def _evaluated(self, epoch: int, rate: float) -> dict[str, Any]:
         return self.ranks.once(lambda: self._evaluate(epoch, rate))
 
     def _evaluate(self, epoch: int, rate: float) -> dict[str, Any]:
         record: dict[str, Any] = {"epoch": epoch, "step": self.task.step}
-        for name, problem in self.splits.items():
-            record[f"{name}_loss"], record[f"{name}_accuracy"] = problem.evaluate()
+        for name, (loss, accuracy) in self.company.evaluate(self.splits).items():
+            record[f"{name}_loss"], record[f"{name}_accuracy"] = loss, accuracy
         if not math.isfinite(record["train_loss"]):
             self._diverged(epoch, record["train_loss"])
         return {
@@ -249,9 +228,12 @@ class _Training:
 
     def _diverged(self, epoch: int, loss: float) -> None:
         """Keep the last good weights under a name of their own, and stop."""
-        state = self.run.load_state()
-        assert state is not None  # one is written before the first step
-        path = self.run.save_checkpoint(state["step"], state["model"])
+        self.run.save_history(self.history, self.tracker.records)
+        if self.good is None:
+            state = self.run.load_state()
+            assert state is not None  # one is written before the first step
+            self.good = state["step"], state["model"]
+        path = self.run.save_checkpoint(*self.good)
         raise WorkError(
             f"training diverged: the loss became {loss} at step {self.task.step} (epoch {epoch});"
             f" the last good weights are {path}. Try a smaller --lr or a longer --warmup"
@@ -259,11 +241,29 @@ class _Training:
 
     def _keep(self, epoch: int) -> None:
         """Keep a checkpoint, where the config wants one now."""
-        every = self.config.save_every
-        if every and epoch % every == 0:
+        if self._keeps(epoch):
             self.run.save_checkpoint(self.task.step, self.model.state_dict())
 
+    def _keeps(self, epoch: int) -> bool:
+        every = self.config.save_every
+        return every > 0 and epoch % every == 0
+
+    def _due(self, epoch: int) -> bool:
+        """Whether history and state are written now: once in ``SAVE_SECONDS`` of the run's time.
+
+        And wherever something else is kept of this epoch. Nothing depends on what was written
+        when: a resumed run makes the epochs since then again, to the same bits.
+        """
+        elapsed = time.monotonic() - self.saved
+        pause = SAVE_SECONDS * self.company.runs  # the time is shared with the others
+        return elapsed >= pause or self._last(epoch) or self._keeps(epoch) or self._tracks(epoch)
+
     def _save(self, epoch: int) -> None:
+        if not self._due(epoch):
+            weights = self.model.state_dict().items()
+            self.good = self.task.step, {name: value.clone() for name, value in weights}
+            return
+        self.company.settle()
         state = {
             "epoch": epoch,
             "step": self.task.step,
@@ -281,6 +281,7 @@ class _Training:
             "random": random_state.capture(),
         }
         self.run.save_epoch(self.history, state, self.tracker.records)
+        self.good, self.saved = None, time.monotonic()
 
     def _load(self, state: dict[str, Any]) -> None:
         self.task.step, self.task.examples = state["step"], state["examples"]

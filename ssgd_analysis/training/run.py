@@ -159,11 +159,15 @@ class Run:
             state: what resume needs.
             tracked: a record for each measurement; no file is made for none.
         """
+        self.save_history(history, tracked)
+        save_tree(self._state, state)
+
+    def save_history(self, history: list[dict[str, Any]], tracked: list[dict[str, Any]]) -> None:
+        """Write both records; arguments as of :meth:`save_epoch`."""
         files = {self._history: history} | ({self._tracked: tracked} if tracked else {})
         for path, records in files.items():
             lines = [json.dumps(jsonable(record)) + "\n" for record in records]
             write_text(path, "".join(lines))
-        save_tree(self._state, state)
 
     def tracked(self) -> list[dict[str, Any]]:
         """One record for each measurement of ``--track``; none if nothing was tracked.
@@ -239,6 +243,9 @@ class SilentRun(Run):
         """Nothing."""
 
     def save_epoch(self, *parts: Any) -> None:
+        """Nothing."""
+
+    def save_history(self, *parts: Any) -> None:
         """Nothing."""
 
     def save_checkpoint(self, step: int, weights: dict[str, Tensor]) -> Path:

@@ -1,7 +1,7 @@
 """Several models of one structure as one: stacked weights, and one pass for all of them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.func import functional_call, vmap
 from ssgd_analysis.errors import first_line
 from ssgd_analysis.loss import scalar_loss
 from ssgd_analysis.methods import Task
+from ssgd_analysis.training.tracing import traced
 from ssgd_analysis.weights import borrowed_modes
 
 # The largest deviation of a gradient from that of a pass alone, as a multiple of its largest
@@ -19,6 +20,11 @@ AGREEMENT = {torch.float64: 1e-9, torch.float32: 1e-3}
 AGREEMENT_AUTOCAST = 0.1
 
 Passes = Callable[..., tuple[Tensor, list[Tensor | None]]]
+
+# Traces that this process has made, for the next stack of the same structure: making one takes
+# as long as training a small network for an epoch or two.
+TRACES: dict[Any, Passes] = {}
+MOST_TRACES = 64
 
 
 class NotStackableError(Exception):
@@ -30,16 +36,21 @@ class Stack:
 
     What moves a weight or a buffer in place moves the stack; one that was replaced instead is
     copied in and out at each pass. To be made between steps: within one, a method may hold
-    aliases of the weights.
+    aliases of the weights. The operations of a pass are those of the first pass of its kind: what
+    a model's Python code would decide anew later (by a counter, or by a value outside its
+    tensors) stays as it was then.
 
     Args:
         tasks: K of them, models of one structure, one loss.
+        structure: what identifies models and loss; traces are shared between stacks that have
+            it in common, where their numbers hold. ``None``: they are this stack's own.
     """
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self.tasks = list(tasks)
+    def __init__(self, tasks: Sequence[Task], structure: Any = None) -> None:
+        self.tasks, self.structure = list(tasks), structure
         self.losses = [task.loss for task in self.tasks]
         self.modules = [list(task.model.modules()) for task in self.tasks]
+        self.hooks = [[hooks for m in row for hooks in _hooks(m)] for row in self.modules]
         self.homes, self.places = zip(*(_homes(task.model) for task in self.tasks), strict=True)
         first = self.parts(0)
         self.trained = [index for index, part in enumerate(first) if part.requires_grad]
@@ -65,10 +76,7 @@ class Stack:
 
     def changed(self, row: int) -> bool:
         """Whether someone listens in: hooks, or another loss, see one model and not the stack."""
-        return self.tasks[row].loss is not self.losses[row] or any(
-            m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
-            for m in self.modules[row]
-        )
+        return self.tasks[row].loss is not self.losses[row] or any(self.hooks[row])
 
     def run(
         self, rows: Sequence[int], inputs: list[Tensor], targets: list[Tensor], shares: list[float]
@@ -97,9 +105,7 @@ class Stack:
         factors = torch.tensor(shares, dtype=torch.float64, device=x.device)
         key = (x.shape, x.dtype, y.shape, y.dtype, self.modes(rows[0]))
         if key not in self.traces:
-            passes = self._traced(rows[0], stacked, x, y, factors)
-            self._compare(passes, rows, stacked, x, y, factors)
-            self.traces[key] = passes
+            self.traces[key] = self._found(key, rows, stacked, x, y, factors)
         losses, gradients = self.traces[key](stacked, x, y, factors)
         if stacked[0]._base is None and stacked is not self.whole:  # copies, no views
             for index in self.buffers:
@@ -111,6 +117,22 @@ class Stack:
         self._distribute(parts, gradients)
         values: list[float] = losses.tolist()
         return values
+
+    def _found(self, key: Any, rows: Sequence[int], *data: Any) -> Passes:
+        """Passes that give the right numbers: another stack's trace, else a new one."""
+        shared = (self.structure, key)
+        if self.structure is not None and shared in TRACES:
+            with suppress(Exception):  # models that only look alike: a trace of their own
+                self._compare(TRACES[shared], rows, *data)
+                return TRACES[shared]
+        passes = self._traced(rows[0], *data)
+        self._compare(passes, rows, *data)
+        if self.structure is not None:
+            TRACES.pop(shared, None)
+            while len(TRACES) >= MOST_TRACES:
+                TRACES.pop(next(iter(TRACES)))
+            TRACES[shared] = passes
+        return passes
 
     def _copied_in(
         self, rows: Sequence[int], parts: list[list[Tensor]]
@@ -176,8 +198,6 @@ class Stack:
 
     def _traced(self, row: int, stacked: list[Tensor], *data: Tensor) -> Passes:
         """The passes as a plain list of operations: two thirds of the time on a small network."""
-        from torch.fx.experimental.proxy_tensor import make_fx  # takes half a second to load
-
         copies = [part.clone() for part in stacked]
 
         def pure(stacked: list[Tensor], x: Tensor, y: Tensor, shares: Tensor) -> Any:
@@ -187,7 +207,7 @@ class Stack:
             with borrowed_modes(self.tasks[0].model):
                 for module, training in zip(self.modules[0], self.modes(row), strict=True):
                     module.training = training
-                return make_fx(pure)(copies, *data)
+                return traced(pure, copies, *data)
         except Exception as error:  # a stranger's model may do anything
             raise NotStackableError(first_line(error)) from error
 
@@ -221,6 +241,12 @@ class Stack:
             same = same and all(_agree([a], [b], limit) for a, b in zip(states, kept, strict=True))
             if not same:
                 raise NotStackableError("stacked, they give other numbers than one by one")
+
+
+def _hooks(module: nn.Module) -> tuple[Any, ...]:
+    """Where a module keeps those who listen in."""
+    forward = module._forward_hooks, module._forward_pre_hooks
+    return (*forward, module._backward_hooks, module._backward_pre_hooks)
 
 
 def _homes(model: nn.Module) -> tuple[list[tuple[Any, str]], dict[str, int]]:

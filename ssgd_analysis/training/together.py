@@ -1,26 +1,23 @@
 """Many runs at once: each an ordinary run, their passes made as one."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-from greenlet import greenlet
-from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
 from ssgd_analysis.methods import Task
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.training import random_state
-from ssgd_analysis.training.config import TrainConfig
-from ssgd_analysis.training.loop import train
+from ssgd_analysis.training.member import Job, Member, Update
+from ssgd_analysis.training.merged import Merged
 from ssgd_analysis.training.stacked import NotStackableError, Stack
-
-Job = tuple[TrainConfig, Path]
-Pass = tuple[Tensor, Tensor, float]  # inputs, targets, share
 
 # On a CPU a stacked pass gains by fewer, larger operations until its activations leave the cache
 # (docs/benchmarks.md): at most so many examples in one.
 CPU_EXAMPLES = 1024
+
+# Sets of runs whose optimizers are kept merged: runs of one method change theirs rarely.
+MOST_MERGED = 8
 
 # Settings that shape a model or its loss: runs that differ in one are never stacked.
 SHAPING = ("model", "loss", "label_smoothing", "device", "precision")
@@ -55,118 +52,14 @@ def train_together(
         random_state.restore(before)
 
 
-class _Member:
-    """One run, on a stack of its own; it pauses where it wants a pass.
-
-    The global random generators belong to it from its start to its first pass, and from the end
-    of an epoch's steps to the next pass; between passes nothing draws from them, so that they
-    need not be changed at every step.
-
-    Args:
-        job: settings and folder.
-        resume: as in :func:`train`.
-    """
-
-    def __init__(self, job: Job, resume: bool) -> None:
-        self.job, self.resume = job, resume
-        self.result: dict[str, Any] | Exception = RuntimeError("the run was not started")
-        self.task: Task | None = None
-        self.wanted: Pass | None = None  # the pass that it waits for
-        self.settling = False  # it waits for its random generators
-        self.random: dict[str, Any] | None = None
-        self.total = self.done = 0
-        self.note = ""
-        self.strand = greenlet(self._train)
-
-    def _train(self) -> None:
-        config, folder = self.job
-        try:
-            self.result = train(config, folder, resume=self.resume, progress=self, company=self)
-        except Exception as error:  # one run's end is not the others'
-            self.result = error
-
-    # What the run is given: a company and a progress
-
-    def join(self, task: Task) -> None:
-        """Make the task's passes here."""
-        self.task, task.run_pass = task, self._pass
-
-    def ready(self) -> None:
-        """Wait for the others before the first step: models are stacked now."""
-        self.strand.parent.switch()
-
-    def settle(self) -> None:
-        """From here to the next pass the global random generators are the run's own."""
-        self.settling = True
-        self.strand.parent.switch()
-
-    def _pass(self, inputs: Tensor, targets: Tensor, share: float) -> float:
-        self.wanted = (inputs, targets, share)
-        loss: float = self.strand.parent.switch()
-        return loss
-
-    def start(self, label: str, total: int | None = None) -> None:
-        """Keep the number of steps."""
-        self.total = total or 0
-
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        """Keep what is to be told."""
-        self.done, self.note = self.done + steps, note
-
-    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A run has none."""
-
-    def warn(self, message: str) -> None:
-        """Keep the warning as the note."""
-        self.note = message
-
-    # What the hub does with it
-
-    def go(self) -> None:
-        """Go on, with the run's own random generators, until it waits or is at its end."""
-        if self.random is not None:
-            random_state.restore(self.random)
-        while True:
-            self.settling = False
-            self.strand.switch()
-            if not self.settling:
-                break
-        self.random = random_state.capture()
-
-    def answer(self, loss: float | Exception) -> None:
-        """Go on with the pass that was wanted, or its failure."""
-        self.wanted = None
-        if isinstance(loss, Exception):
-            self.strand.throw(loss)
-        else:
-            self.strand.switch(loss)
-
-    def alone(self) -> float | Exception:
-        """Make the pass that is wanted by itself, with the run's own random generators."""
-        assert self.task is not None
-        assert self.wanted is not None
-        assert self.random is not None
-        random_state.restore(self.random)
-        try:
-            return self.task.pass_alone(*self.wanted)
-        except Exception as error:
-            return error
-        finally:
-            self.random = random_state.capture()
-
-    def stop(self) -> None:
-        """Unwind a run that is not at its end; it stays resumable."""
-        if not self.strand.dead:
-            self.strand.throw()
-
-
 class _Together:
     """All runs in lockstep: when each wants a pass, the passes are made."""
 
     def __init__(self, jobs: Sequence[Job], resume: bool, progress: Progress) -> None:
-        self.members = [_Member(job, resume) for job in jobs]
+        self.members = [Member(job, resume, len(jobs)) for job in jobs]
         self.progress = progress
         self.stacks: dict[int, tuple[Stack, int]] = {}  # member's number → its stack and row
+        self.merged: dict[tuple[int, ...], Merged] = {}  # by the members' numbers
         self.refused: set[Any] = set()
         self.warned: set[str] = set()
 
@@ -198,9 +91,9 @@ class _Together:
                 self._warn(why)
             else:
                 groups.setdefault(_structure(member), []).append(number)
-        for numbers in groups.values():
+        for structure, numbers in groups.items():
             if len(numbers) > 1:
-                stack = Stack([self._task(number) for number in numbers])
+                stack = Stack([self._task(number) for number in numbers], structure)
                 self.stacks |= {number: (stack, row) for row, number in enumerate(numbers)}
 
     def _task(self, number: int) -> Task:
@@ -209,23 +102,29 @@ class _Together:
         return task
 
     def _serve(self, waiting: list[int]) -> None:
-        """Make every pass that is wanted, then let each run go on to its next."""
+        """Make every pass and update that is wanted, then let each run go on to its next."""
         groups: dict[Any, list[int]] = {}
         for number in waiting:
             groups.setdefault(self._likeness(number), []).append(number)
         for key, numbers in groups.items():
-            for number, loss in zip(numbers, self._passes(key, numbers), strict=True):
+            update = isinstance(self.members[numbers[0]].wanted, Update)
+            answers = self._updates(numbers) if update else self._passes(key, numbers)
+            for number, loss in zip(numbers, answers, strict=True):
                 member = self.members[number]
                 member.answer(loss)
                 if member.settling:
                     member.go()
 
     def _likeness(self, number: int) -> Any:
-        """What passes must share to be made as one; a number: it is made alone."""
+        """What passes or updates must share to be made as one; a number: it is made alone."""
+        wanted = self.members[number].wanted
+        assert wanted is not None
+        if isinstance(wanted, Update):
+            return wanted.likeness
         if number not in self.stacks:
             return number
         stack, row = self.stacks[number]
-        inputs, targets, _ = self._wanted(number)
+        inputs, targets, _ = wanted
         if stack.changed(row):
             return number
         data = (inputs.shape, inputs.dtype, targets.shape, targets.dtype)
@@ -233,7 +132,7 @@ class _Together:
 
     def _passes(self, key: Any, numbers: list[int]) -> Iterable[float | Exception]:
         """The losses of passes that are alike, or their failures."""
-        inputs = self._wanted(numbers[0])[0]
+        inputs = self.members[numbers[0]].wanted_pass[0]
         most = CPU_EXAMPLES // len(inputs) if inputs.device.type == "cpu" else len(numbers)
         if most < 2:
             return (self.members[number].alone() for number in numbers)
@@ -245,7 +144,9 @@ class _Together:
         if len(numbers) > 1 and key not in self.refused:
             stack = self.stacks[numbers[0]][0]
             rows = [self.stacks[number][1] for number in numbers]
-            inputs, targets, shares = zip(*map(self._wanted, numbers), strict=True)
+            inputs, targets, shares = zip(
+                *(self.members[number].wanted_pass for number in numbers), strict=True
+            )
             try:
                 return stack.run(rows, list(inputs), list(targets), list(shares))
             except NotStackableError as reason:
@@ -255,10 +156,19 @@ class _Together:
                 return [error] * len(numbers)
         return [self.members[number].alone() for number in numbers]
 
-    def _wanted(self, number: int) -> Pass:
-        wanted = self.members[number].wanted
-        assert wanted is not None
-        return wanted
+    def _updates(self, numbers: list[int]) -> Sequence[Exception | None]:
+        """Steps of base optimizers that are alike, or their failure."""
+        merged = self.merged.get(tuple(numbers))
+        if merged is None or not merged.holds:
+            if len(self.merged) >= MOST_MERGED:
+                self.merged.clear()
+            merged = Merged([self._task(number).optimizer for number in numbers])
+            self.merged[tuple(numbers)] = merged
+        try:
+            merged.step()
+        except Exception as error:
+            return [error] * len(numbers)
+        return [None] * len(numbers)
 
     def _warn(self, why: str) -> None:
         """Say once that passes are not stacked."""
@@ -291,7 +201,7 @@ def _single(task: Task) -> str:
     return ", ".join(reason for reason, given in reasons.items() if given)
 
 
-def _structure(member: _Member) -> Any:
+def _structure(member: Member) -> Any:
     """What models must share to be stacked."""
     config, task = member.job[0], member.task
     assert task is not None

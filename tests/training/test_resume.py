@@ -10,8 +10,10 @@ from readings import READINGS
 from safetensors.torch import load_file
 
 import ssgd_analysis.training.run as run_module
+from ssgd_analysis.errors import WorkError
 from ssgd_analysis.methods import METHODS
-from ssgd_analysis.training import Run, TrainConfig, train
+from ssgd_analysis.progress import Silent
+from ssgd_analysis.training import Run, TrainConfig, loop, train
 from ssgd_analysis.training.state import read_tree
 
 OPTIONS = [
@@ -102,6 +104,7 @@ def test_a_kill_between_history_and_state_repeats_no_line(tmp_path, monkeypatch)
         save_tree(path, tree)
 
     with monkeypatch.context() as patch:
+        patch.setattr(loop, "SAVE_SECONDS", 0.0)
         patch.setattr(run_module, "save_tree", killed_in_epoch_2)
         with pytest.raises(KeyboardInterrupt):
             train(config, cut.folder)
@@ -128,6 +131,7 @@ def test_every_method_goes_on_to_the_same_bits(tmp_path, monkeypatch, method):
         save_tree(path, tree)
 
     with monkeypatch.context() as patch:
+        patch.setattr(loop, "SAVE_SECONDS", 0.0)
         patch.setattr(run_module, "save_tree", killed_in_the_end)
         with pytest.raises(KeyboardInterrupt):
             train(config, cut.folder)
@@ -137,6 +141,78 @@ def test_every_method_goes_on_to_the_same_bits(tmp_path, monkeypatch, method):
     assert without_time(cut.history()) == without_time(whole.history())
     states = [read_tree(run.folder / "state.safetensors") for run in (cut, whole)]
     assert states[0]["examples"] == states[1]["examples"]
+
+
+@pytest.mark.parametrize("pause", [0.0, 1e9])
+def test_nothing_depends_on_what_was_written_when(tmp_path, monkeypatch, pause):
+    """Killed in epoch 4, of which the state on disk knows all three before, or none."""
+    settings = {"method": "s-sgd+ema", "data": "two_moons", "model": "mlp", "val": 0.2}
+    config = TrainConfig(**settings, epochs=6, batch_size=50, early_stop=5)
+    whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
+    train(config, whole.folder)
+    assert len(whole.history()) == 6
+    steps = []
+
+    class Killed(Silent):
+        def advance(self, count=1, note=""):
+            steps.append(count)
+            if sum(steps) == 3 * 8 + 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "SAVE_SECONDS", pause)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, cut.folder, progress=Killed())
+    known = 0 if pause else 3
+    assert cut.load_state()["epoch"] == known
+    assert len(cut.history()) == known
+    train(config, cut.folder, resume=True)
+    assert without_time(cut.history()) == without_time(whole.history())
+    for file in ("final.safetensors", "state.safetensors"):
+        mine, other = load_file(cut.folder / file), load_file(whole.folder / file)
+        assert mine.keys() == other.keys()
+        assert all(torch.equal(mine[name], other[name]) for name in other)
+
+
+def test_what_is_kept_is_written_with_its_epoch(tmp_path, monkeypatch):
+    """State and history at the start, the end, every checkpoint and measurement; no more."""
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 1e9)
+    epochs, save_epoch = [], Run.save_epoch
+
+    def noted(self, history, state, tracked):
+        epochs.append((len(history), state["epoch"]))
+        save_epoch(self, history, state, tracked)
+
+    monkeypatch.setattr(Run, "save_epoch", noted)
+    chosen = {"method": "sgd", "data": "two_moons", "model": "mlp", "batch_size": 100}
+    train(TrainConfig(**chosen, epochs=7, save_every=3), tmp_path / "kept")
+    assert epochs == [(n, n) for n in (0, 3, 6, 7)]
+    epochs.clear()
+    tracked = {"track": ["sharpness"], "track_every": 4, "track_samples": 50}
+    train(TrainConfig(**chosen, epochs=5, **tracked), tmp_path / "tracked")
+    assert epochs == [(n, n) for n in (0, 4, 5)]
+
+
+def test_a_diverged_run_keeps_its_history_and_last_good_weights(tmp_path, monkeypatch):
+    chosen = {"method": "sgd", "data": "two_moons", "model": "mlp", "batch_size": 100, "epochs": 9}
+    config, found = TrainConfig(**chosen), []
+    for pause in (0.0, 1e9):
+        run, calls = Run(tmp_path / str(pause)), []
+        learning_rate = loop.learning_rate
+
+        def later(*arguments, calls=calls, rate=learning_rate):
+            calls.append(1)
+            return 1e30 if len(calls) > 17 else rate(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "SAVE_SECONDS", pause)
+            patch.setattr(loop, "learning_rate", later)
+            with pytest.raises(WorkError, match="last good weights"):
+                train(config, run.folder)
+        assert len(run.history()) == 3
+        (kept,) = (run.folder / "checkpoints").iterdir()
+        assert kept.name == "step-00000015.safetensors"
+        found.append(load_file(kept))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_a_kill_before_the_first_state_starts_anew(tmp_path):

@@ -1,8 +1,11 @@
 """Runs made together: the numbers, folders and failures of runs made one by one."""
 
 import copy
+import os
 import random
 import re
+import signal
+import time
 
 import pytest
 import torch
@@ -14,7 +17,16 @@ from torch import nn
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.methods import METHODS, Task
 from ssgd_analysis.models import load_loss
-from ssgd_analysis.training import Run, TrainConfig, random_state, stacked, train, train_together
+from ssgd_analysis.training import (
+    Run,
+    TrainConfig,
+    loop,
+    merged,
+    random_state,
+    stacked,
+    train,
+    train_together,
+)
 from ssgd_analysis.training.state import read_tree
 
 HIDDEN = """
@@ -174,7 +186,10 @@ def test_weights_and_buffers_that_were_replaced_are_copied_in_and_out():
     torch.testing.assert_close(tasks[1].model[1].running_mean, twin.model[1].running_mean)
 
 
-SETTINGS = [(name, {}) for name in METHODS] + [
+QUICK = ("sgd", "s-sgd", "sam", "ema", "adam", "muon")  # of each kind one
+SETTINGS = [
+    pytest.param(name, {}, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS
+] + [
     ("s-sgd", {"noise_per": "sample"}),
     ("s-sgd", {"bn_stats": "frozen"}),
     ("sam", {"bn_stats": "both"}),
@@ -231,6 +246,59 @@ def test_digits_end_at_the_same_accuracy(tmp_path):
         mine, its = Run(one).history()[-1], Run(other).history()[-1]
         assert mine["test_accuracy"] == pytest.approx(its["test_accuracy"], abs=0.006)  # 2 of 360
         assert mine["train_loss"] == pytest.approx(its["train_loss"], rel=0.02)
+
+
+@pytest.mark.parametrize("name", [each.__name__ for each in merged.SEPARABLE])
+def test_a_merged_step_is_each_optimizers_own_to_the_bit(name):
+    """Alone, merged, alone: the state is each one's all along."""
+
+    def made():
+        torch.manual_seed(0)
+        return [nn.Linear(7, 5) for _ in range(3)]
+
+    kind, finals = getattr(torch.optim, name), []
+    for together in (False, True):
+        models = made()
+        optimizers = [kind(model.parameters(), lr=0.01 + (name == "SGD")) for model in models]
+        for group in (g for o in optimizers for g in o.param_groups):
+            group.update({"momentum": 0.9} if "momentum" in group else {})
+        union = None
+        for step in range(5):
+            for parameter in (p for model in models for p in model.parameters()):
+                parameter.grad = torch.randn(parameter.shape)
+            if together and step in (1, 2, 4):
+                assert len({merged.likeness(each) for each in optimizers}) == 1
+                union = union or merged.Merged(optimizers)
+                assert union.holds
+                union.step()
+            else:
+                for each in optimizers:
+                    each.step()
+        finals.append((models, [each.state_dict()["state"] for each in optimizers]))
+        optimizers[1].load_state_dict(optimizers[1].state_dict())
+        assert union is None or not union.holds
+    for one, other in zip(*(models for models, _ in finals), strict=True):
+        for mine, its in zip(one.parameters(), other.parameters(), strict=True):
+            assert torch.equal(mine, its)
+    assert str(finals[0][1]) == str(finals[1][1])
+
+
+def test_optimizers_that_differ_are_not_merged():
+    def like(kind=torch.optim.SGD, steps=0, **options):
+        layer = nn.Linear(2, 2)
+        optimizer = kind(layer.parameters(), **options)
+        for _ in range(steps):
+            layer(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+        return merged.likeness(optimizer)
+
+    base = like(lr=0.1, momentum=0.9)
+    assert base == like(lr=0.1, momentum=0.9)
+    assert base != like(lr=0.2, momentum=0.9)
+    assert base != like(lr=0.1)
+    assert base != like(lr=0.1, momentum=0.9, steps=1)
+    assert like(torch.optim.LBFGS) is None
+    assert like(torch.optim.Adam) != like(torch.optim.AdamW)
 
 
 # Never wrong numbers
@@ -308,7 +376,9 @@ MOMENTS = random.Random(7).sample(range(1, 75), 6)
 @pytest.mark.parametrize(
     "moment", [MOMENTS[0], *(pytest.param(m, marks=pytest.mark.slow) for m in MOMENTS[1:])]
 )
-def test_an_interrupted_set_ends_as_an_undisturbed_one(tmp_path, hidden, moment):
+def test_an_interrupted_set_ends_as_an_undisturbed_one(tmp_path, monkeypatch, hidden, moment):
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+
     def jobs(folder):
         return [
             (config(seed=s, epochs=5, method="s-sgd", model=f"{hidden}:with_bn"), folder / str(s))
@@ -325,8 +395,9 @@ def test_an_interrupted_set_ends_as_an_undisturbed_one(tmp_path, hidden, moment)
         assert_same_bits(tmp_path / "cut" / str(seed), tmp_path / "whole" / str(seed))
 
 
-def test_runs_of_unequal_progress_are_resumed(tmp_path):
+def test_runs_of_unequal_progress_are_resumed(tmp_path, monkeypatch):
     """As after a kill between two runs' writes: they stand at different epochs, one is done."""
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     jobs = [(config(seed=s, epochs=3), tmp_path / "cut" / str(s)) for s in range(4)]
     train(*jobs[0])
     calls = []
@@ -366,3 +437,35 @@ def test_large_sets_are_cut_and_convolutions_left_alone(tmp_path, monkeypatch):
         assert_same_bits(one, other)
     assert len(told.warnings) == 1
     assert "convolutions" in told.warnings[0]
+
+
+@pytest.mark.slow
+def test_a_killed_set_ends_as_an_undisturbed_one(tmp_path, spawn, run):
+    """SIGKILL, twice, at moments that nobody chose; then resumed."""
+    options = ["--data", "digits", "--model", "mlp", "--method", "s-sgd", "--epochs", 60]
+    options += ["--batch-size", 32, "--batch-seeds", 3, "--device", "cpu"]
+    environment, moments = {**os.environ, "OMP_NUM_THREADS": "1"}, random.Random(3)
+    assert run("train", *options, "--out", tmp_path / "whole").status == 0
+    killed = tmp_path / "killed"
+    for _ in range(2):
+        process = spawn("train", *options, "--resume", "--out", killed, env=environment)
+        before, deadline = _epochs(killed), time.monotonic() + 60
+        while _epochs(killed) == before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 1))
+        process.kill()
+        _, errors = process.communicate()
+        assert "Error" not in errors, errors
+        assert process.returncode == -signal.SIGKILL, "the set was over before it could be killed"
+    assert run("train", "--resume", *options, "--out", killed).status == 0
+    found = sorted(path.relative_to(killed) for path in killed.glob("*/final.safetensors"))
+    assert len(found) == 3
+    for path in found:
+        assert_close(killed / path.parent, tmp_path / "whole" / path.parent, 1e-3)
+        records = [Run(root / path.parent).history() for root in (killed, tmp_path / "whole")]
+        assert [record["epoch"] for record in records[0]] == list(range(1, 61))
+        assert records[0][-1]["gradients"] == records[1][-1]["gradients"]
+
+
+def _epochs(folder):
+    return [len(path.read_text().splitlines()) for path in sorted(folder.glob("*/history.jsonl"))]
