@@ -61,14 +61,16 @@ class GradientSum:
             self.parameters[place].grad = None
 
     @torch.no_grad()
-    def give_back(self) -> None:
-        """Add the sum to every ``.grad``; one that no pass made stays ``None``."""
+    def give_back(self, factor: float = 1.0) -> None:
+        """Add the sum to every ``.grad``, times a factor; one that no pass made stays ``None``."""
         found = self._grads()
         both = [place for place in found if place in self.filled]
         if both:
             torch._foreach_add_([found[i] for i in both], [self.sums[i] for i in both])
         for place in self.filled.difference(both):
             self.parameters[place].grad = self.sums[place]
+        if factor != 1:
+            torch._foreach_mul_(list(self._grads().values()), factor)
 
     def _grads(self) -> dict[int, Tensor]:
         """The gradients that there are, by place."""

@@ -180,6 +180,7 @@ class WeightNoiseMethod(Method):
         super().__init__(task, settings)
         chosen = self.settings
         self.noise = Noise(law=chosen.noise_law, scale=chosen.noise_relative_to)
+        self.parameters = [parameter for _, parameter in task.parameters]
         named = unspared(dict(task.parameters), chosen.spare, task.model)
         self.noisy = list(named.values())
         self.layers = by_layer(list(named)) if chosen.noise_per == "layer" and named else None
@@ -252,16 +253,19 @@ class WeightNoiseMethod(Method):
             task.examples += len(inputs) * FORWARD_SHARE
         points = self.points(self.settings)
         parts = self.examples_of(inputs, targets)
-        total = sum(len(part) for part, _ in parts)
-        gradients = GradientSum(p for _, p in task.parameters if len(points) > 1)
+        sizes = [part.shape[0] for part, _ in parts]
+        shares = [size / sum(sizes) for size in sizes]
+        # Equal shares are a factor of the sum: one for each pass costs two small kernels more.
+        factor = shares[0] if len(set(shares)) == 1 else 1.0
+        gradients = GradientSum(self.parameters if len(points) > 1 else ())
         step, turn = self.turn_of(task.step)
         loss = 0.0
         with self.moving(scale) as move:
-            for index, ((draw, sign), part) in enumerate(zip(points, parts, strict=True)):
+            for index, (draw, sign) in enumerate(points):
                 gradients.take()
                 move(self.stream(step, draw), sign * turn)
-                share = len(part[0]) / total
+                share = shares[index]
                 with bn_statistics(task.model, policy, index):
-                    loss += share * task.backward(*part, share=share)
-        gradients.give_back()
+                    loss += share * task.backward(*parts[index], share=share / factor)
+        gradients.give_back(factor)
         return loss

@@ -39,10 +39,16 @@ def rms(tensor: Tensor, scope: str) -> Tensor:
     Returns:
         Shape (filters, 1, …, 1) for filters, (1, …, 1) otherwise.
     """
+    norms, count = group_norms(tensor, scope)
+    return norms / count**0.5
+
+
+def group_norms(tensor: Tensor, scope: str) -> tuple[Tensor, float]:
+    """L2 norm of each group, shaped to multiply the tensor, and how many entries a group has."""
     per_filter = scope == "filter" and tensor.ndim >= 2
     axes = list(range(1 if per_filter else 0, tensor.ndim))
     norms = torch.linalg.vector_norm(tensor, dim=axes, keepdim=True)
-    return norms / (tensor.numel() / max(norms.numel(), 1)) ** 0.5
+    return norms, max(tensor.numel() / max(norms.numel(), 1), 1.0)
 
 
 def flattened(tensors: Iterable[Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.errors import unknown
-from ssgd_analysis.weights.groups import grouped, rms
+from ssgd_analysis.weights.groups import group_norms, grouped
 
 LAWS = ("binary", "gaussian", "sphere", "uniform", "laplace")
 SCALES = ("filter", "layer", "weight", "none")
@@ -60,10 +60,18 @@ class Noise:
             A new tensor like ``weight``.
         """
         (noise,) = self.units([weight], generator)
-        return noise if self.scale == "none" else noise.mul_(self._size(weight))
+        return noise if self.scale == "none" else noise.mul_(*self._sizes([weight], [1.0]))
 
-    def _size(self, weight: Tensor) -> Tensor:
-        return weight.abs() if self.scale == "weight" else rms(weight, self.scale)
+    def _sizes(self, weights: Sequence[Tensor], scales: Sequence[float]) -> list[Tensor]:
+        """What the noise is relative to, times c, for each weight; shaped to multiply it."""
+        if self.scale == "weight":
+            sizes, factors = [weight.abs() for weight in weights], list(scales)
+        else:  # norm / √count is the rms: one division less for each weight
+            groups = [group_norms(weight, self.scale) for weight in weights]
+            sizes = [norms for norms, _ in groups]
+            factors = [c / n**0.5 for c, (_, n) in zip(scales, groups, strict=True)]
+        torch._foreach_mul_(sizes, factors)
+        return sizes
 
     def units(self, weights: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
         """Draw noise of root mean square one for several parameters at once.
@@ -122,9 +130,7 @@ class Noise:
             noise = self.units(here, torch.Generator(device).manual_seed(seed))
             factors: list[Any] = [scales[place] for place in places]
             if self.scale != "none":
-                sizes = [self._size(weight) for weight in here]
-                torch._foreach_mul_(sizes, factors)
-                factors = sizes
+                factors = self._sizes(here, factors)
             torch._foreach_mul_(noise, factors)
             drawn.update(zip(places, noise, strict=True))
         return [drawn[place] for place in range(len(weights))]

@@ -6,7 +6,7 @@ import pytest
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import METHODS, parse_settings
-from ssgd_analysis.methods.base import describe_settings
+from ssgd_analysis.methods.base import Method, describe_settings, make_settings
 
 
 def _parse(name: str, *assignments: str):
@@ -41,7 +41,7 @@ def test_a_value_may_hold_an_equals_sign():
     [
         ("s-sgd", "noise_scal=0.1", ["noise_scal", "did you mean 'noise_scale'"]),
         ("sam", "roh=0.1", ["roh", "did you mean 'rho'"]),
-        ("sgd", "rho=0.1", ["sgd", "no settings", "rho"]),
+        ("sgd", "rho=0.1", ["setting of sgd", "rho", "ghost_batch"]),
         ("s-sgd", "noise_scale", ["noise_scale", "NAME=VALUE"]),
         ("s-sgd", "noise_scale=big", ["noise_scale=big", "'big'", "float"]),
         ("s-sgd", "noise_scale=", ["noise_scale=", "float"]),
@@ -93,3 +93,8 @@ def test_every_setting_is_described(name):
         assert len(entry["meaning"]) > 10
         assert entry["default"] == fields[entry["name"]].default
         assert not entry["choices"] or entry["default"] in entry["choices"]
+
+
+def test_a_method_without_settings_says_so():
+    with pytest.raises(InputError, match="'bare' has no settings, so none called 'rho'"):
+        make_settings("bare", Method, {"rho": 1.0})
