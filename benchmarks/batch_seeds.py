@@ -1,12 +1,12 @@
 """Throughput of `train --batch-seeds` beside the same runs one by one, on digits.
 
-    python benchmarks/batch_seeds.py [--quick] [--json FILE] [--model mlp] [--epochs 5]
+    python benchmarks/batch_seeds.py [--quick] [--json FILE] [--model mlp] [--epochs 30]
 
-Whole runs are timed, evaluation, history and resumable state after every epoch included, with
-as many threads both ways: one (per core) and two. In each round some of the seeds are trained
+Whole runs are timed, reading the data, evaluation after every epoch and resumable state (at most
+once a second) included, with as many threads both ways: one (per core) and two. In each round some of the seeds are trained
 one by one and all of them together; the ratio is that of the seconds a run, its median over
-rounds. CPU seconds of the process are given too: they tell the same on a busy machine. The
-first round, which loads the tracer, is not counted; making each set's own trace is.
+rounds. CPU seconds of the process are given too: they tell the same on a busy machine. A
+round before the first, which loads the tracer, is not counted; making a set's own trace is.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model", default="mlp")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="16 seeds, batch 32 and 128, sgd")
     options = parser.parse_args()
