@@ -41,6 +41,7 @@ def axis_figure(
     ticks: Mapping[float, str],
     log: bool = False,
     joined: bool = True,
+    order: Sequence[str] = (),
     axes: OwnAxes = None,
 ) -> Figure:
     """Panels side by side over one horizontal axis.
@@ -51,6 +52,7 @@ def axis_figure(
         ticks: place → its name.
         log: a logarithmic horizontal axis.
         joined: lines between the points; else the points of a place stand beside each other.
+        order: of all names, for their colours, so that two pictures agree; default: as they come.
         axes: the user's own, one a panel.
     """
     columns = min(3, len(shown))
@@ -59,7 +61,8 @@ def axis_figure(
     figure, drawn = panels(
         rows, columns, used=range(len(shown)), width=width, height=2.1, axes=axes
     )
-    names = list(dict.fromkeys(n for one in shown for n in [*one.lines, *one.levels]))
+    present = [name for one in shown for name in [*one.lines, *one.levels]]
+    names = list(dict.fromkeys([*order, *present]))
     handles = {}
     for panel, one in zip(drawn, shown, strict=True):
         if one.zero:

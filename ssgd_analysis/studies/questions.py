@@ -26,7 +26,9 @@ from ssgd_analysis.studies.verdict import study_verdict
 
 def rivals(study: Study, result: Mapping[str, Any], values: Values) -> Answer:
     """Is the focus flatter than each rival at matched train loss, and more accurate?"""
-    record = {"gains": [gain.record() for gain in _all_gains(study, values)]}
+    # one family, as in the sentence: every rival in every setting
+    table = corrected(_all_gains(study, values))
+    record = {"gains": [gain.record() for gain in table], "family": "all rivals and settings"}
     return Answer(study_verdict(study, result), record)
 
 
@@ -130,7 +132,7 @@ def pairs(study: Study, result: Mapping[str, Any], values: Values) -> Answer:
     count = seeds_text(len(study.seeds))
     sentence = (
         f"Test accuracy of {', '.join(arm.label for arm in study.arms)} ({count}, paired, Holm over"
-        f" all pairs): {' | '.join(clauses)}."
+        f" all pairs of a setting): {' | '.join(clauses)}."
     )
     return Answer(sentence, {"pairs": record})
 
@@ -139,14 +141,17 @@ def symmetry(study: Study, result: Mapping[str, Any], values: Values) -> Answer:
     """Does symmetry help at equal scale and equal cost, and what does it do to the variance?"""
     table = _all_gains(study, values)
     names = [setting.name for setting in study.settings]
-    pooled = corrected([_pooled(values, study.focus, rival, names) for rival in _rivals(study)])
+    rivals = _rivals(study)
+    pooled = corrected(
+        [_pooled(values, study.focus, rival, names, len(rivals)) for rival in rivals]
+    )
     main = next(gain for gain in pooled if gain.rival == study.against)
     way = {"higher": "helps", "lower": "hurts"}.get(main.verdict, "is not shown to help or hurt")
     rest = [gain for gain in pooled if gain is not main]
     others = "".join(f", over {gain.rival} {gain.words()}" for gain in rest)
     variance = result.get("variance", [])
     sentence = (
-        f"At equal scale and equal cost symmetry {way}: mean over {len(names)} scales of the gain"
+        f"At equal scale and equal cost symmetry {way}: mean over {len(names)} settings of the gain"
         f" in test accuracy over {main.rival} {main.words()}{others} points"
         f" ({seeds_text(main.n)}, paired, Holm over the rivals){_variance(study, variance)}."
     )
@@ -212,12 +217,14 @@ def _differing(rows: Sequence[Gain], omnibus: float | None) -> str:
     )
 
 
-def _pooled(values: Values, arm: str, rival: str, settings: Sequence[str]) -> Gain:
+def _pooled(
+    values: Values, arm: str, rival: str, settings: Sequence[str], family: int
+) -> Gain:
     """The gain averaged over settings, seed by seed; seeds that all settings have."""
     found = [differences(values, setting, arm, rival) for setting in settings]
     common = sorted(set.intersection(*map(set, found))) if found else []
     mean = {seed: sum(one[seed] for one in found) / len(found) for seed in common}
-    return gain_of(mean, "all", arm, rival)
+    return gain_of(mean, "all", arm, rival, family=family)
 
 
 def _variance(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -227,7 +234,10 @@ def _variance(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
     if not known:
         return ""
     said = [
-        f"{row['ratio']:.2g} ± {row['ratio_error']:.1g} at c = {row['scale']:g}" for row in known
+        f"{row['ratio']:.2g}"
+        + ("" if row["ratio_error"] is None else f" ± {row['ratio_error']:.1g}")
+        + f" at c = {row['scale']:g}"
+        for row in known
     ]
     return (
         f"; its gradient-noise variance at the final weights is, as a share of {study.against}'s,"

@@ -28,9 +28,10 @@ def answer_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> 
         sections.append(Section("Gain over all settings", text, *_gain_rows(answer["pooled"])))
     if answer.get("gains") or answer.get("strength"):
         shown = [pictures[name] for name in ("gains", "strength") if name in pictures]
+        family = answer.get("family", "the settings, rival by rival")
         text = (
-            "Test accuracy in points, paired by seed, 95% intervals; p is Holm-corrected over the"
-            " settings, rival by rival."
+            "Test accuracy in points, paired by seed, 95% intervals; p is Holm-corrected over"
+            f" {family}."
         )
         if answer.get("strength"):
             text = "Each strength against the weakest, paired by seed; Holm-corrected over them."
@@ -136,7 +137,9 @@ def tuning_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> 
         f" scrambled {record['sampler'].capitalize()} points (seed {record['sampler_seed']}) over"
         f" its ranges, trained at {record['share']:.0%} of the budget with {record['val']:.0%} of"
         f" the training examples held out; chosen by {record['chosen_by']}; test examples were not"
-        " looked at. In the picture trials more than 20 points below the best stand at the lower"
+        " looked at. The final runs then use all training examples and other seeds. Quantities tuned:"
+        f" {_counts(record['arms'])}; equal trials favour arms with fewer. The chance in the choice"
+        " is in no interval and no p of this report. In the picture trials more than 20 points below the best stand at the lower"
         " edge. All trials: tuning.csv, tuning.json. At an edge (a tenth) of its range lies the"
         " choice of:"
         f" {'; '.join(edges) if edges else 'none'}."
@@ -164,6 +167,14 @@ def tuning_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> 
     header = ["setting", "arm", "chosen", "validation accuracy", "validation loss", "trials failed"]
     shown = [pictures["tuning"]] if "tuning" in pictures else []
     return [Section("Tuning", text, header, rows, shown)]
+
+
+def _counts(arms: Sequence[Mapping[str, Any]]) -> str:
+    """How many quantities were tuned for which arms: ``1 (SGD), 2 (SAM, S-SGD)``."""
+    by_count: dict[int, dict[str, None]] = {}
+    for one in arms:
+        by_count.setdefault(len(one["ranges"]), {})[one["arm"]] = None
+    return ", ".join(f"{count} ({', '.join(by_count[count])})" for count in sorted(by_count))
 
 
 def how_section(study: Study, sessions: Sequence[Mapping[str, Any]]) -> Section:
