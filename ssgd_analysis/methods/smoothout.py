@@ -13,6 +13,8 @@ from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.noisy_points import NoisyPointsMethod, Point, ghost_points
 from ssgd_analysis.methods.task import Task
 
+SMALLEST = 1e-6  # norm of a draw that is rescaled, as in the authors' code
+
 
 @dataclass(frozen=True, kw_only=True)
 class SmoothOutSettings(MethodSettings):
@@ -72,7 +74,10 @@ class SmoothOut(NoisyPointsMethod):
         strength = chosen.strength * self._smoothing(elapsed)
         if chosen.adapt_type == "filter":
             pairs = zip(units, self.noisy, strict=True)
-            return [unit * (_norm(w) / _norm(unit)) * strength for unit, w in pairs]
+            # a draw of zero, which a single entry may be, stays zero
+            return [
+                unit / _norm(unit).clamp_min(SMALLEST) * (_norm(w) * strength) for unit, w in pairs
+            ]
         if chosen.noise_law == "uniform":
             strength /= math.sqrt(3)  # the draw has root mean square one
         if chosen.adapt_type == "weight":

@@ -24,7 +24,7 @@ class LARS(torch.optim.Optimizer):
 
     Args:
         params: parameters or groups.
-        lr: γ; the default was chosen on digits, by validation.
+        lr: γ; the default is our choice.
         momentum: m.
         weight_decay: β.
         trust: η, "how much we trust the layer to change its weights".
@@ -76,7 +76,7 @@ class LAMB(torch.optim.Optimizer):
 
     Args:
         params: parameters or groups.
-        lr: γ; the default was chosen on digits, by validation.
+        lr: γ; the default is our choice.
         betas: of the two moments.
         eps: ε.
         weight_decay: λ.

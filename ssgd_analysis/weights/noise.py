@@ -98,7 +98,8 @@ class Noise:
         if self.law == "sphere":
             for noise in drawn:
                 rows = grouped(noise, "filter" if self.scale == "filter" else "layer")
-                rows.div_(rows.square().mean(dim=1, keepdim=True).sqrt())
+                sizes = rows.square().mean(dim=1, keepdim=True).sqrt_()
+                rows.div_(sizes.clamp_min_(torch.finfo(rows.dtype).tiny))
         return drawn
 
     def _flat(self, count: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:

@@ -255,3 +255,12 @@ def test_shares_above_one_are_refused():
     for name in ("nso", "rwp", "m-arwp"):
         with pytest.raises(InputError, match=r"noisy_share=1\.5 should be at most 1"):
             METHODS[name].Settings(noisy_share=1.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_smoothout_keeps_a_draw_of_zero(dtype):
+    """A bias' entry is a filter of its own, and one in 2²⁴ draws of it is zero."""
+    model = network().to(dtype)
+    method = make_method("smoothout", model, adapt_type="filter", strength=0.2)
+    units = [torch.zeros_like(parameter) for parameter in model.parameters()]
+    assert not any(noise.any() for noise in method.sized(units, 0.0))  # NaN is "any"
