@@ -3,10 +3,11 @@
     python benchmarks/batch_seeds.py [--quick] [--json FILE] [--model mlp] [--epochs 30]
 
 Whole runs are timed, reading the data, evaluation after every epoch and resumable state (at most
-once a second) included, with as many threads both ways: one (per core) and two. In each round some of the seeds are trained
-one by one and all of them together; the ratio is that of the seconds a run, its median over
-rounds. CPU seconds of the process are given too: they tell the same on a busy machine. A
-round before the first, which loads the tracer, is not counted; making a set's own trace is.
+once a second) included, with as many threads both ways: one (per core) and two. In each round
+some of the seeds are trained one by one and all of them together; the ratio is that of the
+seconds a run, its median over rounds. CPU seconds of the process are given too: they tell the
+same on a busy machine. A short round before the first, which loads the tracer, is not counted;
+making a set's own trace is, once for each batch size and number of seeds.
 """
 
 import argparse
