@@ -46,8 +46,10 @@ class Gain:
 
     @property
     def verdict(self) -> str:
-        """``higher``, ``lower`` or ``not shown to differ``."""
-        if self.p_holm is None or self.mean is None or self.p_holm >= LEVEL:
+        """``higher``, ``lower``, ``not shown to differ``; ``not compared``: no common seed."""
+        if self.mean is None:
+            return "not compared"
+        if self.p_holm is None or self.p_holm >= LEVEL:
             return "not shown to differ"
         return "higher" if self.mean > 0 else "lower"
 
@@ -153,10 +155,15 @@ def slopes(
 
 def listed(rows: Sequence[Gain], name: str = "rival") -> str:
     """As in: higher than A, B; lower than C; not shown to differ from D."""
-    joined = {"higher": "higher than", "lower": "lower than"}
+    joined = {
+        "higher": "higher than {}",
+        "lower": "lower than {}",
+        "not shown to differ": "not shown to differ from {}",
+        "not compared": "not compared with {} (no run)",
+    }
     parts = []
-    for verdict in ("higher", "lower", "not shown to differ"):
+    for verdict, words in joined.items():
         names = [getattr(row, name) for row in rows if row.verdict == verdict]
         if names:
-            parts.append(f"{joined.get(verdict, 'not shown to differ from')} {', '.join(names)}")
+            parts.append(words.format(", ".join(names)))
     return "; ".join(parts)

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from ssgd_analysis.compare import Rule
 from ssgd_analysis.compare.measurements import check_metric
 from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.studies.cells import slug
 from ssgd_analysis.studies.questions import QUESTIONS
 from ssgd_analysis.studies.search import Range, Tuning
 from ssgd_analysis.studies.spec import TRAIN_FIELDS, Arm, Setting, Study
@@ -206,8 +207,7 @@ def check_study(study: Study) -> None:
     """
     labels = [arm.label for arm in study.arms]
     for kind, values in (("arm", labels), ("setting", [s.name for s in study.settings])):
-        if len(set(values)) < len(values):
-            raise InputError(f"study '{study.name}': two {kind}s have the same name")
+        _distinct(study.name, kind, values)
     for setting in study.settings:
         _known(setting.arms, labels, "arm of [setting.arm]")
         for name in setting.settings:
@@ -232,8 +232,39 @@ def check_study(study: Study) -> None:
         for arm in study.arms:
             middle = {name: range_.at(0.5) for name, range_ in study.search(arm).items()}
             study.config(setting, arm, study.seeds[0], chosen=middle)
-    if study.question in NEEDS_AXIS and not study.axis:
-        raise InputError(f"study '{study.name}': the question '{study.question}' needs an axis")
+    if study.question in NEEDS_AXIS:
+        _check_axis(study)
 
 
 NEEDS_AXIS = ("trend", "strength")
+
+
+def _distinct(study: str, kind: str, names: Sequence[str]) -> None:
+    """Refuse names that are the same, or would be the same folder."""
+    folders: dict[str, str] = {}
+    for name in names:
+        other = folders.setdefault(slug(name), name)
+        if other != name or names.count(name) > 1:
+            both = "" if other == name else f": '{other}' and '{name}' are both '{slug(name)}'"
+            raise InputError(f"study '{study}': two {kind}s have the same name{both}")
+
+
+def _check_axis(study: Study) -> None:
+    """Refuse an axis along which nothing lies, or whose places tuning would move."""
+    said = f"study '{study.name}': the question '{study.question}' needs an axis"
+    if not study.axis:
+        raise InputError(f"{said}: a field of [train] or a setting of the method")
+    focus = next(arm for arm in study.arms if arm.label == study.focus)
+    own = [arm for arm in study.arms if arm.method == focus.method]
+    if any(study.axis in study.search(arm) for arm in own):
+        raise InputError(f"{said} that is not tuned: '{study.axis}' is")
+    if study.question == "trend":  # from setting to setting, by its logarithm
+        lines = [[study.along(setting, focus) for setting in study.settings]]
+        known = all(place and place > 0 for place in lines[0])
+    else:  # from arm to arm
+        lines = [[study.along(setting, arm) for arm in own] for setting in study.settings]
+        known = all(place is not None for line in lines for place in line)
+    if not known:
+        raise InputError(f"{said} of numbers: '{study.axis}' is none in some places")
+    if any(len(set(line)) < 2 for line in lines):
+        raise InputError(f"{said} with at least two places: '{study.axis}' has one")

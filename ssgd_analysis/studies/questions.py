@@ -84,7 +84,7 @@ def each(study: Study, result: Mapping[str, Any], values: Values) -> Answer:
     for rival in _rivals(study):
         if rival != study.against:
             parts = []
-            for verdict in ("higher", "lower", "not shown to differ"):
+            for verdict in ("higher", "lower", "not shown to differ", "not compared"):
                 names = [
                     gain.setting
                     for gain in table
@@ -92,7 +92,8 @@ def each(study: Study, result: Mapping[str, Any], values: Values) -> Answer:
                 ]
                 if names:
                     where = "everywhere" if len(names) == len(own) else f"in {', '.join(names)}"
-                    parts.append(f"{verdict} {where}")
+                    lost = " (no run)" if verdict == "not compared" else ""
+                    parts.append(f"{verdict}{lost} {where}")
             beside.append(f"against {rival} it is {', '.join(parts)}")
     also = f"; {'; '.join(beside)}" if beside else ""
     count = max((gain.n for gain in own), default=0)
@@ -202,7 +203,7 @@ def _slope(gain: Gain) -> str:
 
 def _differing(rows: Sequence[Gain], omnibus: float | None) -> str:
     """What a setting's pairs show."""
-    shown = [row for row in rows if row.verdict != "not shown to differ"]
+    shown = [row for row in rows if row.verdict in ("higher", "lower")]
     known = [row for row in rows if row.mean is not None]
     friedman = "" if omnibus is None else f" (Friedman {p_text(omnibus)})"
     if not known:
@@ -217,9 +218,7 @@ def _differing(rows: Sequence[Gain], omnibus: float | None) -> str:
     )
 
 
-def _pooled(
-    values: Values, arm: str, rival: str, settings: Sequence[str], family: int
-) -> Gain:
+def _pooled(values: Values, arm: str, rival: str, settings: Sequence[str], family: int) -> Gain:
     """The gain averaged over settings, seed by seed; seeds that all settings have."""
     found = [differences(values, setting, arm, rival) for setting in settings]
     common = sorted(set.intersection(*map(set, found))) if found else []

@@ -82,7 +82,8 @@ def run_study(
     values = seeded_values(study, result["by_seed"])
     answer = QUESTIONS[study.question](study, result, values)
     result["answer"] = answer.record
-    result["verdict"] = (STAND_IN if study.scale == "tiny" else "") + answer.sentence
+    begin = STAND_IN if study.scale == "tiny" else ""
+    result["verdict"] = begin + answer.sentence + _lost(study, failures)
     landscapes = sample_landscapes(study, groups, out, device, jobs, progress)
     session = {
         "command": command,
@@ -200,6 +201,14 @@ def _tune(
     record = jsonable(tuned(study, cells, failures))
     keep_tuning(means.out, record)
     return record, {}  # a trial that diverged is a result of the tuning, and stands there
+
+
+def _lost(study: Study, failures: Mapping[str, str]) -> str:
+    """That runs are missing from the numbers, where the answer does not say so itself."""
+    if not failures or study.question == "rivals":
+        return ""
+    said = "1 run failed and is" if len(failures) == 1 else f"{len(failures)} runs failed and are"
+    return f" {said} left out."
 
 
 def _missing(study: Study, tuning: Mapping[str, Any] | None) -> dict[str, str]:

@@ -137,11 +137,11 @@ def tuning_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> 
         f" scrambled {record['sampler'].capitalize()} points (seed {record['sampler_seed']}) over"
         f" its ranges, trained at {record['share']:.0%} of the budget with {record['val']:.0%} of"
         f" the training examples held out; chosen by {record['chosen_by']}; test examples were not"
-        " looked at. The final runs then use all training examples and other seeds. Quantities tuned:"
-        f" {_counts(record['arms'])}; equal trials favour arms with fewer. The chance in the choice"
-        " is in no interval and no p of this report. In the picture trials more than 20 points below the best stand at the lower"
-        " edge. All trials: tuning.csv, tuning.json. At an edge (a tenth) of its range lies the"
-        " choice of:"
+        " looked at. The final runs then use all training examples and other seeds. Quantities"
+        f" tuned: {_counts(record['arms'])}; equal trials favour arms with fewer. The chance in"
+        " the choice is in no interval and no p of this report. In the picture trials more than 20"
+        " points below the best stand at the lower edge. All trials: tuning.csv, tuning.json. At an"
+        " edge (a tenth) of its range lies the choice of:"
         f" {'; '.join(edges) if edges else 'none'}."
     )
     rows = []

@@ -205,14 +205,19 @@ def _typed(key: str, value: Any, default: Any) -> Any:
         fits = fits and all(is_kind(float, entry) for entry in value)
         value = list(value) if fits else value
     else:
-        fits = default is None or is_kind(type(default), value)
+        # a default of 0 or 1 may stand for a real number, as the dampening of torch's SGD
+        fits = default is None or is_kind(_number(default), value)
     if not fits:
         raise InputError(f"--optimizer-set {key}={value}: should be a {_kind(default)}")
     return value
 
 
+def _number(default: Any) -> type:
+    return float if is_kind(int, default) else type(default)
+
+
 def _kind(default: Any) -> str:
-    return f"tuple of {len(default)}" if isinstance(default, tuple) else type(default).__name__
+    return f"tuple of {len(default)}" if isinstance(default, tuple) else _number(default).__name__
 
 
 def _try_out(entry: OptimizerEntry) -> None:

@@ -120,6 +120,7 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> Bench:
         splits["val"] = problem(data.val)
     for each in splits.values():
         each.check(deterministic=False)
+    _check_gradient(model, loss, data.train, config.loss)
     bench = Bench(config, data, model, task, method, splits)
     _check_batchnorm(bench)
     return bench
@@ -128,6 +129,23 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> Bench:
 def _smoothed(loss: Loss, amount: float) -> Loss:
     """The training loss; its targets are (1 − amount) · label + amount · uniform."""
     return functools.partial(F.cross_entropy, label_smoothing=amount) if amount else loss
+
+
+def _check_gradient(model: nn.Module, loss: Loss, examples: Split, name: str) -> None:
+    """Refuse a loss that does not depend on the weights, as one of the detached outputs."""
+    before = random_state.capture()
+    try:
+        with borrowed_modes(model), borrowed_buffers(model), torch.enable_grad():
+            model.eval()
+            inputs, targets = next(iter(examples.first(2).batches(2)))
+            value = loss(model(inputs), targets)
+    finally:
+        random_state.restore(before)
+    if not value.requires_grad:
+        raise InputError(
+            f"the loss {name} has no gradient: it should be computed from the model's outputs,"
+            " not detached from them"
+        )
 
 
 def _convolves(model: nn.Module) -> bool:

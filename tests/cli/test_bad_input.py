@@ -469,3 +469,21 @@ def test_errors_show_a_traceback_only_under_debug(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["sharpness", str(tmp_path / "nowhere"), "--debug"])
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["torch.tensor(3)", "(o.detach() - t).square().mean()"])
+def test_a_loss_without_gradient_is_the_inputs_fault(tmp_path, run, value):
+    source = tmp_path / "net.py"
+    source.write_text(
+        "import torch\nfrom torch import nn\nX = torch.randn(8, 2)\n"
+        "def data():\n    return (X, X), (X, X)\n"
+        f"def net():\n    return nn.Linear(2, 2)\ndef loss(o, t):\n    return {value}\n",
+        encoding="utf-8",
+    )
+    parts = [word for name in ("data", "loss") for word in (f"--{name}", f"{source}:{name}")]
+    out = tmp_path / "run"
+    arguments = ("--method", "sgd", "--model", f"{source}:net", "--batch-size", 4, "--out", out)
+    outcome = run("train", *parts, *arguments)
+    assert outcome.status == 2
+    assert "net.py:loss has no gradient" in outcome.error
+    assert not out.exists()

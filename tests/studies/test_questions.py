@@ -164,11 +164,66 @@ def test_what_failed_everywhere_is_told_not_dropped(tmp_path):
     assert "no common seed" in answer(spec, values).sentence
 
 
+@pytest.mark.parametrize("question", ["trend", "each", "pairs", "symmetry"])
+def test_an_arm_without_runs_is_said_to_be_no_different_from_none(tmp_path, question):
+    spec = study(tmp_path, question, THREE, BY_BATCH, axis="batch_size", against="SGD")
+    values = {key: found for key, found in by_batch(lambda b: 0).items() if key[1] != "SAM"}
+    found = answer(spec, values)
+    for words in ("differ from SGD, SAM", "SAM it is not shown", "differ: SAM"):
+        assert words not in found.sentence
+    rows = [*found.record.get("gains", ()), *found.record.get("pooled", ())]
+    assert all(row["verdict"] == "not compared" for row in rows if row["rival"] == "SAM")
+    told = {"trend": "not compared with SAM (no run)", "each": "SAM it is not compared (no run)"}
+    assert told.get(question, "") in found.sentence
+
+
 def test_a_question_without_its_axis_is_refused(tmp_path):
     with pytest.raises(InputError, match="axis"):
         study(tmp_path, "trend", THREE, BY_BATCH)
     with pytest.raises(InputError, match="question"):
         study(tmp_path, "why", THREE, BY_BATCH)
+
+
+@pytest.mark.parametrize(
+    ("question", "axis", "tuned", "words"),
+    [
+        ("trend", "nonsense", "", "'nonsense' is none"),
+        ("trend", "schedule", "", "'schedule' is none"),
+        ("trend", "momentum", "", "at least two places: 'momentum' has one"),
+        ("trend", "warmup", "", "'warmup' is none"),  # 0 has no logarithm
+        ("strength", "noise_scale", "", "at least two places"),
+        ("strength", "noise_scale", "search = { noise_scale = [0.1, 1.0] }", "not tuned"),
+    ],
+)
+def test_an_axis_along_which_nothing_lies_is_refused(tmp_path, question, axis, tuned, words):
+    arms = {**THREE, "S-SGD": f'method = "s-sgd"\n{tuned}'}
+    settings = {**BY_BATCH, **({"x": "[tuning]"} if tuned else {})}
+    with pytest.raises(InputError, match=words):
+        study(tmp_path, question, arms, settings, axis=axis, against="SGD")
+
+
+def test_names_that_would_share_a_folder_are_refused(tmp_path):
+    with pytest.raises(InputError, match="'S-SGD' and 's sgd' are both 's-sgd'"):
+        study(tmp_path, "each", {**THREE, "s sgd": 'method = "sgd"'}, BY_BATCH)
+    with pytest.raises(InputError, match="two settings have the same name"):
+        study(tmp_path, "each", THREE, {"Batch 1": "", "batch-1": ""})
+
+
+def test_the_variance_of_one_run_has_no_error(tmp_path):
+    arms = {"symmetric": 'method = "s-sgd"', "two": 'method = "wni-2"'}
+    spec = study(tmp_path, "symmetry", arms, {"a": ""}, against="two")
+    row = {"weights": "final", "scale": 0.1, "arm": "symmetric", "ratio": 0.25, "ratio_error": None}
+    found = answer(spec, planted({("a", arm): 0.9 for arm in arms}), variance=[row])
+    assert "'s, 0.25 at c = 0.1" in found.sentence
+
+
+def test_the_test_of_pooled_gains_can_reach_the_corrected_level(tmp_path, monkeypatch):
+    """Six seeds: an exact p is at least 1/32, which three rivals' correction never lets pass."""
+    arms = {"symmetric": 'method = "s-sgd"'} | dict.fromkeys("abc", 'method = "wni"')
+    monkeypatch.setattr(__import__("sys").modules[__name__], "SEEDS", range(6))
+    spec = study(tmp_path, "symmetry", arms, {"": ""}, against="a")
+    means = {("", arm): 0.9 + 0.05 * (arm == "symmetric") for arm in arms}
+    assert "symmetry helps:" in answer(spec, planted(means)).sentence
 
 
 def test_tuning_seeds_are_no_final_seeds(tmp_path):

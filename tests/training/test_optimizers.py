@@ -218,6 +218,10 @@ def test_own_options_are_typed_by_the_constructor():
     assert (group["betas"], group["eps"], group["amsgrad"]) == ((0.8, 0.9), 1e-5, True)
 
 
+def test_a_real_number_whose_default_is_whole():
+    assert read_settings("sgd", {"dampening": "0.5"}) == {"dampening": 0.5}
+
+
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
