@@ -97,7 +97,7 @@ def unspared(
         model: holds the modules; needed for ``type:`` alone.
 
     Raises:
-        InputError: a type or pattern that fits nothing, or a type without the model.
+        InputError: a type or pattern that fits nothing, a type without the model, or none left.
     """
     if spare == "none":
         return dict(parameters)
@@ -115,6 +115,8 @@ def unspared(
                 f"spare: no parameter fits '{part}': there are {', '.join(parameters)}"
             )
         left = {name: value for name, value in left.items() if name not in fitting}
+    if parameters and not left:
+        raise InputError(f"spare={spare} leaves no parameter with noise: spare less, or spare=none")
     return left
 
 

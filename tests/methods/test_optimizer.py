@@ -580,3 +580,8 @@ def test_sparse_gradients_are_refused_in_one_line(name):
     method = make_method(name, model, torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(InputError, match="sparse gradients"):
         method.step(torch.tensor([[0, 1], [2, 3]]), torch.tensor([0, 1]), 0.0)
+
+
+def test_parameters_that_are_all_spared_are_refused():
+    with pytest.raises(InputError, match="spare=1d leaves no parameter with noise"):
+        SSGD([nn.Parameter(torch.zeros(3))], lr=0.1)

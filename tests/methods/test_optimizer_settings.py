@@ -58,7 +58,7 @@ def _same(model: nn.Module, other: nn.Module, rtol: float = 1e-12) -> None:
         {"noise_per": "layer", "pairs": 2},
         {"noise_per": "sample", "noise_law": "gaussian"},
         {"spare": "0.*"},
-        {"spare": "type:Linear"},
+        {"spare": "0.weight"},
         {"spare": "1d, 2.*"},
     ],
 )

@@ -143,7 +143,7 @@ ALL = {"0.weight", "0.bias", "1.weight", "1.bias", "2.weight", "2.bias"}
         ("none", ALL),
         ("2.*", ALL - {"2.weight", "2.bias"}),
         ("*.bias,0.weight", {"1.weight", "2.weight"}),
-        ("0.*,1.*,2.*", set()),
+        ("0.*,1.*,2.b*", {"2.weight"}),
     ],
 )
 def test_spared_parameters_are_not_moved(spare, expected):
@@ -193,3 +193,11 @@ def test_empty_and_single_parameters_have_noise_of_their_shape(law, shape):
         noise = Noise(law=law, scale=scale).sample(torch.ones(shape), generator)
         assert noise.shape == shape
         assert noise.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["s-sgd", "wni", "nso", "anti-pgd", "lpf-sgd"])
+def test_a_model_whose_parameters_are_all_spared_is_refused(name):
+    """Otherwise a run without noise would cost, and be called, what it is not."""
+    model = nn.Sequential(nn.LayerNorm(4), nn.Flatten())
+    with pytest.raises(InputError, match="spare=1d leaves no parameter with noise"):
+        make_method(name, model, spare="1d")
