@@ -46,10 +46,8 @@ def noise_variances(
     for folder in runs:
         own = Run(folder).config()
         for arm in arms:
-            settings = {**arm.settings, "noise_scale": 0.0}
-            configs.append(
-                (folder, arm.label, dataclasses.replace(own, method=arm.method, settings=settings))
-            )
+            config = dataclasses.replace(own, method=arm.method, settings=arm.settings)
+            configs.append((folder, arm.label, config))
     calls = [
         (_of_run, (folder, label, config, study.variance_scales, study.variance_draws))
         for folder, label, config in configs
@@ -61,7 +59,7 @@ def noise_variances(
     for folder in runs:
         for key, value in by_run[str(folder)].items():
             found.setdefault(key, []).append(value)
-    passes = {label: c.method_class.passes(c.method_settings()) for _, label, c in configs}
+    configs_of = {label: config for _, label, config in configs}
     rows = []
     for (weights, scale, label), values in sorted(
         found.items(), key=lambda item: (WEIGHTS.index(item[0][0]), item[0][1])
@@ -79,10 +77,19 @@ def noise_variances(
                 if ratios is None or len(ratios) < 2
                 else float(ratios.std(ddof=1) / math.sqrt(len(ratios))),
                 "n": len(values),
-                "passes": passes[label],
+                "passes": _passes(_at(configs_of[label], scale)),
             }
         )
     return rows
+
+
+def _at(config: TrainConfig, scale: float) -> TrainConfig:
+    return dataclasses.replace(config, settings={**config.settings, "noise_scale": scale})
+
+
+def _passes(config: TrainConfig) -> float:
+    """Of a step; without noise a method may take fewer."""
+    return config.method_class.passes(config.method_settings())
 
 
 def _of_run(
@@ -91,7 +98,7 @@ def _of_run(
     """One arm at one run's weights, all scales."""
     found = {}
     for scale in scales:
-        own = dataclasses.replace(config, settings={**config.settings, "noise_scale": scale})
+        own = _at(config, scale)
         with random_state.seeded(own.seed):
             bench = prepare(own)
             bench.model.train()
