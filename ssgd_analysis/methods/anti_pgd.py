@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class AntiPGD(Method):
     """
 
     Settings = AntiPGDSettings
+    carries_noise: ClassVar[bool] = True  # from step to step: who moves the weights mixes it up
 
     def __init__(self, task: Task, settings: MethodSettings) -> None:
         super().__init__(task, settings)

@@ -22,6 +22,7 @@ class Wrapper(Method):
     """
 
     averages: ClassVar[bool] = False  # gives out an average of the weights, not the iterate
+    moves: ClassVar[bool] = False  # moves the weights that the training goes on from
 
     def __init__(self, task: Task, settings: MethodSettings, inner: Method) -> None:
         super().__init__(task, settings)
@@ -75,12 +76,19 @@ def composed(method: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[Me
     average last: with Lookahead and an average, in whichever order, the average.
 
     Raises:
-        InputError: two averages, of which only one could be given out; or a setting of two.
+        InputError: two averages, of which only one could be given out; a setting of two; or
+            weights that are moved while they carry noise.
     """
     parts: tuple[type[Method], ...] = (method, *wrappers)
     if sum(wrapper.averages for wrapper in wrappers) > 1:
         names = " and ".join(wrapper.__name__ for wrapper in wrappers if wrapper.averages)
         raise InputError(f"{names} are averages of the weights: only one can be given out")
+
+    movers = [wrapper.__name__ for wrapper in wrappers if wrapper.moves]
+    if movers and getattr(method, "carries_noise", False):
+        raise InputError(
+            f"{movers[0]} moves the weights, from which {method.__name__} has yet to take its noise"
+        )
 
     class Composed(Method):
         __doc__ = "; then ".join(part.summary() for part in parts) + "."

@@ -36,6 +36,7 @@ class Lookahead(Wrapper):
     """
 
     Settings = LookaheadSettings
+    moves = True
 
     def __init__(self, task: Task, settings: MethodSettings, inner: Method) -> None:
         super().__init__(task, settings, inner)

@@ -27,6 +27,8 @@ COMPOSED = ["s-sgd+ema", "sam+swa", "s-sgd+lookahead", "sgd+ema+lookahead", "loo
         ("sgd+ema+ema", "method 'sgd+ema+ema' has a wrapper twice"),
         ("ema+ema", "method 'ema+ema' has a wrapper twice"),
         ("sgd+ema+swa", "EMA and SWA are averages of the weights: only one"),
+        ("anti-pgd+lookahead", "Lookahead moves the weights, from which AntiPGD has yet to take"),
+        ("anti-pgd+ema+lookahead", "Lookahead moves the weights"),
     ],
 )
 def test_what_cannot_be_composed_is_refused_in_words(name, words):
