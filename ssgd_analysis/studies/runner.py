@@ -22,6 +22,7 @@ from ssgd_analysis.studies.report import write_study
 from ssgd_analysis.studies.sessions import add_session, machine
 from ssgd_analysis.studies.spec import Study
 from ssgd_analysis.studies.tuning import Chosen, choices, keep_tuning, tuned, tuning_cells
+from ssgd_analysis.studies.verdict import UNTUNED, lost_runs
 from ssgd_analysis.training import Run
 
 STAND_IN = (
@@ -207,14 +208,15 @@ def _lost(study: Study, failures: Mapping[str, str]) -> str:
     """That runs are missing from the numbers, where the answer does not say so itself."""
     if not failures or study.question == "rivals":
         return ""
-    said = "1 run failed and is" if len(failures) == 1 else f"{len(failures)} runs failed and are"
+    lost = lost_runs(study, failures)
+    said = "1 run failed and is" if lost == 1 else f"{lost} runs failed and are"
     return f" {said} left out."
 
 
 def _missing(study: Study, tuning: Mapping[str, Any] | None) -> dict[str, str]:
     """Arms without a single trial that came to its end."""
     return {
-        f"{one['setting']} {one['arm']}".strip(): "every tuning trial failed"
+        f"{one['setting']} {one['arm']}".strip(): UNTUNED
         for one in (tuning["arms"] if tuning else ())
         if one["chosen"] is None
     }

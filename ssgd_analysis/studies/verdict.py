@@ -14,6 +14,7 @@ FLATNESS = {
     "undecided": "undecided against",
     "not comparable": "not comparable with",
 }
+UNTUNED = "every tuning trial failed"  # of an arm in a setting: none of its seeds is trained
 OUTCOME = {
     "lower": "higher than",
     "higher": "lower than",
@@ -57,12 +58,17 @@ def study_verdict(study: Study, result: Mapping[str, Any]) -> str:
             parts.append(f"its test accuracy ({mean}) is {words}")
         where = f"{setting.name}: " if setting.name else ""
         clauses.append(where + "; ".join(parts))
-    failed = len(result["failures"])
+    failed = lost_runs(study, result["failures"])
     loss = f"; {failed} runs failed and are left out" if failed else ""
     count = len(study.seeds)
     seeds = "one seed, so no intervals" if count == 1 else f"{count} seeds"
     rule = f"{result['rule']['level']:.0%} level, margin {result['rule']['margin']:.0%}"
     return f"{study.focus} ({seeds}, {rule}, Holm-corrected){loss} – " + " | ".join(clauses) + "."
+
+
+def lost_runs(study: Study, failures: Mapping[str, str]) -> int:
+    """Final runs that the answer lacks: those that failed, or had no trial to choose from."""
+    return sum(len(study.seeds) if why == UNTUNED else 1 for why in failures.values())
 
 
 def _relations(

@@ -252,6 +252,18 @@ def test_a_tuned_study_keeps_its_record_and_grows_by_seeds(tmp_path, run, tuned)
     assert "other settings" in run("study", tuned, "--out", out, "--resume").error
 
 
+def test_an_arm_whose_every_trial_fails_is_told(tmp_path, run, tuned):
+    text = tuned.read_text(encoding="utf-8")
+    text = text.replace("[[arm]]", '[[arm]]\nlabel = "bad"\nmethod = "sgd"\nmomentum = 0.5\n'
+        'search = { lr = [1e30, 1e35, "log"] }\n[[arm]]', 1)  # fmt: skip
+    tuned.write_text('against = "SGD"\n' + text, encoding="utf-8")
+    found = run("study", tuned, "--out", tmp_path / "out", "--jobs", 1, "--json")
+    assert found.status == 0, found.err
+    assert found.json["failures"] == {"bad": "every tuning trial failed"}
+    assert "against bad it is not compared (no run)" in found.json["verdict"]
+    assert found.json["verdict"].endswith("2 runs failed and are left out.")  # both seeds
+
+
 def test_tuning_never_touches_test(tmp_path, run, tuned):
     """The same choice where every test label is another one."""
     chosen = []
