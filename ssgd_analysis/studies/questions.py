@@ -23,6 +23,8 @@ from ssgd_analysis.studies.spec import Study
 from ssgd_analysis.studies.strength import strength
 from ssgd_analysis.studies.verdict import study_verdict
 
+ROUNDING = 1e-9  # points: a mean gain below is none
+
 
 def rivals(study: Study, result: Mapping[str, Any], values: Values) -> Answer:
     """Is the focus flatter than each rival at matched train loss, and more accurate?"""
@@ -148,16 +150,24 @@ def symmetry(study: Study, result: Mapping[str, Any], values: Values) -> Answer:
     )
     main = next(gain for gain in pooled if gain.rival == study.against)
     way = {"higher": "helps", "lower": "hurts"}.get(main.verdict, "is not shown to help or hurt")
+    own = [gain for gain in table if gain.rival == study.against]
+    means = [gain.mean for gain in own if gain.mean is not None]
+    mixed = len({mean > 0 for mean in means if abs(mean) > ROUNDING}) > 1
+    where = f" (setting by setting {_by_setting(own, study.against)})" if mixed else ""
     rest = [gain for gain in pooled if gain is not main]
     others = "".join(f", over {gain.rival} {gain.words()}" for gain in rest)
     variance = result.get("variance", [])
+    same = _same_trials(result.get("tuning"), study.focus, study.against)
     sentence = (
-        f"At equal scale and equal cost symmetry {way}: mean over {len(names)} settings of the gain"
-        f" in test accuracy over {main.rival} {main.words()}{others} points"
-        f" ({seeds_text(main.n)}, paired, Holm over the rivals){_variance(study, variance)}."
+        f"At equal scale and equal cost symmetry {way}{' on average' if mixed else ''}: mean over"
+        f" {len(names)} settings of the gain in test accuracy over {main.rival} {main.words()}"
+        f"{where}{others} points"
+        f" ({seeds_text(main.n)}, paired, Holm over the rivals){_at_equal_rates(same, main)}"
+        f"{_variance(study, variance)}."
     )
     record = {
         "way": way,
+        "same_trials": None if same is None else same.record(),
         "gains": [gain.record() for gain in table],
         "pooled": [gain.record() for gain in pooled],
         "variance": variance,
@@ -224,6 +234,43 @@ def _pooled(values: Values, arm: str, rival: str, settings: Sequence[str], famil
     common = sorted(set.intersection(*map(set, found))) if found else []
     mean = {seed: sum(one[seed] for one in found) / len(found) for seed in common}
     return gain_of(mean, "all", arm, rival, family=family)
+
+
+def _same_trials(tuning: Mapping[str, Any] | None, arm: str, rival: str) -> Gain | None:
+    """The gain in validation accuracy at equal tuned values, trial by trial.
+
+    Free of the luck of either arm's choice, which the final runs carry on. ``None``: the two arms
+    did not try the same values.
+    """
+    tried: dict[str, dict[str, Any]] = {}
+    for one in tuning["arms"] if tuning else ():
+        tried.setdefault(one["arm"], {})[one["setting"]] = one["trials"]
+    found: dict[int, list[float]] = {}
+    for setting, mine in tried.get(arm, {}).items():
+        theirs = tried.get(rival, {}).get(setting, [])
+        if [trial["values"] for trial in mine] != [trial["values"] for trial in theirs]:
+            return None
+        for number, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+            if a["val_accuracy"] is not None and b["val_accuracy"] is not None:
+                gained = 100 * (a["val_accuracy"] - b["val_accuracy"])
+                found.setdefault(number, []).append(gained)
+    if not found:
+        return None
+    return gain_of({n: sum(own) / len(own) for n, own in found.items()}, "all", arm, rival)
+
+
+def _at_equal_rates(same: Gain | None, main: Gain) -> str:
+    """Whether the gain is there without the choice of a trial, too."""
+    if same is None or same.ci95 is None or same.mean is None:
+        return ""
+    text = (
+        f"; at equal tuned values, over the {same.n} trials on validation data, the gain is"
+        f" {same.mean:+.2f} [{same.ci95[0]:+.2f}, {same.ci95[1]:+.2f}]"
+    )
+    shown = main.verdict != "not shown to differ"
+    if shown and not (same.ci95[0] > 0 if main.verdict == "higher" else same.ci95[1] < 0):
+        text += ", so it may be the chosen values that differ and not what the symmetry does"
+    return text
 
 
 def _variance(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:

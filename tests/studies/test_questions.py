@@ -158,6 +158,41 @@ def test_symmetry(tmp_path, gain, way):
     assert one["verdict"] == "lower"
 
 
+@pytest.mark.parametrize(("at_equal_rates", "doubted"), [(0.0, True), (0.02, False)])
+def test_a_gain_that_equal_rates_do_not_show_is_doubted(tmp_path, at_equal_rates, doubted):
+    arms = {"symmetric": 'method = "s-sgd"', "two": 'method = "wni-2"'}
+    spec = study(tmp_path, "symmetry", arms, {"a": "", "b": ""}, against="two")
+    gains = {"a": 0.04, "b": -0.01}
+    means = {(s, arm): 0.9 + gains[s] * (arm == "symmetric") for s in gains for arm in arms}
+    wobble = [0.001, -0.001, 0.002, -0.002]
+    tuning = {
+        "arms": [
+            {
+                "setting": setting,
+                "arm": arm,
+                "trials": [
+                    {
+                        "values": {"lr": 0.1 * (i + 1)},
+                        "val_accuracy": 0.8 + (at_equal_rates + w) * (arm == "symmetric"),
+                    }
+                    for i, w in enumerate(wobble)
+                ],
+            }
+            for setting in gains
+            for arm in arms
+        ]
+    }
+    found = answer(spec, planted(means), tuning=tuning)
+    assert "symmetry helps on average:" in found.sentence
+    assert "a: +4.00" in found.sentence
+    assert "b: -1.00" in found.sentence
+    assert found.record["same_trials"]["mean"] == pytest.approx(100 * at_equal_rates)
+    assert found.record["same_trials"]["n"] == 4
+    assert ("it may be the chosen values" in found.sentence) == doubted
+    tuning["arms"][0]["trials"][0]["values"] = {"lr": 5.0}  # other values: nothing to pair
+    assert answer(spec, planted(means), tuning=tuning).record["same_trials"] is None
+
+
 def test_what_failed_everywhere_is_told_not_dropped(tmp_path):
     spec = study(tmp_path, "each", THREE, {"a": "", "b": ""}, against="SGD")
     values = planted({(s, arm): 0.9 for s in "ab" for arm in THREE if arm != "SGD"})
