@@ -32,7 +32,8 @@ ARROWS = {
     "models": FOUNDATION | {"references"},
     "methods": FOUNDATION | {"weights", "problem", "batch", "loss", "ranks"},
     "training": FOUNDATION
-    | {"references", "weights", "problem", "data", "models", "methods", "curvature", "loss", "ranks"},
+    | {"references", "weights", "problem", "data", "models", "methods", "curvature"}
+    | {"loss", "ranks"},
     "curvature": FOUNDATION | {"weights", "problem", "batch", "loss"},
     "flatness": FOUNDATION | {"weights", "problem", "batch", "loss", "curvature"},
     "landscape": FOUNDATION | {"weights", "problem", "batch", "loss", "curvature", "ranks"},

@@ -451,7 +451,7 @@ def test_study_refuses(tmp_path, run):
         ("[[arm]]\nmethod = 'sdg'\n[train]\ndata='digits'\nmodel='mlp'", "did you mean 'sgd'"),
         (
             "[[arm]]\nmethod = 'sgd'\nset = {rho = 1.0}\n[train]\ndata='digits'\nmodel='mlp'",
-            "has no settings",
+            "unknown setting of sgd 'rho'",
         ),
         ("[[arm]]\nmethod = 'sgd'\n[train]\ndata='digits'\nmodel='mlp'\nlr='big'", "type"),
     ]:

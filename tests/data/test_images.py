@@ -137,7 +137,7 @@ def loaded(request, tmp_path, monkeypatch) -> tuple[str, Stored, Dataset]:
 
 
 def test_every_image_data_set_is_written_here():
-    generated = {"digits", "mnist1d", "two_moons"}
+    generated = {"digits", "mnist1d", "two_moons", "standin-cifar10", "standin-cifar100"}
     assert set(DATA) == set(WRITERS) | generated
 
 

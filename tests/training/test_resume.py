@@ -87,7 +87,7 @@ def _wait_for_some_work(folder, process):
     def lines():
         return len(history.read_text().splitlines()) if history.is_file() else 0
 
-    before, deadline = lines(), time.monotonic() + 60
+    before, deadline = lines(), time.monotonic() + 300  # a busy machine starts slowly
     while lines() <= before and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
 
