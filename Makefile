@@ -25,7 +25,7 @@ help: ## list the targets
 	@$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
 	@touch $@
 
-demo: .venv/.installed ## answer the question on real handwritten digits (about two minutes)
+demo: .venv/.installed ## answer the question on real handwritten digits (about four minutes)
 	@echo "==> the study 'digits': train, measure, compare; results in $(OUT)"
 	@$(BIN)/ssgd-analyze study digits --out $(OUT) --resume
 
