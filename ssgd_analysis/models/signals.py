@@ -18,7 +18,9 @@ def cnn1d(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
         InputError: inputs with more axes than one, or shorter than 8.
     """
     if len(input_shape) != 1 or input_shape[0] < 8:
-        raise InputError(f"model 'cnn1d' needs inputs of shape (length,), not {input_shape}")
+        raise InputError(
+            f"model 'cnn1d' needs inputs of shape (length,), length ≥ 8, not {input_shape}"
+        )
     length, layers = input_shape[0], []
     for before, width in ((1, 5), (CHANNELS, 3), (CHANNELS, 3)):
         layers += [nn.Conv1d(before, CHANNELS, width, stride=2, padding=1), nn.ReLU()]

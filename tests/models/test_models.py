@@ -10,12 +10,15 @@ GREY, COLOUR = (1, 8, 8), (3, 32, 32)
 PARAMETERS = {
     "mlp": 3072 * 128 + 128 + 128 * 128 + 128 + 128 * 10 + 10,
     "cnn": 27 * 16 + 32 + 9 * 16 * 32 + 64 + 9 * 32 * 32 + 64 + 32 * 10 + 10,
+    "cnn1d": (5 + 1) * 25 + 2 * (3 * 25 + 1) * 25 + (5 * 25 + 1) * 10,  # 40 → 19 → 10 → 5
     "resnet20": 269_722,
     "resnet32": 464_154,
     "resnet56": 853_018,
     "wrn28-10": 36_479_194,
     "vgg16_bn": 14_728_266,
 }
+SIGNALS = {"cnn1d"}  # for inputs of shape (length,)
+SIGNAL = (40,)
 BIG = {"wrn28-10"}  # seconds for one forward pass
 NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in BIG else n for n in MODELS]
 
@@ -27,6 +30,7 @@ def _count(model: torch.nn.Module) -> int:
 @pytest.mark.parametrize("shape", [GREY, COLOUR])
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_have_one_value_for_each_class(name, shape):
+    shape = SIGNAL if name in SIGNALS else shape
     model = load_model(name, shape, 7)
     outputs = model(torch.randn(3, *shape))
     assert outputs.shape == (3, 7)
@@ -40,7 +44,7 @@ def test_outputs_have_one_value_for_each_class(name, shape):
 def test_parameter_counts(name):
     assert name in PARAMETERS, f"'{name}' is new: state its number of parameters"
     with torch.device("meta"):  # shapes only: the wide network is 146 MB
-        model = load_model(name, COLOUR, 10)
+        model = load_model(name, SIGNAL if name in SIGNALS else COLOUR, 10)
     assert _count(model) == PARAMETERS[name]
 
 
@@ -54,9 +58,18 @@ def test_initial_weights_come_from_the_global_generator(name):
     assert not torch.equal(weights(0), weights(1))
 
 
-@pytest.mark.parametrize("name", sorted(set(MODELS) - {"mlp"}))
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"mlp"} - SIGNALS))
 @pytest.mark.parametrize("shape", [(40,), (8, 8), (1, 2, 3, 4)])
 def test_image_models_refuse_other_shapes(name, shape):
+    with pytest.raises(InputError) as caught:
+        load_model(name, shape, 10)
+    assert name in str(caught.value)
+    assert str(shape) in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [GREY, (8, 8), (7,)])
+@pytest.mark.parametrize("name", sorted(SIGNALS))
+def test_signal_models_refuse_other_shapes(name, shape):
     with pytest.raises(InputError) as caught:
         load_model(name, shape, 10)
     assert name in str(caught.value)
