@@ -1,5 +1,6 @@
 """Several processes, one work: ``torchrun`` starts them, each takes a part."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -93,6 +94,7 @@ def launched() -> Iterator[Ranks]:
         dist.barrier()  # one that leaves first may abort the others
     finally:
         dist.destroy_process_group()
+        gc.collect()  # its threads end here: at the interpreter's own end they may abort it
 
 
 def local_device(device: str) -> str:
