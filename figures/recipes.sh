@@ -5,9 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# five seeds of six methods at two batch sizes, each with its tuned settings
+# ten seeds of eight methods at two batch sizes, each with its tuned settings
 ssgd-analyze study digits --out results/digits --resume
-large=results/digits/runs/large-batch
+large=results/digits/runs/batch-256
 sgd=$large/sgd-seed0
 ssgd=$large/s-sgd-seed0
 sam=$large/sam-seed0
