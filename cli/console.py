@@ -5,7 +5,8 @@ import json
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -160,6 +161,13 @@ class Display:
             self.live.console.print(f"Warning: {message}", highlight=False, markup=False)
         else:
             say(f"Warning: {message}")
+
+
+def answer_runs(runs: Iterable[tuple[Path, dict[str, Any]]]) -> None:
+    """The table of trained runs: folder, and the last record of its history."""
+    keys = ["epoch", "gradients", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
+    rows = [[str(folder), *checkpoint_row(final, keys)] for folder, final in runs]
+    answer_table(["run", *keys], rows)
 
 
 def checkpoint_row(values: dict[str, Any], keys: Sequence[str]) -> list[str]:

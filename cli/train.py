@@ -203,13 +203,13 @@ def _assign(
     chosen: dict[str, Any], assignments: tuple[str, ...], optimizer_assignments: tuple[str, ...]
 ) -> None:
     """Put what ``--set`` and ``--optimizer-set`` say among the settings."""
+    from ssgd_analysis.methods.base import parse_assignments
     from ssgd_analysis.training import TrainConfig
-    from ssgd_analysis.training.optimizers import parse_settings
 
     if assignments:
         chosen["settings"] = TrainConfig.parsed_settings(chosen["method"], list(assignments))
     if optimizer_assignments:
-        chosen["optimizer_settings"] = parse_settings(optimizer_assignments)
+        chosen["optimizer_settings"] = parse_assignments("--optimizer-set", optimizer_assignments)
 
 
 def _train_seeds(
@@ -261,9 +261,7 @@ def _answer(out: Path, result: dict[str, Any], was_done: bool, as_json: bool) ->
     if as_json:
         console.answer_json(result)
         return
-    keys = ["epoch", "gradients", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
-    final = result["final"]
-    console.answer_table(["run", *keys], [[str(out), *console.checkpoint_row(final, keys)]])
+    console.answer_runs([(out, result["final"])])
     if tracking := result.get("tracking"):
         console.say(
             f"tracking took {tracking['share']:.0%} of the time ({tracking['seconds']:.1f} s,"

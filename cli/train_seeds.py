@@ -1,7 +1,6 @@
 """``ssgd-analyze train --batch-seeds``: one run folder for each of many seeds."""
 
 from pathlib import Path
-from typing import Any
 
 from ssgd_analysis.cli import console
 
@@ -29,8 +28,8 @@ def train_seeds(jobs: list[tuple[TrainConfig, Path]], resume: bool, as_json: boo
             for (_, folder), result in pairs
         ]
         console.answer_json({"runs": runs})
-    else:
-        _table(pairs)
+    elif done := [(folder, r["final"]) for (_, folder), r in pairs if isinstance(r, dict)]:
+        console.answer_runs(done)
     failed = [(job, result) for job, result in pairs if isinstance(result, Exception)]
     for (_, folder), error in failed[1:]:
         console.say(f"{folder}: {error}")
@@ -39,11 +38,3 @@ def train_seeds(jobs: list[tuple[TrainConfig, Path]], resume: bool, as_json: boo
         if isinstance(error, WorkError) and str(folder) not in str(error):
             raise WorkError(f"{folder}: {error}") from error
         raise error
-
-
-def _table(pairs: list[tuple[tuple[TrainConfig, Path], Any]]) -> None:
-    keys = ["epoch", "gradients", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
-    done = [(folder, result) for (_, folder), result in pairs if isinstance(result, dict)]
-    rows = [[str(f), *console.checkpoint_row(result["final"], keys)] for f, result in done]
-    if rows:
-        console.answer_table(["run", *keys], rows)

@@ -192,8 +192,20 @@ def parse_settings(name: str, method: type[Method], assignments: Sequence[str]) 
     Raises:
         InputError: not of that form, an unknown name, or a value that does not fit.
     """
+    return make_settings(name, method, parse_assignments("--set", assignments))
+
+
+def parse_assignments(option: str, assignments: Sequence[str]) -> dict[str, str]:
+    """Names and texts of ``NAME=VALUE``; the last of a name counts.
+
+    Args:
+        option: that they were given with, for errors.
+        assignments: the texts.
+
+    Raises:
+        InputError: not of that form.
+    """
     for assignment in assignments:
         if "=" not in assignment:
-            raise InputError(f"--set {assignment} should be NAME=VALUE")
-    values = dict(assignment.split("=", 1) for assignment in assignments)
-    return make_settings(name, method, values)
+            raise InputError(f"{option} {assignment} should be NAME=VALUE")
+    return dict(assignment.split("=", 1) for assignment in assignments)

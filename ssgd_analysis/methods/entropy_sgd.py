@@ -11,6 +11,7 @@ from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
+from ssgd_analysis.methods.task import parts
 from ssgd_analysis.weights import borrowed_weights
 
 
@@ -69,9 +70,8 @@ class EntropySGD(Method):
         mean = [parameter.detach().clone() for parameter in parameters]
         speed = [torch.zeros_like(parameter) for parameter in parameters]
         losses = []
-        batches = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
         with borrowed_weights(parameters) as clean:
-            for number, batch in enumerate(batches):
+            for number, batch in enumerate(parts(inputs, targets, count)):
                 task.optimizer.zero_grad()
                 with bn_statistics(task.model, chosen.bn_stats, number):
                     losses.append(task.backward(*batch))

@@ -8,7 +8,6 @@ from torch import Tensor
 from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
-from ssgd_analysis.methods.noisy_points import check_share
 from ssgd_analysis.methods.task import Task
 from ssgd_analysis.weights import evaluation_mode
 
@@ -18,15 +17,14 @@ class LabelNoiseSettings(MethodSettings):
     """Settings of label-noise SGD."""
 
     flip: float = setting(
-        0.1, "p: probability that a class label is another one, drawn at each step", minimum=0
+        0.1,
+        "p: probability that a class label is another one, drawn at each step",
+        minimum=0,
+        maximum=1,
     )
     target_noise: float = setting(
         0.1, "σ: Gaussian noise on targets that are numbers, drawn at each step", minimum=0
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share("flip", self.flip)
 
 
 class LabelNoiseSGD(Method):

@@ -1,6 +1,5 @@
 """Gradients at several points around w, each with its own examples and its own share."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +13,10 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
 from ssgd_analysis.methods.gradient_sum import GradientSum
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.noise_schedule import multiple
+from ssgd_analysis.methods.task import Task, parts
 from ssgd_analysis.weights import Noise, borrowed_weights, unspared
+from ssgd_analysis.weights.groups import group_norms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +40,6 @@ class FilterNoiseSettings(MethodSettings):
         "which passes update BatchNorm's running statistics",
         choices=("first", "both", "frozen"),
     )
-
-
-def check_share(name: str, value: float) -> None:
-    """Refuse a share above one."""
-    if value > 1:
-        raise InputError(f"{name}={value} should be at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,29 +126,7 @@ def drawn(
     The same as S-SGD's and WNI's of the same number at the same step.
     """
     seed = seeds.derive(task.seed, "weight noise", step, draw)
-    noise = Noise(law=law, scale="none")
-    units: dict[int, Tensor] = {}
-    for device in dict.fromkeys(parameter.device for parameter in parameters):
-        here = [p for p in parameters if p.device == device]
-        made = noise.units(here, torch.Generator(device).manual_seed(seed))
-        units |= {id(p): unit for p, unit in zip(here, made, strict=True)}
-    return [units[id(parameter)] for parameter in parameters]
-
-
-def filter_norm(weight: Tensor) -> Tensor:
-    """L2 norm of each slice along the first axis, or of a whole vector, shaped to multiply it."""
-    axes = list(range(1, weight.ndim)) if weight.ndim > 1 else None
-    return torch.linalg.vector_norm(weight, dim=axes, keepdim=weight.ndim > 1)
-
-
-def growth(settings: FilterNoiseSettings, elapsed: float) -> float:
-    """The multiple of the noise scale at a share ``elapsed`` of training, from 1 to the end."""
-    way = {
-        "constant": 0.0,
-        "linear": elapsed,
-        "cosine": (1 - math.cos(math.pi * elapsed)) / 2,
-    }[settings.noise_schedule]
-    return 1 + (settings.noise_end - 1) * way
+    return Noise(law=law, scale="none").draw(parameters, [1.0] * len(parameters), seed)
 
 
 class FilterNoiseMethod(NoisyPointsMethod):
@@ -163,9 +136,10 @@ class FilterNoiseMethod(NoisyPointsMethod):
 
     def sized(self, units: Sequence[Tensor], elapsed: float) -> Sequence[Tensor]:
         """γ‖w_f‖ times the draw."""
-        scale = self.settings.noise_scale * growth(self.settings, elapsed)
+        chosen = self.settings
+        scale = chosen.noise_scale * multiple(chosen.noise_schedule, chosen.noise_end, elapsed)
         return [
-            unit.mul_(filter_norm(weight) * scale)
+            unit.mul_(group_norms(weight, "filter")[0] * scale)
             for unit, weight in zip(units, self.noisy, strict=True)
         ]
 
@@ -178,8 +152,7 @@ def ghost_points(inputs: Tensor, targets: Tensor, count: int) -> list[Point]:
     """
     if len(inputs) < count:
         raise InputError(f"ghost_batches={count} needs a batch size of at least {count}")
-    pieces = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
     return [
         Point(inputs=some, targets=theirs, share=len(some) / len(inputs), draw=draw)
-        for draw, (some, theirs) in enumerate(pieces)
+        for draw, (some, theirs) in enumerate(parts(inputs, targets, count))
     ]

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ssgd_analysis.methods.base import MethodSettings, setting
-from ssgd_analysis.methods.noisy_points import NoisyPointsMethod, Point, check_share
+from ssgd_analysis.methods.noisy_points import NoisyPointsMethod, Point
 from ssgd_analysis.methods.task import Task
 from ssgd_analysis.weights import LAWS
 
@@ -27,7 +27,7 @@ class NSOSettings(MethodSettings):
     )
     pairs: int = setting(1, "k: draws for each step", minimum=1)
     two_point: bool = setting(True, "each draw with both signs")
-    noisy_share: float = setting(1.0, "1 − λ: share of the noisy gradients", minimum=0)
+    noisy_share: float = setting(1.0, "1 − λ: share of the noisy gradients", minimum=0, maximum=1)
     clean_pass: bool = setting(
         False, "a pass at w for BatchNorm's statistics also where λ = 0, as the published trainer"
     )
@@ -37,10 +37,6 @@ class NSOSettings(MethodSettings):
         "passes that update BatchNorm's statistics; first: the clean one, where there is one",
         choices=("first", "both", "frozen"),
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share("noisy_share", self.noisy_share)
 
     @property
     def clean(self) -> bool:

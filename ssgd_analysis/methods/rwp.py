@@ -8,12 +8,7 @@ from torch import Tensor
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import setting
-from ssgd_analysis.methods.noisy_points import (
-    FilterNoiseMethod,
-    FilterNoiseSettings,
-    Point,
-    check_share,
-)
+from ssgd_analysis.methods.noisy_points import FilterNoiseMethod, FilterNoiseSettings, Point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,16 +18,12 @@ class RWPSettings(FilterNoiseSettings):
     noise_scale: float = setting(
         0.01, "γ: standard deviation of the noise as a multiple of the filter's norm", minimum=0
     )
-    noisy_share: float = setting(0.5, "α: share of the noisy gradient", minimum=0)
+    noisy_share: float = setting(0.5, "α: share of the noisy gradient", minimum=0, maximum=1)
     bn_stats: str = setting(
         "first",
         "passes that update BatchNorm's statistics; first: the clean one",
         choices=("first", "both", "frozen"),
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share("noisy_share", self.noisy_share)
 
 
 class RandomWeightPerturbation(FilterNoiseMethod):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import setting
+from ssgd_analysis.methods.task import parts
 from ssgd_analysis.methods.weight_noise import WeightNoiseMethod, WeightNoiseSettings
 
 
@@ -63,5 +64,4 @@ class SymmetricSGD(WeightNoiseMethod):
         count = 2 * self.settings.pairs
         if len(inputs) < count:
             raise InputError(f"minibatch=halves needs a batch size of at least {count}")
-        parts = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
-        return list(parts)
+        return parts(inputs, targets, count)

@@ -8,6 +8,7 @@ from torch import Tensor
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, leave, steepness
 from ssgd_analysis.methods.base import setting
 from ssgd_analysis.methods.gradient_sum import GradientSum
+from ssgd_analysis.methods.task import parts
 from ssgd_analysis.weights import borrowed_weights
 
 
@@ -45,8 +46,7 @@ class SAM(AscentMethod):
             return self._part(inputs, targets, 1.0)
         gradients = GradientSum(self.parameters)
         loss = 0.0
-        parts = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
-        for few, theirs in parts:
+        for few, theirs in parts(inputs, targets, count):
             gradients.take()
             share = len(few) / len(inputs)
             loss += share * self._part(few, theirs, share)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
+from ssgd_analysis.methods.task import parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,7 @@ class SGD(Method):
         if count == 1:
             return self.task.backward(inputs, targets)
         loss = 0.0
-        parts = zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
-        for few, theirs in parts:
+        for few, theirs in parts(inputs, targets, count):
             share = len(few) / total
             loss += share * self.task.backward(few, theirs, share)
         return loss

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.noisy_points import NoisyPointsMethod, Point, ghost_points
 from ssgd_analysis.methods.task import Task
+from ssgd_analysis.weights.groups import group_norms
 
 SMALLEST = 1e-6  # norm of a draw that is rescaled, as in the authors' code
 
@@ -97,4 +97,4 @@ def _norm(tensor: Tensor) -> Tensor:
     """L2 norm of each slice along the first axis, shaped to multiply the tensor."""
     if tensor.ndim < 2:
         return tensor.abs()
-    return torch.linalg.vector_norm(tensor, dim=list(range(1, tensor.ndim)), keepdim=True)
+    return group_norms(tensor, "filter")[0]

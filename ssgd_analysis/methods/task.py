@@ -16,6 +16,11 @@ from ssgd_analysis.ranks import SINGLE, Ranks
 FORWARD_SHARE = 1 / 3  # of a forward-backward pass: backward costs about two forwards
 
 
+def parts(inputs: Tensor, targets: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
+    """A minibatch in so many parts, in order, of sizes that differ by one at most."""
+    return list(zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True))
+
+
 class Overflow(Exception):  # noqa: N818 (no error: the step is skipped)
     """A scaled gradient is not finite; ``loss`` is the minibatch's."""
 
@@ -130,12 +135,6 @@ class Task:
         """How many processes share the passes."""
         return self.ranks.size
 
-    @property
-    def plain(self) -> bool:
-        """Whether a pass is one run of the model as it is: another may make it instead."""
-        special = self.scale is not None or self.compiled is not None
-        return not special and self.accumulate == 1 and self.world == 1
-
     def state_dict(self) -> dict[str, Any]:
         """What resume needs of the loss scale."""
         return {} if self.scale is None else {"scale": self.scale.value, "good": self.scale.good}
@@ -230,10 +229,10 @@ class Task:
         if self.world > 1:
             inputs, targets = (x.tensor_split(self.world)[self.rank] for x in (inputs, targets))
         count, value = min(self.accumulate, len(inputs)), 0.0
-        parts = [(inputs, targets)]
+        pieces = [(inputs, targets)]
         if count > 1:
-            parts = list(zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True))
-        for few, theirs in parts:
+            pieces = parts(inputs, targets, count)
+        for few, theirs in pieces:
             weight = len(few) / total if total else 1.0
             outputs = self.forward(few)
             loss = scalar_loss(self.loss, outputs.float() if self.autocast else outputs, theirs)
@@ -257,8 +256,8 @@ class Task:
         for statistic in statistics:
             statistic.mul_(mine / total)
         self.ranks.sum([told, *slopes, *statistics])
-        for parameter, slope, parts in zip(parameters, slopes, told[1:].tolist(), strict=True):
-            parameter.grad = slope if parts else None
+        for parameter, slope, there in zip(parameters, slopes, told[1:].tolist(), strict=True):
+            parameter.grad = slope if there else None
         return float(told[0])
 
     def _statistics(self) -> list[Tensor]:

@@ -1,7 +1,6 @@
 """Gradients at noisy weights: what S-SGD and weight-noise injection share."""
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.methods import noise_schedule
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import POLICIES, bn_statistics
 from ssgd_analysis.methods.gradient_sum import GradientSum
@@ -19,7 +19,6 @@ from ssgd_analysis.methods.per_sample import COMPILED, per_sample_noise, perturb
 from ssgd_analysis.methods.task import FORWARD_SHARE, Task
 from ssgd_analysis.weights import LAWS, SCALES, Noise, borrowed_weights, unspared
 
-SCHEDULES = ("constant", "linear", "cosine", "sqrt", "lr")
 NOISE_PER = ("step", "layer", "sample")
 RANKS = ("same", "different")
 
@@ -44,7 +43,7 @@ class WeightNoiseSettings(MethodSettings):
     noise_schedule: str = setting(
         "constant",
         "how c moves from noise_scale to noise_end × noise_scale; lr: as the learning rate does",
-        choices=SCHEDULES,
+        choices=(*noise_schedule.SCHEDULES, "lr"),
     )
     noise_end: float = setting(0.0, "final size as a multiple, unless constant or lr", minimum=0)
     noise_start: float = setting(0.0, "share of training before which steps are SGD's", minimum=0)
@@ -81,13 +80,7 @@ def scheduled(settings: WeightNoiseSettings, elapsed: float, rate: float = 1.0) 
     if settings.noise_schedule == "lr":
         return rate
     along = (elapsed - begin) / (stop - begin) if stop > begin else 0.0
-    way = {
-        "constant": 0.0,
-        "linear": along,
-        "cosine": (1 - math.cos(math.pi * along)) / 2,
-        "sqrt": math.sqrt(along),
-    }[settings.noise_schedule]
-    return 1 + (settings.noise_end - 1) * way
+    return noise_schedule.multiple(settings.noise_schedule, settings.noise_end, along)
 
 
 @contextmanager
@@ -136,16 +129,6 @@ def moving_weights(
                 torch._foreach_add_(moved, drawn)
 
         yield move
-
-
-@contextmanager
-def noisy_weights(
-    parameters: Sequence[tuple[Tensor, float]], noise: Noise, *, sign: int, seed: int
-) -> Iterator[None]:
-    """Inside, parameters are at w + sign·c·noise; see :func:`moving_weights`."""
-    with moving_weights(parameters, noise) as move:
-        move(seed, sign)
-        yield
 
 
 def by_layer(names: Sequence[str]) -> list[list[int]]:

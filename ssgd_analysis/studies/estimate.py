@@ -80,8 +80,7 @@ def estimate(cells: Sequence[Cell], jobs: int) -> Estimate:
 def _timed(cell: Cell, measured: dict[tuple[str, ...], float]) -> tuple[int, float, float]:
     """Steps of an epoch, seconds of a step, seconds of an epoch's evaluation."""
     bench = prepare(cell.config)
-    size = cell.config.batch_size * bench.method.minibatches(bench.method.settings)
-    steps = len(bench.data.train) // size
+    size, steps = bench.step_size, bench.steps_per_epoch
     if not steps:
         measured.setdefault(cell.metrics, 0.0)
         return 0, 0.0, 0.0

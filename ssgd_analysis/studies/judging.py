@@ -15,7 +15,7 @@ from ssgd_analysis.studies.budget import spending
 from ssgd_analysis.studies.cells import Cell
 from ssgd_analysis.studies.gains import Values
 from ssgd_analysis.studies.parallel import parallel
-from ssgd_analysis.studies.spec import Study
+from ssgd_analysis.studies.spec import Study, group_name
 from ssgd_analysis.studies.variance import noise_variances
 from ssgd_analysis.training import Run
 
@@ -166,8 +166,3 @@ def seeded_values(study: Study, by_seed: dict[str, dict[str, dict[str, float]]])
         for arm in study.arms
         if (name := group_name(arm.label, setting.name)) in by_seed
     }
-
-
-def group_name(label: str, setting: str) -> str:
-    """The name of an arm's runs in a setting."""
-    return f"{label}, {setting}" if setting else label

@@ -183,3 +183,8 @@ class Study:
         config = self.config(setting, arm, self.seeds[0])
         value = config.settings.get(self.axis, getattr(config, self.axis, None))
         return None if value is None or isinstance(value, str) else float(value)
+
+
+def group_name(label: str, setting: str) -> str:
+    """The name of an arm's runs in a setting."""
+    return f"{label}, {setting}" if setting else label

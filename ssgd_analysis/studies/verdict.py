@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssgd_analysis.report.tables import NAMES
-from ssgd_analysis.studies.spec import Study
+from ssgd_analysis.studies.spec import Study, group_name
 
 # The tests judge a rival against the focus; the sentence speaks of the focus.
 FLATNESS = {
@@ -43,7 +43,7 @@ def study_verdict(study: Study, result: Mapping[str, Any]) -> str:
     place = "matched train loss" if study.matched else "the final weights"
     counted = dict.fromkeys(_label(metric) for one in verdicts for metric in one["counted"])
     for setting in study.settings:
-        if _name(study.focus, setting.name) not in known:
+        if group_name(study.focus, setting.name) not in known:
             clauses.append(f"{setting.name}: all its runs failed")
             continue
         parts = []
@@ -52,7 +52,7 @@ def study_verdict(study: Study, result: Mapping[str, Any]) -> str:
             judges = f" ({', '.join(counted)} count)" if counted else ""
             parts.append(f"at {place}{judges} it is {words}")
         if "test_accuracy" in study.metrics:
-            mean = _accuracy(result, _name(study.focus, setting.name))
+            mean = _accuracy(result, group_name(study.focus, setting.name))
             own = [one for one in result["outcomes"] if one["metric"] == "test_accuracy"]
             words = _relations(own, study, setting.name, OUTCOME)
             parts.append(f"its test accuracy ({mean}) is {words}")
@@ -75,7 +75,7 @@ def _relations(
     verdicts: Sequence[dict[str, Any]], study: Study, setting: str, words: dict[str, str]
 ) -> str:
     """As in: flatter than A, B, not shown to differ from C."""
-    rivals = {_name(arm.label, setting): arm.label for arm in study.arms}
+    rivals = {group_name(arm.label, setting): arm.label for arm in study.arms}
     parts = []
     for verdict, word in words.items():
         names = [
@@ -103,7 +103,3 @@ def _accuracy(result: Mapping[str, Any], name: str) -> str:
         if group["name"] == name and group["metrics"]["test_accuracy"]["mean"] is not None:
             return f"{100 * group['metrics']['test_accuracy']['mean']:.1f}%"
     return "unknown"
-
-
-def _name(label: str, setting: str) -> str:
-    return f"{label}, {setting}" if setting else label

@@ -96,8 +96,7 @@ class _Training:
         self.data, self.model, self.task = bench.data, bench.model, bench.task
         self.method, self.splits = bench.method, bench.splits
         # Of every step's cost on a small network, these are worth working out once.
-        self.step_size = config.batch_size * self.method.minibatches(self.method.settings)
-        self.steps_per_epoch = len(self.data.train) // self.step_size
+        self.step_size, self.steps_per_epoch = bench.step_size, bench.steps_per_epoch
         self.total_steps = config.epochs * self.steps_per_epoch
         self.peak_lr, self.warmup = config.peak_lr, round(config.warmup * self.steps_per_epoch)
         if self.steps_per_epoch == 0:

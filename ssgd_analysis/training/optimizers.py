@@ -3,7 +3,7 @@
 import ast
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,18 +178,6 @@ def read_settings(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
             raise unknown(f"setting of the optimizer {name}", key, known)
         read[key] = _typed(key, value, options[key])
     return read
-
-
-def parse_settings(assignments: Sequence[str]) -> dict[str, str]:
-    """Names and texts of ``NAME=VALUE``.
-
-    Raises:
-        InputError: not of that form.
-    """
-    for assignment in assignments:
-        if "=" not in assignment:
-            raise InputError(f"--optimizer-set {assignment} should be NAME=VALUE")
-    return dict(assignment.split("=", 1) for assignment in assignments)
 
 
 def _typed(key: str, value: Any, default: Any) -> Any:

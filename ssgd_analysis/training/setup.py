@@ -1,6 +1,8 @@
 """From a run's config to its parts: examples, model, optimizer, method."""
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +58,16 @@ class Bench:
     task: Task
     method: Method
     splits: dict[str, Problem]
+
+    @property
+    def step_size(self) -> int:
+        """Examples that a step is given."""
+        return self.config.batch_size * self.method.minibatches(self.method.settings)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch; what is left over is dropped."""
+        return len(self.data.train) // self.step_size
 
 
 def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> Bench:
@@ -133,14 +145,10 @@ def _smoothed(loss: Loss, amount: float) -> Loss:
 
 def _check_gradient(model: nn.Module, loss: Loss, examples: Split, name: str) -> None:
     """Refuse a loss that does not depend on the weights, as one of the detached outputs."""
-    before = random_state.capture()
-    try:
-        with borrowed_modes(model), borrowed_buffers(model), torch.enable_grad():
-            model.eval()
-            inputs, targets = next(iter(examples.first(2).batches(2)))
-            value = loss(model(inputs), targets)
-    finally:
-        random_state.restore(before)
+    with _tried(model), torch.enable_grad():
+        model.eval()
+        inputs, targets = next(iter(examples.first(2).batches(2)))
+        value = loss(model(inputs), targets)
     if not value.requires_grad:
         raise InputError(
             f"the loss {name} has no gradient: it should be computed from the model's outputs,"
@@ -168,9 +176,8 @@ def _check_batchnorm(bench: Bench) -> None:
         return
     if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         return
-    before = random_state.capture()
     try:
-        with borrowed_modes(model), borrowed_buffers(model), torch.no_grad():
+        with _tried(model), torch.no_grad():
             model.train()
             model(bench.data.train.inputs[:1])
     except ValueError as error:
@@ -179,5 +186,14 @@ def _check_batchnorm(bench: Bench) -> None:
         raise InputError(
             f"the model's BatchNorm cannot train on one example at once: {remedy}"
         ) from error
+
+
+@contextmanager
+def _tried(model: nn.Module) -> Iterator[None]:
+    """Modes, buffers and the global random generators are as before, after a pass to try."""
+    before = random_state.capture()
+    try:
+        with borrowed_modes(model), borrowed_buffers(model):
+            yield
     finally:
         random_state.restore(before)

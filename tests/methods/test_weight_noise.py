@@ -8,7 +8,7 @@ from readings.base import Still, bits, make_method, minibatch, network, run_step
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, noisy_weights, scheduled
+from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, moving_weights, scheduled
 from ssgd_analysis.weights import LAWS, SCALES, Noise
 
 # On a quadratic
@@ -164,7 +164,8 @@ def test_noisy_weights_are_symmetric_and_repeat():
     clean = weight.detach().clone()
 
     def noise(sign: int, seed: int) -> Tensor:
-        with noisy_weights([(weight, 0.5)], Noise(), sign=sign, seed=seed):
+        with moving_weights([(weight, 0.5)], Noise()) as move:
+            move(seed, sign)
             return weight.detach() - clean
 
     rms = clean.square().mean(dim=1, keepdim=True).sqrt()
@@ -178,7 +179,8 @@ def test_noisy_weights_are_symmetric_and_repeat():
 
 def test_noise_takes_no_part_in_the_graph():
     model = network()
-    with noisy_weights([(model[0].weight, 0.5)], Noise(), sign=1, seed=0):
+    with moving_weights([(model[0].weight, 0.5)], Noise()) as move:
+        move(0, 1)
         assert model[0].weight.is_leaf
         assert model[0].weight.requires_grad
         model(minibatch(0)[0]).sum().backward()

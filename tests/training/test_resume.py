@@ -3,6 +3,7 @@
 import os
 import random
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -92,22 +93,29 @@ def _wait_for_some_work(folder, process):
         time.sleep(0.01)
 
 
-def test_a_kill_between_history_and_state_repeats_no_line(tmp_path, monkeypatch):
-    config = TrainConfig(method="sgd", data="two_moons", model="mlp", epochs=3, batch_size=50)
-    whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
-    train(config, whole.folder)
+@contextmanager
+def killed_in_epoch(monkeypatch, epoch):
+    """A run inside is interrupted between its history and its state of this epoch."""
     save_tree = run_module.save_tree
 
-    def killed_in_epoch_2(path, tree):
-        if tree["epoch"] == 2:
+    def save(path, tree):
+        if tree["epoch"] == epoch:
             raise KeyboardInterrupt
         save_tree(path, tree)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "SAVE_SECONDS", 0.0)
-        patch.setattr(run_module, "save_tree", killed_in_epoch_2)
+        patch.setattr(run_module, "save_tree", save)
         with pytest.raises(KeyboardInterrupt):
-            train(config, cut.folder)
+            yield
+
+
+def test_a_kill_between_history_and_state_repeats_no_line(tmp_path, monkeypatch):
+    config = TrainConfig(method="sgd", data="two_moons", model="mlp", epochs=3, batch_size=50)
+    whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
+    train(config, whole.folder)
+    with killed_in_epoch(monkeypatch, 2):
+        train(config, cut.folder)
     assert len(cut.history()) == 2
     assert cut.load_state()["epoch"] == 1
     train(config, cut.folder, resume=True)
@@ -122,19 +130,8 @@ def test_every_method_goes_on_to_the_same_bits(tmp_path, monkeypatch, method):
     config = TrainConfig(method=method, data="two_moons", model="mlp", epochs=2, batch_size=size)
     whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
     train(config, whole.folder)
-
-    save_tree = run_module.save_tree
-
-    def killed_in_the_end(path, tree):
-        if tree["epoch"] == 2:
-            raise KeyboardInterrupt
-        save_tree(path, tree)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "SAVE_SECONDS", 0.0)
-        patch.setattr(run_module, "save_tree", killed_in_the_end)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, cut.folder)
+    with killed_in_epoch(monkeypatch, 2):
+        train(config, cut.folder)
     train(config, cut.folder, resume=True)
     mine, other = load_file(cut.final), load_file(whole.final)
     assert all(torch.equal(mine[name], other[name]) for name in other)
