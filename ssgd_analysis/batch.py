@@ -1,37 +1,95 @@
 """A batch of examples: ``(inputs, targets)``, or whatever a loss ``(model, batch)`` takes."""
 
-from collections.abc import Iterable, Mapping
+import copy
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from ssgd_analysis.errors import InputError
 
 Batch = Any  # usually (inputs, targets); tensors in tuples, lists, mappings, at any depth
+Count = Callable[[Batch], int]  # how many examples a batch holds
+TARGETS = ("labels", "label", "targets", "target", "y")  # names that targets go by
+
+
+def _fields(batch: Batch) -> list[Any] | None:
+    """What a structure holds, in its order; ``None`` of what is no structure."""
+    if isinstance(batch, Mapping):
+        return list(batch.values())
+    if isinstance(batch, tuple | list):
+        return list(batch)
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return [getattr(batch, field.name) for field in dataclasses.fields(batch)]
+    return None
 
 
 def tensors(batch: Batch) -> list[Tensor]:
     """All tensors of a batch, in order."""
     if isinstance(batch, Tensor):
         return [batch]
-    if isinstance(batch, Mapping):
-        batch = list(batch.values())
-    if isinstance(batch, tuple | list):
-        return [tensor for part in batch for tensor in tensors(part)]
-    return []
+    return [tensor for part in _fields(batch) or [] for tensor in tensors(part)]
 
 
 def examples(batch: Batch) -> int:
-    """How many examples a batch holds: the length of its first tensor.
+    """How many examples a batch holds, where it does not say: see :func:`assumed_examples`.
 
     Raises:
         InputError: it holds no tensor with a batch axis.
     """
-    found = [tensor for tensor in tensors(batch) if tensor.ndim]
-    if not found:
-        raise InputError("a batch holds no tensor with a batch axis: its examples can't be counted")
-    return len(found[0])
+    return assumed_examples(batch)[0]
+
+
+def assumed_examples(batch: Batch) -> tuple[int, str]:
+    """How many examples a batch holds, and on what assumption if its tensors disagree.
+
+    Targets count examples: the second of a pair, or the entry of a mapping that is called
+    ``labels``, ``targets``, ``y`` or the like. Without them it is the length that most tensors
+    have, the shortest such one, whatever their order.
+
+    Returns:
+        The count, and the assumption in words: empty where all tensors have that length.
+
+    Raises:
+        InputError: it holds no tensor with a batch axis.
+    """
+    lengths = [len(tensor) for tensor in tensors(batch) if tensor.ndim]
+    if not lengths:
+        raise InputError(
+            "a batch holds no tensor with a batch axis, so its examples can't be counted: give a"
+            " function of the batch that counts them (count=, --count)"
+        )
+    found = _length_of_targets(batch)
+    if found is None:
+        counted = Counter(lengths)
+        most = max(counted.values())
+        found = min(n for n, times in counted.items() if times == most), "the commonest length"
+    count, which = found
+    if set(lengths) == {count}:
+        return count, ""
+    return count, (
+        f"a batch's tensors have lengths {', '.join(map(str, sorted(set(lengths))))}: {count}"
+        f" examples are assumed, {which}; count=, --count says otherwise"
+    )
+
+
+def _length_of_targets(batch: Batch) -> tuple[int, str] | None:
+    if isinstance(batch, Mapping):
+        for name in TARGETS:
+            given = batch.get(name)
+            if isinstance(given, Tensor) and given.ndim:
+                return len(given), f"the length of '{name}'"
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        targets = batch[1]
+        if isinstance(targets, Tensor) and targets.ndim:
+            return len(targets), "the length of the targets"
+        if isinstance(targets, list) and isinstance(batch[0], list):
+            return len(targets), "the length of the targets"
+    return None
 
 
 def mapped(batch: Batch, leaves: list[Tensor]) -> Batch:
@@ -43,63 +101,99 @@ def mapped(batch: Batch, leaves: list[Tensor]) -> Batch:
     """
     if isinstance(batch, Tensor):
         return leaves.pop(0)
+    return _rebuilt(batch, lambda part: mapped(part, leaves))
+
+
+def _rebuilt(batch: Batch, change: Callable[[Batch], Batch]) -> Batch:
+    """A structure of the same kind with each of its parts changed; anything else as it is."""
+    changed: Any
+    if isinstance(batch, dict):
+        changed = copy.copy(batch)  # of its own kind: a defaultdict keeps its factory
+        changed.update({key: change(value) for key, value in batch.items()})
+        return changed
     if isinstance(batch, Mapping):
-        values = {key: mapped(value, leaves) for key, value in batch.items()}
-        return type(batch)(values)  # type: ignore[call-arg]
+        return type(batch)({k: change(v) for k, v in batch.items()})  # type: ignore[call-arg]
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*[mapped(part, leaves) for part in batch])
+        return type(batch)(*map(change, batch))
     if isinstance(batch, tuple | list):
-        return type(batch)([mapped(part, leaves) for part in batch])
+        return type(batch)(map(change, batch))
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        changed = copy.copy(batch)
+        for field in dataclasses.fields(batch):
+            object.__setattr__(changed, field.name, change(getattr(batch, field.name)))
+        return changed
     return batch
 
 
-def pieces(batch: Batch, size: int) -> list[Batch]:
+def pieces(batch: Batch, size: int, count: int | None = None) -> list[Batch]:
     """A batch cut along its first axis into pieces of at most ``size`` examples.
 
-    Only tensors as long as the batch are cut; others (a shared mask) go into every piece.
+    Only tensors as long as the batch are cut; others (a shared mask) go into every piece. That a
+    piece is a batch in its own right is the caller's to check.
+
+    Args:
+        batch: tensors in any structure.
+        size: examples of a piece.
+        count: examples of the batch; default :func:`examples`.
     """
-    count = examples(batch)
+    count = examples(batch) if count is None else count
     if size >= count:
         return [batch]
-    whole = tensors(batch)
-    cut = [t.split(size) if t.ndim and len(t) == count else None for t in whole]
-    return [
-        mapped(batch, [w if c is None else c[i] for w, c in zip(whole, cut, strict=True)])
-        for i in range((count + size - 1) // size)
-    ]
+    starts = range(0, count, size)
+    return [between(batch, start, min(start + size, count), count) for start in starts]
 
 
-def regrouped(batches: Iterable[Batch], size: int) -> list[list[Batch]]:
+def regrouped(
+    batches: Iterable[Batch], size: int, counts: Iterable[int] | None = None
+) -> list[list[Batch]]:
     """The examples in order, in groups of ``size``, the last one smaller; batches are not joined.
+
+    Args:
+        batches: what to group.
+        size: examples of a group.
+        counts: examples of each batch; default :func:`examples`.
 
     Returns:
         The pieces of batches that each group is made of.
     """
+    batches = list(batches)
     groups: list[list[Batch]] = []
     room = 0
-    for batch in batches:
-        start, count = 0, examples(batch)
+    for batch, count in zip(batches, counts or map(examples, batches), strict=True):
+        start = 0
         while start < count:
             if room == 0:
                 groups.append([])
                 room = size
             taken = min(room, count - start)
             whole = taken == count
-            groups[-1].append(batch if whole else between(batch, start, start + taken))
+            groups[-1].append(batch if whole else between(batch, start, start + taken, count))
             start, room = start + taken, room - taken
     return groups
 
 
-def between(batch: Batch, start: int, stop: int) -> Batch:
+def between(batch: Batch, start: int, stop: int, count: int | None = None) -> Batch:
     """Examples ``start`` to ``stop`` of a batch; tensors of another length stay whole."""
-    count = examples(batch)
+    count = examples(batch) if count is None else count
     parts = [t[start:stop] if t.ndim and len(t) == count else t for t in tensors(batch)]
     return mapped(batch, parts)
 
 
-def to(batch: Batch, device: torch.device | str) -> Batch:
-    """The batch with all its tensors on a device."""
-    return mapped(batch, [tensor.to(device) for tensor in tensors(batch)])
+def to(batch: Batch, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
+    """The batch with all its tensors on a device; ``dtype`` applies to floats only.
+
+    What is no structure of tensors, but has a method ``to`` (a graph library's batch), moves by
+    that.
+    """
+    if isinstance(batch, Tensor):
+        return batch.to(device, dtype if batch.is_floating_point() else None)
+    if isinstance(batch, PackedSequence):  # its lengths stay on the CPU
+        data = to(batch.data, device, dtype)
+        packed: Any = PackedSequence(data, *batch[1:])
+        return packed.to(device)
+    if _fields(batch) is not None:
+        return _rebuilt(batch, lambda part: to(part, device, dtype))
+    return batch.to(device) if hasattr(batch, "to") else batch
 
 
 def pair(batch: Batch) -> tuple[Tensor, Tensor]:

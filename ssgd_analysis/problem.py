@@ -1,44 +1,103 @@
 """A problem: a model, a loss and batches. Everything that measures takes one."""
 
+import contextlib
+import copy
+import functools
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ssgd_analysis import batch as batching
-from ssgd_analysis.batch import Batch, pair
-from ssgd_analysis.devices import is_out_of_memory
+from ssgd_analysis.batch import Batch, Count, pair
+from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError, first_line
-from ssgd_analysis.loss import Loss, accuracy, scalar_loss, takes_model
-from ssgd_analysis.weights import evaluation_mode, matching
+from ssgd_analysis.loss import (
+    Loss,
+    LossTerms,
+    LossValue,
+    LossWatch,
+    accuracy,
+    call_loss,
+    labelled,
+    right_labels,
+    scalar_loss,
+    takes_model,
+)
+from ssgd_analysis.weights import evaluation_mode, flattened, matching, same_bits
+
+Piece = tuple[Batch, float]  # a part of a batch, and its share of the batch's loss
+
+
+@dataclass(frozen=True)
+class BatchReading:
+    """What one pass over a batch tells of it.
+
+    Args:
+        loss: at the weights of that time.
+        count: examples.
+        weight: what the batch's loss counts in the mean over the split.
+        labels: positions whose class label counts; ``None`` where targets are no class labels.
+        terms: what one of torch's own losses averaged over; ``None`` of any other loss.
+        exact: whether the weight is known (one of torch's own losses, or a count that the loss
+            returned) or taken for the number of examples.
+    """
+
+    loss: float
+    count: int
+    weight: float
+    labels: int | None
+    terms: LossTerms | None
+    exact: bool
 
 
 class Problem:
     """The mean loss over fixed examples as a function of the model's weights.
 
-    The mean is over examples, exact also where the last batch is short: batch b of n_b
-    examples counts n_b / N. The parameters are those that require gradients, each once (tied
-    weights are one parameter), in the order of ``model.named_parameters()``. Evaluation mode
-    is set while a method of this class, or :meth:`evaluating`, runs; mode, buffers and
-    gradients of the model come back as they were.
+    One of torch's own losses (cross-entropy with class weights or ignored labels, BCE, NLL, MSE
+    and so on; called by the user's loss, whose value it is) is a weighted mean of terms. The loss
+    of the problem is then their weighted mean Σ w_i l_i / Σ w_i over all batches, however the
+    examples are cut. Any other loss counts as the mean over its batch's examples: batch b of n_b
+    examples weighs n_b / N; :attr:`divisible` tells whether that depends on the batches.
+
+    The parameters are those that require gradients, each once (tied weights are one parameter),
+    in the order of ``model.named_parameters()``. Evaluation mode is set while a method of this
+    class, or :meth:`evaluating`, runs: the flag ``training`` of every module, without calling
+    overrides of ``train`` and ``eval``. Mode, buffers and gradients come back as they were.
 
     Args:
         model: returns outputs of shape (B, …).
         loss: ``(outputs, targets) -> scalar``, the mean over the batch. A loss whose first
             parameter is named ``model`` is called as ``loss(model, batch)`` instead, for models
-            with several inputs, losses of their own, or no targets at all.
+            with several inputs, losses of their own, or no targets at all. Either may return
+            ``(scalar, count)``: the scalar is then the mean over ``count`` examples.
         batches: ``(inputs, targets)`` pairs, or whatever ``loss(model, batch)`` takes; read
             once, moved to the model's device and kept there.
+        count: the number of examples of a batch; default
+            :func:`ssgd_analysis.batch.assumed_examples`.
         layers: patterns as ``conv*`` over parameter and module names: only the parameters that
             match one of them count; the others are constants. Default: all.
 
     Raises:
         InputError: no batches, an empty batch, no parameter that requires gradients, one without
             storage, or a pattern that matches none.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model, loss = nn.Linear(4, 2), nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0]))
+        >>> x, y = torch.randn(32, 4), torch.arange(32) % 2
+        >>> whole = Problem(model, loss, [(x, y)]).mean_loss()
+        >>> halves = Problem(model, loss, list(zip(x.split(20), y.split(20)))).mean_loss()
+        >>> abs(whole - halves) < 1e-6
+        True
     """
 
     def __init__(
@@ -47,10 +106,12 @@ class Problem:
         loss: Loss,
         batches: Iterable[Batch],
         *,
+        count: Count | None = None,
         layers: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.loss = loss
+        self.count = count
         self.takes_model = takes_model(loss)
         self.parameters = matching(
             {n: p for n, p in model.named_parameters() if p.requires_grad}, layers
@@ -58,12 +119,172 @@ class Problem:
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if tensor.is_meta:
                 raise InputError(f"the model's '{name}' is on the meta device: give it weights")
-        self.batches: list[Batch] = [batching.to(batch, self.device) for batch in batches]
-        sizes = [batching.examples(batch) for batch in self.batches]
-        if not sizes or min(sizes) == 0:
+        self._use(batches)
+
+    def _use(self, batches: Iterable[Batch]) -> None:
+        self._given: list[Batch] = [batching.to(batch, self.device) for batch in batches]
+        self.counts = [self.examples(batch) for batch in self._given]
+        if not self._given or min(self.counts) == 0:
             raise InputError("the data is empty: no batch, or a batch without examples")
-        self.n_samples = sum(sizes)
-        self.shares = [size / self.n_samples for size in sizes]
+        self._cuts: dict[int, list[list[Piece]] | None] = {}
+        self._unused: list[str] = []
+        self._mixed = False  # whether some batch is not the mean of its parts
+
+    def with_batches(self, batches: Iterable[Batch]) -> Self:
+        """The same model, loss and parameters over other batches."""
+        other = copy.copy(self)
+        for name in ("readings", "_counted", "batches", "shares", "label_shares", "divisible"):
+            other.__dict__.pop(name, None)
+        other._use(batches)
+        return other
+
+    def examples(self, batch: Batch) -> int:
+        """How many examples a batch holds.
+
+        Raises:
+            InputError: the user's ``count`` raises, or returns no number of examples.
+        """
+        if self.count is None:
+            return batching.examples(batch)
+        try:
+            found = self.count(batch)
+            whole = int(found)
+        except Exception as error:  # a user's function may raise anything
+            raise InputError(f"count can't count a batch: {first_line(error)}") from error
+        if whole != found or whole < 0:
+            raise InputError(f"count returns {found!r}, not a number of examples")
+        return whole
+
+    @functools.cached_property
+    def readings(self) -> list[BatchReading]:
+        """One pass over all batches: each one's loss and what it weighs; made once.
+
+        Raises:
+            InputError: model or loss do not take a batch, a loss that is a sum, labels out of
+                range, nothing that counts, or a model that changes its parameters in a pass.
+        """
+        _refuse_renorm(self.model)
+        with self.evaluating(), torch.no_grad(), plain_python(), _unchanged(self.model):
+            found = [self._read(b, n) for b, n in zip(self._given, self.counts, strict=True)]
+        if not all(reading.exact for reading in found):  # then all weigh by their examples
+            found = [replace(r, weight=r.count, exact=False) for r in found]
+        if not any(reading.weight for reading in found):
+            raise InputError("no target counts: every label is one that the loss ignores")
+        return found
+
+    def _read(self, batch: Batch, count: int) -> BatchReading:
+        """One batch, in evaluation mode; in halves where the whole takes too much memory."""
+        try:
+            with LossWatch() as watch:
+                found, outputs = self._evaluated(batch)
+            terms = watch.terms(found.value)
+        except OUT_OF_MEMORY as error:
+            if not is_out_of_memory(error) or count < 2:
+                raise
+            halves = [
+                self._read(half, self.examples(half))
+                for half in batching.pieces(batch, (count + 1) // 2, count)
+            ]
+            return _joined(halves)
+        if terms is not None and terms.summed and found.examples is None:
+            raise InputError(
+                f"the loss is a sum over the batch (reduction='sum' of {terms.name}): return the"
+                " mean over its examples, so that it does not depend on the batch size"
+            )
+        labels = None
+        if outputs is not None:
+            targets = pair(batch)[1]
+            if right_labels(outputs, targets) is not None:
+                labels = int(labelled(outputs, targets, terms).sum())
+        weight: float = count
+        if found.examples is not None:
+            weight = found.examples
+            count = round(weight)
+        elif terms is not None:
+            weight = terms.total
+            terms = replace(terms, weights=terms.rows)  # what one position weighs is not kept
+        exact = terms is not None or found.examples is not None
+        return BatchReading(float(found.value), count, weight, labels, terms, exact)
+
+    @functools.cached_property
+    def _counted(self) -> list[int]:
+        """Which batches hold anything that counts: not those whose labels are all ignored."""
+        return [index for index, reading in enumerate(self.readings) if reading.weight]
+
+    @functools.cached_property
+    def batches(self) -> list[Batch]:
+        """The batches that count, on the model's device."""
+        return [self._given[index] for index in self._counted]
+
+    @functools.cached_property
+    def shares(self) -> list[float]:
+        """What each batch's loss counts in the mean; they sum to one."""
+        weights = [self.readings[index].weight for index in self._counted]
+        total = math.fsum(weights)
+        return [weight / total for weight in weights]
+
+    @functools.cached_property
+    def label_shares(self) -> list[float] | None:
+        """Each batch's share of the positions whose class label counts, or ``None``."""
+        labels = [self.readings[index].labels for index in self._counted]
+        total = sum(count or 0 for count in labels)
+        if None in labels or not total:
+            return None
+        return [(count or 0) / total for count in labels]
+
+    @property
+    def weight(self) -> float:
+        """What the loss is the mean over: Σ w of its terms, or the number of examples."""
+        return math.fsum(reading.weight for reading in self.readings)
+
+    @property
+    def n_samples(self) -> int:
+        """N: examples of all batches."""
+        return sum(reading.count for reading in self.readings)
+
+    def example_weights(self, index: int) -> Tensor:
+        """What each example of a batch counts in the batch's loss; they sum to one.
+
+        Args:
+            index: of the batch in :attr:`batches`.
+
+        Returns:
+            Shape (examples of the batch,), float64; equal where nothing else is known.
+        """
+        place = self._counted[index]
+        terms, count = self.readings[place].terms, self.counts[place]
+        if terms is None or len(terms.rows) % count:
+            return torch.full((count,), 1 / count, dtype=torch.float64, device=self.device)
+        weights = terms.rows.reshape(count, -1).sum(dim=1)
+        return weights / weights.sum()
+
+    @property
+    def terms(self) -> list[LossTerms] | None:
+        """What each batch's loss averages over, if it is one of torch's own."""
+        found = [self.readings[index].terms for index in self._counted]
+        return None if None in found else found  # type: ignore[return-value]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was assumed of the problem or found odd, one sentence each."""
+        found = []
+        if self.count is None and not all(reading.exact for reading in self.readings):
+            assumed = [batching.assumed_examples(batch)[1] for batch in self._given]
+            found += [next(text for text in assumed if text)] if any(assumed) else []
+        if self._unused:
+            found.append(
+                f"no gradient reaches {', '.join(self._unused)}: the loss does not depend on"
+                f" {'it' if len(self._unused) == 1 else 'them'} for autograd"
+            )
+        if not self.divisible and (self._mixed or not all(r.exact for r in self.readings)):
+            sizes = sorted(set(self.counts))
+            which = f"{sizes[-1]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+            found.append(
+                "the loss of a batch is not the mean of its examples' losses (weights, padding,"
+                " examples that see one another, or a batch that can't be cut): the numbers belong"
+                f" to batches of {which} examples (--batch-size)"
+            )
+        return found
 
     @property
     def n_parameters(self) -> int:
@@ -120,12 +341,17 @@ class Problem:
         Raises:
             InputError: model or loss do not take the batch, or the loss is not a scalar tensor.
         """
+        value = self._evaluated(batch)[0].value
+        return value if torch.is_grad_enabled() else value.detach()
+
+    def _evaluated(self, batch: Batch) -> tuple[LossValue, Tensor | None]:
+        """The loss of one batch, and the outputs where the loss takes them."""
         if self.takes_model:
             with torch.enable_grad():  # a loss may differentiate by its inputs (physics-informed)
-                value = scalar_loss(self.loss, self.model, batch)
-            return value if torch.is_grad_enabled() else value.detach()
+                return call_loss(self.loss, self.model, batch), None
         inputs, targets = pair(batch)
-        return self.output_loss(self.outputs(inputs), targets)
+        outputs = self.outputs(inputs)
+        return call_loss(self.loss, outputs, targets), outputs
 
     def outputs_at(self, weights: Sequence[Tensor], inputs: Tensor) -> Tensor:
         """One batch's outputs as a pure function of the weights, for ``torch.func``."""
@@ -157,8 +383,19 @@ class Problem:
         return [piece.reshape(p.shape) for piece, p in zip(pieces, parameters, strict=True)]
 
     def mean(self, values: Iterable[float]) -> float:
-        """The mean over all examples of one value for each batch."""
+        """The mean of one value for each batch, weighed as the batches' losses are."""
         return math.fsum(s * v for s, v in zip(self.shares, values, strict=True))
+
+    def label_mean(self, values: Iterable[float]) -> float:
+        """The mean over all labelled positions of one value for each batch (an accuracy).
+
+        Raises:
+            InputError: the targets are no class labels.
+        """
+        if self.label_shares is None:
+            raise InputError("the targets are no class labels")
+        pairs = zip(self.label_shares, values, strict=True)
+        return math.fsum(share * value for share, value in pairs if share)
 
     def weight_norm(self) -> float:
         """L2 norm over all parameters, in float64."""
@@ -178,8 +415,9 @@ class Problem:
 
     def batch_losses(self) -> list[float]:
         """The mean loss of each batch at the present weights, no gradients."""
+        batches = self.batches
         with self.evaluating(), torch.no_grad():
-            return [float(self.batch_loss(batch)) for batch in self.batches]
+            return [float(self.batch_loss(batch)) for batch in batches]
 
     def mean_loss(self) -> float:
         """The mean loss over all examples at the present weights."""
@@ -188,23 +426,24 @@ class Problem:
     def evaluate(self) -> tuple[float, float | None]:
         """Mean loss over all examples, and accuracy: ``None`` without class labels as targets."""
         losses, rights = self.batch_scores()
-        return self.mean(losses), None if rights is None else self.mean(rights)
+        return self.mean(losses), None if rights is None else self.label_mean(rights)
 
     def batch_scores(self) -> tuple[list[float], list[float] | None]:
-        """Mean loss and share of right class labels (or ``None``) of each batch, in one pass."""
-        losses: list[float] = []
-        rights: list[float] = []
+        """Mean loss of each batch, and its share of right labels (or ``None``), in one pass.
+
+        The share is of the positions whose label counts; see :meth:`label_mean`.
+        """
+        if self.takes_model or self.label_shares is None:
+            return self.batch_losses(), None
+        losses, rights = [], []
         with self.evaluating(), torch.no_grad():
-            for batch in self.batches:
-                if self.takes_model:
-                    losses.append(float(self.batch_loss(batch)))
-                    continue
+            for batch, index in zip(self.batches, self._counted, strict=True):
                 inputs, targets = pair(batch)
                 outputs = self.outputs(inputs)
                 losses.append(float(self.output_loss(outputs, targets)))
-                right = accuracy(outputs, targets)
-                rights += [] if right is None else [right]
-        return losses, rights if len(rights) == len(losses) else None
+                right = accuracy(outputs, targets, self.readings[index].terms)
+                rights.append(math.nan if right is None else right)
+        return losses, rights
 
     def gradient(self) -> list[Tensor]:
         """The gradient of the mean loss, one tensor for each parameter; ``.grad`` is untouched."""
@@ -212,97 +451,293 @@ class Problem:
 
     def losses_and_gradient(self) -> tuple[list[float], list[Tensor]]:
         """The mean loss of each batch and the gradient of the mean of all, in the same passes."""
-        parameters = list(self.parameters.values())
-        total = [torch.zeros_like(parameter) for parameter in parameters]
-        losses: list[Tensor] = []
-        with self.evaluating(), torch.enable_grad():
-            for share, batch in zip(self.shares, self.batches, strict=True):
-                loss = self.batch_loss(batch)
-                losses.append(loss.detach())
-                parts = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        total = [torch.zeros_like(parameter) for parameter in self.parameters.values()]
+        losses = []
+        with _each_batch(self) as batches:
+            for share, batch in batches:
+                loss, parts = self._loss_and_gradient(batch)
+                losses.append(loss)
                 for sum_, part in zip(total, parts, strict=True):
-                    sum_.add_(part, alpha=share)
+                    if part is not None:
+                        sum_.add_(part, alpha=share)
         return [float(loss) for loss in losses], total
 
+    def _loss_and_gradient(self, batch: Batch) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """One batch's loss and gradient; ``None`` for a parameter that the loss does not see."""
+        loss = self.batch_loss(batch)
+        parameters = list(self.parameters.values())
+        if not loss.requires_grad:
+            return loss, [None] * len(parameters)
+        return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
+
     def check(self, *, deterministic: bool = True) -> None:
-        """Evaluate a batch, again, and in halves, so that unfit parts are refused early.
+        """Evaluate every batch twice, so that unfit parts are refused early.
 
         Args:
             deterministic: refuse a loss that differs between two evaluations, too.
 
         Raises:
             InputError: shapes that do not fit, a loss that is not a scalar, labels out of
-                range, a loss that differs between two evaluations, or that is a sum.
+                range, a loss that differs between two evaluations or with gradients on, or that
+                is a sum; a model whose evaluation mode is more than a flag.
             WorkError: the loss is not finite at the present weights.
         """
-        batch = self.batches[0]
-        with self.evaluating(), torch.no_grad():
-            stuck = [name for name, module in self.model.named_modules() if module.training]
-            if stuck:
-                raise InputError(
-                    f"the model's '{stuck[0]}' stays in training mode: curvature needs a model"
-                    " that can be set to evaluation mode"
-                )
-            self._check_labels(batch)
-            loss = float(self.batch_loss(batch))
+        self._check_modes()
+        losses = [self.readings[index].loss for index in self._counted]
+        for loss in losses:
             if not math.isfinite(loss):
                 raise WorkError(f"the loss is {loss} at these weights")
-            again = float(self.batch_loss(batch)) if deterministic else loss
-            if not math.isclose(loss, again, rel_tol=1e-5, abs_tol=1e-30):
-                raise InputError(
-                    f"the loss differs between two evaluations ({loss:.6g}, {again:.6g}): curvature"
-                    " needs a model that is deterministic in evaluation mode"
-                )
-            if deterministic:  # halves of a random loss would differ too
-                self._check_mean(loss, batch)
+        if deterministic:
+            self._check_paths()
+        self._check_sum()
 
-    def _check_mean(self, loss: float, batch: Batch) -> None:
-        """A sum over the batch would make every number depend on the batch size."""
-        count = batching.examples(batch)
-        if count < 2 or self.mean_of_examples(batch, loss):
-            return
-        halves = batching.pieces(batch, (count + 1) // 2)
-        total = math.fsum(float(self.batch_loss(half)) for half in halves)
-        if math.isclose(loss, total, rel_tol=1e-3):
-            raise InputError(
-                "the loss is a sum over the batch: return the mean over its examples, so that it"
-                " does not depend on the batch size"
-            )
+    def _check_modes(self) -> None:
+        """Refuse modules whose own ``train`` or ``eval`` changes what the model computes.
 
-    def cuttable(self) -> bool:
-        """Whether batches may be cut: the first one's loss is the mean of its examples'."""
-        with self.evaluating(), torch.no_grad():
-            batch = self.batches[0]
-            return self.mean_of_examples(batch, float(self.batch_loss(batch)))
-
-    def mean_of_examples(self, batch: Batch, loss: float) -> bool:
-        """Whether a batch's ``loss`` is the mean of its halves' losses.
-
-        It is not where examples see one another (BatchNorm without running statistics) or
-        count unequally (padding). To be called in evaluation mode, without gradients.
+        Evaluation sets flags only: an adapter that merges itself into the weights in ``eval``
+        would take its derivatives away, and leave the weights moved by rounding.
         """
-        count = batching.examples(batch)
-        halves = batching.pieces(batch, (count + 1) // 2)
-        mean = math.fsum(
-            float(self.batch_loss(half)) * batching.examples(half) / count for half in halves
-        )
-        return math.isclose(loss, mean, rel_tol=1e-4, abs_tol=1e-6 * (1 + abs(loss)))
-
-    def _check_labels(self, batch: Batch) -> None:
-        """Cross-entropy's labels count from 0 to the number of outputs; other losses may differ."""
-        if self.takes_model or getattr(self.loss, "__name__", "") != "cross_entropy":
+        own = [name for name, module in self.model.named_modules() if _overrides_mode(module)]
+        if not own:
             return
-        labels = [pair(batch)[1] for batch in self.batches]
-        if labels[0].is_floating_point():
+        try:
+            other = copy.copy(self)
+            other.model = copy.deepcopy(self.model).eval()
+        except Exception:  # a user's module may raise anything: then there is nothing to compare
             return
-        outputs = self.outputs(pair(batch)[0])
-        low, high = min(int(y.min()) for y in labels), max(int(y.max()) for y in labels)
-        if low < 0:
-            raise InputError(f"label {low} is out of range: labels count from 0")
-        if outputs.ndim > 1 and high >= outputs.shape[1]:
+        stuck = [name for name, module in other.model.named_modules() if module.training]
+        if stuck:
             raise InputError(
-                f"label {high} is out of range: the model has {outputs.shape[1]} outputs"
+                f"the model's '{stuck[0]}' stays in training mode: curvature needs a model"
+                " that can be set to evaluation mode"
             )
+        with self.evaluating(), torch.no_grad():
+            for batch in self._given:
+                mine = float(self.batch_loss(batch))
+                theirs = float(other.batch_loss(batch))
+                if not self._close(mine, theirs):
+                    raise InputError(
+                        f"eval() of the model's '{own[0]}' does more than set flags: the loss is"
+                        f" {theirs:.6g} after it and {mine:.6g} in evaluation mode by flags alone."
+                        " Measure a model whose train() and eval() leave the function as it is"
+                    )
+
+    def _check_paths(self) -> None:
+        """One function, whether gradients are on or off, and at every evaluation."""
+        seen = [False] * len(self.parameters)
+        with _each_batch(self) as batches:
+            for (_, batch), index in zip(batches, self._counted, strict=True):
+                loss, parts = self._loss_and_gradient(batch)
+                seen = [s or part is not None for s, part in zip(seen, parts, strict=True)]
+                value, before = float(loss), self.readings[index].loss
+                if self._close(before, value):
+                    continue
+                with torch.no_grad():
+                    again = float(self.batch_loss(batch))
+                if self._close(again, value) or not self._close(again, before):
+                    raise InputError(
+                        f"the loss differs between two evaluations ({before:.6g}, {again:.6g}):"
+                        " curvature needs a model that is deterministic in evaluation mode"
+                    )
+                raise InputError(
+                    f"the loss is {before:.6g} without gradients and {value:.6g} with them: model"
+                    " or loss takes another path under torch.no_grad(), so that its derivatives"
+                    " would not be those of its values"
+                )
+        self._unused = [n for n, s in zip(self.parameters, seen, strict=True) if not s]
+
+    def _check_sum(self) -> None:
+        """A sum over the batch would make every number depend on the batch size."""
+        if all(reading.exact for reading in self.readings):
+            return
+        with self.evaluating(), torch.no_grad():
+            for batch, count in zip(self._given, self.counts, strict=True):
+                if count < 2:
+                    continue
+                try:
+                    loss = float(self.batch_loss(batch))
+                    halves = [
+                        (float(self.batch_loss(half)), self.examples(half))
+                        for half in batching.pieces(batch, (count + 1) // 2, count)
+                    ]
+                except InputError:
+                    continue  # a batch that can't be cut
+                mean = math.fsum(value * share / count for value, share in halves)
+                total = math.fsum(value for value, _ in halves)
+                if math.isclose(loss, total, rel_tol=1e-3) and not self._close(loss, mean):
+                    raise InputError(
+                        "the loss is a sum over the batch: return the mean over its examples, so"
+                        " that it does not depend on the batch size"
+                    )
+
+    @property
+    def tolerance(self) -> float:
+        """How far two ways to compute one number may differ by rounding, relative to it."""
+        return max(torch.finfo(p.dtype).eps for p in self.parameters.values()) ** 0.5
+
+    def _close(self, one: float, other: float) -> bool:
+        scale = self.tolerance
+        return math.isclose(one, other, rel_tol=scale, abs_tol=1e-3 * scale)
+
+    @functools.cached_property
+    def divisible(self) -> bool:
+        """Whether every batch's loss and gradient are the mean of its halves'.
+
+        They are not where examples see one another (BatchNorm without running statistics), or
+        count unequally in a loss that is not torch's own.
+        """
+        return self._divided([(count + 1) // 2 for count in self.counts]) is not None
+
+    def cut(self, size: int) -> list[list[Piece]] | None:
+        """Every batch in pieces of at most ``size`` examples, with each one's share of its batch.
+
+        Made once a size. Every batch is compared with its pieces, in loss and gradient, at the
+        cost of two gradients; pieces in which nothing counts are left out.
+
+        Returns:
+            ``None`` if some batch's loss is not the mean of its pieces', or a piece can't be
+            evaluated.
+        """
+        if size not in self._cuts:
+            self._cuts[size] = self._divided([size] * len(self.counts))
+        return self._cuts[size]
+
+    def _divided(self, sizes: Sequence[int]) -> list[list[Piece]] | None:
+        found = []
+        with self.evaluating(), torch.enable_grad(), plain_python():
+            for index in self._counted:
+                count, size = self.counts[index], sizes[index]
+                if size >= count:
+                    found.append([(self._given[index], 1.0)])
+                    continue
+                parts = self._parted(index, size)
+                if parts is None:
+                    return None
+                found.append(parts)
+        return found
+
+    def _parted(self, index: int, size: int) -> list[Piece] | None:
+        """One batch in pieces, or ``None`` where it is not their mean."""
+        reading, batch = self.readings[index], self._given[index]
+        try:
+            parts = batching.pieces(batch, size, self.counts[index])
+            weights = []
+            with torch.no_grad():
+                for part in parts:
+                    found = self._read(part, self.examples(part))
+                    if found.exact < reading.exact:
+                        return None
+                    weights.append(found.weight if reading.exact else found.count)
+            if not math.isclose(math.fsum(weights), reading.weight, rel_tol=1e-9):
+                return None
+            cut = [(p, w / reading.weight) for p, w in zip(parts, weights, strict=True) if w]
+            if self._is_mean(batch, cut):
+                return cut
+            self._mixed = True
+            return None
+        except Exception as error:  # of a piece that is no batch: a user's model may raise anything
+            if is_out_of_memory(error):
+                raise
+            return None
+
+    def _is_mean(self, batch: Batch, parts: Sequence[Piece]) -> bool:
+        """Whether a batch's loss and gradient are the weighted means of its parts'."""
+        try:
+            loss, gradient = self._flat(batch)
+        except OUT_OF_MEMORY as error:  # the whole does not fit: its loss alone may
+            if not is_out_of_memory(error):
+                raise
+            with torch.no_grad():
+                loss, gradient = self.batch_loss(batch).double(), None
+        mean, rest, size = 0.0, gradient, 0.0
+        for part, share in parts:
+            value, slope = self._flat(part)
+            mean += share * float(value)
+            if rest is not None:
+                rest = rest - share * slope
+                size += share * float(slope.norm())
+        if not self._close(float(loss), mean):
+            return False
+        return rest is None or float(rest.norm()) <= self.tolerance * size + 1e-300
+
+    def _flat(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss and gradient of a batch, the latter as one vector in float64."""
+        loss, parts = self._loss_and_gradient(batch)
+        zeros = map(torch.zeros_like, self.parameters.values())
+        whole = [z if p is None else p for p, z in zip(parts, zeros, strict=True)]
+        return loss, flattened([part.to_dense().double() for part in whole])
+
+
+@contextlib.contextmanager
+def _each_batch(problem: Problem) -> Iterator[Iterator[tuple[float, Batch]]]:
+    """Shares and batches, in evaluation mode with gradients on."""
+    shares, batches = problem.shares, problem.batches
+    with problem.evaluating(), torch.enable_grad():
+        yield zip(shares, batches, strict=True)
+
+
+def _joined(parts: Sequence[BatchReading]) -> BatchReading:
+    """The reading of a batch from those of its parts."""
+    weight = math.fsum(part.weight for part in parts)
+    loss = math.fsum(part.weight * part.loss for part in parts if part.weight)
+    labels = [part.labels for part in parts]
+    return BatchReading(
+        loss / weight if weight else math.nan,
+        sum(part.count for part in parts),
+        weight,
+        None if None in labels else sum(count or 0 for count in labels),
+        None,
+        all(part.exact for part in parts),
+    )
+
+
+def plain_python() -> AbstractContextManager[None]:
+    """Compiled models as they were written; nothing to do where the compiler is not even loaded."""
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
+def _overrides_mode(module: nn.Module) -> bool:
+    kind = type(module)
+    return kind.train is not nn.Module.train or kind.eval is not nn.Module.eval
+
+
+def _refuse_renorm(model: nn.Module) -> None:
+    """Refuse embeddings that renormalise their rows in every pass."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
+            raise InputError(
+                f"the model's '{name}' writes into its weights in every pass (max_norm="
+                f"{module.max_norm:g}): renormalise its rows once, then set max_norm=None"
+            )
+
+
+@contextlib.contextmanager
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """Refuse passes that write into parameters; they come back as they were."""
+    places = [(m, k, p) for m in model.modules() for k, p in m._parameters.items() if p is not None]
+    held = {id(p): (p, p.detach(), p.detach().clone()) for _, _, p in places}
+    names = {id(p): name for name, p in model.named_parameters()}
+    changed: list[str] = []
+    try:
+        yield
+    finally:
+        for module, key, parameter in places:
+            if module._parameters.get(key) is not parameter:
+                changed.append(names.get(id(parameter), key))
+                module._parameters[key] = parameter
+        for parameter, memory, values in held.values():
+            moved = parameter.data_ptr() != memory.data_ptr()
+            if moved or not same_bits(parameter.detach(), values):
+                changed.append(names.get(id(parameter), "a parameter"))
+                parameter.data = memory
+                memory.copy_(values)
+    if changed:
+        raise InputError(
+            f"a forward pass writes into the parameter '{changed[0]}': it was put back; curvature"
+            " needs a model that leaves its parameters alone in evaluation mode"
+        )
 
 
 class _BatchLoss(nn.Module):

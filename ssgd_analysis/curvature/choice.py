@@ -1,7 +1,7 @@
 """Choosing how products are made, by a short measurement on the first batch."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from ssgd_analysis.curvature.plan import TRACES, WORK, Options, Plan, keepable
 from ssgd_analysis.curvature.products import DifferenceState, GraphState, LinearState, State
 from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
 from ssgd_analysis.errors import InputError, first_line
+from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import Progress
 
 if TYPE_CHECKING:
@@ -71,7 +72,6 @@ def choose(
     options: Options,
     products: int,
     budget: int,
-    may_cut: bool,
     progress: Progress,
 ) -> Plan:
     """The plan that ends first, by trials on pieces of the first batch.
@@ -81,27 +81,24 @@ def choose(
         options: what is fixed.
         products: how many are expected.
         budget: bytes for what is kept.
-        may_cut: whether a batch may be cut into pieces.
         progress: told what is tried.
 
     Raises:
         InputError: an operation without a second derivative, or a fixed way that can't be.
     """
-    whole = operator.problem.batches[0]
-    largest = batching.examples(whole)
+    problem = operator.problem
+    whole, largest = problem.batches[0], problem.examples(problem.batches[0])
     sizes = [largest]
     if options.micro_batch:
-        sizes = [min(options.micro_batch, largest)]
-    elif may_cut:
-        sizes = sorted({*(size for size in MICRO_BATCHES if size < largest), largest})
+        sizes = _divided(problem, [min(options.micro_batch, largest)], largest)
     ways = [options.way] if options.way else ["graph", "linear"]
     if not options.way and operator.device.type == "cuda":
         ways.append("compiled")
     room = budget / (WORK + 1)  # for one piece: the trials must fit, too
-    each = _bytes_each(operator, whole, may_cut)
-    if may_cut and not options.micro_batch:
-        fitting = [size for size in sizes if size * each <= room]
-        sizes = fitting or [max(1, min(largest, int(room / each)))]
+    each = _bytes_each(operator, whole)
+    if not options.micro_batch:
+        wanted = [size for size in {*MICRO_BATCHES, largest} if size <= min(largest, room / each)]
+        sizes = _divided(problem, wanted or [max(1, min(largest, int(room / each)))], largest)
     progress.start("choosing a product", len(sizes) * len(ways))
     trials: list[Trial] = []
     reason = "no way works"
@@ -110,7 +107,7 @@ def choose(
         for size in sizes:
             if trials and size * piece > room:
                 break
-            trial = _try(operator, way, batching.pieces(whole, size)[0])
+            trial = _try(operator, way, _first(problem, size))
             progress.advance(note=f"{way}, {size} examples at once")
             if isinstance(trial, str):
                 reason = trial
@@ -128,7 +125,19 @@ def choose(
     return best[1]
 
 
-def _bytes_each(operator: "ProblemOperator", whole: Batch, may_cut: bool) -> float:
+def _divided(problem: Problem, sizes: Sequence[int], largest: int) -> list[int]:
+    """Those sizes that every batch may be cut to, ascending; else whole batches."""
+    found = [size for size in sorted(sizes) if size >= largest or problem.cut(size) is not None]
+    return found or [largest]
+
+
+def _first(problem: Problem, size: int) -> Batch:
+    """The first piece of that size."""
+    cut = problem.cut(size) if size < max(problem.counts) else None
+    return problem.batches[0] if cut is None else cut[0][0][0]
+
+
+def _bytes_each(operator: "ProblemOperator", whole: Batch) -> float:
     """Bytes that the graph of one example keeps.
 
     Raises:
@@ -136,8 +145,15 @@ def _bytes_each(operator: "ProblemOperator", whole: Batch, may_cut: bool) -> flo
     """
     if operator.engine.options.way == "difference":
         return 0.0
-    piece = batching.pieces(whole, FEW)[0] if may_cut else whole
-    return GraphState(operator, piece, weigh=True).nbytes / batching.examples(piece)
+    count = operator.problem.examples(whole)
+    few = min(FEW, count)
+    try:
+        piece = batching.pieces(whole, few, count)[0]
+        return max(1.0, GraphState(operator, piece, weigh=True).nbytes / few)
+    except Exception as error:  # a piece may be no batch at all: a user's model may raise anything
+        if is_out_of_memory(error):
+            raise
+    return max(1.0, GraphState(operator, whole, weigh=True).nbytes / count)
 
 
 def _try(operator: "ProblemOperator", way: str, piece: Batch) -> Trial | str:
@@ -177,7 +193,7 @@ def _try(operator: "ProblemOperator", way: str, piece: Batch) -> Trial | str:
             raise
         return f"out of memory: {first_line(error)}"
     trace = max(0.0, first - seconds) if way in TRACES else 0.0
-    return Trial(way, batching.examples(piece), nbytes, trace, seconds, min(times))
+    return Trial(way, operator.problem.examples(piece), nbytes, trace, seconds, min(times))
 
 
 def _synchronise(device: torch.device) -> None:

@@ -1,14 +1,12 @@
 """The engine of products: what is kept between them, in what pieces, by which way."""
 
 import dataclasses
-import functools
 import gc
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature.choice import choose
 from ssgd_analysis.curvature.krylov import BASIS_VECTORS
@@ -45,19 +43,22 @@ class Engine:
         self.versions: list[tuple[int, int]] = []
         self._buffers: list[Tensor] = []
         problem = operator.problem
-        largest = max(batching.examples(batch) for batch in problem.batches)
+        self.largest = max(problem.counts)
         self.memory = options.memory or int(SHARE_OF_FREE * free_bytes(operator.device))
         largest_basis = BASIS_VECTORS * problem.n_parameters * torch.finfo(operator.dtype).bits // 8
         self.basis_bytes = min(BASIS_BYTES, largest_basis, int(SHARE_OF_BASIS * self.memory))
         self.budget = self.memory - self.basis_bytes
-        self._cut(options.way or "graph", options.micro_batch or largest)
+        self._cut(options.way or "graph", options.micro_batch or self.largest)
 
     def _cut(self, way: str, size: int) -> None:
-        """Cut the batches into pieces for a way, nothing kept yet."""
+        """Cut the batches into pieces for a way, nothing kept yet; not those that can't be cut."""
         self._states.clear()
         self._traces = Traces(compiled=way == "compiled")
-        batches = self.operator.problem.batches
-        self.pieces = [batching.pieces(batch, size) for batch in batches]
+        problem = self.operator.problem
+        found = problem.cut(size) if size < self.largest else None
+        if found is None:
+            found, size = [[(batch, 1.0)] for batch in problem.batches], self.largest
+        self.pieces = found
         count = sum(len(pieces) for pieces in self.pieces)
         kept = 0 if way == "difference" else count
         self.plan = Plan(way, size, count, kept, self.memory, basis=self.basis_bytes)
@@ -87,11 +88,6 @@ class Engine:
                 raise
         self._checked = True
 
-    @functools.cached_property
-    def may_cut(self) -> bool:
-        """Whether batches may be multiplied in pieces."""
-        return self.operator.problem.cuttable()
-
     def multiply(self, index: int, block: Tensor) -> Tensor:
         """One batch's product with a block.
 
@@ -119,10 +115,8 @@ class Engine:
             for column in block.T.contiguous()
         ]
         total = torch.zeros_like(block)
-        count = batching.examples(problem.batches[index])
-        for position, piece in enumerate(self.pieces[index]):
+        for position, (piece, share) in enumerate(self.pieces[index]):
             state = self._state((index, position), piece)
-            share = batching.examples(piece) / count
             for k, column in enumerate(columns):
                 total[:, k].add_(flattened(state.multiply(column)), alpha=share)
             del state
@@ -167,13 +161,20 @@ class Engine:
             self.plan = dataclasses.replace(plan, kept=plan.kept // 4)
         elif plan.way in TRACES:
             self._cut("graph", plan.micro_batch)
-        elif plan.micro_batch > 1 and self.may_cut:
+        elif plan.micro_batch > 1 and self._smaller():
             self._cut(plan.way, (plan.micro_batch + 1) // 2)
         else:
-            raise WorkError(f"out of memory with one example at a time: {text}")
+            remedy = "" if plan.micro_batch == 1 else ": batches can't be cut, give smaller ones"
+            raise WorkError(
+                f"out of memory with {plan.micro_batch} examples at a time{remedy} ({text})"
+            )
         if plan.kept <= 1:
             self.plan = dataclasses.replace(self.plan, kept=0, piece=0)  # the budget was wrong
         self.progress.warn(f"out of memory: going on with {describe(self.plan)}")
+
+    def _smaller(self) -> bool:
+        """Whether pieces of half the size may be multiplied."""
+        return self.operator.problem.cut((self.plan.micro_batch + 1) // 2) is not None
 
     def choose(self, products: int, progress: Progress = SILENT) -> None:
         """Take the plan that ends first, by measurement; see :func:`choice.choose`.
@@ -183,9 +184,7 @@ class Engine:
             progress: told what is tried, and of plans that are lowered later.
         """
         self.progress = progress
-        self.take(
-            choose(self.operator, self.options, products, self.budget, self.may_cut, progress)
-        )
+        self.take(choose(self.operator, self.options, products, self.budget, progress))
 
     def take(self, plan: Plan) -> None:
         """Make products as a plan says; what is kept is bounded by this engine's budget."""
@@ -193,5 +192,10 @@ class Engine:
         pieces = self.plan.pieces
         kept = keepable(plan.way, pieces, plan.piece or 0, self.budget)
         self.plan = dataclasses.replace(
-            plan, pieces=pieces, kept=kept, memory=self.memory, basis=self.basis_bytes
+            plan,
+            micro_batch=self.plan.micro_batch,
+            pieces=pieces,
+            kept=kept,
+            memory=self.memory,
+            basis=self.basis_bytes,
         )

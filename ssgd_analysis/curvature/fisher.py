@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import grad
 
 from ssgd_analysis import seeds
@@ -10,38 +10,85 @@ from ssgd_analysis.batch import Batch, pair
 from ssgd_analysis.curvature.gauss_newton import GaussNewtonOperator, Metric
 from ssgd_analysis.curvature.linearise import Unsupported
 from ssgd_analysis.curvature.plan import Options
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.errors import InputError, first_line
+from ssgd_analysis.loss import LossTerms, LossWatch
 from ssgd_analysis.problem import Problem
 
 
 class FisherOperator(GaussNewtonOperator):
     """Empirical Fisher matrix: the mean over examples of g gᵀ, g an example's loss gradient.
 
-    Labels are the data's, not drawn from the model. With s_i the gradient of example i's loss
-    by its outputs, M maps u to s_i ⟨s_i, u_i⟩ / B; the loss must be a mean of terms that each
-    see one example (the first axis of the outputs).
+    Labels are the data's, not drawn from the model. An example (a row of the outputs) counts as it
+    does in the loss: F = Σ w_i g_i g_iᵀ / Σ w_i for the loss Σ w_i l_i / Σ w_i, w_i the weights of
+    the example's terms (class weights, labels that are not ignored) and g_i = ∇l_i, l_i the mean
+    over its own terms. With s_i the gradient of l_i by its outputs, M maps u to
+    w_i s_i ⟨s_i, u_i⟩ / Σ w_i.
+
+    Raises:
+        InputError: a loss that is not the mean of its examples' losses.
     """
 
     def metric(self, outputs: Tensor, batch: Batch) -> Metric:
         """Each example's outer product of its slope."""
+        targets = pair(batch)[1]
         outputs = outputs.requires_grad_()
-        loss = self.problem.output_loss(outputs, pair(batch)[1])
-        return _outer(torch.autograd.grad(loss, outputs)[0])
+        with LossWatch() as watch:
+            loss = self.problem.output_loss(outputs, targets)
+        slope = torch.autograd.grad(loss, outputs)[0]
+        terms = watch.terms(loss)
+        if terms is None:
+            self._check_examples(outputs, targets, slope)
+        return _outer(slope, terms)
 
     def flow_metric(self, outputs: Tensor, batch: Batch) -> Metric:
         """The same by ``torch.func``."""
         targets = pair(batch)[1]
-        return _outer(grad(lambda values: self.problem.output_loss(values, targets))(outputs))
+        found: list[LossTerms | None] = []
+
+        def loss(values: Tensor) -> Tensor:
+            with LossWatch(check_labels=False) as watch:
+                value = self.problem.output_loss(values, targets)
+            found.append(watch.terms(value))
+            return value
+
+        slope = grad(loss)(outputs)
+        return _outer(slope, found[-1])
+
+    def _check_examples(self, outputs: Tensor, targets: Tensor, slope: Tensor) -> None:
+        """Refuse a loss that is not the mean of its examples' losses at these outputs."""
+        count = len(outputs)
+        for index in range(count):
+            row = outputs[index : index + 1].detach().requires_grad_()
+            try:
+                own = self.problem.output_loss(row, targets[index : index + 1])
+                (alone,) = torch.autograd.grad(own, row)
+            except (InputError, RuntimeError) as error:
+                raise InputError(f"{_NO_EXAMPLES} ({first_line(error)})") from error
+            away = float((alone / count - slope[index : index + 1]).norm())
+            if away > self.problem.tolerance * max(
+                float(slope.norm()), float(alone.norm()) / count
+            ):
+                raise InputError(_NO_EXAMPLES)
 
 
-def _outer(slope: Tensor) -> Metric:
-    """U ↦ s_i ⟨s_i, u_i⟩ / B; ``slope``, shape (B, …), holds s_i / B."""
+_NO_EXAMPLES = (
+    "Fisher matrices need a loss that is the mean of its examples' losses, which this one is not:"
+    " no gradient belongs to an example; the Hessian and the Gauss-Newton matrix do without"
+)
+
+
+def _outer(slope: Tensor, terms: LossTerms | None) -> Metric:
+    """U ↦ w_i s_i ⟨s_i, u_i⟩ / Σ w; ``slope``, shape (B, …), holds w_i s_i / Σ w."""
     batch = len(slope)
-    rows = slope.reshape(batch, -1) * batch  # (B, outputs of an example)
+    rows = slope.reshape(batch, -1)  # (B, outputs of an example)
+    factor = torch.full((batch, 1), float(batch), dtype=rows.dtype, device=rows.device)
+    if terms is not None:
+        weights = terms.rows.reshape(batch, -1).sum(dim=1, keepdim=True)
+        factor = torch.where(weights > 0, weights.sum() / weights, 0).to(rows.dtype)
 
     def metric(vector: Tensor) -> Tensor:
         inner = (rows * vector.reshape(batch, -1)).sum(dim=1, keepdim=True)
-        return (rows * inner / batch).reshape(slope.shape)
+        return (rows * inner * factor).reshape(slope.shape)
 
     return metric
 
@@ -49,7 +96,8 @@ def _outer(slope: Tensor) -> Metric:
 class MonteCarloFisherOperator(GaussNewtonOperator):
     """Fisher matrix with labels drawn from the model: an unbiased estimate of the GGN.
 
-    Cross-entropy is the negative log-likelihood of a categorical label at every position, the
+    Positions count as in the loss: by the class weights of the data's labels, ignored ones not at
+    all. Cross-entropy is the negative log-likelihood of a categorical label at every position, the
     mean squared error that of a Gaussian of variance ½. Labels are drawn once, from a fixed
     seed, so that the operator is one matrix; its error falls as one over the root of the draws.
 
@@ -64,7 +112,7 @@ class MonteCarloFisherOperator(GaussNewtonOperator):
     seed = 0
 
     def _use(self, problem: Problem, options: Options | None) -> None:
-        if _kind(problem) is None:
+        if not _draws(problem):
             raise InputError(
                 "the Monte Carlo Fisher matrix needs cross_entropy or mse, which fix the"
                 " distribution of labels: use --operator ggn or fisher"
@@ -73,17 +121,24 @@ class MonteCarloFisherOperator(GaussNewtonOperator):
 
     def metric(self, outputs: Tensor, batch: Batch) -> Metric:
         """The mean over draws of outer products of sampled slopes, along the class axis."""
-        terms = outputs.numel() // outputs.shape[1] if outputs.ndim > 1 else len(outputs)
+        with LossWatch() as watch:
+            loss = self.problem.output_loss(outputs, pair(batch)[1])
+        terms = watch.terms(loss)
+        assert terms is not None  # of every batch: see _draws
         # A state that is built anew must draw the same labels, and another batch others.
         name = f"fisher labels {float(pair(batch)[0].double().sum())!r}"
         generator = seeds.generator(self.seed, name, device=outputs.device)
-        if _kind(self.problem) == "cross_entropy":
+        share: Tensor | float
+        if terms.name == "cross_entropy":
             chances = outputs.movedim(1, -1).softmax(dim=-1)  # (B, …, C)
             flat = chances.reshape(-1, chances.shape[-1])
             labels = torch.multinomial(flat, self.draws, replacement=True, generator=generator)
             hot = F.one_hot(labels.T, flat.shape[1]).to(outputs.dtype)  # (draws, terms, C)
             slopes = (flat - hot).reshape(self.draws, *chances.shape).movedim(-1, 2)
-            share = 1 / terms
+            weights = terms.weights
+            if weights.shape != chances.shape[:-1]:  # probabilities as targets: all count alike
+                weights = torch.ones_like(chances[..., 0], dtype=torch.float64)
+            share = (weights / weights.sum()).to(outputs.dtype).unsqueeze(1)
         else:
             noise = torch.randn(
                 self.draws,
@@ -92,7 +147,10 @@ class MonteCarloFisherOperator(GaussNewtonOperator):
                 dtype=outputs.dtype,
                 device=outputs.device,
             )
-            slopes, share = noise * 2**0.5, 1 / outputs.numel()
+            each = terms.weights
+            if each.shape != outputs.shape:
+                each = torch.ones_like(outputs, dtype=torch.float64)
+            slopes, share = noise * (2 * each / each.sum()).sqrt().to(outputs.dtype), 1.0
         weight = share / self.draws
 
         def metric(vector: Tensor) -> Tensor:
@@ -108,15 +166,9 @@ class MonteCarloFisherOperator(GaussNewtonOperator):
         raise Unsupported("labels are drawn")
 
 
-def _kind(problem: Problem) -> str | None:
-    """``cross_entropy`` or ``mse`` where the loss is known to be one of them."""
-    loss = problem.loss
-    if isinstance(loss, nn.CrossEntropyLoss):
-        return None if loss.weight is not None or loss.label_smoothing else "cross_entropy"
-    if loss is F.cross_entropy:
-        return "cross_entropy"
-    if isinstance(loss, nn.MSELoss) or loss is F.mse_loss:
-        return "mse"
-    name = getattr(loss, "__name__", "")
-    ours = getattr(loss, "__module__", "").startswith("ssgd_analysis.")
-    return name if ours and name in ("cross_entropy", "mse") else None
+def _draws(problem: Problem) -> bool:
+    """Whether the loss of every batch fixes a distribution of labels that can be drawn from."""
+    return problem.terms is not None and all(
+        terms.name in ("cross_entropy", "mse_loss") and not terms.smoothed
+        for terms in problem.terms
+    )

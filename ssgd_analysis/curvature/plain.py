@@ -1,4 +1,4 @@
-"""Normalisations whose higher derivatives are right."""
+"""Plain operations in place of kernels whose higher derivatives are wrong or missing."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,11 +10,12 @@ from torch.overrides import TorchFunctionMode
 
 
 class PlainOperations(TorchFunctionMode):
-    """Inside, layer and weight normalisation are made of plain operations.
+    """Inside, some operations are made of plain ones: normalisations and bags of embeddings.
 
     torch's own kernels take saved means and norms for constants when they are differentiated
     again, and do not say so: from the third derivative on for layer normalisation (pytorch
-    issue 175754), from the second on for weight normalisation on the CPU (torch 2.14).
+    issue 175754), from the second on for weight normalisation on the CPU (torch 2.14). Bags of
+    embeddings have no second derivative in torch at all.
 
     Args:
         order: of the derivatives wanted; what is right up to there is left alone.
@@ -51,9 +52,48 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / v.square().sum(axes, keepdim=True).sqrt())
 
 
-# The first order of derivative that is wrong, and what to use instead.
+def _embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    tokens = input.reshape(-1)
+    if offsets is None:  # (bags, tokens of each)
+        bags, length = input.shape
+        bag = torch.arange(bags, device=input.device).repeat_interleave(length)
+    else:
+        bags = len(offsets) - include_last_offset
+        places = torch.arange(len(tokens), device=input.device)
+        bag = torch.searchsorted(offsets[:bags].contiguous(), places, right=True) - 1
+    rows = F.embedding(tokens, weight, scale_grad_by_freq=scale_grad_by_freq)
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights.reshape(-1, 1)
+    if padding_idx is not None:
+        counts = tokens != padding_idx % len(weight)
+        rows, bag = rows[counts], bag[counts]
+    if mode == "max":
+        parts = [rows[bag == index] for index in range(bags)]
+        empty = rows.new_zeros(rows.shape[1])
+        return torch.stack([part.amax(dim=0) if len(part) else empty for part in parts])
+    total = rows.new_zeros(bags, rows.shape[1]).index_add(0, bag, rows)
+    if mode == "sum":
+        return total
+    sizes = torch.bincount(bag, minlength=bags).clamp(min=1)
+    return total / sizes[:, None].to(total.dtype)
+
+
+# The first order of derivative that is wrong or missing, and what to use instead.
 _PLAIN: dict[Any, tuple[int, Callable[..., Tensor]]] = {
     F.layer_norm: (3, _layer_norm),
     torch.layer_norm: (3, _layer_norm),
     torch._weight_norm: (2, _weight_norm),
+    F.embedding_bag: (2, _embedding_bag),
 }

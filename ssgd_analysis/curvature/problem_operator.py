@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis import batch as batching
-from ssgd_analysis.batch import Batch
+from ssgd_analysis.batch import Batch, Count
 from ssgd_analysis.curvature.engine import Engine
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.plan import Options, Plan, recall, remember
@@ -34,6 +34,7 @@ class ProblemOperator(Operator):
         model: any ``nn.Module``.
         loss: ``(outputs, targets) -> scalar``, the mean over the batch, or ``(model, batch)``.
         batches: iterable of batches, read once; cached on the model's device.
+        count: see :class:`ssgd_analysis.problem.Problem`.
         layers: patterns of parameter names; default all.
         options: how to multiply; by default double backward on kept graphs.
 
@@ -48,10 +49,11 @@ class ProblemOperator(Operator):
         loss: Loss,
         batches: Iterable[Batch],
         *,
+        count: Count | None = None,
         layers: Sequence[str] = (),
         options: Options | None = None,
     ) -> None:
-        self._use(Problem(model, loss, batches, layers=layers), options)
+        self._use(Problem(model, loss, batches, count=count, layers=layers), options)
 
     @classmethod
     def of(cls, problem: Problem, *, options: Options | None = None) -> Self:

@@ -5,7 +5,6 @@ about two gradients (a batch's gradient costs three passes, its derivative along
 """
 
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,7 +18,7 @@ from ssgd_analysis.curvature.linearise import Linearised, Traces, Unsupported, l
 from ssgd_analysis.curvature.plain import PlainOperations
 from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, first_line
-from ssgd_analysis.problem import Problem
+from ssgd_analysis.problem import Problem, plain_python
 from ssgd_analysis.weights import borrowed_weights, global_norm
 
 if TYPE_CHECKING:
@@ -53,17 +52,10 @@ def differentiable(problem: Problem) -> Iterator[None]:
         problem.evaluating(),
         torch.enable_grad(),
         sdpa_kernel(SDPBackend.MATH),
-        _plain_python(),
+        plain_python(),
         PlainOperations(order=2),
     ):
         yield
-
-
-def _plain_python() -> contextlib.AbstractContextManager[None]:
-    """Compiled models as they were written; nothing to do where the compiler is not even loaded."""
-    if "torch._dynamo" not in sys.modules:
-        return contextlib.nullcontext()
-    return torch.compiler.set_stance("force_eager")
 
 
 class GraphState:

@@ -1,6 +1,5 @@
 """Ascent of the loss within a ball of perturbations, shared by all worst cases."""
 
-import glob
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from ssgd_analysis import batch as batching
 from ssgd_analysis.errors import InputError, WorkError, unknown
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_batches, rise
-from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import global_norm
 
 NORMS = ("l2", "linf")
@@ -162,22 +160,21 @@ def worst(bench: Bench, ball: Ball, steps: int, m: int | None, name: str) -> Mea
         raise InputError(f"m {m} should be ≥ 1, or 0 for all examples in one group")
     if m == 0 or m >= problem.n_samples:
         return rise(bench, ascend(bench, ball, steps, name), settings)
-    groups = batching.regrouped(problem.batches, m)
+    groups = batching.regrouped(problem.batches, m, map(problem.examples, problem.batches))
     asis = len(groups) == len(problem.batches) and all(len(group) == 1 for group in groups)
-    if not asis and not bench.cuttable:
+    if not asis and not bench.divisible:
         raise InputError(
             "the loss of a batch is not the mean of its examples' losses, so it can't be cut to"
             f" groups: give batches of m = {m} examples"
         )
-    names = [glob.escape(parameter) for parameter in problem.parameters]
     shares, values = [], []
     for group in groups:
-        part = Bench(Problem(problem.model, problem.loss, group, layers=names), bench.seed)
+        part = Bench(problem.with_batches(group), bench.seed)
         worst_loss, clean_loss = (
             part.problem.mean(losses)
             for losses in (ascend(part, ball, steps, name), part.clean_losses)
         )
-        share = part.problem.n_samples / problem.n_samples
+        share = part.problem.weight / problem.weight
         bench.pay(forwards=share * part.cost.forwards, gradients=share * part.cost.gradients)
         shares.append(share)
         values.append(worst_loss - clean_loss)

@@ -130,13 +130,13 @@ class Bench:
         return self.cached("gradient", self.gradient)
 
     @property
-    def cuttable(self) -> bool:
-        """Whether batches may be cut: the first one's loss is the mean of its halves'."""
-        return self.cached("cuttable", self._cuttable)
+    def divisible(self) -> bool:
+        """Whether every batch's loss is the mean of its halves'."""
+        return self.cached("divisible", self._divisible)
 
-    def _cuttable(self) -> bool:
-        self.pay(forwards=2 * self.problem.shares[0])  # the batch, and again in halves
-        return self.problem.cuttable()
+    def _divisible(self) -> bool:
+        self.pay(forwards=1, gradients=2)  # all batches, and again in halves
+        return self.problem.divisible
 
     def losses(self) -> list[float]:
         """Mean loss of each batch at the present weights."""

@@ -1,4 +1,8 @@
-"""The gradient of every example, and what metrics ask of them: numbers, not the gradients."""
+"""The gradient of every example, and what metrics ask of them: numbers, not the gradients.
+
+An example's gradient is that of its own loss, the mean over its own terms. Examples count in all
+means as they count in the loss: by the weights of their terms (class weights, labels that count).
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,13 +15,13 @@ from torch.func import grad, vmap
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature.products import differentiable
+from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import flattened
 
 CHUNK_BYTES = 1 << 27  # of gradients at once
-COARSE = 1e-5  # epsilon: the look compares losses to 1e-4
 CHUNK = 64  # examples at once, at most: their activations are held too
 
 
@@ -29,11 +33,13 @@ class ExampleGradients:
         squares: mean ‖g_i‖² of each batch.
         deviations: mean ‖g_i − ḡ‖² of each batch.
         inner: mean ⟨g_i, ḡ⟩ of each batch.
+        effective: (Σ w_i)² / Σ w_i² of the examples' weights: their number where all are equal.
     """
 
     squares: list[float]
     deviations: list[float]
     inner: list[float]
+    effective: float
 
 
 Rows = Callable[[Problem, Batch], Iterator[Tensor]]
@@ -67,19 +73,15 @@ def _measured(bench: Bench) -> ExampleGradients:
     mean = flattened(bench.clean_gradient)
     if not bool(mean.isfinite().all()):
         raise WorkError("the gradient is not finite at these weights")
-    try:  # a look at the first batch; low precision rounds its loss too coarsely to tell
-        mean_of_examples = torch.finfo(mean.dtype).eps > COARSE or bench.cuttable
-    except InputError as error:
-        raise InputError(f"no example has a gradient of its own: {error}") from error
-    for rows in (_together, _one_by_one) if mean_of_examples else ():
+    for rows in (_together, _one_by_one) if bench.divisible else ():
         try:
             found, away = _summed(bench.problem, mean, rows)
         except Exception as error:  # under vmap a stranger's model may raise anything
             if rows is _together:
                 continue
-            if isinstance(error, InputError):
-                raise InputError(f"no example has a gradient of its own: {error}") from error
-            raise
+            if is_out_of_memory(error):
+                raise
+            raise InputError(f"no example has a gradient of its own: {error}") from error
         bench.pay(gradients=1)
         size = math.sqrt(bench.problem.mean(found.squares))
         # rounding is some 10 epsilons of the gradients' size: far below
@@ -93,27 +95,31 @@ def _measured(bench: Bench) -> ExampleGradients:
 
 def _summed(problem: Problem, mean: Tensor, rows: Rows) -> tuple[ExampleGradients, float]:
     """The numbers, and ‖mean of g_i − ḡ‖, which should be rounding."""
-    found = ExampleGradients([], [], [])
-    away = torch.zeros_like(mean)
+    lists: tuple[list[float], list[float], list[float]] = ([], [], [])
+    away, squares = torch.zeros_like(mean), 0.0
     with differentiable(problem):
-        for batch, share in zip(problem.batches, problem.shares, strict=True):
-            count = batching.examples(batch)
+        for index, (batch, share) in enumerate(zip(problem.batches, problem.shares, strict=True)):
+            weights = problem.example_weights(index)
+            squares += share**2 * float(weights.square().sum())
             sums = torch.zeros(3, dtype=torch.float64, device=mean.device)
+            start = 0
             for gradients in rows(problem, batch):
+                part = weights[start : start + len(gradients)]
+                start += len(gradients)
+                # an example without a label that counts has no loss: it weighs nothing
+                gradients = torch.where(part[:, None] > 0, gradients, 0)
                 deviations = gradients - mean
-                away.add_(deviations.sum(dim=0), alpha=share / count)
+                away.add_(part.to(mean.dtype) @ deviations, alpha=share)
                 sums += torch.stack(
                     [
-                        gradients.square().sum(dtype=torch.float64),
-                        deviations.square().sum(dtype=torch.float64),
-                        (gradients @ mean).sum(dtype=torch.float64),
+                        part @ gradients.square().sum(dim=1, dtype=torch.float64),
+                        part @ deviations.square().sum(dim=1, dtype=torch.float64),
+                        part @ (gradients @ mean).double(),
                     ]
                 )
-            square, deviation, inner = (sums / count).tolist()
-            found.squares.append(square)
-            found.deviations.append(deviation)
-            found.inner.append(inner)
-    return found, float(away.norm())
+            for values, value in zip(lists, sums.tolist(), strict=True):
+                values.append(value)
+    return ExampleGradients(*lists, effective=1 / squares), float(away.norm())
 
 
 def _together(problem: Problem, batch: Batch) -> Iterator[Tensor]:
@@ -121,7 +127,7 @@ def _together(problem: Problem, batch: Batch) -> Iterator[Tensor]:
     weights = [parameter.detach() for parameter in problem.parameters.values()]
     itemsize = max(weight.element_size() for weight in weights)
     most = max(1, min(CHUNK, CHUNK_BYTES // (problem.n_parameters * itemsize)))
-    count = batching.examples(batch)
+    count = problem.examples(batch)
     # tensors of another length (a shared mask) belong to every example
     own = [t.ndim > 0 and len(t) == count for t in batching.tensors(batch)]
 
@@ -130,15 +136,15 @@ def _together(problem: Problem, batch: Batch) -> Iterator[Tensor]:
         return problem.loss_at(weights, batching.mapped(batch, single))
 
     axes = (None, *[0 if mine else None for mine in own])
-    for piece in batching.pieces(batch, most):
+    for piece in batching.pieces(batch, most, count):
         parts = vmap(grad(loss), in_dims=axes)(weights, *batching.tensors(piece))
-        rows = [part.detach().reshape(batching.examples(piece), -1) for part in parts]
+        rows = [part.detach().reshape(len(part), -1) for part in parts]
         yield torch.cat(rows, dim=1)
 
 
 def _one_by_one(problem: Problem, batch: Batch) -> Iterator[Tensor]:
     """The gradient of one example at a time, shape (1, P)."""
     parameters = list(problem.parameters.values())
-    for piece in batching.pieces(batch, 1):
+    for piece in batching.pieces(batch, 1, problem.examples(batch)):
         loss = problem.batch_loss(piece)
         yield flattened(torch.autograd.grad(loss, parameters, materialize_grads=True))[None]

@@ -105,11 +105,8 @@ def prepared(problem: Problem, request: Request, *, progress: Progress = SILENT)
     """
     operator = OPERATORS[request.operator].of(problem, options=request.options)
     operator.prepare(request.products, progress, plans=request.plans)
-    if not operator.engine.may_cut:
-        progress.warn(
-            "the loss of a batch is not the mean of its examples' losses (padding, or examples that"
-            " see one another): the numbers depend on --batch-size"
-        )
+    for note in problem.notes:
+        progress.warn(note)
     return operator
 
 
@@ -174,6 +171,7 @@ def measure(
     record = {
         "operator": request.operator,
         "n_samples": problem.n_samples,
+        "notes": problem.notes,
         "n_parameters": problem.n_parameters,
         "loss": loss,
         "accuracy": accuracy,

@@ -110,8 +110,8 @@ def _pairs(bench: Bench, noise: Noise, sigma: float, draws: int, vectors: bool) 
                 batch_losses, batch_rights = bench.scores()
                 losses[row, draw] = problem.mean(batch_losses)
                 if batch_rights is not None:
-                    rights[row, draw] = problem.mean(batch_rights)
+                    rights[row, draw] = problem.label_mean(batch_rights)
     if not np.isfinite(losses).all():
         raise WorkError(f"the loss is not finite under weight noise of scale {sigma}")
-    drops = None if clean_rights is None else problem.mean(clean_rights) - rights.mean(axis=0)
+    drops = None if clean_rights is None else problem.label_mean(clean_rights) - rights.mean(axis=0)
     return Pairs(problem.mean(clean_losses), losses[0], losses[1], drops)

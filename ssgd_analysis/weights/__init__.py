@@ -10,6 +10,8 @@ from ssgd_analysis.weights.borrowed import (
     borrowed_state,
     borrowed_weights,
     evaluation_mode,
+    same_bits,
+    set_training,
 )
 from ssgd_analysis.weights.groups import (
     SCOPES,
@@ -37,5 +39,7 @@ __all__ = [
     "grouped",
     "matching",
     "rms",
+    "same_bits",
+    "set_training",
     "unspared",
 ]

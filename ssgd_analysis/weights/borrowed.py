@@ -71,9 +71,15 @@ def borrowed_modes(model: nn.Module) -> Iterator[None]:
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; each module's own mode and every buffer come back after.
 
-    cuDNN's recurrent nets have no backward in evaluation mode, so plain kernels stand in.
+    Only flags are set. Overrides of ``train`` and ``eval`` are not called: some merge an adapter
+    into the weights, which takes its derivatives away and moves the weights by rounding.
+
+    cuDNN's recurrent nets have no backward in evaluation mode, so plain kernels stand in; and
+    attention's fused path, which torch takes without gradients only, is off, so that losses and
+    derivatives are of one function.
     """
-    cudnn = torch.backends.cudnn
+    cudnn, attention = torch.backends.cudnn, torch.backends.mha
+    fused = attention.get_fastpath_enabled()
     plain = any(isinstance(module, nn.RNNBase) for module in model.modules())
     with (
         borrowed_modes(model),
@@ -85,8 +91,24 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             allow_tf32=cudnn.allow_tf32,
         ),
     ):
-        model.eval()
-        yield
+        try:
+            attention.set_fastpath_enabled(False)
+            set_training(model, False)
+            yield
+        finally:
+            attention.set_fastpath_enabled(fused)
+
+
+def set_training(model: nn.Module, training: bool) -> None:
+    """Set every module's flag ``training``, without calling overrides of ``train``."""
+    for module in model.modules():
+        module.training = training
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape hold the same bits (NaN equals itself)."""
+    flat = [tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)]
+    return torch.equal(*flat)
 
 
 def _put_back(lent: list[Tensor], clean: list[Tensor]) -> None:

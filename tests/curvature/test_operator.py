@@ -189,9 +189,8 @@ def test_model_comes_back_untouched(few, name):
 def test_model_comes_back_untouched_after_an_error(few, name):
     before = nets.state(few.model)
     failing = nets.RaisesAfter(few.loss, 1)
-    operator = OPERATORS[name](few.model, failing, few.batches())
     with pytest.raises(KeyboardInterrupt):
-        _ = operator @ block(few, 2)
+        _ = OPERATORS[name](few.model, failing, few.batches()) @ block(few, 2)
     assert nets.state(few.model) == before
 
 

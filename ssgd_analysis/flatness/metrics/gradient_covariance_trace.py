@@ -11,6 +11,9 @@ from ssgd_analysis.flatness.metric import metric
 def gradient_covariance_trace(bench: Bench) -> Measurement:
     """Tr Σ = 1/(N − 1) Σ ‖g_i − ∇L‖², g_i the gradient of example i's own loss.
 
+    Where examples count unequally in the loss (class weights, labels that are ignored) it is
+    their weighted mean, times N/(N − 1) with the effective number N = (Σ w_i)² / Σ w_i².
+
     The unbiased form; the operator ``covariance`` divides by N instead. Exact over the examples,
     no probes. A minibatch of B examples drawn with replacement has the gradient noise Σ / B.
 
@@ -27,9 +30,11 @@ def gradient_covariance_trace(bench: Bench) -> Measurement:
     Reference:
         McCandlish et al. 2018 (arXiv 1812.06162), section 2.2.
     """
-    count = bench.problem.n_samples
-    if count < 2:
+    if bench.problem.n_samples < 2:
         raise InputError("a single example has no spread: give more")
-    factor = count / (count - 1)
-    each = [factor * value for value in example_gradients(bench).deviations]
+    found = example_gradients(bench)
+    if found.effective <= 1 + 1e-9:
+        raise InputError("a single example counts in the loss, so there is no spread")
+    factor = found.effective / (found.effective - 1)
+    each = [factor * value for value in found.deviations]
     return of_batches(bench, each, {"divisor": "N - 1"})

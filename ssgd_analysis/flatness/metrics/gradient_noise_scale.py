@@ -44,12 +44,12 @@ def gradient_noise_scale(bench: Bench) -> Measurement:
         raise InputError("the gradient is zero here, so it is infinite")
     assert spread.samples is not None
     ratio = spread.value / square
-    inner = example_gradients(bench).inner
+    examples = example_gradients(bench)
     each = [
         ratio + (own - spread.value) / square - 2 * ratio * (along / square - 1)
-        for own, along in zip(spread.samples, inner, strict=True)
+        for own, along in zip(spread.samples, examples.inner, strict=True)
     ]
-    corrected = square - spread.value / bench.problem.n_samples
+    corrected = square - spread.value / examples.effective
     details = {
         "covariance_trace": spread.value,
         "gradient_norm": math.sqrt(square),
