@@ -189,7 +189,7 @@ def _key(splits: Any, ends: tuple[Any, Any], settings: Any, options: dict[str, A
     from ssgd_analysis.compare.sources import fingerprint
     from ssgd_analysis.problem import Problem
 
-    end = Problem(ends[1].model, ends[1].loss, splits["train"].batches)
+    end = Problem(ends[1].model, ends[1].loss, splits["train"].batches, count=ends[1].count)
     parts = [problem.fingerprint() for problem in (*splits.values(), end)]
     parts += [fingerprint(name) for one in ends for name in one.references.values()]
     parts += [repr(dataclasses.asdict(settings)), str(options["batch_size"])]

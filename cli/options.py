@@ -113,6 +113,7 @@ def checkpoint_options(
         click.option("--model", help="Model of a foreign weight file: name or reference."),
         click.option("--data", help="Data of a foreign weight file: name or reference."),
         click.option("--loss", help="Loss: name or reference (default: the run's)."),
+        click.option("--count", help="Reference of a function that counts a batch's examples."),
         *[
             click.option(
                 "--split",
@@ -171,6 +172,7 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
             model=options["model"],
             data=options["data"],
             loss=options["loss"],
+            count=options["count"],
             data_dir=options["data_dir"],
             device=options["device"],
             dtype=getattr(torch, options["dtype"]),

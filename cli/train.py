@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     "--augment/--no-augment", default=None, help="The data's usual augmentation (default: on)."
 )
 @click.option("--loss", help="cross_entropy, mse or a reference (default: cross_entropy).")
+@click.option("--count", help="Reference of a function that counts a batch's examples.")
 @click.option(
     "--precision",
     help="Of the forward pass: fp32, bf16 or fp16, with a loss scale (default: fp32).",

@@ -7,7 +7,7 @@ many batches can be the mean over all their terms, and does not depend on where 
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -38,12 +38,14 @@ class LossTerms:
         weights: of its terms, float64: of the targets' shape for class labels, else Σ w of the
             terms of each row of its first argument, shape (rows,).
         summed: whether it returned Σ w l instead of Σ w l / Σ w.
+        count: how many terms there are, those of weight zero too.
         ignored: the class label that does not count; ``None`` where the targets are no labels.
         smoothed: whether labels are smoothed.
     """
 
     name: str
     weights: Tensor
+    count: int
     summed: bool = False
     ignored: int | None = None
     smoothed: bool = False
@@ -158,12 +160,22 @@ def labelled(outputs: Tensor, targets: Tensor, terms: LossTerms | None = None) -
 
 
 def accuracy(outputs: Tensor, targets: Tensor, terms: LossTerms | None = None) -> float | None:
-    """The share of right class labels among those that count; see :func:`right_labels`."""
+    """The share of right class labels among those that count; see :func:`right_labels`.
+
+    Returns:
+        ``None`` where the targets are no class labels; 0 where none of them counts.
+    """
+    found = right_share(outputs, targets, terms)
+    return None if found is None else float(found)
+
+
+def right_share(outputs: Tensor, targets: Tensor, terms: LossTerms | None = None) -> Tensor | None:
+    """As :func:`accuracy`, a scalar that stays on its device."""
     right = right_labels(outputs, targets)
     if right is None:
         return None
     counts = labelled(outputs, targets, terms)
-    return float((right & counts).double().sum() / counts.sum())
+    return (right & counts).sum().double() / counts.sum().clamp(min=1)
 
 
 class LossWatch(TorchFunctionMode):
@@ -214,8 +226,11 @@ def _read(func: Any, read: Reader, args: Any, kwargs: Any, check_labels: bool) -
     terms = read(given | {"reduction": reduction}, check_labels)
     if terms is None:
         return None
-    return LossTerms(
-        func.__name__, terms.weights.detach(), reduction == "sum", terms.ignored, terms.smoothed
+    return replace(
+        terms,
+        name=func.__name__,
+        weights=terms.weights.detach(),
+        summed=reduction == "sum",
     )
 
 
@@ -228,13 +243,14 @@ def _of_classes(given: Mapping[str, Any], check_labels: bool) -> LossTerms | Non
         rows = len(logits) if logits.ndim > 1 else 1
         each = logits.numel() / max(classes, 1) / max(rows, 1)
         weights = torch.full((rows,), each, dtype=torch.float64, device=logits.device)
-        return LossTerms("", weights, smoothed=smoothed)
+        return LossTerms("", weights, round(each * rows), smoothed=smoothed)
     counts = targets != given["ignore_index"]
     if check_labels and targets.numel():
         _check_labels(targets, counts, classes)
     safe = torch.where(counts, targets, 0)
     weights = counts.double() if weight is None else weight.double()[safe] * counts
-    return LossTerms("", weights, ignored=given["ignore_index"], smoothed=smoothed)
+    ignored = given["ignore_index"]
+    return LossTerms("", weights, targets.numel(), ignored=ignored, smoothed=smoothed)
 
 
 def _check_labels(targets: Tensor, counts: Tensor, classes: int) -> None:
@@ -257,14 +273,14 @@ def _of_elements(given: Mapping[str, Any], check_labels: bool) -> LossTerms:
     rows = shape[0] if shape else 1
     each = 1.0 if given["reduction"] == "batchmean" else shape.numel() / max(rows, 1)
     weights = torch.full((rows,), each, dtype=torch.float64, device=given["input"].device)
-    return LossTerms("", weights)
+    return LossTerms("", weights, round(each * rows))
 
 
 def _of_weighted_elements(given: Mapping[str, Any], check_labels: bool) -> LossTerms:
     """As :func:`_of_elements`; a weight of each entry is what the mean divides by."""
     weight = given.get("weight")
     if isinstance(weight, Tensor) and weight.shape == given["input"].shape:
-        return LossTerms("", weight.double())
+        return LossTerms("", weight.double(), weight.numel())
     return _of_elements(given, check_labels)
 
 
@@ -274,7 +290,7 @@ def _of_examples(given: Mapping[str, Any], check_labels: bool) -> LossTerms:
     rows = shape[0] if shape else 1
     each = shape.numel() / max(rows, 1)
     weights = torch.full((rows,), each, dtype=torch.float64, device=given["input"].device)
-    return LossTerms("", weights)
+    return LossTerms("", weights, round(each * rows))
 
 
 # Which of torch's losses average over what. The rest take more than outputs and targets.

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,6 @@ class BatchReading:
     """What one pass over a batch tells of it.
 
     Args:
-        loss: at the weights of that time.
         count: examples.
         weight: what the batch's loss counts in the mean over the split.
         labels: positions whose class label counts; ``None`` where targets are no class labels.
@@ -50,7 +49,6 @@ class BatchReading:
             returned) or taken for the number of examples.
     """
 
-    loss: float
     count: int
     weight: float
     labels: int | None
@@ -128,6 +126,7 @@ class Problem:
             raise InputError("the data is empty: no batch, or a batch without examples")
         self._cuts: dict[int, list[list[Piece]] | None] = {}
         self._unused: list[str] = []
+        self.checked: dict[Any, Any] = {}  # of operators over this problem, by their kind
         self._mixed = False  # whether some batch is not the mean of its parts
 
     def with_batches(self, batches: Iterable[Batch]) -> Self:
@@ -204,7 +203,7 @@ class Problem:
             weight = terms.total
             terms = replace(terms, weights=terms.rows)  # what one position weighs is not kept
         exact = terms is not None or found.examples is not None
-        return BatchReading(float(found.value), count, weight, labels, terms, exact)
+        return BatchReading(count, weight, labels, terms, exact)
 
     @functools.cached_property
     def _counted(self) -> list[int]:
@@ -257,6 +256,10 @@ class Problem:
             return torch.full((count,), 1 / count, dtype=torch.float64, device=self.device)
         weights = terms.rows.reshape(count, -1).sum(dim=1)
         return weights / weights.sum()
+
+    def batch_terms(self, index: int) -> LossTerms | None:
+        """What the loss of a batch in :attr:`batches` averages over, if it is one of torch's."""
+        return self.readings[self._counted[index]].terms
 
     @property
     def terms(self) -> list[LossTerms] | None:
@@ -442,7 +445,7 @@ class Problem:
                 outputs = self.outputs(inputs)
                 losses.append(float(self.output_loss(outputs, targets)))
                 right = accuracy(outputs, targets, self.readings[index].terms)
-                rights.append(math.nan if right is None else right)
+                rights.append(0.0 if right is None else right)
         return losses, rights
 
     def gradient(self) -> list[Tensor]:
@@ -483,12 +486,12 @@ class Problem:
             WorkError: the loss is not finite at the present weights.
         """
         self._check_modes()
-        losses = [self.readings[index].loss for index in self._counted]
+        losses = self.batch_losses()
         for loss in losses:
             if not math.isfinite(loss):
                 raise WorkError(f"the loss is {loss} at these weights")
         if deterministic:
-            self._check_paths()
+            self._check_paths(losses)
         self._check_sum()
 
     def _check_modes(self) -> None:
@@ -522,14 +525,14 @@ class Problem:
                         " Measure a model whose train() and eval() leave the function as it is"
                     )
 
-    def _check_paths(self) -> None:
-        """One function, whether gradients are on or off, and at every evaluation."""
+    def _check_paths(self, losses: Sequence[float]) -> None:
+        """One function, whether gradients are on or off (``losses``), and at every evaluation."""
         seen = [False] * len(self.parameters)
         with _each_batch(self) as batches:
-            for (_, batch), index in zip(batches, self._counted, strict=True):
+            for (_, batch), before in zip(batches, losses, strict=True):
                 loss, parts = self._loss_and_gradient(batch)
                 seen = [s or part is not None for s, part in zip(seen, parts, strict=True)]
-                value, before = float(loss), self.readings[index].loss
+                value = float(loss)
                 if self._close(before, value):
                     continue
                 with torch.no_grad():
@@ -679,10 +682,8 @@ def _each_batch(problem: Problem) -> Iterator[Iterator[tuple[float, Batch]]]:
 def _joined(parts: Sequence[BatchReading]) -> BatchReading:
     """The reading of a batch from those of its parts."""
     weight = math.fsum(part.weight for part in parts)
-    loss = math.fsum(part.weight * part.loss for part in parts if part.weight)
     labels = [part.labels for part in parts]
     return BatchReading(
-        loss / weight if weight else math.nan,
         sum(part.count for part in parts),
         weight,
         None if None in labels else sum(count or 0 for count in labels),

@@ -15,7 +15,7 @@ from ssgd_analysis.training import Run, TrainConfig
 # what does not make another group: the repeat itself, where it was computed, what was kept of it
 REPEATS = {"seed", "device", "data_dir", "save_every", "track", "track_every", "track_samples"}
 # what fixes the loss as a function of the weights: flatness compares only where these are equal
-PROBLEM = ("data", "model", "loss", "label_noise", "val", "train_samples")
+PROBLEM = ("data", "model", "loss", "count", "label_noise", "val", "train_samples")
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,11 @@ def _changed(
     if normalize:
         check_cross_entropy(run.config().loss, "normalising logits")
         model = normalized(problem)
-    return problem if model is problem.model else Problem(model, problem.loss, problem.batches)
+    return (
+        problem
+        if model is problem.model
+        else Problem(model, problem.loss, problem.batches, count=problem.count)
+    )
 
 
 class Measurements:

@@ -8,12 +8,19 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.batch import Batch
+from ssgd_analysis.curvature.checks import ProductChecks, check_products
 from ssgd_analysis.curvature.choice import choose
 from ssgd_analysis.curvature.krylov import BASIS_VECTORS
 from ssgd_analysis.curvature.linearise import Traces, Unsupported
 from ssgd_analysis.curvature.operator import BASIS_BYTES
 from ssgd_analysis.curvature.plan import TRACES, Options, Plan, describe, keepable
-from ssgd_analysis.curvature.products import DifferenceState, GraphState, LinearState, State
+from ssgd_analysis.curvature.products import (
+    DifferenceState,
+    GraphState,
+    LinearState,
+    State,
+    in_float64,
+)
 from ssgd_analysis.devices import OUT_OF_MEMORY, free_bytes, is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError, first_line
 from ssgd_analysis.progress import SILENT, Progress
@@ -39,7 +46,9 @@ class Engine:
         self.progress: Progress = SILENT
         self._states: dict[tuple[int, int], State] = {}
         self._traces = Traces()
+        self._double: ProblemOperator | None = None  # a copy in float64, for differences
         self._checked = False
+        self.checks: ProductChecks | None = None
         self.versions: list[tuple[int, int]] = []
         self._buffers: list[Tensor] = []
         problem = operator.problem
@@ -73,20 +82,32 @@ class Engine:
         same = len(buffers) == len(self._buffers) and all(map(torch.equal, buffers, self._buffers))
         if versions != self.versions or not same:
             self._states.clear()
+            self._double = None
             self._traces.forget_weights()
             self.versions = versions
             self._buffers = [buffer.clone() for buffer in buffers]
+        if self.checks is None:
+            self._verify()
 
     def check(self) -> None:
         """Refuse what can't be measured; once, before the first product or trial."""
-        if self._checked:
+        problem = self.operator.problem
+        if self._checked or problem.checked:  # by this operator, or by another over the problem
             return
         try:
-            self.operator.problem.check()
+            problem.check()
         except OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):  # products may still do, in pieces
                 raise
         self._checked = True
+
+    def _verify(self) -> None:
+        """Hold products against something independent; once a problem and kind of operator."""
+        done = self.operator.problem.checked
+        kind = (type(self.operator), self.plan.way == "difference")
+        if kind not in done:
+            done[kind] = check_products(self.operator)
+        self.checks = done[kind]
 
     def multiply(self, index: int, block: Tensor) -> Tensor:
         """One batch's product with a block.
@@ -149,7 +170,9 @@ class Engine:
                     raise InputError(f"--product {way} can't be used here: {reason}") from reason
                 return GraphState(self.operator, piece)
         if way == "difference":
-            return DifferenceState(self.operator, piece)
+            if self._double is None:
+                self._double = _double(self.operator)
+            return DifferenceState(self._double, piece)
         return GraphState(self.operator, piece)
 
     def _lower(self, text: str) -> None:
@@ -199,3 +222,11 @@ class Engine:
             memory=self.memory,
             basis=self.basis_bytes,
         )
+
+
+def _double(operator: "ProblemOperator") -> "ProblemOperator":
+    """A copy in float64 where model and loss allow it, else the operator itself."""
+    try:
+        return in_float64(operator)
+    except Exception:  # whatever a user's model raises in another precision
+        return operator

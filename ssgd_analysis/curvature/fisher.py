@@ -110,6 +110,7 @@ class MonteCarloFisherOperator(GaussNewtonOperator):
 
     draws = 1
     seed = 0
+    differs = False
 
     def _use(self, problem: Problem, options: Options | None) -> None:
         if not _draws(problem):

@@ -79,5 +79,9 @@ class GaussNewtonOperator(ProblemOperator):
             pushed = (ahead - self.problem.outputs(inputs)) / (2 * step)
         move(0)
         outputs = self.problem.outputs(inputs)
-        metric = self.metric(outputs.detach(), batch)
+        metric = self.difference_metric(outputs.detach(), batch)
         return linear_gradient([outputs], self.parameters, [metric(pushed)])
+
+    def difference_metric(self, outputs: Tensor, batch: Batch) -> Metric:
+        """M for differences: without second derivatives, where there are any in it."""
+        return self.metric(outputs, batch)

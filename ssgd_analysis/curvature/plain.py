@@ -53,7 +53,7 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
 
 
 def _embedding_bag(
-    input: Tensor,
+    input: Tensor,  # noqa: A002 - torch's name
     weight: Tensor,
     offsets: Tensor | None = None,
     max_norm: float | None = None,

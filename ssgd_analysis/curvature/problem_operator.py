@@ -71,6 +71,8 @@ class ProblemOperator(Operator):
         self.engine = Engine(self, options or Options())
         self.basis_bytes = self.engine.basis_bytes
 
+    differs = True  # whether differences give the same matrix as products
+
     @abstractmethod
     def multiplier(self, batch: Batch) -> tuple[Sequence[Tensor], Multiply]:
         """Build one batch's graph: what is differentiated again, and the product by that."""

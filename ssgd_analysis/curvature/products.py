@@ -5,11 +5,12 @@ about two gradients (a batch's gradient costs three passes, its derivative along
 """
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ssgd_analysis import batch as batching
@@ -30,6 +31,11 @@ WAYS = {
     "graph": "double backward on a kept autograd graph",
     "difference": "central differences of gradients or outputs: needs no second derivative",
 }
+
+
+# The step of differences relative to the weights: in float64 far above rounding (1e-16), and so
+# small that next to no ReLU changes its side on the way.
+STEPS = {torch.float64: 1e-8}
 
 
 class State(Protocol):
@@ -203,35 +209,65 @@ class DifferenceState:
     """Finite differences: nothing is kept, and the product is inexact.
 
     Args:
-        operator: whose batch this is.
+        operator: whose batch this is, or its copy in float64.
         batch: the examples.
+        factor: of the usual step.
     """
 
     nbytes = 0
 
-    def __init__(self, operator: "ProblemOperator", batch: Batch) -> None:
-        self.operator, self.batch = operator, batch
+    def __init__(self, operator: "ProblemOperator", batch: Batch, factor: float = 1.0) -> None:
+        self.operator, self.batch, self.factor = operator, batch, factor
 
     def multiply(self, vector: list[Tensor]) -> list[Tensor]:
         """The product, split by parameter.
 
-        The step is ε^(1/3) ‖w‖ along the unit vector, which balances the error of the central
-        difference, O(h²), and rounding, O(ε/h).
+        In the weights' own float32 the step is ε^(1/3) ‖w‖ along the unit vector, which balances
+        the error of the central difference, O(h²), and rounding, O(ε/h). Float64 steps far less,
+        so that next to no ReLU changes its side on the way.
         """
         size = float(global_norm(vector))
         if size == 0:
             return [torch.zeros_like(part) for part in vector]
         operator = self.operator
         scale = max(operator.problem.weight_norm(), 1e-3)
-        step = torch.finfo(operator.dtype).eps ** (1 / 3) * scale / size
+        given = [part.dtype for part in vector]
+        step = STEPS.get(operator.dtype, torch.finfo(operator.dtype).eps ** (1 / 3))
+        step *= self.factor * scale / size
+        moves = [v.to(p.dtype) for v, p in zip(vector, operator.parameters, strict=True)]
+        batch = batching.to(self.batch, operator.device, operator.dtype)
         with borrowed_weights(operator.parameters) as clean, differentiable(operator.problem):
 
             def move(sign: int) -> None:
                 with torch.no_grad():
-                    for p, w, v in zip(operator.parameters, clean, vector, strict=True):
+                    for p, w, v in zip(operator.parameters, clean, moves, strict=True):
                         p.copy_(w + sign * step * v)
 
             try:
-                return operator.difference(self.batch, move, step)
+                found = operator.difference(batch, move, step)
             except (NotImplementedError, RuntimeError) as error:
                 raise _explained(error) from error
+        return [part.to(dtype) for part, dtype in zip(found, given, strict=True)]
+
+
+def in_float64(operator: "ProblemOperator") -> "ProblemOperator":
+    """The operator of a copy of the model in float64, for differences; batches are cast later.
+
+    Raises:
+        Exception: whatever a user's model or loss raises that does not allow it.
+    """
+    problem = copy.copy(operator.problem)
+    problem.model = copy.deepcopy(operator.problem.model).to(torch.float64)
+    if isinstance(problem.loss, nn.Module):
+        problem.loss = copy.deepcopy(problem.loss).to(torch.float64)
+    named = dict(problem.model.named_parameters())
+    problem.parameters = {name: named[name] for name in operator.problem.parameters}
+    other = copy.copy(operator)
+    other.problem, other.parameters = problem, list(problem.parameters.values())
+    other.dtype = torch.float64
+    batch = batching.to(problem.batches[0], operator.device, torch.float64)
+    with problem.evaluating(), torch.enable_grad(), plain_python():
+        value = problem.batch_loss(batch)  # says whether everything goes along
+    if value.dtype != torch.float64:
+        raise TypeError("the loss is not in float64")
+    return other

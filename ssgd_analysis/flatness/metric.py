@@ -9,7 +9,7 @@ from typing import Any, Concatenate, Generic, ParamSpec
 
 from torch import nn
 
-from ssgd_analysis.batch import Batch
+from ssgd_analysis.batch import Batch, Count
 from ssgd_analysis.errors import InputError, WorkError, unknown
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement
@@ -36,8 +36,11 @@ class Metric(Generic[P]):
             inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD)
             for name in ("model", "loss", "batches")
         ]
-        seed = inspect.Parameter("seed", inspect.Parameter.KEYWORD_ONLY, default=0)
-        self.__signature__ = inspect.Signature([*shared, seed, *settings])
+        common = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            for name, default in (("count", None), ("seed", 0))
+        ]
+        self.__signature__ = inspect.Signature([*shared, *common, *settings])
         self.defaults = {setting.name: setting.default for setting in settings}
 
     def __call__(
@@ -46,6 +49,7 @@ class Metric(Generic[P]):
         loss: Loss,
         batches: Iterable[Batch],
         *,
+        count: Count | None = None,
         seed: int = 0,
         **settings: Any,
     ) -> Measurement:
@@ -56,11 +60,12 @@ class Metric(Generic[P]):
             loss: ``(outputs, targets) -> scalar``, the mean over the batch, or
                 ``(model, batch) -> scalar``.
             batches: read once.
+            count: the examples of a batch; see :class:`ssgd_analysis.problem.Problem`.
             seed: of all that is random.
             settings: the metric's own.
         """
         on: Callable[..., Measurement] = self.on
-        return on(Bench(Problem(model, loss, batches), seed), **settings)
+        return on(Bench(Problem(model, loss, batches, count=count), seed), **settings)
 
     def on(self, bench: Bench, *args: P.args, **settings: P.kwargs) -> Measurement:
         """Measure a problem that is on the bench; the cost is what this metric added.

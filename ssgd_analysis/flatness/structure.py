@@ -122,7 +122,7 @@ def runs(problem: Problem, batches: Sequence[Batch]) -> Run:
         hook = model.register_forward_hook(
             lambda module, inputs, output: found.extend(batching.tensors(output))
         )
-        changed = Problem(model, problem.loss, batches)
+        changed = Problem(model, problem.loss, batches, count=problem.count)
         try:
             with changed.evaluating(), torch.no_grad():
                 for batch in batches:

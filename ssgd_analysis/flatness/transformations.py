@@ -123,7 +123,7 @@ def _drafted(change: Change, problem: Problem, factor: float, random: torch.Gene
         found = [(same(*pair), relative_change(*pair)) for pair in outputs]
         if change is _logit or all(kept for kept, _ in found):
             break
-    changed = Problem(draft.model, problem.loss, problem.batches)
+    changed = Problem(draft.model, problem.loss, problem.batches, count=problem.count)
     return Changed(changed, tuple(draft.done), max(moved for _, moved in found))
 
 
@@ -250,7 +250,7 @@ def _decay(problem: Problem, factor: float, random: torch.Generator) -> Changed:
         squares = [attrgetter(name)(model).square().sum() for name in names]
         return loss + factor / 2 * torch.stack(squares).sum()
 
-    changed = Problem(_copy(problem), decayed, problem.batches)
+    changed = Problem(_copy(problem), decayed, problem.batches, count=problem.count)
     return Changed(changed, (f"λ/2 ‖w‖² added, λ = {factor:g}",), 0.0)
 
 

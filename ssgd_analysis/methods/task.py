@@ -1,5 +1,6 @@
 """What a method works on, and the counting of its passes."""
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -10,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, first_line
-from ssgd_analysis.loss import Loss, scalar_loss, takes_model
+from ssgd_analysis.loss import Loss, LossWatch, scalar_loss, takes_model
 from ssgd_analysis.ranks import SINGLE, Ranks
 
 FORWARD_SHARE = 1 / 3  # of a forward-backward pass: backward costs about two forwards
@@ -208,67 +209,91 @@ class Task:
             InputError: fewer examples than processes.
             Overflow: a scaled gradient is not finite.
         """
-        if self.scale is None and self.world == 1:
-            return self._micro_batches(inputs, targets, share)
+        if self.scale is None and self.world == 1 and self.accumulate == 1:
+            return self._micro_batches(inputs, targets, share)[0]
         parameters = [parameter for _, parameter in self.parameters]
         held = [parameter.grad for parameter in parameters]
         for parameter in parameters:
             parameter.grad = None
-        loss = self._over_ranks(self._micro_batches(inputs, targets, share), len(inputs))
-        self._unscale(loss)
+        value, weight = self._micro_batches(inputs, targets, share)
+        value, weight = self._over_ranks(value, weight, len(inputs))
+        loss = value / weight if weight else math.nan
+        self._unscale(loss, weight)
         for parameter, before in zip(parameters, held, strict=True):
             if before is not None:
                 parameter.grad = before if parameter.grad is None else before.add_(parameter.grad)
         return loss
 
-    def _micro_batches(self, inputs: Tensor, targets: Tensor, share: float) -> float:
-        """The passes over this process's part; their weights are shares of the whole minibatch."""
+    def _micro_batches(self, inputs: Tensor, targets: Tensor, share: float) -> tuple[float, float]:
+        """The passes over this process's part, each weighed as in the whole minibatch.
+
+        A micro-batch counts by its examples, times the mean weight of its terms where the loss is
+        one of torch's own: class weights and ignored labels differ between micro-batches.
+
+        Returns:
+            The weighted sum of losses, and the sum of weights: 1 over all processes where no term
+            has a weight of its own. Both sums and gradients are still to be divided by it.
+        """
         total = len(inputs)
         if total < self.world:
             raise InputError(f"{self.world} processes cannot share a pass over {total} examples")
         if self.world > 1:
             inputs, targets = (x.tensor_split(self.world)[self.rank] for x in (inputs, targets))
-        count, value = min(self.accumulate, len(inputs)), 0.0
+        count, value, whole = min(self.accumulate, len(inputs)), 0.0, 0.0
         pieces = [(inputs, targets)]
         if count > 1:
             pieces = parts(inputs, targets, count)
         for few, theirs in pieces:
             weight = len(few) / total if total else 1.0
             outputs = self.forward(few)
-            loss = scalar_loss(self.loss, outputs.float() if self.autocast else outputs, theirs)
+            outputs = outputs.float() if self.autocast else outputs
+            if count > 1 or self.world > 1:
+                with LossWatch(check_labels=False) as watch:
+                    loss = scalar_loss(self.loss, outputs, theirs)
+                terms = watch.terms(loss)
+                if terms is not None:
+                    weight *= terms.total / terms.count
+            else:
+                loss = scalar_loss(self.loss, outputs, theirs)
+            whole += weight
+            if weight == 0:  # no label counts: there is no loss
+                continue
             factor = share * weight * (1.0 if self.scale is None else self.scale.value)
             (loss * factor if factor != 1 else loss).backward()
             value += weight * loss.item()
-        return value
+        return value, whole
 
     @torch.no_grad()
-    def _over_ranks(self, loss: float, total: int) -> float:
+    def _over_ranks(self, loss: float, weight: float, total: int) -> tuple[float, float]:
         """Sum the parts' gradients; a parameter that no part reached keeps none."""
         if self.world == 1:
-            return loss
+            return loss, weight
         parameters = [parameter for _, parameter in self.parameters]
         device = parameters[0].device
         reached = [float(parameter.grad is not None) for parameter in parameters]
-        told = torch.tensor([loss, *reached], dtype=torch.float64, device=device)
+        told = torch.tensor([loss, weight, *reached], dtype=torch.float64, device=device)
         slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         statistics = self._statistics()
         mine = len(torch.empty(total).tensor_split(self.world)[self.rank])
         for statistic in statistics:
             statistic.mul_(mine / total)
         self.ranks.sum([told, *slopes, *statistics])
-        for parameter, slope, there in zip(parameters, slopes, told[1:].tolist(), strict=True):
+        for parameter, slope, there in zip(parameters, slopes, told[2:].tolist(), strict=True):
             parameter.grad = slope if there else None
-        return float(told[0])
+        return float(told[0]), float(told[1])
 
     def _statistics(self) -> list[Tensor]:
         """The running statistics that a pass moves."""
         layers = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.training]
         return [s for m in layers for s in (m.running_mean, m.running_var) if s is not None]
 
-    def _unscale(self, loss: float) -> None:
+    def _unscale(self, loss: float, weight: float) -> None:
+        """Divide the gradients by the loss scale and by the sum of the parts' weights."""
+        slopes = [p.grad for _, p in self.parameters if p.grad is not None]
+        if weight and not math.isclose(weight, 1.0, rel_tol=1e-12) and slopes:
+            torch._foreach_mul_(slopes, 1 / weight)
         if self.scale is None:
             return
-        slopes = [p.grad for _, p in self.parameters if p.grad is not None]
         torch._foreach_mul_(slopes, 1 / self.scale.value)
         largest = torch._foreach_norm(slopes, float("inf"))
         if not torch.isfinite(torch.stack(largest)).all():

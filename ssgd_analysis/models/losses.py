@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssgd_analysis import references
+from ssgd_analysis.batch import Count
 from ssgd_analysis.errors import InputError, unknown
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -16,10 +17,10 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         outputs: logits, shape (B, C, …).
-        targets: class labels, shape (B, …), int64.
+        targets: class labels, shape (B, …), int64; −100 marks positions that do not count.
 
     Returns:
-        Mean over the batch (and over positions), nats, scalar.
+        Mean over the batch and over the positions that count, nats, scalar.
     """
     return F.cross_entropy(outputs, targets)
 
@@ -61,3 +62,18 @@ def load_loss(name: str) -> Loss:
     if references.is_reference(name):
         return references.resolve("loss", name)
     raise unknown("loss", name, LOSSES)
+
+
+def load_count(name: str | None) -> Count | None:
+    """A function of a batch that counts its examples, by reference; ``None`` stays.
+
+    Raises:
+        InputError: a reference that fails.
+    """
+    if not name:
+        return None
+    if not references.is_reference(name):
+        raise InputError(
+            f"--count '{name}' should be a reference: module:function or path.py:function"
+        )
+    return references.resolve("count", name)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssgd_analysis.batch import Count
 from ssgd_analysis.data import Dataset, load_data
 from ssgd_analysis.errors import InputError, first_line
-from ssgd_analysis.models import Loss, load_loss, load_model
+from ssgd_analysis.models import Loss, load_count, load_loss, load_model
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.references import absolute
 from ssgd_analysis.training.config import TrainConfig
@@ -20,6 +21,7 @@ from ssgd_analysis.training.random_state import seeded
 from ssgd_analysis.training.run import Run
 from ssgd_analysis.training.setup import prepare_data
 from ssgd_analysis.training.state import load_weights, read_tensors
+from ssgd_analysis.weights import set_training
 
 MEASURE_BATCH = 256
 
@@ -35,6 +37,7 @@ class Checkpoint:
         loss: the loss.
         references: names or references of ``model``, ``data`` and ``loss``.
         run: the run it comes from, or ``None``.
+        count: the examples of a batch; ``None``: as its tensors tell.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Checkpoint:
     loss: Loss
     references: dict[str, str]
     run: Run | None = None
+    count: Count | None = None
 
     def problem(
         self,
@@ -66,7 +70,8 @@ class Checkpoint:
         """
         examples = self.data.split(split).first(samples)
         size = batch_size or max(1, min(MEASURE_BATCH, len(examples) // 8))
-        return Problem(self.model, self.loss, examples.batches(size), layers=layers)
+        batches = examples.batches(size)
+        return Problem(self.model, self.loss, batches, count=self.count, layers=layers)
 
 
 def load_checkpoint(
@@ -75,6 +80,7 @@ def load_checkpoint(
     model: str | None = None,
     data: str | None = None,
     loss: str | None = None,
+    count: str | None = None,
     data_dir: Path | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -88,6 +94,7 @@ def load_checkpoint(
         model: overrides the run's model.
         data: overrides the run's data (then without its label noise).
         loss: overrides the run's loss; default cross-entropy for a foreign file.
+        count: reference of a function of a batch that counts its examples; default the run's.
         data_dir: where data files are looked for.
         device: where to put all.
         dtype: of weights and data.
@@ -124,13 +131,15 @@ def load_checkpoint(
     if not weights.keys() <= network.state_dict().keys():
         weights = _unwrapped(weights)
     load_weights(network, weights, source)
+    set_training(network, False)
     return Checkpoint(
         name=name,
-        model=network.to(device, dtype).eval(),
+        model=network.to(device, dtype),
         data=examples,
         loss=load_loss(names["loss"]),
         references={kind: absolute(name) for kind, name in names.items()},
         run=run,
+        count=load_count(count or (config.count if config else None)),
     )
 
 

@@ -73,6 +73,8 @@ class TrainConfig:
         track: what to measure through training, ``KIND`` or ``KIND:N``; see ``track.KINDS``.
         track_every: epochs between these measurements; the start and the end are always measured.
         track_samples: first training examples that they use, at most.
+        count: reference of a function of a batch that counts its examples, by which evaluation
+            weighs batches; ``None``: as the tensors tell.
 
     Raises:
         InputError: anything out of range or unknown, when made.
@@ -114,6 +116,7 @@ class TrainConfig:
     track: list[str] = dataclasses.field(default_factory=list)
     track_every: int = 1
     track_samples: int = 2048
+    count: str | None = None
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -122,6 +125,8 @@ class TrainConfig:
         self._choose_optimizer()
         for name in ("model", "data", "loss"):
             object.__setattr__(self, name, references.absolute(getattr(self, name)))
+        if self.count is not None:
+            object.__setattr__(self, "count", references.absolute(self.count))
         self._check_numbers()
         object.__setattr__(self, "track", spelled_out(self.track))
         # every setting spelled out, so that a later default cannot change an old run

@@ -14,13 +14,13 @@ from ssgd_analysis import seeds
 from ssgd_analysis.data import Dataset, Split, load_data
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import Method, Task
-from ssgd_analysis.models import Loss, load_loss, load_model
+from ssgd_analysis.models import Loss, load_count, load_loss, load_model
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.ranks import SINGLE, Ranks
 from ssgd_analysis.training import random_state
 from ssgd_analysis.training.config import PRECISIONS, TrainConfig
 from ssgd_analysis.training.optimizers import make_optimizer
-from ssgd_analysis.weights import borrowed_buffers, borrowed_modes
+from ssgd_analysis.weights import borrowed_buffers, borrowed_modes, set_training
 
 EVALUATION_BATCH = 512
 
@@ -86,7 +86,7 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> Bench:
             f"--batch-size {config.batch_size} is larger than the {len(data.train)} training"
             f" examples: use at most {len(data.train)}"
         )
-    loss = load_loss(config.loss)
+    loss, count = load_loss(config.loss), load_count(config.count)
     model = load_model(config.model, data.input_shape, data.num_outputs)
     model.to(config.device, torch.float32)
     for name, value in model.state_dict().items():
@@ -125,7 +125,7 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> Bench:
 
     def problem(split: Split) -> Problem:
         size = max(config.batch_size, EVALUATION_BATCH)
-        return Problem(model, loss, split.batches(size))
+        return Problem(model, loss, split.batches(size), count=count)
 
     splits = {"train": problem(data.train), "test": problem(data.test)}
     if data.val is not None:
@@ -146,7 +146,7 @@ def _smoothed(loss: Loss, amount: float) -> Loss:
 def _check_gradient(model: nn.Module, loss: Loss, examples: Split, name: str) -> None:
     """Refuse a loss that does not depend on the weights, as one of the detached outputs."""
     with _tried(model), torch.enable_grad():
-        model.eval()
+        set_training(model, False)
         inputs, targets = next(iter(examples.first(2).batches(2)))
         value = loss(model(inputs), targets)
     if not value.requires_grad:

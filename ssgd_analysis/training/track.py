@@ -140,6 +140,7 @@ class Tracker:
     ) -> None:
         self.counts = {name: int(n) for name, _, n in (text.partition(":") for text in track)}
         self.examples = examples.first(min(samples, len(examples)))
+        self.problem = train.with_batches(self._batches(self.examples))
         self.train, self.task = train, task
         # methods without noise of their own are asked about the default S-SGD's
         noisy = isinstance(settings, WeightNoiseSettings)
@@ -190,7 +191,7 @@ class Tracker:
         ``sure``: look for eigenvalues that a warm start may have missed, for half as many
         products again.
         """
-        operator = HessianOperator(self.task.model, self.train.loss, self._batches(self.examples))
+        operator = HessianOperator.of(self.problem)
         found: dict[str, Any] = {}
         if "sharpness" in self.counts:
             spectrum = eigenpairs(
@@ -224,7 +225,7 @@ class Tracker:
                 f"--track third-order needs a copy of the model in float64: {first_line(error)}"
             ) from error
         examples = self.examples.to(next(model.parameters()).device, torch.float64)
-        problem = Problem(model, self.train.loss, self._batches(examples))
+        problem = Problem(model, self.train.loss, self._batches(examples), count=self.train.count)
         settings = self.settings
         share = learning_rate_share(self.task) if settings.noise_schedule == "lr" else 1.0
         scale = settings.noise_scale * scheduled(settings, elapsed, share)

@@ -45,7 +45,9 @@ def input_jacobian(bench: Bench, *, of: str = "logits", probes: int = 32) -> Mea
         raise InputError("needs the outputs: give a loss (outputs, targets), not (model, batch)")
     values, passes = [], 0.0
     with problem.evaluating(), torch.enable_grad():
-        for share, batch in zip(problem.shares, problem.batches, strict=True):
+        counts = [problem.examples(batch) for batch in problem.batches]
+        shares = [count / sum(counts) for count in counts]
+        for share, batch in zip(shares, problem.batches, strict=True):
             inputs = pair(batch)[0]
             if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
                 raise InputError(
@@ -71,7 +73,7 @@ def input_jacobian(bench: Bench, *, of: str = "logits", probes: int = 32) -> Mea
     if not all(map(math.isfinite, values)):
         raise WorkError("a norm is not finite")
     settings = {"of": of, "probes": probes, "exact": exact, "seed": bench.seed}
-    return of_batches(bench, values, settings)
+    return of_batches(bench, values, settings, shares)
 
 
 def _squares(outputs: Tensor, inputs: Tensor, probes: int, generator: torch.Generator) -> Tensor:

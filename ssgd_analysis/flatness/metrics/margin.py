@@ -10,7 +10,7 @@ from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.loss import accuracy
+from ssgd_analysis.loss import LossTerms, accuracy, labelled
 
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
@@ -48,19 +48,21 @@ def margin(bench: Bench, *, normalise: str = "logits") -> Measurement:
         raise InputError("needs the outputs: give a loss of (outputs, targets), not (model, batch)")
     with problem.evaluating(), torch.no_grad():
         found = [
-            _margins(problem.outputs(inputs), targets)
-            for inputs, targets in map(pair, problem.batches)
+            _margins(problem.outputs(inputs), targets, problem.batch_terms(index))
+            for index, (inputs, targets) in enumerate(map(pair, problem.batches))
         ]
+    shares = problem.label_shares
+    assert shares is not None  # of class labels
     bench.pay(forwards=1)
-    margins = [float(values.mean()) for values, _ in found]
+    margins = [float(values.mean()) if len(values) else 0.0 for values, _ in found]
     squares = [square for _, square in found]
     every = torch.cat([values.reshape(-1) for values, _ in found])
-    scale = problem.mean(squares) ** 0.5 if normalise == "logits" else 1.0
+    scale = problem.label_mean(squares) ** 0.5 if normalise == "logits" else 1.0
     if not torch.isfinite(every).all():
         raise WorkError("the outputs are not finite")
     if scale == 0:
         raise InputError("the outputs of all classes are equal: there is no margin")
-    mean = problem.mean(margins) / scale
+    mean = problem.label_mean(margins) / scale
     # each batch's part in the ratio of means: m/s − value (s_b²/s² − 1)/2, of mean m/s
     bends = [mean * (q / scale**2 - 1) / 2 if normalise == "logits" else 0.0 for q in squares]
     values = [value / scale - bend for value, bend in zip(margins, bends, strict=True)]
@@ -72,23 +74,26 @@ def margin(bench: Bench, *, normalise: str = "logits") -> Measurement:
         "wrong": float((every < 0).double().mean()),
         "scale": scale,
     }
-    return dataclasses.replace(of_batches(bench, values, {"normalise": normalise}), details=details)
+    measured = of_batches(bench, values, {"normalise": normalise}, shares)
+    return dataclasses.replace(measured, details=details)
 
 
-def _margins(outputs: Tensor, targets: Tensor) -> tuple[Tensor, float]:
-    """Margins of one batch in float64, shape of the targets; and its mean square deviation.
+def _margins(outputs: Tensor, targets: Tensor, terms: LossTerms | None) -> tuple[Tensor, float]:
+    """Margins of one batch in float64, of the labels that count; and its mean square deviation.
 
     The deviation is that of the outputs from their mean over classes, summed over classes.
     """
     if accuracy(outputs, targets) is None:
         raise InputError("the targets are no class labels, so there is no right class")
-    if targets.min() < 0 or targets.max() >= outputs.shape[1]:
+    counts = labelled(outputs, targets, terms)
+    ignored = -1 if terms is None or terms.ignored is None else terms.ignored
+    if bool((~counts & (targets != ignored)).any()):
         raise InputError(f"labels should be from 0 to {outputs.shape[1] - 1}")
-    outputs = outputs.double()
-    right = outputs.gather(1, targets.long().unsqueeze(1)).squeeze(1)
-    others = outputs.scatter(1, targets.long().unsqueeze(1), -torch.inf).amax(dim=1)
-    away = outputs - outputs.mean(dim=1, keepdim=True)
-    return right - others, float(away.square().sum(dim=1).mean())
+    outputs, targets = outputs.double(), torch.where(counts, targets, 0).long()
+    right = outputs.gather(1, targets.unsqueeze(1)).squeeze(1)
+    others = outputs.scatter(1, targets.unsqueeze(1), -torch.inf).amax(dim=1)
+    away = (outputs - outputs.mean(dim=1, keepdim=True)).square().sum(dim=1)[counts]
+    return (right - others)[counts], float(away.mean()) if len(away) else 0.0
 
 
 def _quantiles(values: Tensor, levels: Tensor) -> Tensor:

@@ -114,9 +114,13 @@ def _check_accuracy(bench: Bench, target: float) -> None:
     if rights is None:
         raise InputError("the targets are no class labels, so there is no accuracy: use of=loss")
     labels: Counter[int] = Counter()
-    for batch in bench.problem.batches:
-        labels.update(pair(batch)[1].reshape(-1).tolist())
-    accuracy, chance = bench.problem.mean(rights), max(labels.values()) / labels.total()
+    for index, batch in enumerate(bench.problem.batches):
+        terms, targets = bench.problem.batch_terms(index), pair(batch)[1].reshape(-1)
+        counts = targets >= 0
+        if terms is not None and terms.ignored is not None:
+            counts &= targets != terms.ignored
+        labels.update(targets[counts].tolist())
+    accuracy, chance = bench.problem.label_mean(rights), max(labels.values()) / labels.total()
     if accuracy < chance + 2 * target:
         raise InputError(
             f"the accuracy {accuracy:.3g} is not twice the target {target} above the commonest"

@@ -49,15 +49,16 @@ def quantization_drop(bench: Bench, *, bits: int = 4) -> Measurement:
         moved = sum(float((q - w).double().square().sum()) for q, w in matrices)
         size = sum(float(w.double().square().sum()) for _, w in matrices)
     rises = [after - before for after, before in zip(after_losses, losses, strict=True)]
-    values, of = rises, "loss"
+    values, of, shares = rises, "loss", bench.problem.shares
     if rights is not None and after_rights is not None:
         values = [before - after for before, after in zip(rights, after_rights, strict=True)]
-        of = "accuracy"
+        of, shares = "accuracy", bench.problem.label_shares or shares
     details = {
         "loss_rise": bench.problem.mean(rises),
         "relative_size": (moved / size) ** 0.5 if size else 0.0,
     }
-    return dataclasses.replace(of_batches(bench, values, {"bits": bits, "of": of}), details=details)
+    found = of_batches(bench, values, {"bits": bits, "of": of}, shares)
+    return dataclasses.replace(found, details=details)
 
 
 def rounded_to(weight: Tensor, bits: int) -> Tensor:

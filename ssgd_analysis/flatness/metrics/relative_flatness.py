@@ -55,7 +55,13 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
     """
     name, weight = _named(bench.problem, layer) if layer else _last(bench)
     problem = bench.problem
-    own = Problem(problem.model, problem.loss, problem.batches, layers=[glob.escape(name)])
+    own = Problem(
+        problem.model,
+        problem.loss,
+        problem.batches,
+        count=problem.count,
+        layers=[glob.escape(name)],
+    )
     operator = HessianOperator.of(own, options=bench.options)
     matrix = weight.detach().reshape(len(weight), -1)
     left, strengths, _ = torch.linalg.svd(matrix.double(), full_matrices=False)
@@ -112,8 +118,11 @@ def _last(bench: Bench) -> tuple[str, Tensor]:
     ]
     try:
         with differentiable(problem):  # no fused or compiled layers, which call no module
-            problem.batch_loss(problem.batches[0])
-        bench.pay(forwards=problem.shares[0])
+            last: dict[int, nn.Module] = {}
+            for batch in problem.batches:
+                problem.batch_loss(batch)
+                last |= {id(module): module for module in used[-1:]}
+        bench.pay(forwards=1)
     finally:
         for handle in handles:
             handle.remove()
@@ -121,6 +130,8 @@ def _last(bench: Bench) -> tuple[str, Tensor]:
         raise InputError(
             "no linear layer or convolution with a weight of its own is used: name one by layer="
         )
+    if len(last) > 1:
+        raise InputError("batches end in different layers: name one by layer=")
     weight = used[-1].weight
     assert isinstance(weight, Tensor)
     return own[id(weight)], weight

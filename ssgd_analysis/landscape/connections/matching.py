@@ -184,7 +184,9 @@ class _Check:
             self._model = copy.deepcopy(problem.model).double()
             batch = problem.batches[0]
             moved = [t.double() if t.is_floating_point() else t for t in tensors(batch)]
-            self._problem = Problem(self._model, problem.loss, [mapped(batch, moved)])
+            self._problem = Problem(
+                self._model, problem.loss, [mapped(batch, moved)], count=problem.count
+            )
             self._before = self._outputs(weights)
             self.tolerance = TOLERANCE if self._before.dtype == torch.float64 else SINGLE
         except Exception as error:  # a stranger's model may raise anything

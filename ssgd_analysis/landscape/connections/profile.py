@@ -24,6 +24,7 @@ class Profile:
         rights: share of right class labels, same shape; ``None`` without class labels.
         loss: mean over the examples, shape (points,).
         accuracy: same shape; NaN without class labels.
+        label_shares: each batch's share of the labels that count, shape (batches,), or ``None``.
     """
 
     t: np.ndarray
@@ -32,6 +33,7 @@ class Profile:
     rights: np.ndarray | None
     loss: np.ndarray
     accuracy: np.ndarray
+    label_shares: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def _profile(
         losses=np.array(losses),
         rights=np.array(known) if whole else None,
         loss=np.array([problem.mean(row) for row in losses]),
-        accuracy=np.array([problem.mean(row) for row in known] if whole else [np.nan] * len(t)),
+        accuracy=np.array([problem.label_mean(r) for r in known] if whole else [np.nan] * len(t)),
+        label_shares=np.array(problem.label_shares) if whole else None,
     )
 
 
@@ -139,7 +142,9 @@ def barrier(profile: Profile, *, accuracy: bool = False) -> Barrier | None:
     extreme = int(np.where(np.isfinite(means), means, np.inf).argmax())
     stderr = None
     if np.isfinite(rise[top]) and 0 < t[top] < 1:
-        found = weighted_stderr(profile.shares, _above_line(t, batches)[top])
+        shares = profile.label_shares if accuracy else profile.shares
+        assert shares is not None  # there is an accuracy
+        found = weighted_stderr(shares, _above_line(t, batches)[top])
         stderr = None if found is None else float(found)
     return Barrier(
         value=float(rise[top]),

@@ -109,7 +109,7 @@ class Evaluator:
         if found and all(right is not None for _, right in found[0]):
             rights = [[right for _, right in scores if right is not None] for scores in found]
             for index, row in enumerate(_numbers(rights)):
-                accuracies[index] = self.problem.mean(row)
+                accuracies[index] = self.problem.label_mean(row)
         return losses, accuracies
 
     @contextmanager
@@ -156,13 +156,14 @@ class Evaluator:
             self.plan = plan
             return
         truth = self._evaluate(self._way, self._check)
-        candidate = plan or EvaluationPlan("traced", chunk_size(self.problem))
+        candidate = plan
         try:
+            candidate = candidate or EvaluationPlan("traced", chunk_size(self.problem))
             way = self._traced(candidate)
             reason = self._differs(self._evaluate(way, self._check), truth)
         except Exception as error:  # a stranger's model may raise anything
             reason = first_line(error)
-        if not reason:
+        if not reason and candidate is not None:
             self.plan, self._way = candidate, way
         elif plan is None:
             self.plan = EvaluationPlan("plain", count, f"traced: {reason}")

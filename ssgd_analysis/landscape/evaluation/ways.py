@@ -9,7 +9,7 @@ from torch import Tensor
 from ssgd_analysis.batch import pair
 from ssgd_analysis.curvature.linearise import Unsupported
 from ssgd_analysis.landscape.evaluation.trace import Trace
-from ssgd_analysis.loss import right_labels
+from ssgd_analysis.loss import right_share
 from ssgd_analysis.problem import Problem
 
 # One batch's loss, and the share of right labels (or None); both stay on the device.
@@ -34,20 +34,19 @@ class Casting:
         # without the cache of cast weights: they move in place between passes
         return torch.autocast(self.device, torch.bfloat16, self.bf16, cache_enabled=False)
 
-    def score(self, problem: Problem, outputs: Tensor, targets: Tensor) -> Score:
-        """Loss and right labels of one batch's outputs."""
+    def score(self, problem: Problem, index: int, outputs: Tensor, targets: Tensor) -> Score:
+        """Loss and right labels of the outputs of a problem's batch."""
         if self.bf16:
             outputs = outputs.float()
-        right = right_labels(outputs, targets)
         loss = problem.output_loss(outputs, targets)
-        return loss, None if right is None else right.sum().double() / right.numel()
+        return loss, right_share(outputs, targets, problem.batch_terms(index))
 
 
 def plain(problem: Problem, casting: Casting) -> Way:
     """Batch by batch, as :meth:`Problem.evaluate`."""
 
     def scores() -> Iterator[Score]:
-        for batch in problem.batches:
+        for index, batch in enumerate(problem.batches):
             if problem.takes_model:
                 with casting():
                     loss = problem.batch_loss(batch)
@@ -56,7 +55,7 @@ def plain(problem: Problem, casting: Casting) -> Way:
             inputs, targets = pair(batch)
             with casting():
                 outputs = problem.outputs(inputs)
-            yield casting.score(problem, outputs, targets)
+            yield casting.score(problem, index, outputs, targets)
 
     return lambda place: list(scores())
 
@@ -122,8 +121,8 @@ def traced(
             raise Unsupported("outputs that do not count examples")
         cut = outputs[:count].split(lengths)
         return [
-            casting.score(problem, part, targets)
-            for part, (_, targets) in zip(cut, pairs, strict=True)
+            casting.score(problem, index, part, targets)
+            for index, (part, (_, targets)) in enumerate(zip(cut, pairs, strict=True))
         ]
 
     return scores
