@@ -145,9 +145,7 @@ def test_metrics_of_example_gradients_weigh_them_too():
 def test_an_unknown_loss_that_is_no_mean_stays_whole_and_says_so():
     model, targets = net(), sorted_labels()
     batches = list(zip(nets.randn(N, 4).split(16), targets.split(16)))  # noqa: B905
-    truth, _ = hessian(
-        model, weighted(lambda m, b: focal(m(b[0]), b[1]), batches, [16, 16, 8])
-    )
+    truth, _ = hessian(model, weighted(lambda m, b: focal(m(b[0]), b[1]), batches, [16, 16, 8]))
     problem = Problem(model, focal, batches)
     for micro in (None, 3):
         operator = HessianOperator.of(problem, options=Options(micro_batch=micro))
@@ -203,9 +201,7 @@ def test_a_model_that_mixes_examples_is_not_cut_even_where_losses_agree():
     assert "belong to batches" in problem.notes[0]
 
 
-@pytest.mark.parametrize(
-    "loss", [nn.MSELoss(reduction="sum"), lambda o, t: ((o - t) ** 2).sum()]
-)
+@pytest.mark.parametrize("loss", [nn.MSELoss(reduction="sum"), lambda o, t: ((o - t) ** 2).sum()])
 def test_sums_are_refused(loss):
     batches = [(nets.randn(8, 4), nets.randn(8, 3))]
     with pytest.raises(InputError, match="sum over the batch"):
@@ -269,7 +265,9 @@ class TimeMajor(nn.Module):
 
 def smooth(model: nn.Module, batch: tuple) -> Tensor:
     """No loss of torch's own, so that batches weigh by their examples."""
-    return (model(batch[0]).logsumexp(1) - model(batch[0])[torch.arange(len(batch[1])), batch[1]]).mean()
+    return (
+        model(batch[0]).logsumexp(1) - model(batch[0])[torch.arange(len(batch[1])), batch[1]]
+    ).mean()
 
 
 def time_major() -> list[tuple[Tensor, Tensor]]:
@@ -345,7 +343,9 @@ def graphs() -> tuple[nn.Module, list, list]:
         graph = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
         ring = torch.arange(len(graph))
         edges = torch.stack([ring, (ring + 1) % len(graph)])
-        batches.append((torch.arange(len(sizes)) % 2, nets.randn(len(graph), 4, seed=seed), edges, graph))
+        batches.append(
+            (torch.arange(len(sizes)) % 2, nets.randn(len(graph), 4, seed=seed), edges, graph)
+        )
     return model, batches, [3, 2]
 
 
@@ -390,7 +390,9 @@ def test_packed_sequences_and_lists_of_images_are_measured():
 
     problem = Problem(Packed(), loss, [(packed, labels)])
     assert problem.n_samples == 3
-    assert problem.mean_loss() == pytest.approx(float(loss(problem.model, (packed, labels)).detach()))
+    assert problem.mean_loss() == pytest.approx(
+        float(loss(problem.model, (packed, labels)).detach())
+    )
     HessianOperator.of(problem).prepare(20)
 
     class Images(nn.Module):
