@@ -12,8 +12,9 @@ def recalibration(problem: Problem, batches: Sequence[Batch]) -> Callable[[], No
     Args:
         problem: its model, in its own modes: these say which layers are frozen. Where its loss is
             one of (model, batch), that passes the batches through the model.
-        batches: of the kind that the problem's are.
+        batches: of the kind that the problem's are; none: the problem's own.
     """
     model, layers = problem.model, recalibrated_layers(problem.model)
     forward = problem.batch_loss if problem.takes_model else None
-    return lambda: recalibrate_batchnorm(model, batches, forward=forward, layers=layers)
+    held = batches or problem.batches
+    return lambda: recalibrate_batchnorm(model, held, forward=forward, layers=layers)

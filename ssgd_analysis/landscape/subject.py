@@ -20,7 +20,7 @@ class Subject:
     Args:
         name: for the legend.
         problem: at its weights.
-        calibration: batches for ``bn="recalibrate"``.
+        calibration: batches for ``bn="recalibrate"``; default: the problem's own.
         path: weights and buffers by name of its run's kept checkpoints, by step, for
             ``trajectory``.
         code: what model and loss are made of, as text: kept points of other code do not count.

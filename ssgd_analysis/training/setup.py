@@ -1,5 +1,6 @@
 """From a run's config to its parts: examples, model, optimizer, method."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,17 +163,13 @@ def _convolves(model: nn.Module) -> bool:
 
 def _check_batchnorm(bench: Bench) -> None:
     """Refuse passes over one example where BatchNorm has no variance to divide by."""
-    config, settings, model = bench.config, bench.method.settings, bench.model
-    micro = config.accumulate * bench.task.world
-    parts = micro * getattr(settings, "ghost_batches", 1)
-    if getattr(settings, "minibatch", "same") == "halves":
-        parts *= 2 * getattr(settings, "pairs", 1)
-    remedy = f"--batch-size {config.batch_size} should be at least {2 * parts}"
-    if getattr(settings, "m", 0):  # SAM's
-        parts = micro * -(-config.batch_size // settings.m)
-        remedy = f"m={settings.m} cuts {config.batch_size} examples into {parts} parts"
-    frozen = getattr(settings, "bn_stats", "") == "frozen"
-    if config.batch_size >= 2 * parts or frozen:
+    config, method, model = bench.config, bench.method, bench.model
+
+    def smallest(size: int) -> int:
+        return method.smallest_pass(method.settings, size) // bench.task.world // config.accumulate
+
+    frozen = getattr(method.settings, "bn_stats", "") == "frozen"
+    if frozen or smallest(config.batch_size) >= 2:
         return
     if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         return
@@ -183,6 +180,19 @@ def _check_batchnorm(bench: Bench) -> None:
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
+        most = len(bench.data.train) // method.minibatches(method.settings)
+        fits = (size for size in range(config.batch_size, most + 1) if smallest(size) >= 2)
+        if size := next(fits, 0):
+            remedy = f"--batch-size {config.batch_size} should be at least {size}"
+        else:
+            usual = dataclasses.asdict(method.Settings())
+            cuts = [
+                f"{key}={value}" for key, value in config.settings.items() if value != usual[key]
+            ]
+            cuts += [f"--accumulate {config.accumulate}"] * (config.accumulate > 1)
+            cuts += [f"{bench.task.world} processes"] * (bench.task.world > 1)
+            blame = f" with {', '.join(cuts)}: change that" if cuts else ""
+            remedy = f"no --batch-size up to {most} does{blame}"
         raise InputError(
             f"the model's BatchNorm cannot train on one example at once: {remedy}"
         ) from error

@@ -350,6 +350,16 @@ def recalibrated_loss(case: nets.Case, alpha: float, direction: list[Tensor]) ->
     return reference.loss_at(moved, reference.flat_weights(moved.model))
 
 
+def test_without_other_batches_the_problems_own_are_taken():
+    case, own = nets.conv_batchnorm(), nets.conv_batchnorm()
+    for given, batches in ((case, case.batches()), (own, ())):
+        Subject("one", Problem(*given.problem), batches).values(recalibrate=True)
+        recalibration(Problem(*given.problem), batches)()
+    assert (
+        nets.state(case.model) == nets.state(own.model) != nets.state(nets.conv_batchnorm().model)
+    )
+
+
 def test_batches_that_are_no_pairs_need_a_way_through_the_model():
     case = nets.conv_batchnorm()
     batches = [{"images": given, "labels": labels} for given, labels in case.batches()]
