@@ -99,15 +99,17 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> Bench:
     last = config.channels_last == "on" or (config.channels_last == "auto" and _convolves(model))
     if last:
         model.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(
-        config.optimizer or "",
-        model,
-        lr=config.peak_lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-        settings=config.optimizer_settings,
-    )
+    with _tried(model):
+        optimizer = make_optimizer(
+            config.optimizer or "",
+            model,
+            lr=config.peak_lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+            settings=config.optimizer_settings,
+            inputs=data.train.first(min(2, len(data.train))).inputs,
+        )
     task = Task(
         model,
         _smoothed(loss, config.label_smoothing),
