@@ -193,8 +193,9 @@ def _check_batchnorm(bench: Bench) -> None:
             ]
             cuts += [f"--accumulate {config.accumulate}"] * (config.accumulate > 1)
             cuts += [f"{bench.task.world} processes"] * (bench.task.world > 1)
-            blame = f" with {', '.join(cuts)}: change that" if cuts else ""
-            remedy = f"no --batch-size up to {most} does{blame}"
+            count = config.batch_size // max(smallest(config.batch_size), 1)
+            blame = f"{', '.join(cuts)} cuts {config.batch_size} examples into {count} parts, and "
+            remedy = f"{blame if cuts else ''}no --batch-size up to {most} helps: change that"
         raise InputError(
             f"the model's BatchNorm cannot train on one example at once: {remedy}"
         ) from error

@@ -82,12 +82,17 @@ def test_one_example_is_refused_with_a_size_that_does(
 @pytest.mark.parametrize(
     ("name", "settings", "accumulate", "blame"),
     [
-        ("sam", {"m": 1}, 1, "up to 64 does with m=1: change that"),
-        ("sgd", {"ghost_batch": 2}, 2, "up to 64 does with ghost_batch=2, --accumulate 2: change"),
+        ("sam", {"m": 1}, 1, "m=1 cuts 16 examples into 16 parts, and no"),
+        (
+            "sgd",
+            {"ghost_batch": 2},
+            2,
+            "ghost_batch=2, --accumulate 2 cuts 16 examples into 16 parts, and no",
+        ),
     ],
 )
 def test_where_no_size_does_the_cut_is_named(strangers, name, settings, accumulate, blame):
-    with pytest.raises(InputError, match=f"no --batch-size {blame}"):
+    with pytest.raises(InputError, match=f"{blame} --batch-size up to 64 helps"):
         prepare(_config(name, settings, strangers, batch_size=16, accumulate=accumulate))
 
 
