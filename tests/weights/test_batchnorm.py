@@ -351,13 +351,13 @@ def recalibrated_loss(case: nets.Case, alpha: float, direction: list[Tensor]) ->
 
 
 def test_without_other_batches_the_problems_own_are_taken():
-    case, own = nets.conv_batchnorm(), nets.conv_batchnorm()
-    for given, batches in ((case, case.batches()), (own, ())):
-        Subject("one", Problem(*given.problem), batches).values(recalibrate=True)
-        recalibration(Problem(*given.problem), batches)()
-    assert (
-        nets.state(case.model) == nets.state(own.model) != nets.state(nets.conv_batchnorm().model)
-    )
+    case = nets.conv_batchnorm()
+    truth = of_one_batch(case.model, case.inputs)
+    problem = Problem(*case.problem)
+    given, own = (Subject("one", problem, batches) for batches in (case.batches(), ()))
+    assert given.values(recalibrate=True) == own.values(recalibrate=True) != own.values()
+    recalibration(problem, ())()
+    assert_same_statistics(case.model, truth)
 
 
 def test_batches_that_are_no_pairs_need_a_way_through_the_model():
