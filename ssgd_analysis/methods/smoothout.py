@@ -64,6 +64,11 @@ class SmoothOut(NoisyPointsMethod):
             quiet = {id(p) for layer in layers for p in layer.parameters()}
             self.noisy = [p for p in self.noisy if id(p) not in quiet]
 
+    @classmethod
+    def smallest_pass(cls, settings: Any, batch_size: int) -> int:
+        """The smallest part's."""
+        return batch_size // settings.ghost_batches
+
     def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
         """One for each ghost batch."""
         return ghost_points(inputs, targets, self.settings.ghost_batches)
