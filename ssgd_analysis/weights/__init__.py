@@ -11,6 +11,7 @@ from ssgd_analysis.weights.borrowed import (
     borrowed_weights,
     evaluation_mode,
 )
+from ssgd_analysis.weights.filters import PLAIN, Filters, filters_of
 from ssgd_analysis.weights.groups import (
     SCOPES,
     flattened,
@@ -18,24 +19,29 @@ from ssgd_analysis.weights.groups import (
     grouped,
     matching,
     rms,
+    ungrouped,
     unspared,
 )
 from ssgd_analysis.weights.noise import LAWS, SCALES, Noise
 
 __all__ = [
     "LAWS",
+    "PLAIN",
     "SCALES",
     "SCOPES",
+    "Filters",
     "Noise",
     "borrowed_buffers",
     "borrowed_modes",
     "borrowed_state",
     "borrowed_weights",
     "evaluation_mode",
+    "filters_of",
     "flattened",
     "global_norm",
     "grouped",
     "matching",
     "rms",
+    "ungrouped",
     "unspared",
 ]
