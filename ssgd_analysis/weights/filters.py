@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.parametrizations import _WeightNorm
@@ -85,9 +84,9 @@ class Filters:
 
     def _shaped(self, parts: Tensor, tensor: Tensor) -> Tensor:
         whole = parts.flatten(0, 1)
-        return whole if self.groups == 1 else whole.repeat_interleave(
-            tensor.shape[0] // self.groups, dim=0
-        )
+        if self.groups == 1:
+            return whole
+        return whole.repeat_interleave(tensor.shape[0] // self.groups, dim=0)
 
 
 PLAIN = Filters()
