@@ -15,7 +15,7 @@ from ssgd_analysis.methods.batchnorm import POLICIES, bn_statistics
 from ssgd_analysis.methods.gradient_sum import GradientSum, in_step
 from ssgd_analysis.methods.per_sample import per_sample_noise, perturbable
 from ssgd_analysis.methods.weight_noise import NOISE_PER, RANKS, Move, by_layer, moving_weights
-from ssgd_analysis.weights import Noise, filters_of, unspared
+from ssgd_analysis.weights import Filters, Noise, filters_of, unspared
 
 
 class SSGD(torch.optim.Optimizer):
@@ -267,7 +267,7 @@ class SSGD(torch.optim.Optimizer):
                 raise InputError(f"noise_scale {group['noise_scale']} should be ≥ 0 and finite")
         self.moved = list(unspared(self._named(), self.spare, self.model).values())
         filters = filters_of(self.model, self.moved)
-        self.filters = dict(zip(self.moved, filters, strict=True))
+        self.filters = dict[Tensor, Filters](zip(self.moved, filters, strict=True))
         if self.noise_per == "sample":
             assert self.model is not None
             perturbable(self.model, self.moved)

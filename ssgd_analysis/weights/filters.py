@@ -140,8 +140,8 @@ def _uses(model: nn.Module) -> Iterator[tuple[Tensor, Filters]]:
                 yield parameter, _original(module, name.removesuffix("_orig"), parameter)
             else:
                 yield parameter, _own(module, name)
-        lists: Any = module.parametrizations.items() if is_parametrized(module) else ()
-        for name, held in lists:
+        lists: Any = module.parametrizations if is_parametrized(module) else {}
+        for name, held in lists.items():
             for parameter in held.parameters(recurse=False):
                 if isinstance(held[0], _WeightNorm):
                     yield parameter, _normed(module, name, parameter, held[0].dim)

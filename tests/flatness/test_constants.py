@@ -1,4 +1,4 @@
-"""No metric and no random direction moves padding rows or frozen weights; and filters are units'."""
+"""No metric and no random direction moves padding rows of embeddings or frozen weights."""
 
 import nets
 import pytest
@@ -23,8 +23,9 @@ SETTINGS = {
     "m_sharpness": [{"m": 4}],
 }
 MOVE = {
-    "expected", "sam", "worst_case", "m_sharpness", "keskar", "adaptive_worst", "lpf", "local_entropy",
-    "symmetric_gap", "asymmetry", "pac_bayes_sigma", "quantization_drop", "noise_robustness", "volume",
+    "expected", "sam", "worst_case", "m_sharpness", "keskar", "adaptive_worst", "lpf", "volume",
+    "local_entropy", "symmetric_gap", "asymmetry", "pac_bayes_sigma", "quantization_drop",
+    "noise_robustness",
 }  # fmt: skip
 
 
@@ -109,7 +110,8 @@ def test_random_directions_leave_them_alone(how):
     weight = found.parameters["embed.weight"].detach()
     live = torch.arange(7) != PAD
     for one, other in zip(directions, plain, strict=True):  # the draws are the same
-        assert [i for i, pair in enumerate(zip(one, other)) if not torch.equal(*pair)] == [place]
+        changed = [not torch.equal(*pair) for pair in zip(one, other, strict=True)]
+        assert changed == [i == place for i in range(len(changed))]
         assert torch.equal(one[place][live], other[place][live])
     for direction in normalized(found, directions, how):
         assert not direction[place][PAD].any()

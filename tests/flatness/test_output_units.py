@@ -1,4 +1,4 @@
-"""Rescaled output units before a BatchNorm: the same function, and so the same numbers by filters."""
+"""Rescaled output units before a BatchNorm: the same function, the same numbers by filter."""
 
 import copy
 

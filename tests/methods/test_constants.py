@@ -9,8 +9,8 @@ from ssgd_analysis.methods import METHODS, SSGD, Task
 
 PAD = 2
 NOISY = {
-    "s-sgd", "wni", "wni-2", "alternating", "nso", "smoothout", "anti-pgd", "lpf-sgd", "rwp", "arwp",
-    "m-arwp", "entropy-sgd", "sgld",
+    "s-sgd", "wni", "wni-2", "alternating", "nso", "smoothout", "anti-pgd", "lpf-sgd", "rwp",
+    "arwp", "m-arwp", "entropy-sgd", "sgld",
 }  # fmt: skip
 TOKENS = torch.randint(0, 7, (40, 5), generator=nets.generator())
 LABELS = nets.labels(40)
@@ -116,6 +116,7 @@ def test_the_optimizer_knows_padding_rows_by_the_model():
     model = made()
     ssgd(model, model=model)
     assert all(bool((row == 0.5).all()) for row, _, _ in model.seen)
+    assert len({nets.bits(body) for _, _, body in model.seen}) == 1  # frozen
     model = made()
     ssgd(model)  # as documented: it cannot know
     assert not all(bool((row == 0.5).all()) for row, _, _ in model.seen)
