@@ -12,7 +12,7 @@ from torch import Tensor
 from ssgd_analysis import seeds
 from ssgd_analysis.curvature import HessianOperator, Options
 from ssgd_analysis.problem import Problem
-from ssgd_analysis.weights import borrowed_weights
+from ssgd_analysis.weights import borrowed_weights, filters_of
 
 T = TypeVar("T")
 
@@ -60,6 +60,7 @@ class Bench:
     ) -> None:
         self.problem, self.seed, self.options = problem, seed, options
         self.parameters = list(problem.parameters.values())
+        self.filters = filters_of(problem.model, self.parameters)
         self._operator = operator
         self._forwards = self._gradients = self._products = 0.0
         self._cache: dict[Hashable, Any] = {}
@@ -108,9 +109,16 @@ class Bench:
             yield clean
 
     def put(self, clean: Sequence[Tensor], moves: Sequence[Tensor], scale: float = 1.0) -> None:
-        """Set the weights to clean + scale · moves; inside :meth:`moved`."""
-        for parameter, weight, move in zip(self.parameters, clean, moves, strict=True):
+        """Set the weights to clean + scale · moves; inside :meth:`moved`.
+
+        Padding rows of embeddings stay, whatever the moves: the loss has no derivative by them.
+        """
+        for parameter, weight, move, filters in zip(
+            self.parameters, clean, moves, self.filters, strict=True
+        ):
             parameter.copy_(weight).add_(move, alpha=scale)
+            if filters.constant is not None:
+                parameter[filters.constant] = weight[filters.constant]
 
     @property
     def clean_losses(self) -> list[float]:
