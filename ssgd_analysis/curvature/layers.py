@@ -7,7 +7,7 @@ import torch
 from ssgd_analysis.curvature.deflation import deflation
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.probes import BLOCK, rademacher
-from ssgd_analysis.curvature.sampling import Quotients, quotients
+from ssgd_analysis.curvature.sampling import Quotients, Scatter, quotients
 from ssgd_analysis.curvature.trace import Hutchinson, Trace, estimated
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.progress import SILENT, Progress
@@ -40,20 +40,25 @@ def layer_traces(
         raise InputError(f"the trace needs at least 2 probes for its error, not {probes}")
     progress.start("layers' traces", probes)
     found: list[list[Quotients]] = [[] for _ in places]
+    scatters: list[list[Scatter]] = [[] for _ in places]
     for first in range(0, probes, BLOCK):
         count = min(BLOCK, probes - first)
         block = rademacher(operator, count, generator)
-        for own, part in zip(found, quotients(operator, block, places)[1], strict=True):
+        images, parts = quotients(operator, block, places)
+        for own, part in zip(found, parts, strict=True):
             own.append(part)
+        # with the other blocks' part in full, where half of it counts: on the safe side
+        for scatter, place in zip(scatters, places, strict=True):
+            scatter.append(Scatter.of(block[place], images[place]))
         progress.advance(count)
     nothing = deflation(operator, None)
     return [
         estimated(
-            Hutchinson(operator, nothing, generator, own),
+            Hutchinson(operator, nothing, generator, own, sum(scatter[1:], scatter[0])),
             nothing,
             probes=probes,
             method="hutchinson",
             products=probes,
         )
-        for own in found
+        for own, scatter in zip(found, scatters, strict=True)
     ]

@@ -9,7 +9,6 @@ from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.surveyed import survey_given
-from ssgd_analysis.progress import SILENT
 
 
 @metric
@@ -52,5 +51,5 @@ def _samples(bench: Bench, probes: int) -> np.ndarray:
     """zᵀHz of each probe, shape (probes,)."""
     nothing = deflation(bench.operator, None)
     estimator = Hutchinson(bench.operator, nothing, bench.generator("trace"))
-    grow(estimator, 0, probes, tol=None, most=probes, deadline=None, progress=SILENT)
+    grow(estimator, 0, probes)
     return estimator.samples().mean()
