@@ -1,10 +1,10 @@
 """How often the intervals of a survey hold what a dense float64 Hessian says.
 
 Forty small networks, of ten kinds, at initialisation and trained, two seeds each; every one is
-surveyed several times at the defaults of ``sharpness`` in float32, with other probes. The truth is a
-matrix of double backward passes in float64, row by row, by no code of the package. Prints the share
-of surveys whose 95% interval holds the truth, and how long the intervals are; ``--json FILE`` writes
-the numbers. ``python benchmarks/coverage.py`` takes about five minutes on one core.
+surveyed several times at the defaults of ``sharpness`` in float32, with other probes. The truth is
+a matrix of double backward passes in float64, row by row, by no code of the package. Prints how
+many surveys' 95% intervals hold the truth, and the median length of the intervals (of the trace
+relative to it); ``--json FILE`` writes the numbers. About five minutes on one core.
 """
 
 import argparse

@@ -201,10 +201,7 @@ def _share(runs: Quadrature, rest: Deflation, low: float, high: float, reach: fl
             _between(*run, low, high, each) for run, each in zip(runs.jacobi, reaches, strict=True)
         ]
         least, most = np.mean(rows, axis=0)
-        # on a diagonal matrix probes are exact, as all its spectral projectors are diagonal
-        spread, size = runs.scatter.variance(), float(runs.scatter.squares.mean())
-        rounding = torch.finfo(runs.scatter.total.dtype).eps
-        count = math.inf if spread <= 100 * rounding * size else len(rows) * free / 2
+        count = len(rows) * free / 2
     total = free + len(spikes)
 
     def interval(confidence: float) -> tuple[float, float]:

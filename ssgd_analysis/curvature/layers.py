@@ -1,5 +1,6 @@
 """Traces of the diagonal blocks of an operator, all out of the same products."""
 
+import time
 from collections.abc import Sequence
 
 import torch
@@ -19,6 +20,7 @@ def layer_traces(
     *,
     generator: torch.Generator,
     probes: int = 32,
+    deadline: float | None = None,
     progress: Progress = SILENT,
 ) -> list[Trace]:
     """tr(H_ll) = E[z_l · (H z)_l] for every block l, from one set of probes over all of them.
@@ -31,6 +33,8 @@ def layer_traces(
         places: the blocks.
         generator: on the operator's device; draws Rademacher probes.
         probes: how many, at least 2.
+        deadline: of ``time.monotonic()``; no block of probes is begun that would end after it, but
+            the first.
         progress: told of every product.
 
     Raises:
@@ -41,8 +45,12 @@ def layer_traces(
     progress.start("layers' traces", probes)
     found: list[list[Quotients]] = [[] for _ in places]
     scatters: list[list[Scatter]] = [[] for _ in places]
-    for first in range(0, probes, BLOCK):
-        count = min(BLOCK, probes - first)
+    began, spent = time.monotonic(), 0
+    while spent < probes:
+        count = min(BLOCK, probes - spent)
+        now = time.monotonic()
+        if deadline is not None and spent and now + (now - began) / spent * count > deadline:
+            break
         block = rademacher(operator, count, generator)
         images, parts = quotients(operator, block, places)
         for own, part in zip(found, parts, strict=True):
@@ -50,15 +58,17 @@ def layer_traces(
         # with the other blocks' part in full, where half of it counts: on the safe side
         for scatter, place in zip(scatters, places, strict=True):
             scatter.append(Scatter.of(block[place], images[place]))
+        spent += count
         progress.advance(count)
     nothing = deflation(operator, None)
     return [
         estimated(
             Hutchinson(operator, nothing, generator, own, sum(scatter[1:], scatter[0])),
             nothing,
-            probes=probes,
+            probes=spent,
             method="hutchinson",
-            products=probes,
+            products=spent,
+            stop="probes" if spent == probes else "time",
         )
         for own, scatter in zip(found, scatters, strict=True)
     ]

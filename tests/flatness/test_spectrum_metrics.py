@@ -117,7 +117,11 @@ def test_runs_give_the_moments_of_their_probes():
     matrix = planted(network_like(60))
     found = survey(DenseOperator(matrix), 3, density_steps=6)
     for nodes, weights, length, square in zip(
-        found.runs.nodes, found.runs.weights, found.runs.lengths, found.runs.scatter.squares, strict=True
+        found.runs.nodes,
+        found.runs.weights,
+        found.runs.lengths,
+        found.runs.scatter.squares,
+        strict=True,
     ):
         assert length * (weights @ nodes**2) == pytest.approx(square, rel=1e-10)
     first = found.runs.lengths * [

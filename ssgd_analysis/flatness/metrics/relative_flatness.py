@@ -57,6 +57,7 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
     problem = bench.problem
     own = Problem(problem.model, problem.loss, problem.batches, layers=[glob.escape(name)])
     operator = HessianOperator.of(own, options=bench.options)
+    operator.deadline = bench.deadline
     matrix = weight.detach().reshape(len(weight), -1)
     left, strengths, _ = torch.linalg.svd(matrix.double(), full_matrices=False)
     factor = left * strengths  # UΣ, shape (S, rank): its square is WWᵀ
