@@ -67,7 +67,10 @@ from ssgd_analysis.cli.sharpness_tables import print_differences, print_sharpnes
     help="For what is kept between products (default: half of what is free).",
 )
 @click.option(
-    "--time-budget", type=POSITIVE, metavar="SECONDS", help="The best that can be had in this time."
+    "--time-budget",
+    type=POSITIVE,
+    metavar="SECONDS",
+    help="The best that can be had in this time; what does not fit says so.",
 )
 @click.option(
     "--product",

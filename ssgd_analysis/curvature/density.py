@@ -200,7 +200,7 @@ def _share(runs: Quadrature, rest: Deflation, low: float, high: float, reach: fl
         rows = [
             _between(*run, low, high, each) for run, each in zip(runs.jacobi, reaches, strict=True)
         ]
-        least, most = np.mean(rows, axis=0)
+        least, most = np.mean(rows, axis=0).tolist()
         count = len(rows) * free / 2
     total = free + len(spikes)
 
