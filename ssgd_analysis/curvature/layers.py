@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import torch
 
 from ssgd_analysis.curvature.deflation import deflation
+from ssgd_analysis.curvature.hutchinson import Hutchinson
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.probes import BLOCK, rademacher
 from ssgd_analysis.curvature.sampling import Quotients, Scatter, quotients
-from ssgd_analysis.curvature.trace import Hutchinson, Trace, estimated
+from ssgd_analysis.curvature.trace import Trace, estimated
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.progress import SILENT, Progress
 

@@ -11,9 +11,10 @@ from ssgd_analysis import seeds
 from ssgd_analysis.curvature.deflation import Deflation, deflation
 from ssgd_analysis.curvature.density import Density, smoothed
 from ssgd_analysis.curvature.eigenpairs import Spectrum, eigenpairs
+from ssgd_analysis.curvature.hutchinson import Hutchinson
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.quadrature import Quadrature, quadrature
-from ssgd_analysis.curvature.trace import Hutchinson, Trace, estimated, grow
+from ssgd_analysis.curvature.trace import Trace, estimated, grow
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.progress import SILENT, Progress
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ssgd_analysis.curvature.deflation import Deflation, deflation
 from ssgd_analysis.curvature.eigenpairs import Spectrum
+from ssgd_analysis.curvature.hutchinson import Hutchinson
 from ssgd_analysis.curvature.hutchpp import HutchPlusPlus
 from ssgd_analysis.curvature.operator import Operator
-from ssgd_analysis.curvature.probes import BLOCK, rademacher
+from ssgd_analysis.curvature.probes import BLOCK
 from ssgd_analysis.curvature.sampling import (
     Quotients,
     Scatter,
@@ -79,47 +80,6 @@ class Estimator(Protocol):
 
     def samples(self) -> Quotients:
         """Each sample, batch by batch."""
-
-
-class Hutchinson:
-    """zᵀHz with Rademacher z, projected.
-
-    Args:
-        operator: shape (P, P).
-        known: what is deflated.
-        generator: draws the probes.
-        drawn: samples that are there already.
-        scatter: of their probes.
-
-    The mean of ``scatter.squares``, ‖(I − UUᵀ) Hz‖² of the probes, estimates the squared Frobenius
-    norm of the projected operator at no further product.
-    """
-
-    widening = 1.0
-
-    def __init__(
-        self,
-        operator: Operator,
-        known: Deflation,
-        generator: torch.Generator,
-        drawn: Sequence[Quotients] = (),
-        scatter: Scatter | None = None,
-    ) -> None:
-        self.operator, self.known, self.generator = operator, known, generator
-        self.drawn, self.scatter = list(drawn), scatter
-
-    def grow(self, products: int) -> int:
-        """Draw so many probes."""
-        probes = rademacher(self.operator, products, self.generator)
-        images, (own,) = quotients(self.operator, self.known.project(probes))
-        self.drawn.append(own)
-        found = Scatter.of(probes, self.known.project(images))
-        self.scatter = found if self.scatter is None else self.scatter + found
-        return products
-
-    def samples(self) -> Quotients:
-        """One sample a probe."""
-        return Quotients.joined(self.drawn)
 
 
 def trace(

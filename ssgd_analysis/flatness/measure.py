@@ -24,8 +24,9 @@ from ssgd_analysis.curvature import (
     survey,
 )
 from ssgd_analysis.curvature.block_diagonal import NO_BLOCKS, has_blocks
-from ssgd_analysis.errors import InputError, OutOfTimeError, WorkError, first_line, unknown
-from ssgd_analysis.flatness import METRICS, Bench, Measurement, curve, resolve
+from ssgd_analysis.errors import InputError, OutOfTimeError, WorkError, unknown
+from ssgd_analysis.flatness import Bench, resolve
+from ssgd_analysis.flatness.asked import metrics_or_why
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 
@@ -181,7 +182,13 @@ def measure(
         bench.keep("survey", found)
     operator.deadline = deadline
     try:
-        metrics = _metrics(bench, request, progress)
+        metrics = metrics_or_why(
+            bench,
+            request.metrics,
+            optional=request.optional,
+            curves=request.curves,
+            progress=progress,
+        )
     finally:
         operator.deadline = None
     # the metrics' own; those of a shared operator are counted by it
@@ -298,46 +305,3 @@ def _layers(
         for size, spectrum, trace in zip(sizes, spectra, traces, strict=True)
     ]
     return rows, blocks.products
-
-
-def _metrics(bench: Bench, request: Request, progress: Progress) -> dict[str, Any]:
-    progress.start("metrics", len(request.metrics))
-    measured = {}
-    for text in request.metrics:
-        name, settings = resolve(text)
-        entry = METRICS[name]
-        try:
-            measured[text] = dataclasses.asdict(entry.measure.on(bench, **settings))
-        except (InputError, WorkError) as error:
-            if not (request.optional or isinstance(error, OutOfTimeError)):
-                raise type(error)(f"metric {name}: {error}") from error
-            measured[text] = {
-                "value": None,
-                "stderr": None,
-                "settings": settings,
-                "why": first_line(error),
-            }
-            progress.warn(f"metric {name}: {first_line(error)}")
-        else:
-            if request.curves and entry.radius:
-                measured[text]["curve"] = _curve(bench, name, settings, progress)
-        progress.advance(note=text)
-    return measured
-
-
-def _curve(bench: Bench, name: str, settings: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """A metric over its radii; ``None`` at those where there is no value."""
-    radii = METRICS[name].grid(settings)
-    points: list[Measurement | None] = []
-    for radius in radii:
-        try:
-            points += [found for _, found in curve(bench, name, [radius], **settings)]
-        except (InputError, WorkError) as error:
-            progress.warn(f"metric {name} at {radius:g}: {first_line(error)}")
-            points.append(None)
-    return {
-        "over": METRICS[name].radius,
-        "radii": list(radii),
-        "values": [None if found is None else found.value for found in points],
-        "stderr": [None if found is None else found.stderr for found in points],
-    }

@@ -20,7 +20,7 @@ from ssgd_analysis.curvature import (
     trace,
 )
 from ssgd_analysis.curvature.deflation import Deflation, deflation
-from ssgd_analysis.curvature.trace import Hutchinson
+from ssgd_analysis.curvature.hutchinson import Hutchinson
 from ssgd_analysis.errors import InputError
 
 PROPERTY = settings(deadline=None, database=None, derandomize=True, max_examples=40)

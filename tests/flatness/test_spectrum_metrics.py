@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from ssgd_analysis.curvature import DenseOperator, HessianOperator, survey
 from ssgd_analysis.curvature.deflation import deflation
+from ssgd_analysis.curvature.hutchinson import Hutchinson
 from ssgd_analysis.curvature.probes import rademacher
 from ssgd_analysis.curvature.survey import _known_square, more_squares
-from ssgd_analysis.curvature.trace import Hutchinson
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness import METRICS, Bench, Measurement
 from ssgd_analysis.flatness.metrics import relative_flatness as relative

@@ -3,7 +3,8 @@
 import numpy as np
 
 from ssgd_analysis.curvature.deflation import deflation
-from ssgd_analysis.curvature.trace import Hutchinson, grow
+from ssgd_analysis.curvature.hutchinson import Hutchinson
+from ssgd_analysis.curvature.trace import grow
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
