@@ -64,6 +64,7 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
         layers=[glob.escape(name)],
     )
     operator = HessianOperator.of(own, options=bench.options)
+    operator.deadline = bench.deadline
     (filters,) = filters_of(problem.model, [weight])
     matrix = filters.rows(filters.moving(weight.detach()))
     # where each of its entries, row by row, stands in the weight
