@@ -124,9 +124,8 @@ def command(
                     progress=progress,
                 )
                 if save_weights:
-                    files.save(
-                        done, out, train.batches(512) if settings.bn == "recalibrate" else []
-                    )
+                    calibration = train.batches(512) if settings.bn == "recalibrate" else []
+                    files.save(done, out, splits["train"], calibration)
                 found = jsonable(done.record), files.columns(done)
                 files.keep(place, key, *found)
             paths.append(found[0])

@@ -53,13 +53,13 @@ def saved(out: Path, kind: str, bends: int) -> bool:
     return all(path.is_file() for path in weights(out, kind, bends))
 
 
-def save(done: Any, out: Path, calibration: list[Any]) -> None:
+def save(done: Any, out: Path, problem: Any, calibration: list[Any]) -> None:
     """The second network permuted, or each bend; with BatchNorm's statistics as measured."""
     from ssgd_analysis.files import make_folder
     from ssgd_analysis.landscape.connections import put
+    from ssgd_analysis.landscape.recalibration import recalibration
     from ssgd_analysis.training.state import save_tensors
     from ssgd_analysis.weights import borrowed_state
-    from ssgd_analysis.weights.batchnorm import recalibrate_batchnorm
 
     path, kind = done.path, done.record["path"]
     points = [path.at(1.0)] if kind == "matched" else []
@@ -70,7 +70,7 @@ def save(done: Any, out: Path, calibration: list[Any]) -> None:
         with borrowed_state(path.model):
             put(path.model, point)
             if calibration and kind != "matched":
-                recalibrate_batchnorm(path.model, calibration)
+                recalibration(problem, calibration)()
             save_tensors(file, path.model.state_dict(), {"path": kind})
 
 

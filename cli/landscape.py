@@ -18,6 +18,7 @@ from ssgd_analysis.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from ssgd_analysis.data import Split
     from ssgd_analysis.landscape import LandscapeSettings, Subject
     from ssgd_analysis.ranks import Ranks
 
@@ -243,7 +244,7 @@ def _subjects(
             Subject(
                 checkpoint.name,
                 problems[0],
-                calibration=checkpoint.data.train.batches(512),
+                calibration=_calibration(checkpoint.data.train, options["samples"]),
                 path=path,
                 code=" ".join(fingerprint(name) for name in checkpoint.references.values()),
                 test=problems[1] if also else None,
@@ -251,3 +252,8 @@ def _subjects(
             )
         )
     return subjects, opened[0].references
+
+
+def _calibration(train: "Split", samples: int | None) -> list[Any]:
+    """The training examples that BatchNorm's statistics are made of: as many as are shown."""
+    return train.first(None if samples is None else min(samples, len(train))).batches(512)

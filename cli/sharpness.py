@@ -67,7 +67,10 @@ from ssgd_analysis.cli.sharpness_tables import print_differences, print_sharpnes
     help="For what is kept between products (default: half of what is free).",
 )
 @click.option(
-    "--time-budget", type=POSITIVE, metavar="SECONDS", help="The best that can be had in this time."
+    "--time-budget",
+    type=POSITIVE,
+    metavar="SECONDS",
+    help="The best that can be had in this time; what does not fit says so.",
 )
 @click.option(
     "--product",
@@ -150,6 +153,9 @@ def command(
         code = [fingerprint(name) for name in checkpoint.references.values()]
         key = f"{problem.fingerprint()} {code} {request} {options} {cross_check} {time_budget}"
         found = store.kept(place, key) if resume and place is not None else None
+        if found is not None and save_vectors and not _has_vectors(found):
+            console.say(f"{checkpoint.name}: measured again, as no vectors were kept")
+            found = None
         if found is not None:
             console.say(f"{checkpoint.name}: taken from {place}")
         else:
@@ -204,10 +210,20 @@ def _request(options: dict[str, Any]) -> Any:
     )
 
 
+def _has_vectors(record: dict[str, Any]) -> bool:
+    path = record.get("vectors")
+    return path is not None and Path(path).is_file()
+
+
 def _share(ends: float, left: int) -> float:
     """This checkpoint's deadline: what time is left is shared evenly."""
     now = time.monotonic()
     return now + max(0.0, ends - now) / left
+
+
+def _part(deadline: float | None, stages: int) -> float | None:
+    """The deadline of the next of so many stages, if there is one."""
+    return None if deadline is None else _share(deadline, stages)
 
 
 class _Work:
@@ -247,6 +263,7 @@ class _Work:
         self, index: int, name: str, problem: Any, deadline: float | None
     ) -> dict[str, Any]:
         from ssgd_analysis.curvature.cross_check import cross_check_pyhessian
+        from ssgd_analysis.errors import OutOfTimeError
         from ssgd_analysis.flatness import store
         from ssgd_analysis.flatness.measure import measure, prepared
         from ssgd_analysis.flatness.rescale_check import rescale_check
@@ -254,6 +271,7 @@ class _Work:
         like = self.last is not None and self.last.parameters == {
             name: parameter.shape for name, parameter in problem.parameters.items()
         }
+        rescaling = self.factor is not None
         with console.Display(f"{name}: ") as progress:
             operator = prepared(problem, self.request, progress=progress)
             progress.say(self._told(operator.engine.plan))
@@ -262,23 +280,30 @@ class _Work:
                 self.request,
                 operator=operator,
                 start=self.last.vectors if like else None,
-                deadline=deadline,
+                deadline=_part(deadline, 1 + self.cross_check + rescaling),
                 progress=progress,
             )
             record = found.record
             if self.cross_check:
                 record["cross_check"] = cross_check_pyhessian(
-                    problem, self.request.top, seed=self.request.seed
+                    problem,
+                    self.request.top,
+                    seed=self.request.seed,
+                    deadline=_part(deadline, 1 + rescaling),
                 )
             if self.factor is not None:
-                record["rescale_check"] = rescale_check(
-                    problem,
-                    [m for m, found in record["metrics"].items() if found["value"] is not None],
-                    factor=self.factor,
-                    seed=self.request.seed,
-                    options=self.request.options,
-                    progress=progress,
-                )
+                try:
+                    record["rescale_check"] = rescale_check(
+                        problem,
+                        [m for m, found in record["metrics"].items() if found["value"] is not None],
+                        factor=self.factor,
+                        seed=self.request.seed,
+                        options=self.request.options,
+                        deadline=deadline,
+                        progress=progress,
+                    )
+                except OutOfTimeError as error:
+                    record["rescale_check"] = {"factor": self.factor, "why": str(error)}
         self.last = found
         if self.vectors is not None:
             path = self.vectors / f"vectors-{index:03d}.safetensors"

@@ -24,13 +24,14 @@ def print_sharpness(result: dict[str, Any]) -> None:
         rows.append([name, console.number(metric["value"]), error, "–", "–"])
     console.answer_table(["", "value", "stderr", "residual", "cross-fit"], rows)
     _print_curves(result["metrics"])
-    for name in ("negative", "near_zero"):
-        share = result["density"][name]
+    console.answer(f"trace: 95% interval {_interval(trace['low'], trace['high'])} over probes")
+    density = result["density"]
+    threshold = console.number(density["threshold"], 2)
+    for name, where in (("negative", f"below -{threshold}"), ("near_zero", f"within ±{threshold}")):
+        ends = [f"{100 * density[name][end]:.3g}%" for end in ("low", "high")]
         console.answer(
-            f"{name.replace('_', '-')} eigenvalues (threshold"
-            f" {console.number(result['density']['threshold'], 2)}):"
-            f" {100 * share['value']:.2g}%, 95% [{100 * share['low']:.2g}%,"
-            f" {100 * share['high']:.2g}%] over probes"
+            f"{name.replace('_', '-')} eigenvalues ({where}): between {ends[0]} and {ends[1]}"
+            f" of all (95%; {density['probes']} probes of {density['steps']} steps tell no more)"
         )
     if "layers" in result:
         console.answer()
@@ -45,6 +46,17 @@ def print_sharpness(result: dict[str, Any]) -> None:
         worst = max(pair["residual"] or 0.0 for pair in result["eigenvalues"])
         console.say(
             f"Warning: the {what} ended the search short of --tol: residuals up to {worst:.1g}"
+        )
+    if trace["stop"] in ("max_probes", "time"):
+        size = trace["stderr"] / abs(trace["value"]) if trace["value"] else float("inf")
+        console.say(
+            f"Warning: {trace['probes']} probes leave the trace a standard error of"
+            f" {100 * size:.2g}% of its value: "
+            + (
+                "the time ended"
+                if trace["stop"] == "time"
+                else "--trace-tol is not met; ask for more with --probes"
+            )
         )
     if "cross_check" in result:
         _print_check(result["cross_check"])
@@ -89,9 +101,11 @@ def _print_layers(layers: list[dict[str, Any]]) -> None:
         [
             layer["name"],
             str(layer["n_parameters"]),
-            *_doubt(layer["lambda_max"]),
-            console.number(layer["trace"]["value"]),
-            console.number(layer["trace"]["stderr"], 2),
+            *(_doubt(layer["lambda_max"]) if "why" not in layer else ["no time", "–", "–"]),
+            *(
+                console.number(layer["trace"][key], digits) if "why" not in layer else "–"
+                for key, digits in (("value", 4), ("stderr", 2))
+            ),
         ]
         for layer in layers
     ]
@@ -104,8 +118,14 @@ def _crossed(pair: dict[str, Any]) -> str:
     found = pair.get("cross_fit")
     if found is None:
         return "–"
+    if found["value"] is None:
+        return "no time"
     error = "" if found["stderr"] is None else f" ± {console.number(found['stderr'], 2)}"
     return f"{console.number(found['value'])}{error}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return f"[{console.number(low)}, {console.number(high)}]"
 
 
 def _errors(trace: dict[str, Any]) -> str:
@@ -142,6 +162,9 @@ def _print_check(check: dict[str, Any]) -> None:
 
 def _print_rescaled(check: dict[str, Any]) -> None:
     """Ratio of each metric after to before, of the two factors that which moved it farther."""
+    if "why" in check:
+        console.answer(f"rescale check: {check['why']}")
+        return
     from ssgd_analysis.flatness.rescale_check import extreme
 
     tried = check["transformations"]

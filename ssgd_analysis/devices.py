@@ -1,6 +1,9 @@
 """Devices by name, how much memory they have, and what running out of it looks like."""
 
+import contextlib
 import re
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -53,3 +56,10 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     return "not enough memory" in text or "can't allocate memory" in text
+
+
+def plain_python() -> AbstractContextManager[None]:
+    """Compiled models as they were written; nothing to do where the compiler is not even loaded."""
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")

@@ -12,6 +12,13 @@ class WorkError(RuntimeError):
     """The work itself failed: diverged, disk full (exit status 1). One line."""
 
 
+class OutOfTimeError(WorkError):
+    """The time budget ended before something was measured."""
+
+    def __init__(self) -> None:
+        super().__init__("the time budget ended before it was measured: give it more time")
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that is in no table, with the nearest name that is.
 

@@ -248,7 +248,9 @@ def _of_classes(given: Mapping[str, Any], check_labels: bool) -> LossTerms | Non
     if check_labels and targets.numel():
         _check_labels(targets, counts, classes)
     safe = torch.where(counts, targets, 0)
-    weights = counts.double() if weight is None else weight.double()[safe] * counts
+    weights = counts.double()
+    if weight is not None:  # index_select, as plain indexing can not be traced
+        weights = weights * weight.double().index_select(0, safe.reshape(-1)).reshape(safe.shape)
     ignored = given["ignore_index"]
     return LossTerms("", weights, targets.numel(), ignored=ignored, smoothed=smoothed)
 

@@ -5,7 +5,6 @@ import copy
 import functools
 import hashlib
 import math
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from torch.func import functional_call
 
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch, Count, pair
-from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
+from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory, plain_python
 from ssgd_analysis.errors import InputError, WorkError, first_line
 from ssgd_analysis.loss import (
     Loss,
@@ -31,7 +30,8 @@ from ssgd_analysis.loss import (
     scalar_loss,
     takes_model,
 )
-from ssgd_analysis.weights import evaluation_mode, flattened, matching, same_bits
+from ssgd_analysis.weights import evaluation_mode, flattened, matching
+from ssgd_analysis.weights.untouched import overrides_mode, refuse_renormalised, unchanged
 
 Piece = tuple[Batch, float]  # a part of a batch, and its share of the batch's loss
 
@@ -162,8 +162,8 @@ class Problem:
             InputError: model or loss do not take a batch, a loss that is a sum, labels out of
                 range, nothing that counts, or a model that changes its parameters in a pass.
         """
-        _refuse_renorm(self.model)
-        with self.evaluating(), torch.no_grad(), plain_python(), _unchanged(self.model):
+        refuse_renormalised(self.model)
+        with self.evaluating(), torch.no_grad(), plain_python(), unchanged(self.model):
             found = [self._read(b, n) for b, n in zip(self._given, self.counts, strict=True)]
         if not all(reading.exact for reading in found):  # then all weigh by their examples
             found = [replace(r, weight=r.count, exact=False) for r in found]
@@ -500,7 +500,7 @@ class Problem:
         Evaluation sets flags only: an adapter that merges itself into the weights in ``eval``
         would take its derivatives away, and leave the weights moved by rounding.
         """
-        own = [name for name, module in self.model.named_modules() if _overrides_mode(module)]
+        own = [name for name, module in self.model.named_modules() if overrides_mode(module)]
         if not own:
             return
         try:
@@ -690,55 +690,6 @@ def _joined(parts: Sequence[BatchReading]) -> BatchReading:
         None,
         all(part.exact for part in parts),
     )
-
-
-def plain_python() -> AbstractContextManager[None]:
-    """Compiled models as they were written; nothing to do where the compiler is not even loaded."""
-    if "torch._dynamo" not in sys.modules:
-        return contextlib.nullcontext()
-    return torch.compiler.set_stance("force_eager")
-
-
-def _overrides_mode(module: nn.Module) -> bool:
-    kind = type(module)
-    return kind.train is not nn.Module.train or kind.eval is not nn.Module.eval
-
-
-def _refuse_renorm(model: nn.Module) -> None:
-    """Refuse embeddings that renormalise their rows in every pass."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
-            raise InputError(
-                f"the model's '{name}' writes into its weights in every pass (max_norm="
-                f"{module.max_norm:g}): renormalise its rows once, then set max_norm=None"
-            )
-
-
-@contextlib.contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Refuse passes that write into parameters; they come back as they were."""
-    places = [(m, k, p) for m in model.modules() for k, p in m._parameters.items() if p is not None]
-    held = {id(p): (p, p.detach(), p.detach().clone()) for _, _, p in places}
-    names = {id(p): name for name, p in model.named_parameters()}
-    changed: list[str] = []
-    try:
-        yield
-    finally:
-        for module, key, parameter in places:
-            if module._parameters.get(key) is not parameter:
-                changed.append(names.get(id(parameter), key))
-                module._parameters[key] = parameter
-        for parameter, memory, values in held.values():
-            moved = parameter.data_ptr() != memory.data_ptr()
-            if moved or not same_bits(parameter.detach(), values):
-                changed.append(names.get(id(parameter), "a parameter"))
-                parameter.data = memory
-                memory.copy_(values)
-    if changed:
-        raise InputError(
-            f"a forward pass writes into the parameter '{changed[0]}': it was put back; curvature"
-            " needs a model that leaves its parameters alone in evaluation mode"
-        )
 
 
 class _BatchLoss(nn.Module):

@@ -5,6 +5,7 @@ A reference is ``package.module:attribute`` or ``path/to/file.py:attribute``. A 
 installed, as ``/folder/of/the/package/package.module:attribute``.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -150,7 +151,8 @@ def _load_file(path: Path) -> ModuleType:
     path = path.resolve()
     if not path.is_file():
         raise InputError(f"there is no file {path}")
-    name = f"_ssgd_reference_{abs(hash(str(path)))}"
+    # the same name in every process: plans and pickles are found again by it
+    name = f"_ssgd_reference_{hashlib.blake2b(str(path).encode(), digest_size=12).hexdigest()}"
     if name in sys.modules:
         return sys.modules[name]
     if str(path.parent) not in sys.path:  # its sibling modules, as when it is run as a script

@@ -79,7 +79,7 @@ def conv_batchnorm() -> Case:
         ).double()
     for seed in range(3):
         model(2 * randn(8, 1, 5, 5, seed=seed) + 1)
-    model[1].eval()  # a mixed state of modes, to be given back module by module
+    model[2].eval()  # a mixed state of modes, to be given back module by module
     return Case(model, cross_entropy, randn(N, 1, 5, 5, seed=9), labels())
 
 

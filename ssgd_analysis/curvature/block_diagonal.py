@@ -11,6 +11,13 @@ from ssgd_analysis.curvature.plan import Options
 from ssgd_analysis.curvature.problem_operator import Multiply, ProblemOperator
 from ssgd_analysis.errors import InputError
 
+NO_BLOCKS = "per-layer curvature is there for hessian, ggn, fisher and fisher-mc only"
+
+
+def has_blocks(kind: type[ProblemOperator]) -> bool:
+    """Whether operators of a kind have one batch's blocks: not where the mean of all comes in."""
+    return kind.part is ProblemOperator.part
+
 
 class BlockDiagonalOperator(ProblemOperator):
     """Diag(H_ll): the blocks of H that belong to one layer each, all in one sweep over the data.
@@ -28,9 +35,9 @@ class BlockDiagonalOperator(ProblemOperator):
     """
 
     def __init__(self, operator: ProblemOperator, *, tensors: bool = False) -> None:
-        if type(operator).part is not ProblemOperator.part:
-            raise InputError("per-layer curvature is there for hessian, ggn and fisher only")
-        self.operator = operator
+        if not has_blocks(type(operator)):
+            raise InputError(NO_BLOCKS)
+        self.operator, self.deadline = operator, operator.deadline
         self._use(operator.problem, Options(way="graph", memory=operator.engine.options.memory))
         self.layers: dict[str, slice] = {}
         self._members: list[list[int]] = []

@@ -150,9 +150,9 @@ def _differences(
 ) -> tuple[Tensor, Tensor, torch.dtype] | str:
     """The product by differences at two steps, and in which precision; or why there is none."""
     reason = "no copy of the model in float64"
-    for dtype in (torch.float64, operator.dtype):
+    for dtype in dict.fromkeys((torch.float64, operator.dtype)):
         try:
-            other = operator if dtype == operator.dtype else in_float64(operator)
+            other = in_float64(operator) if dtype == torch.float64 else operator
             one, two = (_multiplied(other, vector.to(dtype), step) for step in (1.0, LONGER))
         except Exception as error:  # a user's model in another precision may raise anything
             if is_out_of_memory(error):

@@ -1,20 +1,25 @@
 """The same eigenvalues by PyHessian, an independent implementation, side by side with ours."""
 
 import copy
+import time
 import warnings
 from typing import Any
 
 import torch
 from pyhessian import hessian as pyhessian
+from torch import Tensor
 
 from ssgd_analysis import seeds
 from ssgd_analysis.curvature.eigenpairs import certify, eigenpairs
 from ssgd_analysis.curvature.hessian import HessianOperator
+from ssgd_analysis.errors import OutOfTimeError
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import flattened
 
 
-def cross_check_pyhessian(problem: Problem, top: int, *, seed: int = 0) -> dict[str, Any]:
+def cross_check_pyhessian(
+    problem: Problem, top: int, *, seed: int = 0, deadline: float | None = None
+) -> dict[str, Any]:
     """Top eigenvalues by us and by PyHessian's power iteration, each with its true residual.
 
     PyHessian works on a copy of the model; its vectors are judged by our operator. Its power
@@ -25,6 +30,7 @@ def cross_check_pyhessian(problem: Problem, top: int, *, seed: int = 0) -> dict[
         problem: what to measure.
         top: how many eigenvalues.
         seed: of both starting vectors.
+        deadline: of ``time.monotonic()``; PyHessian is ended by it, and then has no numbers.
 
     Returns:
         ``ours`` and ``pyhessian``: lists of value and residual; ``largest_difference``: over
@@ -33,8 +39,16 @@ def cross_check_pyhessian(problem: Problem, top: int, *, seed: int = 0) -> dict[
     """
     operator = HessianOperator.of(problem)
     generator = seeds.generator(seed, "lambda_max", device=operator.device)
-    spectrum = eigenpairs(operator, top, tol=1e-6, smallest=False, generator=generator)
+    spectrum = eigenpairs(
+        operator, top, tol=1e-6, smallest=False, generator=generator, deadline=deadline
+    )
     ours = [{"value": p.value, "residual": p.residual} for p in spectrum.largest]
+
+    def loss(*given: Any) -> Tensor:
+        if deadline is not None and time.monotonic() > deadline:
+            raise OutOfTimeError
+        return problem.loss(*given)
+
     try:
         with torch.random.fork_rng(), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyHessian's backward(create_graph=True)
@@ -43,7 +57,7 @@ def cross_check_pyhessian(problem: Problem, top: int, *, seed: int = 0) -> dict[
             for name, parameter in model.named_parameters():  # as --layers chose
                 parameter.requires_grad_(name in problem.parameters)
             tool = pyhessian(
-                model, problem.loss, dataloader=problem.batches, cuda=operator.device.type == "cuda"
+                model, loss, dataloader=problem.batches, cuda=operator.device.type == "cuda"
             )
             _, vectors = tool.eigenvalues(maxIter=500, tol=1e-6, top_n=len(ours))
     except Exception as error:  # it crashes on unused parameters and mixed precisions

@@ -5,31 +5,33 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import t as student
+from scipy.stats import norm
 from torch import Tensor
 
+from ssgd_analysis.curvature.cumulative import cumulative_bounds
 from ssgd_analysis.curvature.deflation import Deflation, deflation
+from ssgd_analysis.curvature.eigenpairs import Spectrum
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.quadrature import Quadrature, quadrature
-from ssgd_analysis.curvature.sampling import Quotients
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.progress import SILENT, Progress
 
 GRID = 512
 WIDTH = 0.01  # σ as a share of the width of the spectrum, spikes aside
+REACH = 0.1  # of the threshold: a vector that may move eigenvalues farther is no eigenvector
 NEAR_ZERO = 1e-3  # of the largest |λ|: the threshold of "negative" and "near zero"
 
 
 @dataclass(frozen=True)
 class Share:
-    """A share of all eigenvalues.
+    """A share of all eigenvalues: what is known is the interval, not the value.
 
     Args:
-        value: mean over the probes.
-        stderr: its standard error over the probes.
-        low: 95% interval over the probes (Student's t), lower end.
+        value: the middle of the quadrature's bounds, their mean over the probes.
+        stderr: that of a normal law with the same 95% interval, ``high`` − ``low`` over 3.92.
+        low: 95% interval of what the moments leave open, probes and rounding; lower end.
         high: the same, upper end.
-        lowest: the interval with what the nodes leave open, lower end.
+        lowest: the same at 99.9%, lower end.
         highest: the same, upper end.
     """
 
@@ -77,8 +79,7 @@ def spectral_density(
     generator: torch.Generator,
     probes: int = 4,
     steps: int = 40,
-    deflate: Tensor | None = None,
-    known: Quotients | None = None,
+    deflate: Tensor | Spectrum | Deflation | None = None,
     deadline: float | None = None,
     progress: Progress = SILENT,
 ) -> Density:
@@ -88,21 +89,23 @@ def spectral_density(
     squared first components of the projected eigenvectors their weights. Known eigenpairs are
     taken out of the runs and added as they are. σ is one hundredth of the width of the rest.
 
-    A run of s steps knows the first 2s − 1 moments of what its probe sees, not single
-    eigenvalues: a node stands for all eigenvalues around it. The share below a threshold is
-    the weight of the nodes there; the true one lies between the sums without and with the two
-    nodes next to the threshold (Chebyshev, Markov, Stieltjes), which ``lowest`` and
-    ``highest`` of a :class:`Share` tell. Where most weight is on a node beside the threshold,
-    as at the zero of a trained network's Hessian, that interval is wide and more steps are
-    the only remedy.
+    A run of s steps knows the first 2s moments of what its probe sees, not single eigenvalues: a
+    node stands for all eigenvalues around it. The share below a threshold lies between bounds
+    that no other function of these moments beats (Chebyshev, Markov, Stieltjes). The interval of
+    a :class:`Share` is theirs, widened by three errors: of the probes, by Wilson's score with the
+    variance 2 s (1 − s) / n of a probe in n dimensions, the most that a Rademacher or a Gaussian
+    one has; of the products' rounding, measured by what the runs have beside their three
+    diagonals; and of deflated vectors that are eigenvectors up to a residual only. Where most
+    weight is beside the threshold, as at the zero of a trained network's Hessian, the interval is
+    wide, and more steps are the only remedy.
 
     Args:
         operator: symmetric, shape (P, P).
         generator: on the operator's device.
         probes: Lanczos runs, at least 2 (for the error); they share their products.
         steps: products of each run, at least 2.
-        deflate: orthonormal eigenvectors, shape (P, m).
-        known: their quotients (``Spectrum.quotients``); else m products find them.
+        deflate: the eigenpairs known: a spectrum of this operator, at no product, or orthonormal
+            vectors, shape (P, m), at m products.
         deadline: of ``time.monotonic()``; the runs are cut short by it, at 2 steps or more.
         progress: told of every product.
 
@@ -114,7 +117,7 @@ def spectral_density(
     """
     if probes < 2 or steps < 2:
         raise InputError(f"the density needs at least 2 probes and 2 steps, not {probes}, {steps}")
-    rest = deflation(operator, deflate, known)
+    rest = deflation(operator, deflate)
     runs = quadrature(
         operator,
         rest,
@@ -156,8 +159,8 @@ def smoothed(runs: Quadrature, rest: Deflation) -> Density:
         steps=max(len(v) for v in runs.nodes),
         spikes=[float(value) for value in spikes[::-1]],
         threshold=threshold,
-        negative=_share(runs, spikes, free, -math.inf, -threshold),
-        near_zero=_share(runs, spikes, free, -threshold, threshold),
+        negative=_share(runs, rest, -math.inf, -threshold, REACH * threshold),
+        near_zero=_share(runs, rest, -threshold, threshold, REACH * threshold),
     )
 
 
@@ -173,44 +176,74 @@ def _grid(low: float, high: float, spikes: np.ndarray, sigma: float) -> np.ndarr
     return np.sort(np.concatenate([bulk, around[(around < low) | (around > high)]]))
 
 
-def _share(runs: Quadrature, spikes: np.ndarray, free: int, low: float, high: float) -> Share:
-    """The share of eigenvalues in (low, high], with its errors."""
-    table = shares(runs, spikes, free, low, high)
-    value, lowest, highest = table.mean(axis=0)
-    errors = table.std(axis=0, ddof=1) / math.sqrt(len(table))
-    wide = student.ppf(0.975, len(table) - 1) * errors
-    ends = np.clip([value - wide[0], value + wide[0], lowest - wide[1], highest + wide[2]], 0, 1)
-    return Share(float(value), float(errors[0]), *(float(end) for end in ends))
-
-
-def shares(runs: Quadrature, spikes: np.ndarray, free: int, low: float, high: float) -> np.ndarray:
-    """Each run's share of eigenvalues in (low, high], and the least and most that it can be.
+def _share(runs: Quadrature, rest: Deflation, low: float, high: float, reach: float) -> Share:
+    """The share of eigenvalues in (low, high], with its errors.
 
     Args:
         runs: of the deflated operator.
-        spikes: the eigenvalues known.
-        free: how many eigenvalues the runs stand for.
+        rest: what was deflated.
         low: lower end, outside.
         high: upper end, inside.
-
-    Returns:
-        Shape (runs, 3).
+        reach: a vector of the deflation whose residual may move eigenvalues at the ends farther
+            than this counts as one whose eigenvalue is not known.
     """
-    n = free + len(spikes)
-    fixed = int(((spikes > low) & (spikes <= high)).sum())
-    rows = []
-    for nodes, weights, exact in zip(runs.nodes, runs.weights, runs.exact, strict=True):
-        above, below = _cumulative(nodes, weights, high, exact), np.zeros(3)
-        if low > -math.inf:
-            below = _cumulative(nodes, weights, low, exact)
-        rows.append([above[0] - below[0], above[1] - below[2], above[2] - below[1]])
-    return (fixed + free * np.clip(rows, 0, 1)) / n
+    spikes, free = rest.values(), rest.free
+    gaps = np.abs(spikes[:, None] - [end for end in (low, high) if math.isfinite(end)])
+    moved = _moved(rest.residuals[:, None], gaps)
+    known = (moved < np.minimum(gaps, reach)).all(axis=1)
+    fixed, unknown = int(((spikes > low) & (spikes <= high) & known).sum()), int((~known).sum())
+    least = most = 0.0
+    count = math.inf
+    if free:
+        shift = float(moved[known].sum(axis=0).max(initial=0.0))
+        reaches = 2 * runs.rounding + shift
+        rows = [
+            _between(*run, low, high, each) for run, each in zip(runs.jacobi, reaches, strict=True)
+        ]
+        least, most = np.mean(rows, axis=0).tolist()
+        count = len(rows) * free / 2
+    total = free + len(spikes)
+
+    def interval(confidence: float) -> tuple[float, float]:
+        below, above = (_score(least, count, confidence)[0], _score(most, count, confidence)[1])
+        # an eigenvector that is none moves at most one eigenvalue across (Cauchy's interlacing)
+        return (fixed + free * below) / total, (fixed + unknown + free * above) / total
+
+    (inner, outer), (lowest, highest) = interval(0.95), interval(0.999)
+    return Share(
+        value=(fixed + unknown / 2 + free * (least + most) / 2) / total,
+        stderr=(outer - inner) / (2 * float(norm.ppf(0.975))),
+        low=inner,
+        high=outer,
+        lowest=lowest,
+        highest=highest,
+    )
 
 
-def _cumulative(nodes: np.ndarray, weights: np.ndarray, at: float, exact: bool) -> np.ndarray:
-    """Weight of the nodes up to ``at``, and the least and most that can be there."""
-    count = int((nodes <= at).sum())
-    sums = np.concatenate([[0.0], np.cumsum(weights)])
-    if exact:
-        return np.full(3, sums[count])
-    return np.array([sums[count], sums[max(count - 1, 0)], sums[min(count + 1, len(nodes))]])
+def _moved(residuals: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+    """How far a coupling of this norm can move an eigenvalue at this distance from the vector's.
+
+    Quadratic in the residual where that is small beside the gap (Li and Li 2005).
+    """
+    square = residuals**2
+    return 2 * square / np.maximum(gaps + np.sqrt(gaps**2 + 4 * square), 1e-300)
+
+
+def _between(
+    diagonal: np.ndarray, off: np.ndarray, low: float, high: float, away: float
+) -> tuple[float, float]:
+    """Least and most weight in (low, high], eigenvalues being off by up to ``away``."""
+    least = cumulative_bounds(diagonal, off, high - away)[0]
+    most = cumulative_bounds(diagonal, off, high + away)[1]
+    if low > -math.inf:
+        least -= cumulative_bounds(diagonal, off, low + away)[1]
+        most -= cumulative_bounds(diagonal, off, low - away)[0]
+    return max(0.0, least), min(1.0, most)
+
+
+def _score(share: float, count: float, confidence: float) -> tuple[float, float]:
+    """Wilson's interval of a share estimated with the variance share (1 − share) / count."""
+    square = float(norm.ppf(0.5 + confidence / 2)) ** 2 / count
+    middle = (share + square / 2) / (1 + square)
+    half = math.sqrt(square * share * (1 - share) + square**2 / 4) / (1 + square)
+    return max(0.0, middle - half), min(1.0, middle + half)

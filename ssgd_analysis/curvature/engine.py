@@ -78,16 +78,21 @@ class Engine:
         self.check()
         versions = [(tensor.data_ptr(), tensor._version) for tensor in model.parameters()]
         buffers = list(model.buffers())
-        # BatchNorm changes its statistics without a new version: buffers are compared by value
         same = len(buffers) == len(self._buffers) and all(map(torch.equal, buffers, self._buffers))
         if versions != self.versions or not same:
-            self._states.clear()
-            self._double = None
-            self._traces.forget_weights()
-            self.versions = versions
-            self._buffers = [buffer.clone() for buffer in buffers]
+            self._forget()
         if self.checks is None:
             self._verify()
+
+    def _forget(self) -> None:
+        """Drop what is kept; it is built anew at the present weights."""
+        model = self.operator.problem.model
+        self._states.clear()
+        self._double = None
+        self._traces.forget_weights()
+        self.versions = [(tensor.data_ptr(), tensor._version) for tensor in model.parameters()]
+        # BatchNorm changes its statistics without a new version: buffers are compared by value
+        self._buffers = [buffer.clone() for buffer in model.buffers()]
 
     def check(self) -> None:
         """Refuse what can't be measured; once, before the first product or trial."""
@@ -107,6 +112,7 @@ class Engine:
         kind = (type(self.operator), self.plan.way == "difference")
         if kind not in done:
             done[kind] = check_products(self.operator)
+            self._forget()  # the weights may have been moved and put back
         self.checks = done[kind]
 
     def multiply(self, index: int, block: Tensor) -> Tensor:

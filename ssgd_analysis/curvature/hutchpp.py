@@ -7,7 +7,7 @@ from torch import Tensor
 from ssgd_analysis.curvature.deflation import Deflation
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.probes import rademacher
-from ssgd_analysis.curvature.sampling import Quotients, quotients
+from ssgd_analysis.curvature.sampling import Quotients, Scatter, quotients
 
 
 class HutchPlusPlus:
@@ -30,6 +30,7 @@ class HutchPlusPlus:
         self.basis = known.vectors[:, :0]  # Q, (P, rank)
         self.inside = Quotients(np.ones(1), np.zeros((1, 0)))
         self.outside: list[Quotients] = []
+        self.scatter: Scatter | None = None  # of the probes of the rest
 
     def grow(self, products: int) -> int:
         """The first call sketches; later ones add probes of the rest."""
@@ -37,8 +38,11 @@ class HutchPlusPlus:
         if not self.outside:
             spent = self._sketch(min(products // 3, self.known.free // 2))
         count = products - spent
-        block = self._rest(rademacher(self.operator, count, self.generator))
-        self.outside.append(quotients(self.operator, block)[1][0])
+        probes = rademacher(self.operator, count, self.generator)
+        images, (own,) = quotients(self.operator, self._rest(probes))
+        self.outside.append(own)
+        found = Scatter.of(probes, self._rest(images))
+        self.scatter = found if self.scatter is None else self.scatter + found
         return products
 
     def samples(self) -> Quotients:

@@ -1,14 +1,16 @@
 """Traces of the diagonal blocks of an operator, all out of the same products."""
 
+import time
 from collections.abc import Sequence
 
 import torch
 
 from ssgd_analysis.curvature.deflation import deflation
+from ssgd_analysis.curvature.hutchinson import Hutchinson
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.probes import BLOCK, rademacher
-from ssgd_analysis.curvature.sampling import Quotients, quotients
-from ssgd_analysis.curvature.trace import Hutchinson, Trace, estimated
+from ssgd_analysis.curvature.sampling import Quotients, Scatter, quotients
+from ssgd_analysis.curvature.trace import Trace, estimated
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.progress import SILENT, Progress
 
@@ -19,6 +21,7 @@ def layer_traces(
     *,
     generator: torch.Generator,
     probes: int = 32,
+    deadline: float | None = None,
     progress: Progress = SILENT,
 ) -> list[Trace]:
     """tr(H_ll) = E[z_l · (H z)_l] for every block l, from one set of probes over all of them.
@@ -31,6 +34,8 @@ def layer_traces(
         places: the blocks.
         generator: on the operator's device; draws Rademacher probes.
         probes: how many, at least 2.
+        deadline: of ``time.monotonic()``; no block of probes is begun that would end after it, but
+            the first.
         progress: told of every product.
 
     Raises:
@@ -40,20 +45,31 @@ def layer_traces(
         raise InputError(f"the trace needs at least 2 probes for its error, not {probes}")
     progress.start("layers' traces", probes)
     found: list[list[Quotients]] = [[] for _ in places]
-    for first in range(0, probes, BLOCK):
-        count = min(BLOCK, probes - first)
+    scatters: list[list[Scatter]] = [[] for _ in places]
+    began, spent = time.monotonic(), 0
+    while spent < probes:
+        count = min(BLOCK, probes - spent)
+        now = time.monotonic()
+        if deadline is not None and spent and now + (now - began) / spent * count > deadline:
+            break
         block = rademacher(operator, count, generator)
-        for own, part in zip(found, quotients(operator, block, places)[1], strict=True):
+        images, parts = quotients(operator, block, places)
+        for own, part in zip(found, parts, strict=True):
             own.append(part)
+        # with the other blocks' part in full, where half of it counts: on the safe side
+        for scatter, place in zip(scatters, places, strict=True):
+            scatter.append(Scatter.of(block[place], images[place]))
+        spent += count
         progress.advance(count)
     nothing = deflation(operator, None)
     return [
         estimated(
-            Hutchinson(operator, nothing, generator, own),
+            Hutchinson(operator, nothing, generator, own, sum(scatter[1:], scatter[0])),
             nothing,
-            probes=probes,
+            probes=spent,
             method="hutchinson",
-            products=probes,
+            products=spent,
+            stop="probes" if spent == probes else "time",
         )
-        for own in found
+        for own, scatter in zip(found, scatters, strict=True)
     ]

@@ -1,5 +1,6 @@
 """The contract of an operator: a symmetric linear map with a cost."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
@@ -7,6 +8,8 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
+
+from ssgd_analysis.errors import OutOfTimeError
 
 BASIS_BYTES = 4_000_000_000  # unless a budget says less
 
@@ -16,13 +19,14 @@ class Operator(ABC):
 
     ``operator @ v`` takes one vector (P,) or a block (P, K). ``products`` counts the columns
     multiplied so far. A basis of vectors takes ``basis_bytes`` at most, where the vectors wanted
-    fit.
+    fit. After the ``deadline``, of ``time.monotonic()``, a product raises ``OutOfTimeError``.
     """
 
     shape: tuple[int, int]
     dtype: torch.dtype
     device: torch.device
     products: int = 0
+    deadline: float | None = None
     basis_bytes: int = BASIS_BYTES
 
     @abstractmethod
@@ -34,7 +38,13 @@ class Operator(ABC):
 
         Args:
             block: shape (P, K).
+
+        Raises:
+            ValueError: a shape that does not fit.
+            OutOfTimeError: after the deadline.
         """
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise OutOfTimeError
         if block.ndim != 2 or block.shape[0] != self.shape[0]:
             raise ValueError(f"shape {tuple(block.shape)} does not fit {self.shape}")
         self.products += block.shape[1]

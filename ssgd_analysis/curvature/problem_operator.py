@@ -1,6 +1,7 @@
 """Operators over the weights of a model."""
 
 import platform
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -126,11 +127,13 @@ class ProblemOperator(Operator):
         machine = [torch.__version__, torch.get_num_threads(), platform.processor()]
         if self.device.type == "cuda":
             machine.append(torch.cuda.get_device_name(self.device))
-        loss = f"{getattr(problem.loss, '__module__', '')}.{getattr(problem.loss, '__name__', '')}"
-        return repr(
+        loss = getattr(problem.loss, "__qualname__", type(problem.loss).__qualname__)
+        loss = f"{getattr(problem.loss, '__module__', '')}.{loss}"
+        kind = repr(
             (type(self).__name__, str(problem.model), shapes, loss, first, problem.n_samples,
              self.dtype, options, machine)
         )  # fmt: skip
+        return re.sub(r" at 0x[0-9a-f]+", "", kind)  # where an object lies differs by process
 
     def part(self, index: int, block: Tensor) -> Tensor:
         """One batch's product with a block, (P, K)."""

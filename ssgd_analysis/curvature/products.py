@@ -17,9 +17,9 @@ from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature.linearise import Linearised, Traces, Unsupported, laid_out
 from ssgd_analysis.curvature.plain import PlainOperations
-from ssgd_analysis.devices import is_out_of_memory
+from ssgd_analysis.devices import is_out_of_memory, plain_python
 from ssgd_analysis.errors import InputError, first_line
-from ssgd_analysis.problem import Problem, plain_python
+from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import borrowed_weights, global_norm
 
 if TYPE_CHECKING:

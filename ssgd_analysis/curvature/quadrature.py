@@ -1,5 +1,6 @@
 """Nodes and weights of what random probes see of a spectrum, by Lanczos runs in lockstep."""
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from ssgd_analysis.curvature.krylov import KrylovBasis, capacity
 from ssgd_analysis.curvature.lanczos import Products, lockstep
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.probes import gaussian, rademacher
-from ssgd_analysis.curvature.sampling import Quotients, quotients, squared_norms
+from ssgd_analysis.curvature.sampling import Quotients, Scatter, quotients, squared_norms
 from ssgd_analysis.progress import SILENT, Progress
 
 
@@ -25,17 +26,22 @@ class Quadrature:
         nodes: for each probe its Ritz values, ascending, shape (steps,).
         weights: theirs, shape (steps,), sum one.
         exact: whether the probe's Krylov space was exhausted.
+        jacobi: diagonal and off-diagonal of each run's tridiagonal matrix, both of shape (steps,):
+            the last off-diagonal entry leads out of it, and is zero where the run is exact.
+        rounding: estimate of how far the products of each run are off, as a norm, shape (probes,).
         samples: zᵀHz of each projected probe z, batch by batch: Hutchinson's samples.
         lengths: ‖z‖² of each, shape (probes,): times a node's power it is zᵀHᵏz.
-        squares: ‖(I − UUᵀ) Hz‖² of each, shape (probes,).
+        scatter: of the probes and their first products.
     """
 
     nodes: list[np.ndarray]
     weights: list[np.ndarray]
     exact: list[bool]
+    jacobi: list[tuple[np.ndarray, np.ndarray]]
+    rounding: np.ndarray
     samples: Quotients
     lengths: np.ndarray
-    squares: np.ndarray
+    scatter: Scatter
 
 
 def quadrature(
@@ -64,14 +70,16 @@ def quadrature(
         none, zeros = [np.zeros(0)] * probes, np.zeros(probes)
         shares = rest.quotients.shares
         own = Quotients(shares, np.zeros((len(shares), probes)))
-        return Quadrature(none, none, [True] * probes, own, zeros, zeros)
+        scatter = Scatter(rest.vectors.new_zeros(len(rest.vectors)), zeros)
+        jacobi = list(zip(none, none, strict=True))
+        return Quadrature(none, none, [True] * probes, jacobi, zeros, own, zeros, scatter)
     steps = min(steps, free, max(2, capacity(operator)))
     together = max(1, min(probes, capacity(operator) // steps))
     progress.start("density", probes * steps)
-    found: list[tuple[np.ndarray, np.ndarray, bool]] = []
+    found: list[_Run] = []
     samples: list[Quotients] = []
     lengths: list[np.ndarray] = []
-    squares: list[np.ndarray] = []
+    scatters: list[Scatter] = []
     began, spent = time.monotonic(), operator.products
 
     def multiply(requests: dict[int, Tensor]) -> dict[int, Tensor]:
@@ -89,7 +97,8 @@ def quadrature(
         return now + (now - began) / done * together > began + (deadline - began) / left
 
     for first in range(0, probes, together):
-        block = rest.project(rademacher(operator, min(together, probes - first), generator))
+        signs = rademacher(operator, min(together, probes - first), generator)
+        block = rest.project(signs)
         empty = block.norm(dim=0) < 1e-3  # in a few dimensions a probe can be all in span(U)
         block[:, empty] = rest.project(gaussian(operator, int(empty.sum()), generator))
         images, (own,) = quotients(operator, block)
@@ -99,25 +108,37 @@ def quadrature(
         own.values[:, ~kept] = 0
         samples.append(own)
         lengths.append(kept * squared_norms(block))
-        squares.append(kept * squared_norms(images))
+        signs[:, empty] = 0
+        scatters.append(Scatter.of(signs, images * ~empty))
         runs = [
             _run(probe, image, steps, late) for probe, image in zip(block.T, images.T, strict=True)
         ]
         found += lockstep(runs, multiply)
     return Quadrature(
-        nodes=[nodes for nodes, _, _ in found],
-        weights=[weights for _, weights, _ in found],
-        exact=[exact for _, _, exact in found],
+        nodes=[run.nodes for run in found],
+        weights=[run.weights for run in found],
+        exact=[run.exact for run in found],
+        jacobi=[run.jacobi for run in found],
+        rounding=np.array([run.rounding for run in found]),
         samples=Quotients.joined(samples),
         lengths=np.concatenate(lengths),
-        squares=np.concatenate(squares),
+        scatter=functools.reduce(Scatter.__add__, scatters),
     )
 
 
-def _run(
-    probe: Tensor, image: Tensor, steps: int, late: Callable[[], bool]
-) -> Products[tuple[np.ndarray, np.ndarray, bool]]:
-    """One Lanczos run whose first product is known; its nodes, weights, and whether exhausted."""
+@dataclass(frozen=True)
+class _Run:
+    """One probe's part of a :class:`Quadrature`."""
+
+    nodes: np.ndarray
+    weights: np.ndarray
+    exact: bool
+    jacobi: tuple[np.ndarray, np.ndarray]
+    rounding: float
+
+
+def _run(probe: Tensor, image: Tensor, steps: int, late: Callable[[], bool]) -> Products[_Run]:
+    """One Lanczos run whose first product is known."""
     basis = KrylovBasis(len(probe), steps, dtype=probe.dtype, device=probe.device)
     length = probe.norm()
     basis.take(probe / length, image / length)
@@ -127,4 +148,24 @@ def _run(
         basis.take(vector, column[:, 0])
         vector = basis.tail()
     values, _, coordinates = basis.ritz()
-    return values, coordinates[0] ** 2, vector is None
+    projected = basis.projected[: basis.count, : basis.count]
+    return _Run(
+        nodes=values,
+        weights=coordinates[0] ** 2,
+        exact=vector is None,
+        jacobi=(projected.diagonal(), np.append(projected.diagonal(1), basis.beta())),
+        rounding=_rounding(projected, len(probe)),
+    )
+
+
+def _rounding(projected: np.ndarray, dimension: int) -> float:
+    """How far products are off: what QᵀHQ has where exact products would leave zeros.
+
+    Entries beside the three diagonals are errors of products along known directions. Taken as
+    equally large along all P, their root mean square times √P is the length of an error.
+    """
+    count = len(projected)
+    errors = projected[np.triu_indices(count, 2)]
+    if not len(errors):
+        return float(np.finfo(float).eps * np.abs(projected).max() * dimension**0.5)
+    return float(np.sqrt(np.mean(errors**2) * dimension))

@@ -60,6 +60,40 @@ class Quotients:
         return Quotients(self.shares, self.values[:, list(columns)])
 
 
+@dataclass(frozen=True)
+class Scatter:
+    """How z ∘ Mz scatters over Rademacher probes z, and with it Hutchinson's estimate.
+
+    The variance of zᵀMz is 2 (‖M‖²_F − Σ M_ii²), twice the total variance of the P entries of
+    z ∘ Mz, whose mean is the diagonal of M. A few probes know it far better than from their few
+    numbers zᵀMz: one that missed a large eigenvalue has a small image, too.
+
+    Args:
+        total: Σ z ∘ Mz over the probes, shape (P,).
+        squares: ‖Mz‖² of each, which is ‖z ∘ Mz‖², shape (probes,).
+    """
+
+    total: Tensor
+    squares: np.ndarray
+
+    @classmethod
+    def of(cls, probes: Tensor, images: Tensor) -> "Scatter":
+        """Of probes z and images Mz, columns of shape (P, probes)."""
+        return cls((probes * images).sum(dim=1), squared_norms(images))
+
+    def __add__(self, other: "Scatter") -> "Scatter":
+        """Of the probes of both."""
+        return Scatter(self.total + other.total, np.concatenate([self.squares, other.squares]))
+
+    def variance(self) -> float:
+        """Unbiased estimate of the variance of zᵀMz; zero of fewer than two probes."""
+        count = len(self.squares)
+        if count < 2:
+            return 0.0
+        mean = float((self.total / count).square().sum(dtype=torch.float64))
+        return max(0.0, 2 * count / (count - 1) * (float(self.squares.mean()) - mean))
+
+
 def squared_norms(block: Tensor) -> np.ndarray:
     """‖v‖² of each column of a block (P, K), in float64."""
     return block.square().sum(dim=0, dtype=torch.float64).cpu().numpy()

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis import seeds
-from ssgd_analysis.curvature.deflation import Deflation
+from ssgd_analysis.curvature.deflation import Deflation, deflation
 from ssgd_analysis.curvature.density import Density, smoothed
 from ssgd_analysis.curvature.eigenpairs import Spectrum, eigenpairs
+from ssgd_analysis.curvature.hutchinson import Hutchinson
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.quadrature import Quadrature, quadrature
-from ssgd_analysis.curvature.trace import Hutchinson, Trace, estimated, grow
+from ssgd_analysis.curvature.trace import Trace, estimated, grow
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.progress import SILENT, Progress
 
@@ -117,7 +118,7 @@ def survey(
         deadline=share(SEARCH_TIME),
         progress=progress,
     )
-    rest = known(spectrum)
+    rest = deflation(operator, spectrum)
     found = operator.products
     runs = quadrature(
         operator,
@@ -128,12 +129,13 @@ def survey(
         deadline=share(DENSITY_TIME),
         progress=progress,
     )
-    extra = Hutchinson(operator, rest, stream("trace"), [runs.samples])
-    spent = grow(
+    extra = Hutchinson(operator, rest, stream("trace"), [runs.samples], runs.scatter)
+    spent, stop = grow(
         extra,
         density_probes,
         probes,
         tol=trace_tol,
+        offset=float(rest.values().sum()),
         most=max_probes,
         deadline=deadline,
         progress=progress,
@@ -146,13 +148,19 @@ def survey(
             probes=spent,
             method="hutchinson",
             products=operator.products - found,
+            stop=stop,
         ),
         density=smoothed(runs, rest),
         products=operator.products - before,
         runs=runs,
         traces=extra.samples().mean() + rest.values().sum(),
-        squares=np.concatenate([runs.squares, *extra.squares]) + _known_square(spectrum, rest),
+        squares=_squares(extra) + _known_square(spectrum, rest),
     )
+
+
+def _squares(estimator: Hutchinson) -> np.ndarray:
+    scatter = estimator.scatter
+    return np.zeros(0) if scatter is None else scatter.squares
 
 
 def _known_square(spectrum: Spectrum, rest: Deflation) -> float:
@@ -179,18 +187,8 @@ def more_squares(
     Returns:
         Shape (probes + count,).
     """
-    rest = known(found.spectrum)
+    rest = deflation(operator, found.spectrum)
     extra = Hutchinson(operator, rest, generator)
-    grow(extra, 0, count, tol=None, most=count, deadline=None, progress=SILENT)
+    grow(extra, 0, count)
     fixed = _known_square(found.spectrum, rest)
-    return np.concatenate([found.squares, np.concatenate(extra.squares) + fixed])
-
-
-def known(spectrum: Spectrum) -> Deflation:
-    """Deflation by the eigenvectors found, the smallest's among them where it is another one."""
-    vectors, quotients = spectrum.vectors, spectrum.quotients
-    k = vectors.shape[1]
-    overlap = float((vectors.T @ spectrum.smallest_vector).abs().max())
-    if k == vectors.shape[0] or overlap > 0.5:
-        return Deflation(vectors, quotients[list(range(k))])
-    return Deflation(torch.cat([vectors, spectrum.smallest_vector[:, None]], dim=1), quotients)
+    return np.concatenate([found.squares, _squares(extra) + fixed])

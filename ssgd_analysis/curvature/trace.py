@@ -3,23 +3,26 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from scipy.stats import chi2
+from scipy.stats import t as student
 from torch import Tensor
 
 from ssgd_analysis.curvature.deflation import Deflation, deflation
+from ssgd_analysis.curvature.eigenpairs import Spectrum
+from ssgd_analysis.curvature.hutchinson import Hutchinson
 from ssgd_analysis.curvature.hutchpp import HutchPlusPlus
 from ssgd_analysis.curvature.operator import Operator
-from ssgd_analysis.curvature.probes import BLOCK, rademacher
+from ssgd_analysis.curvature.probes import BLOCK
 from ssgd_analysis.curvature.sampling import (
     Quotients,
+    Scatter,
     quotients,
-    squared_norms,
     weighted_stderr,
 )
 from ssgd_analysis.curvature.xtrace import XTrace
@@ -36,12 +39,19 @@ class Trace:
 
     Args:
         value: the estimate.
-        stderr: standard error over the random probes.
+        stderr: standard error over the random probes, from the spread of their estimates: of few
+            probes itself uncertain, and small where the value is small, so that errors of 3.5 of
+            them are not rare (1% for 32 probes of an LSTM's Hessian).
         probes: products spent on random vectors.
         sampling_stderr: standard error over the examples, from the batches' own estimates with
             the same probes; ``None`` with a single batch.
         method: ``"hutchinson"``, ``"hutch++"`` or ``"xtrace"``.
         products: all products, those that deflation needed among them.
+        low: 95% interval over the probes, lower end: Student's t, with the larger of the variance
+            of the estimates and the one that their products tell (see ``Scatter``).
+        high: the same, upper end.
+        stop: ``"probes"``: as many as were asked for; ``"tolerance"``: it was met;
+            ``"max_probes"``: it was not met within them; ``"time"``: the time ran out first.
     """
 
     value: float
@@ -50,15 +60,20 @@ class Trace:
     sampling_stderr: float | None = None
     method: str = "hutchinson"
     products: int = 0
+    low: float = -math.inf
+    high: float = math.inf
+    stop: str = "probes"
 
 
 class Estimator(Protocol):
     """Samples of the trace of the projected operator, whose mean estimates it.
 
     ``widening`` is what their standard error is multiplied by; one for independent samples.
+    ``scatter`` is of the probes where they are Rademacher's, else ``None``.
     """
 
     widening: float
+    scatter: Scatter | None
 
     def grow(self, products: int) -> int:
         """Spend about so many products; returns how many it was."""
@@ -67,53 +82,13 @@ class Estimator(Protocol):
         """Each sample, batch by batch."""
 
 
-class Hutchinson:
-    """zᵀHz with Rademacher z, projected.
-
-    Args:
-        operator: shape (P, P).
-        known: what is deflated.
-        generator: draws the probes.
-        drawn: samples that are there already.
-
-    ``squares`` holds ‖(I − UUᵀ) Hz‖² of the probes drawn here, whose mean estimates the squared
-    Frobenius norm of the projected operator at no further product.
-    """
-
-    widening = 1.0
-
-    def __init__(
-        self,
-        operator: Operator,
-        known: Deflation,
-        generator: torch.Generator,
-        drawn: Sequence[Quotients] = (),
-    ) -> None:
-        self.operator, self.known, self.generator = operator, known, generator
-        self.drawn = list(drawn)
-        self.squares: list[np.ndarray] = []
-
-    def grow(self, products: int) -> int:
-        """Draw so many probes."""
-        block = self.known.project(rademacher(self.operator, products, self.generator))
-        images, (own,) = quotients(self.operator, block)
-        self.drawn.append(own)
-        self.squares.append(squared_norms(self.known.project(images)))
-        return products
-
-    def samples(self) -> Quotients:
-        """One sample a probe."""
-        return Quotients.joined(self.drawn)
-
-
 def trace(
     operator: Operator,
     *,
     generator: torch.Generator,
     probes: int = 32,
     method: str = "hutchinson",
-    deflate: Tensor | None = None,
-    known: Quotients | None = None,
+    deflate: Tensor | Spectrum | Deflation | None = None,
     tol: float | None = None,
     max_probes: int = 1024,
     deadline: float | None = None,
@@ -138,11 +113,12 @@ def trace(
         generator: on the operator's device; draws the probes.
         probes: products on random vectors; as many as dimensions make the last two exact.
         method: see above.
-        deflate: orthonormal vectors, shape (P, m), whose part is computed and not estimated.
-        known: their quotients (``Spectrum.quotients``); else m products find them.
-        tol: go on after ``probes`` until stderr ≤ tol·|value|. The standard error is itself an
-            estimate: it counts with its 95% upper limit by χ², and at least 16 products are
-            made, so that two lucky probes cannot stop it.
+        deflate: directions whose part is computed and not estimated: those of a spectrum of this
+            operator, at no product, or orthonormal vectors, shape (P, m), at m products.
+        tol: go on after ``probes`` until stderr ≤ tol·|value|, the trace's and not that of the
+            part which is estimated. The standard error is itself an estimate: it counts with its
+            95% upper limit by χ², and at least 16 products are made, so that two lucky probes
+            cannot stop it. A trace that nearly cancels may never meet it: see ``stop``.
         max_probes: budget with ``tol``.
         deadline: of ``time.monotonic()``; no further block is begun that would end after it.
         progress: told of every product.
@@ -165,7 +141,7 @@ def trace(
     if tol is not None and not tol > 0:
         raise InputError(f"the tolerance {tol} should be positive")
     before = operator.products
-    rest = deflation(operator, deflate, known)
+    rest = deflation(operator, deflate)
     progress.start("trace", probes if tol is None else max_probes)
     if method != "hutchinson" and probes >= rest.free:
         return _exact(operator, rest, method, before)
@@ -178,11 +154,23 @@ def trace(
     # how a sketch's budget is divided decides its accuracy, so it is spent at once
     spent = estimator.grow(probes if method != "hutchinson" else min(BLOCK, probes))
     progress.advance(spent)
-    spent = grow(
-        estimator, spent, probes, tol=tol, most=max_probes, deadline=deadline, progress=progress
+    spent, stop = grow(
+        estimator,
+        spent,
+        probes,
+        tol=tol,
+        offset=float(rest.values().sum()),
+        most=max_probes,
+        deadline=deadline,
+        progress=progress,
     )
     return estimated(
-        estimator, rest, probes=spent, method=method, products=operator.products - before
+        estimator,
+        rest,
+        probes=spent,
+        method=method,
+        products=operator.products - before,
+        stop=stop,
     )
 
 
@@ -198,7 +186,7 @@ def _exact(operator: Operator, rest: Deflation, method: str, before: int) -> Tra
         method=method,
         products=operator.products - before,
     )
-    return dataclasses.replace(found, stderr=0.0)
+    return dataclasses.replace(found, stderr=0.0, low=found.value, high=found.value)
 
 
 def grow(
@@ -206,55 +194,74 @@ def grow(
     spent: int,
     probes: int,
     *,
-    tol: float | None,
-    most: int,
-    deadline: float | None,
-    progress: Progress,
-) -> int:
+    tol: float | None = None,
+    offset: float = 0.0,
+    most: int = 0,
+    deadline: float | None = None,
+    progress: Progress = SILENT,
+) -> tuple[int, str]:
     """Spend products until there are enough of them, by number, tolerance or time.
 
     Args:
         estimator: has spent some products.
         spent: how many.
         probes: how many are wanted at least.
-        tol: relative standard error to go on to, if any.
+        tol: standard error to go on to, if any, relative to the trace.
+        offset: the known part of the trace, which the samples do not hold.
         most: budget with ``tol``.
         deadline: of ``time.monotonic()``.
         progress: told of every product.
 
     Returns:
-        All products spent.
+        All products spent, and what ended it: ``stop`` of a :class:`Trace`.
     """
     began, before = time.monotonic(), spent
     while True:
         left = probes - spent
         if left <= 0:
-            if tol is None or spent >= most or _within(estimator, tol, spent):
-                return spent
+            if tol is None:
+                return spent, "probes"
+            if _within(estimator, tol, offset, spent):
+                return spent, "tolerance"
+            if spent >= most:
+                return spent, "max_probes"
             left = most - spent
         now = time.monotonic()
         each = (now - began) / max(spent - before, 1)
         if deadline is not None and now + each * min(BLOCK, left) > deadline:
-            return spent
+            return spent, "time"
         more = estimator.grow(min(BLOCK, left))
-        if not more:
-            return spent
+        if not more:  # no dimension is left to probe
+            return spent, "probes" if tol is None else "max_probes"
         spent += more
         progress.advance(more)
 
 
-def _within(estimator: Estimator, tol: float, spent: int) -> bool:
+def _within(estimator: Estimator, tol: float, offset: float, spent: int) -> bool:
     values = estimator.samples().mean()
     degrees = len(values) - 1
     if spent < LEAST or degrees < 1:
         return False
-    stderr = estimator.widening * values.std(ddof=1) / math.sqrt(len(values))
-    upper = stderr * math.sqrt(degrees / chi2.ppf(0.05, degrees))
-    return bool(upper <= tol * abs(values.mean()))
+    upper = _safe_stderr(estimator, values) * math.sqrt(degrees / chi2.ppf(0.05, degrees))
+    return bool(upper <= tol * abs(values.mean() + offset))
+
+
+def _safe_stderr(estimator: Estimator, values: np.ndarray) -> float:
+    """The larger of what the samples and what their products say of the standard error."""
+    variance = values.var(ddof=1)
+    if estimator.scatter is not None:
+        variance = max(variance, estimator.scatter.variance())
+    return estimator.widening * math.sqrt(variance / len(values))
 
 
 def estimated(
-    estimator: Estimator, rest: Deflation, *, probes: int, method: str, products: int
+    estimator: Estimator,
+    rest: Deflation,
+    *,
+    probes: int,
+    method: str,
+    products: int,
+    stop: str = "probes",
 ) -> Trace:
     """The trace from samples of the rest's, and the known part.
 
@@ -264,20 +271,26 @@ def estimated(
         probes: products on random vectors.
         method: how the samples were made.
         products: all products spent.
+        stop: what ended it.
     """
     samples = estimator.samples()
     values = samples.mean()
     count = len(values)
-    stderr = math.inf
+    value = float(values.mean() + rest.values().sum())
+    stderr = wide = math.inf
     if count > 1:
         stderr = estimator.widening * float(values.std(ddof=1)) / math.sqrt(count)
+        wide = float(student.ppf(0.975, count - 1)) * _safe_stderr(estimator, values)
     each = samples.values.mean(axis=1) + rest.quotients.values.sum(axis=1)
     sampling = weighted_stderr(samples.shares, each)
     return Trace(
-        value=float(values.mean() + rest.values().sum()),
+        value=value,
         stderr=stderr,
         probes=probes,
         sampling_stderr=None if sampling is None else float(sampling),
         method=method,
         products=products,
+        low=value - wide,
+        high=value + wide,
+        stop=stop,
     )

@@ -8,7 +8,7 @@ from ssgd_analysis.curvature.deflation import Deflation
 from ssgd_analysis.curvature.krylov import to_numpy
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.probes import gaussian
-from ssgd_analysis.curvature.sampling import Quotients
+from ssgd_analysis.curvature.sampling import Quotients, Scatter
 
 
 class XTrace:
@@ -33,6 +33,7 @@ class XTrace:
     """
 
     widening = 2**0.5  # the samples share their sketch, so they spread less than they err
+    scatter: Scatter | None = None  # its test vectors are Gaussian
 
     def __init__(self, operator: Operator, known: Deflation, generator: torch.Generator) -> None:
         self.operator, self.known, self.generator = operator, known, generator

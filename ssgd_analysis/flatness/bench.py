@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from ssgd_analysis import seeds
 from ssgd_analysis.curvature import HessianOperator, Options
+from ssgd_analysis.errors import OutOfTimeError
 from ssgd_analysis.problem import Problem
-from ssgd_analysis.weights import borrowed_weights
+from ssgd_analysis.weights import borrowed_weights, filters_of
 
 T = TypeVar("T")
 
@@ -48,6 +50,7 @@ class Bench:
             numbers), and every metric of one problem the same perturbations.
         options: how curvature products are made.
         operator: of the Hessian of this problem, if there is one already.
+        deadline: of ``time.monotonic()``; a pass or product after it raises ``OutOfTimeError``.
     """
 
     def __init__(
@@ -57,10 +60,12 @@ class Bench:
         *,
         options: Options | None = None,
         operator: HessianOperator | None = None,
+        deadline: float | None = None,
     ) -> None:
         self.problem, self.seed, self.options = problem, seed, options
         self.parameters = list(problem.parameters.values())
-        self._operator = operator
+        self.filters = filters_of(problem.model, self.parameters)
+        self._operator, self.deadline = operator, deadline
         self._forwards = self._gradients = self._products = 0.0
         self._cache: dict[Hashable, Any] = {}
 
@@ -69,6 +74,7 @@ class Bench:
         """The Hessian, made at the first use."""
         if self._operator is None:
             self._operator = HessianOperator.of(self.problem, options=self.options)
+            self._operator.deadline = self.deadline
         return self._operator
 
     @property
@@ -78,7 +84,13 @@ class Bench:
         return Cost(self._forwards, self._gradients, self._products + made)
 
     def pay(self, *, forwards: float = 0, gradients: float = 0, products: float = 0) -> None:
-        """Count passes that were made by other means than this class."""
+        """Count passes that are made.
+
+        Raises:
+            OutOfTimeError: after the deadline.
+        """
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise OutOfTimeError
         self._forwards += forwards
         self._gradients += gradients
         self._products += products
@@ -108,9 +120,16 @@ class Bench:
             yield clean
 
     def put(self, clean: Sequence[Tensor], moves: Sequence[Tensor], scale: float = 1.0) -> None:
-        """Set the weights to clean + scale · moves; inside :meth:`moved`."""
-        for parameter, weight, move in zip(self.parameters, clean, moves, strict=True):
+        """Set the weights to clean + scale · moves; inside :meth:`moved`.
+
+        Padding rows of embeddings stay, whatever the moves: the loss has no derivative by them.
+        """
+        for parameter, weight, move, filters in zip(
+            self.parameters, clean, moves, self.filters, strict=True
+        ):
             parameter.copy_(weight).add_(move, alpha=scale)
+            if filters.constant is not None:
+                parameter[filters.constant] = weight[filters.constant]
 
     @property
     def clean_losses(self) -> list[float]:
@@ -140,20 +159,20 @@ class Bench:
 
     def losses(self) -> list[float]:
         """Mean loss of each batch at the present weights."""
-        self._forwards += 1
+        self.pay(forwards=1)
         return self.problem.batch_losses()
 
     def scores(self) -> tuple[list[float], list[float] | None]:
         """Mean loss and accuracy (or ``None``) of each batch at the present weights."""
-        self._forwards += 1
+        self.pay(forwards=1)
         return self.problem.batch_scores()
 
     def gradient(self) -> list[Tensor]:
         """The gradient of the mean loss at the present weights, by parameter."""
-        self._gradients += 1
+        self.pay(gradients=1)
         return self.problem.gradient()
 
     def losses_and_gradient(self) -> tuple[list[float], list[Tensor]]:
         """Both of the above at the present weights, at the cost of the gradient."""
-        self._gradients += 1
+        self.pay(gradients=1)
         return self.problem.losses_and_gradient()

@@ -1,22 +1,47 @@
-"""Changes of one linear layer, convolution or BatchNorm, in place, without gradients."""
+"""Changes of one layer with weights, or BatchNorm, in place, without gradients."""
 
 import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.weights import filters_of
+from ssgd_analysis.weights.filters import EMBEDDINGS, is_conv1d
 
-WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def is_weighted(layer: nn.Module) -> bool:
+    """Whether it is a linear layer or a convolution, transposed or not."""
+    return isinstance(layer, (nn.Linear, *CONVOLUTIONS)) or is_conv1d(layer)
+
+
+def is_source(layer: nn.Module) -> bool:
+    """Whether its outputs are linear in its weights: as above, or an embedding."""
+    return is_weighted(layer) or isinstance(layer, EMBEDDINGS)
+
+
+def is_norm(layer: nn.Module) -> bool:
+    """Whether it is a BatchNorm."""
+    return isinstance(layer, NORMS)
 
 
 def channels(layer: nn.Module, side: int) -> int:
     """How many channels enter a layer (side 0) or leave it (side 1)."""
     if isinstance(layer, nn.Linear):
         return (layer.in_features, layer.out_features)[side]
-    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+    if isinstance(layer, CONVOLUTIONS):
         return (layer.in_channels, layer.out_channels)[side]
-    assert isinstance(layer, NORMS)
-    return layer.num_features
+    if isinstance(layer, NORMS):
+        return layer.num_features
+    return _weight(layer).shape[side]  # Conv1D: (in, out); an embedding: (tokens, out)
 
 
 def spread(before: nn.Module, after: nn.Module, values: Tensor) -> Tensor:
@@ -26,17 +51,17 @@ def spread(before: nn.Module, after: nn.Module, values: Tensor) -> Tensor:
     of a place.
     """
     places = channels(after, 0) // len(values)
-    if isinstance(before, nn.Linear):
-        return values.repeat(places)
-    return values.repeat_interleave(places)
+    if isinstance(before, (*CONVOLUTIONS, *NORMS)):
+        return values.repeat_interleave(places)
+    return values.repeat(places)
 
 
 def reordered(before: nn.Module, after: nn.Module, order: Tensor) -> Tensor:
     """An order of channels as the order of the features that enter the next layer."""
     features = torch.arange(channels(after, 0))
-    if isinstance(before, nn.Linear):
-        return features.reshape(-1, len(order))[:, order].flatten()
-    return features.reshape(len(order), -1)[order].flatten()
+    if isinstance(before, (*CONVOLUTIONS, *NORMS)):
+        return features.reshape(len(order), -1)[order].flatten()
+    return features.reshape(-1, len(order))[:, order].flatten()
 
 
 def scale_outputs(layer: nn.Module, factors: Tensor) -> None:
@@ -45,7 +70,7 @@ def scale_outputs(layer: nn.Module, factors: Tensor) -> None:
     Raises:
         InputError: a layer without weights of its own.
     """
-    _weight(layer).mul_(_along(factors, _weight(layer)))
+    _scale(layer, factors)
     if layer._parameters.get("bias") is not None:
         layer.get_parameter("bias").mul_(factors.to(layer.get_parameter("bias")))
 
@@ -57,9 +82,26 @@ def scale_inputs(layer: nn.Module, factors: Tensor) -> None:
         InputError: a layer without weights of its own.
     """
     weight, groups = _weight(layer), getattr(layer, "groups", 1)
+    if _input_axis(layer) == 0:
+        weight.mul_(factors.to(weight).reshape(-1, *[1] * (weight.ndim - 1)))
+        return
     # each group of a convolution sees its own share of the channels
     grouped = weight.view(groups, weight.shape[0] // groups, weight.shape[1], -1)
     grouped.mul_(factors.to(weight).reshape(groups, 1, -1, 1))
+
+
+def reorder_outputs(layer: nn.Module, order: Tensor) -> None:
+    """Put the channels that leave a layer in another order, in place; others' tensors stay."""
+    held = [*layer.parameters(), *layer.buffers()]
+    for tensor, filters in zip(held, filters_of(layer, held), strict=True):
+        if tensor.ndim > filters.axis and tensor.shape[filters.axis] == len(order):
+            tensor.copy_(tensor.index_select(filters.axis, order.to(tensor.device)))
+
+
+def reorder_inputs(layer: nn.Module, order: Tensor) -> None:
+    """Put the channels that enter a layer in another order, in place."""
+    weight = _weight(layer)
+    weight.copy_(weight.index_select(_input_axis(layer), order.to(weight.device)))
 
 
 def fold(model: nn.Module, first: str, second: str) -> None:
@@ -72,12 +114,12 @@ def fold(model: nn.Module, first: str, second: str) -> None:
     """
     layer, norm = model.get_submodule(first), model.get_submodule(second)
     mean, variance, eps = statistics(norm)
-    weight, bias = _weight(layer), layer._parameters["bias"]
+    bias = layer._parameters["bias"]
     gain, shift = norm._parameters["weight"], norm._parameters["bias"]
     scale = (variance + eps).rsqrt() * (1 if gain is None else gain)
     moved = (0 if bias is None else bias) - mean
     added = moved * scale + (0 if shift is None else shift)
-    weight.mul_(_along(scale, weight))
+    _scale(layer, scale)
     learned = any(t.requires_grad for t in (bias, shift) if t is not None)
     layer.bias = nn.Parameter(added, requires_grad=learned)
     parent, _, name = second.rpartition(".")
@@ -102,6 +144,13 @@ def _weight(layer: nn.Module) -> Tensor:
     return weight
 
 
-def _along(factors: Tensor, weight: Tensor) -> Tensor:
-    """Factors of the first axis, shaped to multiply a weight."""
-    return factors.to(weight).reshape(-1, *[1] * (weight.ndim - 1))
+def _scale(layer: nn.Module, factors: Tensor) -> None:
+    """Multiply the weights of every output channel."""
+    weight = _weight(layer)
+    (filters,) = filters_of(layer, [weight])
+    weight.mul_(filters.spread(factors.to(weight), weight))
+
+
+def _input_axis(layer: nn.Module) -> int:
+    (filters,) = filters_of(layer, [_weight(layer)])
+    return 1 - filters.axis

@@ -23,13 +23,16 @@ from ssgd_analysis.curvature import (
     layer_traces,
     survey,
 )
-from ssgd_analysis.errors import InputError, WorkError, first_line, unknown
-from ssgd_analysis.flatness import METRICS, Bench, Measurement, curve, resolve
+from ssgd_analysis.curvature.block_diagonal import NO_BLOCKS, has_blocks
+from ssgd_analysis.errors import InputError, OutOfTimeError, WorkError, unknown
+from ssgd_analysis.flatness import Bench, resolve
+from ssgd_analysis.flatness.asked import metrics_or_why
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 
 DENSITY_PROBES, DENSITY_STEPS = 4, 40
-MEASURING_TIME = 0.75  # share of a time budget for the survey; the rest: cross-fit and layers
+MEASURING_TIME = 0.75  # share of a time budget for the survey, if only the cross-fit follows
+SHARED_TIME = 0.5  # the same, if layers or metrics follow too
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Request:
     def __post_init__(self) -> None:
         if self.operator not in OPERATORS:
             raise unknown("operator", self.operator, OPERATORS)
+        if self.per_layer and not has_blocks(OPERATORS[self.operator]):
+            raise InputError(NO_BLOCKS)
         for text in self.metrics:
             resolve(text)
 
@@ -126,7 +131,10 @@ def measure(
         request: what of it.
         operator: of this problem, if it was prepared before.
         start: eigenvectors of a like problem to start from, shape (P, m).
-        deadline: of ``time.monotonic()``: the best that can be had until then.
+        deadline: of ``time.monotonic()``: the best that can be had until then. Survey, cross-fit,
+            layers and metrics share the time; what does not fit has the value ``None`` and says
+            ``why``. The loss, one certificate for each eigenvalue and two steps of the density are
+            made in any case.
         progress: told of every step.
 
     Raises:
@@ -139,6 +147,7 @@ def measure(
     if not math.isfinite(loss):
         raise WorkError(f"the loss is {loss} at these weights")
     now = time.monotonic()
+    part = SHARED_TIME if request.per_layer or request.metrics else MEASURING_TIME
     found = survey(
         operator,
         request.top,
@@ -149,23 +158,36 @@ def measure(
         density_steps=DENSITY_STEPS,
         start=start,
         trace_tol=request.trace_tol,
-        deadline=None if deadline is None else now + MEASURING_TIME * (deadline - now),
+        deadline=None if deadline is None else now + part * (deadline - now),
         progress=progress,
     )
     spectrum = found.spectrum
     extra = 0.0
     eigenvalues = [dataclasses.asdict(pair) for pair in spectrum.largest]
-    if len(problem.batches) > 1 and not _over(deadline):
-        extra += _cross_fitted(operator, request, spectrum.vectors, eigenvalues, deadline, progress)
+    after = 1 + request.per_layer + bool(request.metrics)  # stages to come
+    if len(problem.batches) > 1:
+        until = _share(deadline, after)
+        extra += _cross_fitted(operator, request, spectrum.vectors, eigenvalues, until, progress)
     layers = None
     if request.per_layer:
-        layers, products = _layers(operator, request, deadline, progress)
+        until = _share(deadline, 1 + bool(request.metrics))
+        layers, products = _layers(operator, request, until, progress)
         extra += products
     own = operator if isinstance(operator, HessianOperator) else None
-    bench = Bench(problem, request.seed, options=request.options, operator=own)
+    bench = Bench(problem, request.seed, options=request.options, operator=own, deadline=deadline)
     if own:  # no product is made twice
         bench.keep("survey", found)
-    metrics = _metrics(bench, request, progress)
+    operator.deadline = deadline
+    try:
+        metrics = metrics_or_why(
+            bench,
+            request.metrics,
+            optional=request.optional,
+            curves=request.curves,
+            progress=progress,
+        )
+    finally:
+        operator.deadline = None
     # the metrics' own; those of a shared operator are counted by it
     extra += bench.cost.products - (own.products if own else 0)
     record = {
@@ -198,6 +220,12 @@ def measure(
     return Sharpness(record, spectrum.vectors, shapes)
 
 
+def _share(deadline: float | None, stages: int) -> float | None:
+    """The deadline of the next of so many stages, which share the time that is left."""
+    now = time.monotonic()
+    return None if deadline is None else now + (deadline - now) / stages
+
+
 def _over(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() > deadline
 
@@ -215,6 +243,10 @@ def _cross_fitted(
     progress: Progress,
 ) -> float:
     """Put each eigenvalue's downward-biased partner beside it; returns the products spent."""
+    if _over(deadline):
+        for entry in eigenvalues:
+            entry["cross_fit"] = {"value": None, "stderr": None, "why": str(OutOfTimeError())}
+        return 0.0
     half_a, half_b = operator.halves()
     crossed = cross_fit(
         half_a,
@@ -238,6 +270,13 @@ def _layers(
     """λ_max and trace of every layer's block, all layers in the same sweeps; and the products."""
     blocks = BlockDiagonalOperator(operator)
     places = list(blocks.layers.values())
+    sizes = [
+        {"name": name, "n_parameters": place.stop - place.start}
+        for name, place in blocks.layers.items()
+    ]
+    if _over(deadline):
+        nothing = {"lambda_max": None, "trace": None, "why": str(OutOfTimeError())}
+        return [{**size, **nothing} for size in sizes], 0
     spectra = block_eigenpairs(
         blocks,
         places,
@@ -245,7 +284,7 @@ def _layers(
         generator=_generator(operator, request.seed, "layers"),
         tol=request.tol,
         smallest=False,
-        deadline=deadline,
+        deadline=_share(deadline, 2),
         progress=progress,
     )
     traces = layer_traces(
@@ -253,60 +292,15 @@ def _layers(
         places,
         generator=_generator(operator, request.seed, "layer traces"),
         probes=request.probes,
+        deadline=deadline,
         progress=progress,
     )
     rows = [
         {
-            "name": name,
-            "n_parameters": place.stop - place.start,
+            **size,
             "lambda_max": dataclasses.asdict(spectrum.largest[0]),
             "trace": dataclasses.asdict(trace),
         }
-        for (name, place), spectrum, trace in zip(
-            blocks.layers.items(), spectra, traces, strict=True
-        )
+        for size, spectrum, trace in zip(sizes, spectra, traces, strict=True)
     ]
     return rows, blocks.products
-
-
-def _metrics(bench: Bench, request: Request, progress: Progress) -> dict[str, Any]:
-    progress.start("metrics", len(request.metrics))
-    measured = {}
-    for text in request.metrics:
-        name, settings = resolve(text)
-        entry = METRICS[name]
-        try:
-            measured[text] = dataclasses.asdict(entry.measure.on(bench, **settings))
-        except (InputError, WorkError) as error:
-            if not request.optional:
-                raise type(error)(f"metric {name}: {error}") from error
-            measured[text] = {
-                "value": None,
-                "stderr": None,
-                "settings": settings,
-                "why": first_line(error),
-            }
-            progress.warn(f"metric {name}: {first_line(error)}")
-        else:
-            if request.curves and entry.radius:
-                measured[text]["curve"] = _curve(bench, name, settings, progress)
-        progress.advance(note=text)
-    return measured
-
-
-def _curve(bench: Bench, name: str, settings: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """A metric over its radii; ``None`` at those where there is no value."""
-    radii = METRICS[name].grid(settings)
-    points: list[Measurement | None] = []
-    for radius in radii:
-        try:
-            points += [found for _, found in curve(bench, name, [radius], **settings)]
-        except (InputError, WorkError) as error:
-            progress.warn(f"metric {name} at {radius:g}: {first_line(error)}")
-            points.append(None)
-    return {
-        "over": METRICS[name].radius,
-        "radii": list(radii),
-        "values": [None if found is None else found.value for found in points],
-        "stderr": [None if found is None else found.stderr for found in points],
-    }

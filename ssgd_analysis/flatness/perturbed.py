@@ -102,7 +102,10 @@ def _pairs(bench: Bench, noise: Noise, sigma: float, draws: int, vectors: bool) 
     losses, rights = np.empty((2, draws)), np.empty((2, draws))
     with bench.moved() as clean:
         for draw in range(draws):
-            moves = [noise.sample(weight, generator) for weight in clean]
+            moves = [
+                noise.sample(weight, generator, filters)
+                for weight, filters in zip(clean, bench.filters, strict=True)
+            ]
             if not vectors:
                 moves = [move.mul_(move.ndim >= 2) for move in moves]
             for row, sign in enumerate((1, -1)):

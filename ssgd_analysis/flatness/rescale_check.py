@@ -6,7 +6,7 @@ from typing import Any
 
 from ssgd_analysis import seeds
 from ssgd_analysis.curvature import Options
-from ssgd_analysis.errors import InputError, WorkError, first_line
+from ssgd_analysis.errors import InputError, OutOfTimeError, WorkError, first_line
 from ssgd_analysis.flatness import METRICS, Bench, Measurement, difference, resolve
 from ssgd_analysis.flatness.structure import tolerance
 from ssgd_analysis.flatness.transformations import PRESERVING, TRANSFORMATIONS, Changed
@@ -27,6 +27,7 @@ def rescale_check(
     factor: float = 5.0,
     seed: int = 0,
     options: Options | None = None,
+    deadline: float | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Metrics of a network and of copies that compute the same with other weights.
@@ -40,6 +41,8 @@ def rescale_check(
         factor: a.
         seed: of all that is random, the same for all copies.
         options: how curvature products are made.
+        deadline: of ``time.monotonic()``; metrics of copies that do not fit are ``None`` with the
+            reason ``why``.
         progress: told of every copy.
 
     Returns:
@@ -51,19 +54,22 @@ def rescale_check(
     Raises:
         InputError: an unknown metric, a bad factor, or a model that can't be copied.
         WorkError: a metric of the network itself is not finite.
+        OutOfTimeError: those of the network itself do not fit before the deadline.
     """
     texts = tuple(dict.fromkeys((*ALWAYS, *(metrics or DEFAULT))))
     tables = {n: entry for n, entry in TRANSFORMATIONS.items() if entry.kind == PRESERVING}
     progress.start("rescale check", 1 + sum(1 + entry.scales for entry in tables.values()))
 
     def measured(of: Problem) -> dict[str, Measurement | Exception]:
-        bench = Bench(of, seed, options=options)
+        bench = Bench(of, seed, options=options, deadline=deadline)
         found = {text: _measured(bench, text) for text in texts}
         progress.advance()
         return found
 
     before = {}
     for text, found in measured(problem).items():
+        if isinstance(found, OutOfTimeError):
+            raise found
         if isinstance(found, Exception):
             raise type(found)(f"metric {text}: {found}") from found
         before[text] = found

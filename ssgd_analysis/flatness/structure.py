@@ -44,7 +44,9 @@ class Draft:
         """A layer as it is now."""
         return self.model.get_submodule(name)
 
-    def pairs(self, firsts: tuple[type, ...], seconds: tuple[type, ...]) -> Iterator[list[str]]:
+    def pairs(
+        self, is_first: Callable[[nn.Module], bool], is_second: Callable[[nn.Module], bool]
+    ) -> Iterator[list[str]]:
         """Layers that may follow one another, by their channels, nearest first.
 
         Yields:
@@ -52,11 +54,11 @@ class Draft:
             the draft is then: what was changed meanwhile is seen.
         """
         for end, second in enumerate(self.order):
-            starts = [i for i in range(end) if isinstance(self.layer(self.order[i]), firsts)]
+            starts = [i for i in range(end) if is_first(self.layer(self.order[i]))]
             for start in reversed(starts[-BEFORE:]):
                 names = self.order[start : end + 1]
                 first, last = self.layer(names[0]), self.layer(second)
-                if isinstance(last, seconds) and channels(last, 0) % channels(first, 1) == 0:
+                if is_second(last) and channels(last, 0) % channels(first, 1) == 0:
                     yield names
 
     def attempt(

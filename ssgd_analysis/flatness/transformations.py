@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.layer_edits import (
-    NORMS,
-    WEIGHTED,
     channels,
     fold,
+    is_norm,
+    is_source,
+    is_weighted,
+    reorder_inputs,
+    reorder_outputs,
     reordered,
     scale_inputs,
     scale_outputs,
@@ -141,7 +144,7 @@ def _copy(problem: Problem) -> nn.Module:
 def _layer(draft: Draft, factor: float, random: torch.Generator) -> None:
     """Pairs without a common layer: each layer's weights are then changed by the whole factor."""
     used: set[str] = set()
-    for first, *_, second in draft.pairs(WEIGHTED + NORMS, WEIGHTED):
+    for first, *_, second in draft.pairs(_scales, is_weighted):
         if used & {first, second}:
             continue
         factors = _all(draft.layer(first), factor)
@@ -152,7 +155,7 @@ def _layer(draft: Draft, factor: float, random: torch.Generator) -> None:
 def _neuron(draft: Draft, factor: float, random: torch.Generator) -> None:
     """Factors between 1/a and a, uniform in their logarithm."""
     firsts, seconds = set[str](), set[str]()
-    for first, *_, second in draft.pairs(WEIGHTED + NORMS, WEIGHTED):
+    for first, *_, second in draft.pairs(_scales, is_weighted):
         count = channels(draft.layer(first), 1)
         if first in firsts or second in seconds:
             continue
@@ -175,7 +178,7 @@ def _rescale(draft: Draft, first: str, second: str, factors: Tensor, what: str) 
 def _batchnorm(draft: Draft, factor: float, random: torch.Generator) -> None:
     """The variance is set so that v′ + ε = a²(v + ε): exact with BatchNorm's ε as it is."""
     used: set[str] = set()
-    for first, *_, second in draft.pairs(WEIGHTED, NORMS):
+    for first, *_, second in draft.pairs(is_source, is_norm):
         if used & {first, second}:
             continue
 
@@ -193,7 +196,7 @@ def _batchnorm(draft: Draft, factor: float, random: torch.Generator) -> None:
 def _permutation(draft: Draft, factor: float, random: torch.Generator) -> None:
     """What runs between two layers (BatchNorm, say) goes along."""
     firsts, seconds = set[str](), set[str]()
-    for names in draft.pairs(WEIGHTED, WEIGHTED):
+    for names in draft.pairs(is_source, is_weighted):
         first, second = names[0], names[-1]
         count = channels(draft.layer(first), 1)
         if first in firsts or second in seconds or count < 2:
@@ -205,11 +208,8 @@ def _permutation(draft: Draft, factor: float, random: torch.Generator) -> None:
         def change(model: nn.Module, names: list[str] = names, order: Tensor = order) -> None:
             before, *between, after = (model.get_submodule(name) for name in names)
             for module in (before, *between):
-                for tensor in (*module.parameters(), *module.buffers()):
-                    if tensor.ndim and len(tensor) == len(order):
-                        tensor.copy_(tensor[order.to(tensor.device)])
-            weight = after.get_parameter("weight")
-            weight.copy_(weight[:, reordered(before, after, order).to(weight.device)])
+                reorder_outputs(module, order)
+            reorder_inputs(after, reordered(before, after, order))
 
         if draft.attempt(change, f"{count} neurons between {first} and {second}", at=second):
             firsts.add(first)
@@ -218,7 +218,7 @@ def _permutation(draft: Draft, factor: float, random: torch.Generator) -> None:
 
 def _folding(draft: Draft, factor: float, random: torch.Generator) -> None:
     """Only into the very layer before: an untrained BatchNorm is close to no change anywhere."""
-    for first, *_, second in draft.pairs(WEIGHTED, NORMS):
+    for first, *_, second in draft.pairs(is_weighted, is_norm):
         if (first, second) not in draft.direct:
             continue
         change = partial(fold, first=first, second=second)
@@ -227,7 +227,7 @@ def _folding(draft: Draft, factor: float, random: torch.Generator) -> None:
 
 def _logit(draft: Draft, factor: float, random: torch.Generator) -> None:
     """The last layer, if it scales the outputs: it does not where a softmax follows."""
-    last = [name for name in draft.order if isinstance(draft.layer(name), WEIGHTED)][-1:]
+    last = [name for name in draft.order if is_weighted(draft.layer(name))][-1:]
     for name in last:
 
         def change(model: nn.Module, name: str = name) -> None:
@@ -252,6 +252,11 @@ def _decay(problem: Problem, factor: float, random: torch.Generator) -> Changed:
 
     changed = Problem(_copy(problem), decayed, problem.batches, count=problem.count)
     return Changed(changed, (f"λ/2 ‖w‖² added, λ = {factor:g}",), 0.0)
+
+
+def _scales(layer: nn.Module) -> bool:
+    """Whether its outputs are linear in its weights and bias."""
+    return is_source(layer) or is_norm(layer)
 
 
 def _all(layer: nn.Module, factor: float) -> Tensor:

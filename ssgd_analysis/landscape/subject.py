@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.landscape.directions import Vector
+from ssgd_analysis.landscape.recalibration import recalibration
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.weights import borrowed_buffers, borrowed_state
-from ssgd_analysis.weights.batchnorm import recalibrate_batchnorm
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Subject:
     Args:
         name: for the legend.
         problem: at its weights.
-        calibration: batches for ``bn="recalibrate"``.
+        calibration: batches for ``bn="recalibrate"``; default: the problem's own.
         path: weights and buffers by name of its run's kept checkpoints, by step, for
             ``trajectory``.
         code: what model and loss are made of, as text: kept points of other code do not count.
@@ -50,7 +50,7 @@ class Subject:
         found = {}
         with borrowed_buffers(self.problem.model):
             if recalibrate:
-                recalibrate_batchnorm(self.problem.model, list(self.calibration))
+                recalibration(self.problem, self.calibration)()
             for prefix, problem in zip(("", "test_"), self.problems, strict=False):
                 loss, accuracy = problem.evaluate()
                 found[f"{prefix}loss"] = loss

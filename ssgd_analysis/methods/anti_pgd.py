@@ -11,7 +11,7 @@ from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.noisy_points import drawn
 from ssgd_analysis.methods.task import Task
-from ssgd_analysis.weights import unspared
+from ssgd_analysis.weights import filters_of, unspared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,7 @@ class AntiPGD(Method):
         super().__init__(task, settings)
         named = unspared(dict(task.parameters), self.settings.spare, task.model)
         self.noisy = list(named.values())
+        self.filters = filters_of(task.model, self.noisy)
         self.carried = 0  # number of the noise that the weights carry; 0: none
 
     def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
@@ -76,6 +77,7 @@ class AntiPGD(Method):
         scale = self.settings.noise_scale
         if self.carried == 0 or scale == 0:
             return
-        units = drawn(self.noisy, self.settings.noise_law, self.task, step=self.carried)
+        law = self.settings.noise_law
+        units = drawn(self.noisy, law, self.task, self.filters, step=self.carried)
         for parameter, unit in zip(self.noisy, units, strict=True):
             parameter.add_(unit, alpha=sign * scale)

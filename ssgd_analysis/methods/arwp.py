@@ -10,6 +10,7 @@ from torch import Tensor
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.noisy_points import FilterNoiseMethod, FilterNoiseSettings, Point
 from ssgd_analysis.methods.task import Task
+from ssgd_analysis.weights import Filters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +41,9 @@ class ARWPSettings(AdaptiveSettings, FilterNoiseSettings):
     noise_end: float = setting(11.0, "final σ as a multiple, unless constant", minimum=0)
 
 
-def summed(tensor: Tensor) -> Tensor:
-    """Sum of each slice along the first axis, shaped to multiply the tensor."""
-    axes = list(range(1, tensor.ndim))
-    return tensor.sum(axes, keepdim=True) if axes else tensor
+def summed(tensor: Tensor, filters: Filters) -> Tensor:
+    """Sum of each filter, shaped to multiply the tensor; of a vector each entry is one."""
+    return filters.reduced(tensor, torch.sum) if tensor.ndim > 1 else tensor
 
 
 class AdaptiveNoiseMethod(FilterNoiseMethod):
@@ -55,7 +55,10 @@ class AdaptiveNoiseMethod(FilterNoiseMethod):
 
     def __init__(self, task: Task, settings: MethodSettings) -> None:
         super().__init__(task, settings)
-        self.squares = [summed(torch.zeros_like(parameter)) for parameter in self.noisy]
+        self.squares = [
+            summed(torch.zeros_like(parameter), filters)
+            for parameter, filters in zip(self.noisy, self.filters, strict=True)
+        ]
 
     def sized(self, units: Sequence[Tensor], elapsed: float) -> Sequence[Tensor]:
         """The filter noise, shrunk."""
@@ -68,11 +71,11 @@ class AdaptiveNoiseMethod(FilterNoiseMethod):
         """Remember the squared gradient of a noisy pass."""
         if not point.sign or not point.share:
             return
-        for parameter, squares in zip(self.noisy, self.squares, strict=True):
+        for parameter, squares, filters in zip(self.noisy, self.squares, self.filters, strict=True):
             squares.mul_(self.settings.beta)
             if parameter.grad is not None:
                 slope = parameter.grad / point.share
-                squares.add_(summed(slope.square()))
+                squares.add_(summed(slope.square(), filters))
 
     def state_dict(self) -> dict[str, Any]:
         """The sums of squares."""

@@ -84,6 +84,14 @@ class Method(ABC):
         """Minibatches of fresh examples that a step is given, as one of so many times the size."""
         return 1
 
+    @classmethod
+    def smallest_pass(cls, settings: Any, batch_size: int) -> int:
+        """The fewest examples that one of a step's passes is given, with minibatches of this size.
+
+        Which ranks and micro-batches then part among them.
+        """
+        return batch_size
+
     @abstractmethod
     def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
         """Leave in every ``.grad`` (``None`` before) what the base optimizer shall step with.

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ssgd_analysis.batch import Batch, examples
 from ssgd_analysis.methods.task import FORWARD_SHARE, Task
 from ssgd_analysis.weights import borrowed_buffers
-from ssgd_analysis.weights.batchnorm import has_statistics, recalibrate_batchnorm
+from ssgd_analysis.weights.batchnorm import recalibrate_batchnorm, recalibrated_layers
 
 POLICIES = ("first", "clean", "both", "frozen")
 
@@ -34,14 +34,15 @@ def bn_statistics(model: nn.Module, policy: str, pass_index: int) -> AbstractCon
     return borrowed_buffers(model)
 
 
-def recalibrate(task: Task, batches: Sequence[Batch]) -> None:
+def recalibrate(task: Task, policy: str, batches: Sequence[Batch]) -> None:
     """Statistics of the model's present weights, where it has any: a counted forward pass.
 
     Args:
         task: its model's BatchNorm buffers are changed, and its count of examples.
+        policy: of the steps, see :func:`bn_statistics`; ``frozen`` ones stay.
         batches: of the training examples; none: nothing is done.
     """
-    if batches and has_statistics(task.model):
+    if batches and policy != "frozen" and recalibrated_layers(task.model):
         recalibrate_batchnorm(task.model, batches)
         task.examples += FORWARD_SHARE * sum(examples(batch) for batch in batches)
 

@@ -110,6 +110,10 @@ def composed(method: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[Me
         def minibatches(cls, settings: Any) -> int:
             return method.minibatches(settings)
 
+        @classmethod
+        def smallest_pass(cls, settings: Any, batch_size: int) -> int:
+            return method.smallest_pass(settings, batch_size)
+
         def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
             return self.chain[0].gradient(inputs, targets, elapsed)
 

@@ -74,7 +74,7 @@ class EMA(Wrapper):
         with torch.no_grad():
             torch._foreach_copy_(self._tensors(), self.mean)
         if self.settings.ema_buffers == "recompute":
-            recalibrate(self.task, batches)
+            recalibrate(self.task, getattr(self.settings, "bn_stats", ""), batches)
 
     def _tensors(self) -> list[Tensor]:
         """What is averaged: weights, and BatchNorm's statistics where they are (no other buffers).

@@ -11,8 +11,8 @@ from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
-from ssgd_analysis.methods.task import parts
-from ssgd_analysis.weights import borrowed_weights
+from ssgd_analysis.methods.task import Task, parts
+from ssgd_analysis.weights import borrowed_weights, filters_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,11 @@ class EntropySGD(Method):
     """
 
     Settings = EntropySettings
+
+    def __init__(self, task: Task, settings: MethodSettings) -> None:
+        super().__init__(task, settings)
+        parameters = [parameter for _, parameter in task.parameters]
+        self.filters = dict(zip(parameters, filters_of(task.model, parameters), strict=True))
 
     @classmethod
     def passes(cls, settings: Any) -> float:
@@ -98,5 +103,6 @@ class EntropySGD(Method):
             slope = torch.zeros_like(x) if x.grad is None else x.grad
             v.mul_(chosen.inner_momentum).add_(slope)
             noise = torch.empty_like(x).normal_(generator=generators[x.device])
+            noise = self.filters[x].still(noise)
             slope = slope + chosen.inner_momentum * v - gamma * (w - x) + heat * noise
             x.sub_(chosen.inner_lr * slope)

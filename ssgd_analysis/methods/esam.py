@@ -56,6 +56,14 @@ class ESAM(AscentMethod):
         """Exact where γ × the batch size is whole."""
         return 2 if settings.gamma == 1 else 1 + FORWARD_SHARE + settings.gamma
 
+    @classmethod
+    def smallest_pass(cls, settings: ESAMSettings, batch_size: int) -> int:
+        """The one over the examples whose loss rose most: γ B of them, at least two if there are.
+
+        A hair more than γ B, so that rounding takes no example from a whole number.
+        """
+        return max(min(2, batch_size), int(settings.gamma * batch_size + 1e-9))
+
     def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
         """The gradient above, over the chosen examples; see :meth:`Method.gradient`."""
         with recorded_outputs(self.task) as before:
@@ -90,8 +98,8 @@ class ESAM(AscentMethod):
     @torch.no_grad()
     def _chosen(self, before: Sequence[Tensor], inputs: Tensor, targets: Tensor) -> Tensor | slice:
         """Places of the examples whose loss rose most, in order."""
-        task, gamma = self.task, self.settings.gamma
-        if gamma == 1:
+        task = self.task
+        if self.settings.gamma == 1:
             return slice(None)
         if sum(len(outputs) for outputs in before) != len(inputs):
             raise InputError("esam needs the outputs of each example by itself")
@@ -103,8 +111,7 @@ class ESAM(AscentMethod):
         rise = each_loss(task.loss, after, targets) - each_loss(
             task.loss, torch.cat(list(before)), targets
         )
-        # a hair more than γ B, so that rounding takes no example from a whole number
-        count = max(min(2, len(inputs)), int(gamma * len(inputs) + 1e-9))
+        count = self.smallest_pass(self.settings, len(inputs))
         return rise.topk(count).indices.sort().values
 
 

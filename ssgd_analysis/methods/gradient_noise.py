@@ -8,6 +8,8 @@ from torch import Tensor
 
 from ssgd_analysis import seeds
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
+from ssgd_analysis.methods.task import Task
+from ssgd_analysis.weights import filters_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,11 @@ class GradientNoise(Method):
 
     Settings = GradientNoiseSettings
 
+    def __init__(self, task: Task, settings: MethodSettings) -> None:
+        super().__init__(task, settings)
+        parameters = [parameter for _, parameter in task.parameters]
+        self.filters = dict(zip(parameters, filters_of(task.model, parameters), strict=True))
+
     def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
         """The noisy gradient; see :meth:`Method.gradient`."""
         chosen, task = self.settings, self.task
@@ -36,12 +43,14 @@ class GradientNoise(Method):
         if not chosen.eta:
             return loss
         size = math.sqrt(chosen.eta / (1 + task.step) ** chosen.gamma)
-        slopes = [p.grad for _, p in task.parameters if p.grad is not None]
+        reached = [p for _, p in task.parameters if p.grad is not None]
         generators = {
             device: seeds.generator(task.seed, "gradient noise", task.step, device=device)
-            for device in {slope.device for slope in slopes}
+            for device in {parameter.device for parameter in reached}
         }
-        for slope in slopes:
-            noise = torch.empty_like(slope).normal_(generator=generators[slope.device])
-            slope.add_(noise, alpha=size)
+        for parameter in reached:
+            slope = parameter.grad
+            assert slope is not None
+            noise = torch.empty_like(slope).normal_(generator=generators[parameter.device])
+            slope.add_(self.filters[parameter].still(noise), alpha=size)
         return loss

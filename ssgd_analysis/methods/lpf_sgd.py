@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -33,6 +34,11 @@ class LowPassFilterSGD(FilterNoiseMethod):
     """
 
     Settings = LPFSettings
+
+    @classmethod
+    def smallest_pass(cls, settings: Any, batch_size: int) -> int:
+        """The smallest part's."""
+        return batch_size // settings.ghost_batches
 
     def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
         """One for each part."""

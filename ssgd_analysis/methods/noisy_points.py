@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError
@@ -15,7 +15,7 @@ from ssgd_analysis.methods.batchnorm import bn_statistics
 from ssgd_analysis.methods.gradient_sum import GradientSum
 from ssgd_analysis.methods.noise_schedule import multiple
 from ssgd_analysis.methods.task import Task, parts
-from ssgd_analysis.weights import Noise, borrowed_weights, unspared
+from ssgd_analysis.weights import Filters, Noise, borrowed_weights, filters_of, unspared
 from ssgd_analysis.weights.groups import group_norms
 
 
@@ -72,7 +72,12 @@ class NoisyPointsMethod(Method):
     def __init__(self, task: Task, settings: MethodSettings) -> None:
         super().__init__(task, settings)
         named = unspared(dict(task.parameters), self.settings.spare, task.model)
-        self.noisy = list(named.values())
+        self.take(list(named.values()))
+
+    def take(self, noisy: Sequence[nn.Parameter]) -> None:
+        """Choose the parameters that get noise."""
+        self.noisy = list(noisy)
+        self.filters = filters_of(self.task.model, self.noisy)
 
     @abstractmethod
     def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
@@ -112,21 +117,29 @@ class NoisyPointsMethod(Method):
         with borrowed_weights(self.noisy):
             with torch.no_grad():
                 task = self.task
-                units = drawn(self.noisy, self.law, task, step=task.step, draw=point.draw)
+                units = drawn(
+                    self.noisy, self.law, task, self.filters, step=task.step, draw=point.draw
+                )
                 for parameter, noise in zip(self.noisy, self.sized(units, elapsed), strict=True):
                     parameter.add_(noise, alpha=point.sign)
             yield
 
 
 def drawn(
-    parameters: Sequence[Tensor], law: str, task: Task, *, step: int, draw: int = 0
+    parameters: Sequence[Tensor],
+    law: str,
+    task: Task,
+    filters: Sequence[Filters],
+    *,
+    step: int,
+    draw: int = 0,
 ) -> list[Tensor]:
     """One draw of mean 0 and root mean square 1 for each parameter, fixed by seed and step.
 
     The same as S-SGD's and WNI's of the same number at the same step.
     """
     seed = seeds.derive(task.seed, "weight noise", step, draw)
-    return Noise(law=law, scale="none").draw(parameters, [1.0] * len(parameters), seed)
+    return Noise(law=law, scale="none").draw(parameters, [1.0] * len(parameters), seed, filters)
 
 
 class FilterNoiseMethod(NoisyPointsMethod):
@@ -139,8 +152,8 @@ class FilterNoiseMethod(NoisyPointsMethod):
         chosen = self.settings
         scale = chosen.noise_scale * multiple(chosen.noise_schedule, chosen.noise_end, elapsed)
         return [
-            unit.mul_(group_norms(weight, "filter")[0] * scale)
-            for unit, weight in zip(units, self.noisy, strict=True)
+            unit.mul_(group_norms(weight, "filter", filters)[0] * scale)
+            for unit, weight, filters in zip(units, self.noisy, self.filters, strict=True)
         ]
 
 

@@ -15,7 +15,7 @@ from ssgd_analysis.methods.batchnorm import POLICIES, bn_statistics
 from ssgd_analysis.methods.gradient_sum import GradientSum, in_step
 from ssgd_analysis.methods.per_sample import per_sample_noise, perturbable
 from ssgd_analysis.methods.weight_noise import NOISE_PER, RANKS, Move, by_layer, moving_weights
-from ssgd_analysis.weights import Noise, unspared
+from ssgd_analysis.weights import Filters, Noise, filters_of, unspared
 
 
 class SSGD(torch.optim.Optimizer):
@@ -52,7 +52,10 @@ class SSGD(torch.optim.Optimizer):
         ranks: ``same`` or ``different``, see above.
         seed: of the noise; with the step count, which ``state_dict`` keeps, it fixes it.
         model: give it so that BatchNorm's statistics follow ``bn_stats``; without it all
-            passes update them, as the optimizer cannot see them. It names the parameters, too.
+            passes update them, as the optimizer cannot see them. It names the parameters, too,
+            and tells where filters lie and which rows of an embedding are padding; without it
+            every filter is a slice along axis 0, wrong for transposed convolutions and
+            embeddings, and padding rows get noise.
         bn_stats: ``first``, ``both`` (all passes) or ``frozen``.
         **base_options: for the base optimizer, e.g. ``lr``, ``momentum``, ``weight_decay``.
 
@@ -233,7 +236,8 @@ class SSGD(torch.optim.Optimizer):
                 parameter: name for name, parameter in self._named().items()
             }
             layers_of = by_layer([names[parameter] for parameter in noisy])
-        return moving_weights(list(noisy.items()), self.noise, layers_of)
+        filters = [self.filters[parameter] for parameter in noisy]
+        return moving_weights(list(noisy.items()), self.noise, layers_of, filters)
 
     def _statistics(self, pass_index: int) -> AbstractContextManager[None]:
         if self.model is None:
@@ -262,6 +266,8 @@ class SSGD(torch.optim.Optimizer):
             if not 0 <= float(group["noise_scale"]) < float("inf"):
                 raise InputError(f"noise_scale {group['noise_scale']} should be ≥ 0 and finite")
         self.moved = list(unspared(self._named(), self.spare, self.model).values())
+        filters = filters_of(self.model, self.moved)
+        self.filters = dict[Tensor, Filters](zip(self.moved, filters, strict=True))
         if self.noise_per == "sample":
             assert self.model is not None
             perturbable(self.model, self.moved)

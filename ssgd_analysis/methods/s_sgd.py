@@ -53,6 +53,11 @@ class SymmetricSGD(WeightNoiseMethod):
         whole = super().passes_with_noise(settings)
         return whole if settings.minibatch == "same" else whole + 1 - 2 * settings.pairs
 
+    @classmethod
+    def smallest_pass(cls, settings: Any, batch_size: int) -> int:
+        """The smallest part's, with ``minibatch=halves``."""
+        return batch_size // (1 if settings.minibatch == "same" else 2 * settings.pairs)
+
     def examples_of(self, inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
         """The same minibatch for all points, or its parts, whose sizes differ by one at most.
 

@@ -39,9 +39,14 @@ class SAM(AscentMethod):
         """One to climb, one at the top."""
         return 2
 
+    @classmethod
+    def smallest_pass(cls, settings: SAMSettings, batch_size: int) -> int:
+        """The smallest part's."""
+        return batch_size // _parts(settings, batch_size)
+
     def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
         """Ascent, and the gradient there; see :meth:`Method.gradient`."""
-        count = -(-len(inputs) // self.settings.m) if self.settings.m else 1
+        count = _parts(self.settings, len(inputs))
         if count == 1:
             return self._part(inputs, targets, 1.0)
         gradients = GradientSum(self.parameters)
@@ -68,3 +73,7 @@ class SAM(AscentMethod):
         """Move the parameters uphill, in place; ``slopes`` is used up."""
         torch._foreach_mul_(slopes, self.settings.rho / steepness(slopes))
         torch._foreach_add_(parameters, slopes)
+
+
+def _parts(settings: SAMSettings, examples: int) -> int:
+    return -(-examples // settings.m) if settings.m else 1

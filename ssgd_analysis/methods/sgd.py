@@ -33,10 +33,15 @@ class SGD(Method):
 
     Settings = SGDSettings
 
+    @classmethod
+    def smallest_pass(cls, settings: SGDSettings, batch_size: int) -> int:
+        """A part's, where there are parts."""
+        return batch_size // _parts(settings, batch_size)
+
     def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
         """The minibatch's gradient; see :meth:`Method.gradient`."""
-        size, total = self.settings.ghost_batch, len(inputs)
-        count = max(1, total // size) if size else 1
+        total = len(inputs)
+        count = _parts(self.settings, total)
         if count == 1:
             return self.task.backward(inputs, targets)
         loss = 0.0
@@ -44,3 +49,7 @@ class SGD(Method):
             share = len(few) / total
             loss += share * self.task.backward(few, theirs, share)
         return loss
+
+
+def _parts(settings: SGDSettings, examples: int) -> int:
+    return max(1, examples // settings.ghost_batch) if settings.ghost_batch else 1

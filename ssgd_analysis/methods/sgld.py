@@ -8,6 +8,8 @@ from torch import Tensor
 
 from ssgd_analysis import seeds
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
+from ssgd_analysis.methods.task import Task
+from ssgd_analysis.weights import PLAIN, filters_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,11 @@ class SGLD(Method):
     """
 
     Settings = SGLDSettings
+
+    def __init__(self, task: Task, settings: MethodSettings) -> None:
+        super().__init__(task, settings)
+        parameters = [parameter for _, parameter in task.parameters]
+        self.filters = dict(zip(parameters, filters_of(task.model, parameters), strict=True))
 
     def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
         """That at w; see :meth:`Method.gradient`."""
@@ -58,4 +65,4 @@ class SGLD(Method):
                         task.seed, "langevin", task.step, device=device
                     )
                 noise = torch.empty_like(parameter).normal_(generator=generators[device])
-                parameter.add_(noise, alpha=size)
+                parameter.add_(self.filters.get(parameter, PLAIN).still(noise), alpha=size)

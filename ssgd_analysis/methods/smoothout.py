@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.noisy_points import NoisyPointsMethod, Point, ghost_points
 from ssgd_analysis.methods.task import Task
+from ssgd_analysis.weights import Filters
 from ssgd_analysis.weights.groups import group_norms
 
 SMALLEST = 1e-6  # norm of a draw that is rescaled, as in the authors' code
@@ -62,7 +63,12 @@ class SmoothOut(NoisyPointsMethod):
         if self.settings.exclude_bn:
             layers = [m for m in task.model.modules() if isinstance(m, _BatchNorm)]
             quiet = {id(p) for layer in layers for p in layer.parameters()}
-            self.noisy = [p for p in self.noisy if id(p) not in quiet]
+            self.take([p for p in self.noisy if id(p) not in quiet])
+
+    @classmethod
+    def smallest_pass(cls, settings: Any, batch_size: int) -> int:
+        """The smallest part's."""
+        return batch_size // settings.ghost_batches
 
     def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
         """One for each ghost batch."""
@@ -73,10 +79,10 @@ class SmoothOut(NoisyPointsMethod):
         chosen: Any = self.settings
         strength = chosen.strength * self._smoothing(elapsed)
         if chosen.adapt_type == "filter":
-            pairs = zip(units, self.noisy, strict=True)
             # a draw of zero, which a single entry may be, stays zero
             return [
-                unit / _norm(unit).clamp_min(SMALLEST) * (_norm(w) * strength) for unit, w in pairs
+                unit / _norm(unit, own).clamp_min(SMALLEST) * (_norm(w, own) * strength)
+                for unit, w, own in zip(units, self.noisy, self.filters, strict=True)
             ]
         if chosen.noise_law == "uniform":
             strength /= math.sqrt(3)  # the draw has root mean square one
@@ -93,8 +99,8 @@ class SmoothOut(NoisyPointsMethod):
         return 1.0
 
 
-def _norm(tensor: Tensor) -> Tensor:
-    """L2 norm of each slice along the first axis, shaped to multiply the tensor."""
+def _norm(tensor: Tensor, filters: Filters) -> Tensor:
+    """L2 norm of each filter, shaped to multiply the tensor."""
     if tensor.ndim < 2:
         return tensor.abs()
-    return group_norms(tensor, "filter")[0]
+    return group_norms(tensor, "filter", filters)[0]

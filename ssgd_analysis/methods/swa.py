@@ -72,4 +72,4 @@ class SWA(Wrapper):
             return
         with torch.no_grad():
             torch._foreach_copy_(self.parameters, self.mean)
-        recalibrate(self.task, batches)
+        recalibrate(self.task, getattr(self.settings, "bn_stats", ""), batches)

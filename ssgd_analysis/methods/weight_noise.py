@@ -17,7 +17,16 @@ from ssgd_analysis.methods.batchnorm import POLICIES, bn_statistics
 from ssgd_analysis.methods.gradient_sum import GradientSum
 from ssgd_analysis.methods.per_sample import COMPILED, per_sample_noise, perturbable
 from ssgd_analysis.methods.task import FORWARD_SHARE, Task
-from ssgd_analysis.weights import LAWS, SCALES, Noise, borrowed_weights, unspared
+from ssgd_analysis.weights import (
+    LAWS,
+    PLAIN,
+    SCALES,
+    Filters,
+    Noise,
+    borrowed_weights,
+    filters_of,
+    unspared,
+)
 
 NOISE_PER = ("step", "layer", "sample")
 RANKS = ("same", "different")
@@ -88,6 +97,7 @@ def moving_weights(
     parameters: Sequence[tuple[Tensor, float]],
     noise: Noise,
     layers: Sequence[Sequence[int]] | None = None,
+    filters: Sequence[Filters] = (),
 ) -> Iterator[Move]:
     """Lend parameters to be moved from one noisy point to the next; their exact bits come back.
 
@@ -98,10 +108,12 @@ def moving_weights(
         parameters: each with its noise scale c; those with c = 0 are left alone.
         noise: law and what c is relative to.
         layers: places in ``parameters``; given, each draw moves one of these groups only.
+        filters: how each of the parameters divides into filters; default: along axis 0.
 
     Yields:
         A function of (seed, sign): it moves to w + sign · c · noise of that seed.
     """
+    filters = filters or [PLAIN] * len(parameters)
     noisy = [place for place, (_, scale) in enumerate(parameters) if scale]
     weights = [parameters[place][0].detach() for place in noisy]
     scales = [parameters[place][1] for place in noisy]
@@ -125,7 +137,8 @@ def moving_weights(
                 chosen = [i for i, place in enumerate(noisy) if place in layer]
             moved = [weights[i] for i in chosen]
             if moved:
-                drawn = noise.draw(moved, [sign * scales[i] for i in chosen], seed)
+                theirs = [filters[noisy[i]] for i in chosen]
+                drawn = noise.draw(moved, [sign * scales[i] for i in chosen], seed, theirs)
                 torch._foreach_add_(moved, drawn)
 
         yield move
@@ -166,6 +179,7 @@ class WeightNoiseMethod(Method):
         self.parameters = [parameter for _, parameter in task.parameters]
         named = unspared(dict(task.parameters), chosen.spare, task.model)
         self.noisy = list(named.values())
+        self.filters = filters_of(task.model, self.noisy)
         self.layers = by_layer(list(named)) if chosen.noise_per == "layer" and named else None
         if chosen.noise_per == "sample":
             self.products = perturbable(task.model, self.noisy)
@@ -221,7 +235,8 @@ class WeightNoiseMethod(Method):
             if task.compiled is not None:
                 raise InputError(COMPILED)
             return per_sample_noise(task.model, self.products, self.noise, scales, task.rank)
-        return moving_weights([(p, scale) for p in self.noisy], self.noise, self.layers)
+        noisy = [(parameter, scale) for parameter in self.noisy]
+        return moving_weights(noisy, self.noise, self.layers, self.filters)
 
     def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
         """The mean over the noisy points; see :meth:`Method.gradient`."""

@@ -299,7 +299,7 @@ class _Training:
             self.tracker.load_state_dict(state["tracker"], kept)
         self.order.set_state(state["order"])
         self.augmentation.set_state(state["augmentation"])
-        random_state.restore(state["random"])
+        random_state.resume(state["random"], self.config.device)
         path = self.run.folder / "history.jsonl"
         self.history = _counted(path, self.run.history(), state["epoch"], "epochs")
 

@@ -1,11 +1,13 @@
 """Muon for hidden weight matrices, AdamW for all else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
+
+from ssgd_analysis.weights import evaluation_mode
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration
 STEPS = 5
@@ -35,17 +37,64 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     return x.T if tall else x
 
 
-def muon_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Hidden weights, and the others: embeddings, the last weight, and tensors of one axis."""
-    weights = [p for p in model.parameters() if p.requires_grad]
-    spared = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    matrices = [p for p in weights if p.ndim > 1]
-    hidden = {id(p) for p in matrices[:-1]} - spared
-    groups = [
-        {"params": [p for p in weights if (id(p) in hidden) == muon], "use_muon": muon}
-        for muon in (True, False)
+def muon_groups(model: nn.Module, inputs: Any = None) -> list[dict[str, Any]]:
+    """Hidden weights, and the others: embeddings, output layers, and tensors of one axis.
+
+    An output layer's weight is the matrix that is nearest to the outputs in the graph of a pass,
+    wherever it is registered; of a head tied to the embedding it is the embedding. Without such a
+    graph it is the matrix that is registered last, tied places counted.
+
+    Args:
+        model: whose parameters that require gradients are grouped; it comes back as it was.
+        inputs: a few examples, as the model takes them.
+    """
+    spared = {
+        id(p)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
+        for p in module.parameters()
+    }
+    spared |= {id(p) for p in _output_weights(model, inputs)}
+    groups: dict[bool, list[Tensor]] = {True: [], False: []}
+    for weight in model.parameters():
+        if weight.requires_grad:
+            groups[weight.ndim > 1 and id(weight) not in spared].append(weight)
+    return [{"params": group, "use_muon": muon} for muon, group in groups.items() if group]
+
+
+def _output_weights(model: nn.Module, inputs: Any) -> list[Tensor]:
+    places: list[Tensor] = [
+        p for _, p in model.named_parameters(remove_duplicate=False) if p.ndim > 1
     ]
-    return [group for group in groups if group["params"]]
+    frozen = [p for p in places if p.is_floating_point() and not p.requires_grad]
+    found: list[Tensor] = []
+    if inputs is not None:
+        try:
+            with evaluation_mode(model), torch.enable_grad():
+                for weight in frozen:  # a head may be frozen: no other one takes its place
+                    weight.requires_grad_(True)
+                found = _nearest(model(inputs), places)
+        except Exception:  # a stranger's model may raise anything; the checks that follow say what
+            pass
+        finally:
+            for weight in frozen:
+                weight.requires_grad_(False)
+    return found or places[-1:]
+
+
+def _nearest(output: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+    """Those of the weights that the fewest operations lie between and the output."""
+    wanted = {id(weight) for weight in weights}
+    level: list[Any] = [output.grad_fn]
+    seen = set(level)
+    while level:
+        leaves = [node.variable for node in level if hasattr(node, "variable")]
+        if found := [leaf for leaf in leaves if id(leaf) in wanted]:
+            return found
+        after = dict.fromkeys(n for node in level for n, _ in node.next_functions if n is not None)
+        level = [node for node in after if node not in seen]
+        seen.update(level)
+    return []
 
 
 class Muon(torch.optim.Optimizer):

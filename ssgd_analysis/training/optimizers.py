@@ -108,6 +108,7 @@ def make_optimizer(
     nesterov: bool,
     weight_decay: float,
     settings: Mapping[str, Any] | None = None,
+    inputs: Any = None,
 ) -> torch.optim.Optimizer:
     """A base optimizer by name, over a model's parameters that require gradients.
 
@@ -121,6 +122,8 @@ def make_optimizer(
         nesterov: likewise.
         weight_decay: the optimizer's own.
         settings: its other options; see :func:`read_settings`.
+        inputs: a few examples, by which ``muon`` finds the output layer; see
+            :func:`~ssgd_analysis.training.muon.muon_groups`.
 
     Raises:
         InputError: an option that it does not have, or does not take.
@@ -139,7 +142,7 @@ def make_optimizer(
         options.pop("fused", None)  # torch takes one of the two
     parameters: Any = [p for p in model.parameters() if p.requires_grad]
     try:
-        return entry.make(muon_groups(model) if name == "muon" else parameters, **options)
+        return entry.make(muon_groups(model, inputs) if name == "muon" else parameters, **options)
     except Exception as error:  # a stranger's class may raise anything
         raise InputError(f"optimizer '{name}': {first_line(error)}") from error
 

@@ -1,5 +1,6 @@
 """All random states that a training step may draw from."""
 
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 
 from ssgd_analysis import seeds
+
+log = logging.getLogger(__name__)
 
 
 def capture() -> dict[str, Any]:
@@ -24,15 +27,38 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Set the global states to what :func:`capture` found."""
+    """Set the global states to what :func:`capture` found; of GPUs, those there are."""
     kind, keys, position, has_gauss, gauss = state["numpy"]
     random.setstate(state["python"])
     np.random.set_state(  # noqa: NPY002
         (kind, keys.numpy().astype(np.uint32), int(position), int(has_gauss), gauss)
     )
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
-        torch.cuda.set_rng_state_all(state["cuda"])
+    for device, own in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+        torch.cuda.set_rng_state(own, device)
+
+
+def resume(state: dict[str, Any], device: str) -> None:
+    """Set the global states to those of another process, which may have seen other GPUs.
+
+    Warns, of a run on a GPU, where their number differs: one without a state of its own draws
+    other numbers, and one of the same number may be another one.
+
+    Args:
+        state: of :func:`capture` there.
+        device: that the run goes on with.
+    """
+    restore(state)
+    saved, here = len(state["cuda"]), torch.cuda.device_count()
+    if torch.device(device).type == "cuda" and saved != here:
+        remedy = f"show it {saved} (CUDA_VISIBLE_DEVICES)" if saved else "give --device cpu"
+        log.warning(
+            "the run was saved with the random generators of %d GPUs, here are %d: dropout and the"
+            " like will draw other numbers; to go on as it would have, %s",
+            saved,
+            here,
+            remedy,
+        )
 
 
 @contextmanager

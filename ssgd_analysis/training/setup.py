@@ -1,5 +1,6 @@
 """From a run's config to its parts: examples, model, optimizer, method."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,15 +99,17 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> Bench:
     last = config.channels_last == "on" or (config.channels_last == "auto" and _convolves(model))
     if last:
         model.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(
-        config.optimizer or "",
-        model,
-        lr=config.peak_lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-        settings=config.optimizer_settings,
-    )
+    with _tried(model):
+        optimizer = make_optimizer(
+            config.optimizer or "",
+            model,
+            lr=config.peak_lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+            settings=config.optimizer_settings,
+            inputs=data.train.first(min(2, len(data.train))).inputs,
+        )
     task = Task(
         model,
         _smoothed(loss, config.label_smoothing),
@@ -162,17 +165,13 @@ def _convolves(model: nn.Module) -> bool:
 
 def _check_batchnorm(bench: Bench) -> None:
     """Refuse passes over one example where BatchNorm has no variance to divide by."""
-    config, settings, model = bench.config, bench.method.settings, bench.model
-    micro = config.accumulate * bench.task.world
-    parts = micro * getattr(settings, "ghost_batches", 1)
-    if getattr(settings, "minibatch", "same") == "halves":
-        parts *= 2 * getattr(settings, "pairs", 1)
-    remedy = f"--batch-size {config.batch_size} should be at least {2 * parts}"
-    if getattr(settings, "m", 0):  # SAM's
-        parts = micro * -(-config.batch_size // settings.m)
-        remedy = f"m={settings.m} cuts {config.batch_size} examples into {parts} parts"
-    frozen = getattr(settings, "bn_stats", "") == "frozen"
-    if config.batch_size >= 2 * parts or frozen:
+    config, method, model = bench.config, bench.method, bench.model
+
+    def smallest(size: int) -> int:
+        return method.smallest_pass(method.settings, size) // bench.task.world // config.accumulate
+
+    frozen = getattr(method.settings, "bn_stats", "") == "frozen"
+    if frozen or smallest(config.batch_size) >= 2:
         return
     if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         return
@@ -183,6 +182,20 @@ def _check_batchnorm(bench: Bench) -> None:
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
+        most = len(bench.data.train) // method.minibatches(method.settings)
+        fits = (size for size in range(config.batch_size, most + 1) if smallest(size) >= 2)
+        if size := next(fits, 0):
+            remedy = f"--batch-size {config.batch_size} should be at least {size}"
+        else:
+            usual = dataclasses.asdict(method.Settings())
+            cuts = [
+                f"{key}={value}" for key, value in config.settings.items() if value != usual[key]
+            ]
+            cuts += [f"--accumulate {config.accumulate}"] * (config.accumulate > 1)
+            cuts += [f"{bench.task.world} processes"] * (bench.task.world > 1)
+            count = config.batch_size // max(smallest(config.batch_size), 1)
+            blame = f"{', '.join(cuts)} cuts {config.batch_size} examples into {count} parts, and "
+            remedy = f"{blame if cuts else ''}no --batch-size up to {most} helps: change that"
         raise InputError(
             f"the model's BatchNorm cannot train on one example at once: {remedy}"
         ) from error

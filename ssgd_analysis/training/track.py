@@ -19,7 +19,7 @@ from ssgd_analysis.methods import MethodSettings, SymmetricSGD, Task
 from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, learning_rate_share, scheduled
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.training import random_state
-from ssgd_analysis.weights import Noise, unspared
+from ssgd_analysis.weights import Noise, filters_of, unspared
 
 BATCHES = 8  # at least, where the examples allow it, for the errors over examples
 BATCH = 256  # examples at once, at most
@@ -241,13 +241,14 @@ class Tracker:
     def _noises(self, problem: Problem, scale: float, epoch: int) -> Iterator[list[Tensor]]:
         noise = Noise(law=self.settings.noise_law, scale=self.settings.noise_relative_to)
         noisy = unspared(problem.parameters, self.settings.spare, problem.model)
+        filters = filters_of(problem.model, problem.parameters.values())
         for draw in range(self.counts["third-order"]):
             stream = self._generator(epoch, ("third-order", draw), problem.device)
             yield [
-                scale * noise.sample(parameter.detach(), stream)
+                scale * noise.sample(parameter.detach(), stream, own)
                 if name in noisy
                 else torch.zeros_like(parameter)
-                for name, parameter in problem.parameters.items()
+                for (name, parameter), own in zip(problem.parameters.items(), filters, strict=True)
             ]
 
     def _generator(self, epoch: int, what: object, device: torch.device) -> torch.Generator:

@@ -13,6 +13,7 @@ from ssgd_analysis.weights.borrowed import (
     same_bits,
     set_training,
 )
+from ssgd_analysis.weights.filters import PLAIN, Filters, filters_of
 from ssgd_analysis.weights.groups import (
     SCOPES,
     flattened,
@@ -20,20 +21,24 @@ from ssgd_analysis.weights.groups import (
     grouped,
     matching,
     rms,
+    ungrouped,
     unspared,
 )
 from ssgd_analysis.weights.noise import LAWS, SCALES, Noise
 
 __all__ = [
     "LAWS",
+    "PLAIN",
     "SCALES",
     "SCOPES",
+    "Filters",
     "Noise",
     "borrowed_buffers",
     "borrowed_modes",
     "borrowed_state",
     "borrowed_weights",
     "evaluation_mode",
+    "filters_of",
     "flattened",
     "global_norm",
     "grouped",
@@ -41,5 +46,6 @@ __all__ = [
     "rms",
     "same_bits",
     "set_training",
+    "ungrouped",
     "unspared",
 ]

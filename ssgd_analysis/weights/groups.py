@@ -1,6 +1,5 @@
 """Filters and layers: the groups of weights that share one scale."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeVar
@@ -9,46 +8,64 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.weights.filters import PLAIN, Filters
 
 SCOPES = ("filter", "layer")
 AnyTensor = TypeVar("AnyTensor", bound=Tensor)
 
 
-def grouped(tensor: Tensor, scope: str) -> Tensor:
-    """View a parameter as groups, one a row.
+def grouped(tensor: Tensor, scope: str, filters: Filters = PLAIN) -> Tensor:
+    """A parameter's groups, one a row.
 
-    A filter is one slice along the first axis: an output channel of a convolution, a row of a
-    linear layer (Li et al. 2018, section 4). A vector (bias, normalisation) is one group, as
-    its entries have no fan-in.
+    A filter is what feeds one output unit: an output channel of a convolution, a row of a linear
+    layer (Li et al. 2018, section 4); of other layers see :func:`filters_of`. A vector (bias,
+    normalisation) is one group, as its entries have no fan-in.
 
     Args:
         tensor: a parameter, any shape.
         scope: ``"filter"`` or ``"layer"``.
+        filters: how it divides into filters.
 
     Returns:
         Shape (groups, entries of a group); a view where the memory allows it.
     """
     if scope == "filter" and tensor.ndim >= 2:
-        return tensor.reshape(tensor.shape[0], math.prod(tensor.shape[1:]))
+        return filters.rows(tensor)
     return tensor.reshape(1, -1)
 
 
-def rms(tensor: Tensor, scope: str) -> Tensor:
+def ungrouped(rows: Tensor, shape: Sequence[int], scope: str, filters: Filters = PLAIN) -> Tensor:
+    """The parameter of some shape that :func:`grouped` makes these rows of."""
+    if scope == "filter" and len(shape) >= 2:
+        return filters.weight(rows, shape)
+    return rows.reshape(tuple(shape))
+
+
+def rms(tensor: Tensor, scope: str, filters: Filters = PLAIN) -> Tensor:
     """Root mean square of each group, shaped to multiply the tensor it came from.
 
     Returns:
-        Shape (filters, 1, …, 1) for filters, (1, …, 1) otherwise.
+        Of vectors and for layers shape (1, …, 1); for filters (filters, 1, …, 1), or as the axis
+        of the output units asks.
     """
-    norms, count = group_norms(tensor, scope)
+    norms, count = group_norms(tensor, scope, filters)
     return norms / count**0.5
 
 
-def group_norms(tensor: Tensor, scope: str) -> tuple[Tensor, float]:
-    """L2 norm of each group, shaped to multiply the tensor, and how many entries a group has."""
-    per_filter = scope == "filter" and tensor.ndim >= 2
-    axes = list(range(1 if per_filter else 0, tensor.ndim))
-    norms = torch.linalg.vector_norm(tensor, dim=axes, keepdim=True)
-    return norms, max(tensor.numel() / max(norms.numel(), 1), 1.0)
+def group_norms(tensor: Tensor, scope: str, filters: Filters = PLAIN) -> tuple[Tensor, float]:
+    """L2 norm of each group, shaped to multiply the tensor, and :func:`group_size`."""
+    moving = filters.moving(tensor)
+    if scope == "filter" and tensor.ndim >= 2:
+        norms = filters.reduced(moving, torch.linalg.vector_norm)
+    else:
+        norms = torch.linalg.vector_norm(moving, dim=list(range(tensor.ndim)), keepdim=True)
+    return norms, group_size(tensor, scope, filters)
+
+
+def group_size(tensor: Tensor, scope: str, filters: Filters = PLAIN) -> float:
+    """How many entries a group has, those that are constants not among them; at least one."""
+    groups = filters.count(tensor) if scope == "filter" and tensor.ndim >= 2 else 1
+    return max(filters.entries(tensor) / max(groups, 1), 1.0)
 
 
 def flattened(tensors: Iterable[Tensor]) -> Tensor:

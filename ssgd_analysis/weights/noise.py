@@ -1,6 +1,7 @@
 """Noise for weights: a law, and what its size is relative to."""
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.errors import unknown
-from ssgd_analysis.weights.groups import group_norms, grouped
+from ssgd_analysis.weights.filters import PLAIN, Filters
+from ssgd_analysis.weights.groups import group_norms, group_size, grouped, ungrouped
 
 LAWS = ("binary", "gaussian", "sphere", "uniform", "laplace")
 SCALES = ("filter", "layer", "weight", "none")
@@ -49,31 +51,43 @@ class Noise:
         if self.scale not in SCALES:
             raise unknown("noise scale", self.scale, SCALES)
 
-    def sample(self, weight: Tensor, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, weight: Tensor, generator: torch.Generator, filters: Filters = PLAIN
+    ) -> Tensor:
         """Draw noise for one parameter.
 
         Args:
             weight: the clean parameter, any shape; it sets the scale.
             generator: on the parameter's device.
+            filters: how it divides into filters; constants get no noise.
 
         Returns:
             A new tensor like ``weight``.
         """
-        (noise,) = self.units([weight], generator)
-        return noise if self.scale == "none" else noise.mul_(*self._sizes([weight], [1.0]))
+        (noise,) = self.units([weight], generator, [filters])
+        if self.scale == "none":
+            return noise
+        return noise.mul_(*self._sizes([weight], [1.0], [filters]))
 
-    def _sizes(self, weights: Sequence[Tensor], scales: Sequence[float]) -> list[Tensor]:
+    def _sizes(
+        self, weights: Sequence[Tensor], scales: Sequence[float], filters: Sequence[Filters]
+    ) -> list[Tensor]:
         """What the noise is relative to, times c, for each weight; shaped to multiply it."""
         if self.scale == "weight":
             sizes, factors = [weight.abs() for weight in weights], list(scales)
         else:  # norm / √count is the rms: one division less for each weight
-            groups = [group_norms(weight, self.scale) for weight in weights]
+            groups = [group_norms(w, self.scale, f) for w, f in zip(weights, filters, strict=True)]
             sizes = [norms for norms, _ in groups]
             factors = [c / n**0.5 for c, (_, n) in zip(scales, groups, strict=True)]
         torch._foreach_mul_(sizes, factors)
         return sizes
 
-    def units(self, weights: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    def units(
+        self,
+        weights: Sequence[Tensor],
+        generator: torch.Generator,
+        filters: Sequence[Filters] = (),
+    ) -> list[Tensor]:
         """Draw noise of root mean square one for several parameters at once.
 
         One long draw, cut into pieces: for a small network a draw for each parameter costs
@@ -82,24 +96,25 @@ class Noise:
         Args:
             weights: they give shapes and types; all on the generator's device.
             generator: fixes the noise.
+            filters: how each divides into filters; default: along axis 0, without constants.
+                Constants get no noise, and take nothing of the other entries'.
 
         Returns:
             One tensor for each of ``weights``, contiguous.
         """
         if not weights:
             return []
+        filters = filters or [PLAIN] * len(weights)
         dtype = functools.reduce(torch.promote_types, {weight.dtype for weight in weights})
         counts = [weight.numel() for weight in weights]
         pieces = self._flat(sum(counts), dtype, generator).split(counts)
         drawn = [
-            piece.view(weight.shape).to(weight.dtype)
-            for piece, weight in zip(pieces, weights, strict=True)
+            own.still(piece.view(weight.shape).to(weight.dtype))
+            for piece, weight, own in zip(pieces, weights, filters, strict=True)
         ]
         if self.law == "sphere":
-            for noise in drawn:
-                rows = grouped(noise, "filter" if self.scale == "filter" else "layer")
-                sizes = rows.square().mean(dim=1, keepdim=True).sqrt_()
-                rows.div_(sizes.clamp_min_(torch.finfo(rows.dtype).tiny))
+            scope = "filter" if self.scale == "filter" else "layer"
+            drawn = [_on_sphere(n, scope, own) for n, own in zip(drawn, filters, strict=True)]
         return drawn
 
     def _flat(self, count: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
@@ -113,28 +128,47 @@ class Noise:
             return noise.mul_(random_signs(count, generator, dtype))
         return noise.normal_(generator=generator)
 
-    def draw(self, weights: Sequence[Tensor], scales: Sequence[float], seed: int) -> list[Tensor]:
+    def draw(
+        self,
+        weights: Sequence[Tensor],
+        scales: Sequence[float],
+        seed: int,
+        filters: Sequence[Filters] = (),
+    ) -> list[Tensor]:
         """Noise for several parameters: c · size · unit draw for each.
 
         Args:
             weights: the clean parameters; they set the sizes.
             scales: c for each of them.
             seed: fixes the noise, on every device.
+            filters: as of :meth:`units`.
 
         Returns:
             One new tensor for each of ``weights``.
         """
+        filters = filters or [PLAIN] * len(weights)
         drawn: dict[int, Tensor] = {}
         for device in dict.fromkeys(weight.device for weight in weights):
             places = [place for place, weight in enumerate(weights) if weight.device == device]
             here = [weights[place].detach() for place in places]
-            noise = self.units(here, torch.Generator(device).manual_seed(seed))
+            theirs = [filters[place] for place in places]
+            noise = self.units(here, torch.Generator(device).manual_seed(seed), theirs)
             factors: list[Any] = [scales[place] for place in places]
             if self.scale != "none":
-                factors = self._sizes(here, factors)
+                factors = self._sizes(here, factors, theirs)
             torch._foreach_mul_(noise, factors)
             drawn.update(zip(places, noise, strict=True))
         return [drawn[place] for place in range(len(weights))]
+
+
+def _on_sphere(noise: Tensor, scope: str, filters: Filters) -> Tensor:
+    """Noise of which each group has root mean square one; ``noise`` is used up."""
+    rows = grouped(noise, scope, filters)
+    sizes = rows.square().mean(dim=1, keepdim=True).sqrt_()
+    if filters.constant is not None:  # zeros that are in the mean
+        sizes *= math.sqrt(rows.shape[1] / group_size(noise, scope, filters))
+    rows.div_(sizes.clamp_min_(torch.finfo(rows.dtype).tiny))
+    return ungrouped(rows, noise.shape, scope, filters)
 
 
 @functools.cache

@@ -113,6 +113,29 @@ def test_landscape_directions(tmp_path, run, convolutions, directions, normalize
     assert abs(facts["cosine"]) < 1e-5
 
 
+@pytest.mark.parametrize(("split", "samples"), [("train", 100), ("test", 100), ("train", None)])
+def test_recalibrated_statistics_are_those_of_the_samples(
+    tmp_path, run, convolutions, split, samples
+):
+    chosen = ["--samples", samples] if samples else []
+    outcome = run(
+        "landscape", convolutions, "--bn", "recalibrate", "--points", 3, "--split", split, *chosen,
+        "--no-curvature", "--out", tmp_path,
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    checkpoint = load_checkpoint(str(convolutions))
+    model = checkpoint.model
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    with torch.no_grad():
+        model.train()(checkpoint.data.train.first(samples).inputs)
+    expected = checkpoint.problem(split, samples=samples).mean_loss()
+    with np.load(tmp_path / "landscape.npz") as arrays:
+        assert arrays["loss"][1] == pytest.approx(expected, rel=1e-5)
+
+
 def test_landscape_between_ends_at_both_checkpoints(tmp_path, run, runs):
     ends = [runs / "sgd-0", runs / "s-sgd-0"]
     outcome = run("landscape", *ends, "--directions", "between", "--points", 9, "--out", tmp_path)

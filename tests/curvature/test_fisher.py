@@ -61,5 +61,5 @@ def test_cross_entropy_is_known_however_it_is_written(loss):
 )
 def test_other_losses_have_no_labels_to_draw(loss):
     case = nets.mlp()
-    with pytest.raises(InputError, match="cross_entropy or mse|does not take"):
+    with pytest.raises(InputError, match=r"cross_entropy or mse|does not take"):
         MonteCarloFisherOperator(case.model, loss, case.batches())

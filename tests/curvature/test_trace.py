@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from planted import DiagonalOperator, MeanOperator, network_like, planted
 from torch import Tensor
 
-from ssgd_analysis.curvature import DenseOperator, HessianOperator, Trace, eigenpairs, trace
+from ssgd_analysis.curvature import (
+    DenseOperator,
+    HessianOperator,
+    Trace,
+    eigenpairs,
+    layer_traces,
+    trace,
+)
+from ssgd_analysis.curvature.deflation import Deflation, deflation
+from ssgd_analysis.curvature.hutchinson import Hutchinson
 from ssgd_analysis.errors import InputError
 
 PROPERTY = settings(deadline=None, database=None, derandomize=True, max_examples=40)
@@ -158,8 +167,7 @@ def test_deflation_is_never_worse_at_equal_products(name):
     # the eigenvectors are known from the spectrum that was asked for: no product of the trace's
     operator = DenseOperator(planted(spectra()[name]))
     spectrum = eigenpairs(operator, 5, smallest=False, generator=nets.generator())
-    known = spectrum.quotients[list(range(5))]
-    options = {"probes": 16, "deflate": spectrum.vectors, "known": known}
+    options = {"probes": 16, "deflate": spectrum}
     errors, stderrs = runs(operator.matrix, 150, **options)
     plain, _ = runs(operator.matrix, 150, probes=16)
     assert abs(errors.mean()) < 4 * errors.std() / 150**0.5
@@ -286,3 +294,116 @@ def test_sampling_error_covers_the_population():
         found = trace(operator, generator=nets.generator(seed), probes=100)
         inside += abs(found.value - float((scale**2).sum())) <= student * found.sampling_stderr
     assert 0.90 <= inside / count <= 0.99
+
+
+# --- the tolerance is the trace's ---
+
+CANCELLING = np.r_[30.0, 20, 10, -np.linspace(0.2, 0.3, 200)]  # 60 known, −50 to estimate
+LITTLE = np.r_[30.0, 20, 10, np.linspace(0.001, 0.003, 200)]  # 60 known, 0.4 to estimate
+
+
+@pytest.mark.parametrize("tol", [0.05, 0.01])
+def test_a_tolerance_is_relative_to_the_whole_trace(tol):
+    operator = DenseOperator(planted(CANCELLING))
+    spectrum = eigenpairs(operator, 3, generator=nets.generator())
+    truth, away = float(CANCELLING.sum()), []
+    for seed in range(20):
+        found = trace(
+            operator, generator=nets.generator(seed), deflate=spectrum, tol=tol, max_probes=4000
+        )
+        assert found.stop == "tolerance"
+        assert found.stderr <= tol * abs(found.value)
+        away.append(abs(found.value - truth) / truth)
+    # relative standard errors of at most tol
+    assert np.mean(np.square(away)) ** 0.5 <= 1.3 * tol
+
+
+def test_a_small_rest_needs_no_more_probes():
+    operator = DenseOperator(planted(LITTLE))
+    spectrum = eigenpairs(operator, 3, generator=nets.generator())
+    found = trace(operator, generator=nets.generator(), deflate=spectrum, tol=0.01, probes=16)
+    assert (found.stop, found.probes) == ("tolerance", 16)
+    assert found.value == pytest.approx(LITTLE.sum(), rel=0.01)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_trace_of_zero_says_that_the_tolerance_is_not_met(method):
+    values = np.r_[np.linspace(1, 2, 150), -np.linspace(1, 2, 150)]
+    found = estimate(planted(values), probes=16, method=method, tol=0.01, max_probes=64)
+    assert found.stop == "max_probes"
+    assert found.probes == 64
+
+
+# --- what is known comes with its own quotients ---
+
+
+def test_a_spectrum_cannot_be_deflated_by_the_wrong_quotients():
+    # trace −4: the k largest alone, or with the smallest, and never one's quotients for another
+    values = [3.0, 2, 1, -10, *np.zeros(20)]
+    operator = DenseOperator(planted(values))
+    spectrum = eigenpairs(operator, 3, generator=nets.generator())
+    assert spectrum.quotients.values.shape[1] == spectrum.vectors.shape[1] + 1
+    for known in (spectrum, spectrum.vectors, deflation(operator, spectrum)):
+        found = trace(operator, generator=nets.generator(), deflate=known)
+        assert abs(found.value + 4) <= 5 * found.stderr + 1e-9
+    with pytest.raises(InputError, match="4 quotients"):
+        Deflation(spectrum.vectors, spectrum.quotients, np.zeros(3))
+    with pytest.raises(TypeError):
+        trace(operator, generator=nets.generator(), known=spectrum.quotients)
+
+
+def test_a_spectrum_of_another_operator_is_refused():
+    spectrum = eigenpairs(DenseOperator(symmetric(6)), 2, generator=nets.generator())
+    with pytest.raises(InputError, match="shape"):
+        trace(DenseOperator(symmetric(7)), generator=nets.generator(), deflate=spectrum)
+
+
+# --- the interval holds where the standard error alone does not ---
+
+
+@pytest.mark.parametrize("probes", [4, 8, 32])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_intervals_hold_for_one_dominant_eigenvalue(probes, sign):
+    # the samples are χ² with one degree of freedom: the worst skewness that there is
+    vector = nets.randn(120)
+    matrix = sign * torch.outer(vector, vector) / vector.square().sum()
+    found = [estimate(matrix, seed, probes) for seed in range(400)]
+    held = np.mean([one.low <= sign <= one.high for one in found])
+    student = {4: 3.182, 8: 2.365, 32: 2.040}[probes]
+    plain = np.mean([abs(one.value - sign) <= student * one.stderr for one in found])
+    assert held >= 0.95 - 2 * (0.95 * 0.05 / 400) ** 0.5
+    assert plain < held
+    assert probes > 8 or plain < 0.9  # Student's t alone misses
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", spectra())
+def test_intervals_hold(method, name):
+    matrix = planted(spectra()[name])
+    found = [estimate(matrix, seed, 16, method=method) for seed in range(200)]
+    held = np.mean([one.low <= float(matrix.trace()) <= one.high for one in found])
+    assert held >= 0.95 - 2 * (0.95 * 0.05 / 200) ** 0.5
+
+
+def test_the_scatter_of_products_is_the_variance_of_a_probe():
+    matrix = symmetric(40)
+    truth = variance_of_a_probe(matrix)
+    estimates = []
+    for seed in range(200):
+        operator = DenseOperator(matrix)
+        estimator = Hutchinson(operator, deflation(operator, None), nets.generator(seed))
+        estimator.grow(5)
+        estimates.append(estimator.scatter.variance())
+    assert np.mean(estimates) == pytest.approx(truth, rel=4 * np.std(estimates) / truth / 200**0.5)
+
+
+def test_the_layers_traces_hold_in_their_intervals():
+    matrix, places = planted(network_like(60)), [slice(0, 20), slice(20, 60)]
+    found = [
+        layer_traces(DenseOperator(matrix), places, generator=nets.generator(seed), probes=8)
+        for seed in range(200)
+    ]
+    for index, place in enumerate(places):
+        truth = float(matrix.diag()[place].sum())
+        held = np.mean([one[index].low <= truth <= one[index].high for one in found])
+        assert held >= 0.95 - 2 * (0.95 * 0.05 / 200) ** 0.5

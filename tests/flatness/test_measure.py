@@ -1,4 +1,5 @@
 import json
+import time
 
 import nets
 import numpy as np
@@ -205,3 +206,34 @@ def test_products_of_metrics_are_counted():
         other["cost"]["matvecs"]
         > record(case, operator="ggn", options=Options(way="graph"))["cost"]["matvecs"]
     )
+
+
+def test_what_does_not_fit_into_the_time_is_null_and_says_why():
+    case = nets.mlp()
+    asked = Request(metrics=["expected", "worst_case", "lambda_max", "layer_lambda_max"],
+                    per_layer=True)  # fmt: skip
+    found = measure(Problem(*case.problem), asked, deadline=0.0).record
+    assert found["trace"]["stop"] == "time"
+    for name in ("expected", "worst_case", "layer_lambda_max"):
+        assert found["metrics"][name]["value"] is None
+        assert "time budget" in found["metrics"][name]["why"]
+    assert [layer["name"] for layer in found["layers"]] == ["0", "3", "5"]
+    for entry in (*found["layers"], *(pair["cross_fit"] for pair in found["eigenvalues"])):
+        assert "time budget" in entry["why"]
+    assert all(layer["lambda_max"] is layer["trace"] is None for layer in found["layers"])
+
+
+def test_a_deadline_ends_a_metric_in_the_middle_and_gives_the_weights_back():
+    case = nets.mlp()
+    before = nets.state(case.model)
+    began = time.monotonic()
+    asked = Request(metrics=["expected:draws=1000000", "gradient_norm"])
+    found = measure(Problem(*case.problem), asked, deadline=began + 3).record
+    assert time.monotonic() - began < 10  # it would take minutes
+    assert [found["metrics"][name]["value"] for name in asked.metrics] == [None, None]
+    assert nets.state(case.model) == before
+
+
+def test_covariance_has_no_layers_and_says_so_before_any_work():
+    with pytest.raises(InputError, match="per-layer"):
+        Request(operator="covariance", per_layer=True)

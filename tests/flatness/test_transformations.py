@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
+from transformers.pytorch_utils import Conv1D
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.transformations import (
@@ -94,6 +95,8 @@ def image(*layers: nn.Module) -> nn.Module:
 
 
 V, IMAGES, S = (nets.N, 4), (nets.N, 1, 5, 5), (nets.N, 3, 4)  # vectors, images, sequences
+TOKENS = (nets.N, 3)
+WHOLE = {"embedding", "bag"}  # networks whose inputs are integers
 # network, shape of its inputs, and how many changes of each kind there are to be found
 NETS = {
     "relu": (lambda: mlp(nn.ReLU()), V, {"layer": 1, "neuron": 2, "permutation": 2, "logit": 1}),
@@ -199,6 +202,53 @@ NETS = {
         IMAGES,
         {"layer": 1, "neuron": 1, "batchnorm": 2, "permutation": 2, "folding": 2, "logit": 1},
     ),
+    "transposed": (
+        lambda: image(
+            nn.ConvTranspose2d(1, 4, 3),
+            nn.ReLU(),
+            nn.ConvTranspose2d(4, 3, 2, bias=False),
+            nn.BatchNorm2d(3),
+            nn.ReLU(),
+            nn.Conv2d(3, 2, 8),
+            nn.Flatten(),
+            nn.Linear(2, 3),
+        ),
+        IMAGES,
+        {"layer": 2, "neuron": 3, "batchnorm": 1, "permutation": 3, "folding": 1, "logit": 1},
+    ),
+    # a factor for each unit; the order tried for the first one's happens to swap within groups
+    "transposed groups": (
+        lambda: image(
+            nn.Conv2d(1, 4, 3),
+            nn.ReLU(),
+            nn.ConvTranspose2d(4, 6, 2, groups=2, bias=False),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.Conv2d(6, 3, 4),
+            nn.Flatten(),
+        ),
+        IMAGES,
+        {"layer": 2, "neuron": 2, "batchnorm": 1, "permutation": 1, "folding": 1, "logit": 1},
+    ),
+    "hugging face": (
+        lambda: nn.Sequential(
+            Conv1D(6, 4), nn.ReLU(), Conv1D(5, 6), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3)
+        ),
+        V,
+        {"layer": 2, "neuron": 2, "batchnorm": 1, "permutation": 2, "folding": 1, "logit": 1},
+    ),
+    "embedding": (
+        lambda: nn.Sequential(
+            nn.Embedding(7, 4, padding_idx=2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3)
+        ),
+        TOKENS,
+        {"layer": 1, "neuron": 1, "permutation": 1, "logit": 1},
+    ),
+    "bag": (
+        lambda: nn.Sequential(nn.EmbeddingBag(7, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3)),
+        TOKENS,
+        {"layer": 1, "neuron": 1, "batchnorm": 1, "permutation": 1, "logit": 1},
+    ),
     "batch statistics": (
         lambda: image(
             nn.Conv2d(1, 4, 3),
@@ -225,7 +275,7 @@ def problem(net: str, *, double: bool = True) -> Problem:
         model = make().double()
     outputs = 4 if net == "tied" else 3
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is not None:
             size = len(module.running_mean)
             module.running_mean.copy_(nets.randn(size, seed=1))
             module.running_var.copy_(0.3 + nets.randn(size, seed=2).square())
@@ -233,6 +283,8 @@ def problem(net: str, *, double: bool = True) -> Problem:
                 module.weight.data.copy_(nets.randn(size, seed=3))
                 module.bias.data.copy_(nets.randn(size, seed=4))
     inputs = nets.randn(*shape, seed=5)
+    if net in WHOLE:
+        inputs = torch.randint(0, 7, shape, generator=nets.generator(5))
     if not double:
         model, inputs = model.float(), inputs.float()
     case = nets.Case(model, nets.cross_entropy, inputs, nets.labels(classes=outputs))

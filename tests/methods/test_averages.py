@@ -20,6 +20,7 @@ def _model() -> nn.Sequential:
 
 
 BATCHES = [minibatch(number) for number in range(STEPS)]
+WHOLE = [tuple(torch.cat(column) for column in zip(*BATCHES, strict=True))]  # one batch of all
 
 
 def _ours(name: str, **settings) -> nn.Module:
@@ -61,7 +62,7 @@ def test_ema_is_that_of_torch(buffers):
     average.update_parameters(model)  # its first only copies: the initial weights
     _torch_loop(model, optimizer, lambda: average.update_parameters(model), lambda epoch: None)
     if buffers == "recompute":
-        swa_utils.update_bn(BATCHES, average)
+        swa_utils.update_bn(WHOLE, average)
     found = _ours("ema", ema_decay=0.9, ema_debias=False, ema_buffers=buffers)
     _assert_same(found, average.module)
 
@@ -85,7 +86,7 @@ def test_swa_is_that_of_torch():
             average.update_parameters(model)
 
     _torch_loop(model, optimizer, after_step, before_epoch)
-    swa_utils.update_bn(BATCHES, average)
+    swa_utils.update_bn(WHOLE, average)
     assert rates == [0.05]
     assert average.n_averaged == 2
     _assert_same(_ours("swa", swa_start=0.5), average.module)

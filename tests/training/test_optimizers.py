@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.methods.base import parse_assignments
 from ssgd_analysis.training.layerwise import LAMB, LARS
 from ssgd_analysis.training.muon import Muon, muon_groups, orthogonalised
 from ssgd_analysis.training.optimizers import (
@@ -15,7 +16,6 @@ from ssgd_analysis.training.optimizers import (
     find_optimizer,
     load_state,
     make_optimizer,
-    parse_settings,
     read_settings,
 )
 
@@ -184,6 +184,103 @@ def test_embeddings_are_no_hidden_weights():
     assert [p.shape for p in muon_groups(net)[0]["params"]] == [(4, 4)]
 
 
+class _Language(nn.Module):
+    """Tied or not: the head's weight is the embedding's, by its module or by the function."""
+
+    def __init__(self, tie: str) -> None:
+        super().__init__()
+        self.embed, self.hidden, self.head = nn.Embedding(7, 4), nn.Linear(4, 4), nn.Linear(4, 7)
+        self.tie = tie
+        if tie == "module":
+            self.head.weight = self.embed.weight
+        elif tie == "function":
+            self.head = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(self.hidden(self.embed(x)))
+        return self.head(x) if self.head is not None else x @ self.embed.weight.T
+
+
+class _HeadFirst(nn.Module):
+    """Registered the other way round; the head's bias, a norm and a scale come after it."""
+
+    def __init__(self, normed: bool = False) -> None:
+        super().__init__()
+        head = nn.Linear(5, 2)
+        self.head = nn.utils.parametrizations.weight_norm(head) if normed else head
+        self.scale = nn.Parameter(torch.ones(()))
+        self.body = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.LayerNorm(5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale * self.head(self.body(x))
+
+
+def _residual() -> nn.Module:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.block, self.stem = nn.Linear(5, 2), nn.Linear(5, 5), nn.Linear(4, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            return self.head(x + torch.relu(self.block(x)))
+
+    return Residual()
+
+
+def _convolutions() -> nn.Module:
+    """The output layer is a convolution, pooled."""
+    head = nn.Sequential(nn.Conv2d(5, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(nn.Conv2d(1, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), head)
+
+
+WORDS, VECTORS, IMAGES = torch.arange(6).reshape(2, 3), torch.ones(2, 4), torch.ones(2, 1, 5, 5)
+HEADS = {
+    "tied": (lambda: _Language("module"), WORDS, ["hidden.weight"]),
+    "tied by the function": (lambda: _Language("function"), WORDS, ["hidden.weight"]),
+    "untied": (lambda: _Language("no"), WORDS, ["hidden.weight"]),
+    "head first": (_HeadFirst, VECTORS, ["body.0.weight", "body.2.weight"]),
+    "normed head": (lambda: _HeadFirst(True), VECTORS, ["body.0.weight", "body.2.weight"]),
+    "residual": (_residual, VECTORS, ["block.weight", "stem.weight"]),
+    "convolutions": (_convolutions, IMAGES, ["0.weight"]),
+    "one layer": (lambda: nn.Linear(4, 2), VECTORS, []),
+}
+
+
+def _hidden(model: nn.Module, inputs: torch.Tensor | None = None) -> list[str]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = muon_groups(model, inputs)
+    grouped = sorted(names[id(p)] for group in groups for p in group["params"])
+    assert grouped == sorted(n for n, p in model.named_parameters() if p.requires_grad)
+    return [names[id(p)] for group in groups if group["use_muon"] for p in group["params"]]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_muon_finds_the_output_layer(name):
+    make, inputs, hidden = HEADS[name]
+    model = make()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert _hidden(model, inputs) == hidden
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("tie", ["module", "no"])
+def test_without_examples_the_last_place_is_the_output_layer(tie):
+    assert _hidden(_Language(tie)) == ["hidden.weight"]
+
+
+def test_a_frozen_head_leaves_the_others_hidden():
+    model = _HeadFirst()
+    model.head.requires_grad_(False)
+    assert _hidden(model, VECTORS) == ["body.0.weight", "body.2.weight"]
+    assert not model.head.weight.requires_grad
+
+
+def test_examples_that_do_not_fit_are_no_error_here():
+    assert _hidden(_HeadFirst(), IMAGES) == ["head.weight", "body.0.weight"]  # registration
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -210,7 +307,9 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 def test_own_options_are_typed_by_the_constructor():
-    given = parse_settings(["betas=0.8,0.9", "eps=1e-5", "amsgrad=true", "foreach=none"])
+    given = parse_assignments(
+        "--optimizer-set", ["betas=0.8,0.9", "eps=1e-5", "amsgrad=true", "foreach=none"]
+    )
     read = read_settings("adam", given)
     assert read == {"betas": [0.8, 0.9], "eps": 1e-5, "amsgrad": True, "foreach": None}
     assert read_settings("adam", read) == read
@@ -236,7 +335,7 @@ def test_a_real_number_whose_default_is_whole():
 )
 def test_own_options_that_do_not_fit_are_refused(assignment, words):
     with pytest.raises(InputError, match=words):
-        read_settings("adam", parse_settings([assignment]))
+        read_settings("adam", parse_assignments("--optimizer-set", [assignment]))
 
 
 def test_a_value_that_the_class_refuses_is_one_line():

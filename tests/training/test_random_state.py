@@ -76,3 +76,50 @@ def test_seeded_gives_back_after_an_error():
     with pytest.raises(KeyError), random_state.seeded(3):
         raise KeyError
     assert _draw() == expected
+
+
+class _GPUs:
+    """As many pretended GPUs, whose generators' states are single numbers."""
+
+    def __init__(self, monkeypatch, count: int) -> None:
+        self.states = [torch.tensor([number]) for number in range(count)]
+        fakes = {
+            "is_initialized": lambda: count > 0,
+            "device_count": lambda: count,
+            "get_rng_state_all": lambda: [state.clone() for state in self.states],
+            "set_rng_state": self._set,
+        }
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+
+    def _set(self, state: torch.Tensor, device: int) -> None:
+        self.states[device] = state.clone()
+
+
+@pytest.mark.parametrize(
+    ("saved", "here", "device", "remedy"),
+    [
+        (1, 1, "cuda", None),
+        (2, 2, "cuda:1", None),
+        (2, 1, "cuda", "show it 2 (CUDA_VISIBLE_DEVICES)"),
+        (1, 2, "cuda:1", "show it 1 (CUDA_VISIBLE_DEVICES)"),
+        (0, 1, "cuda", "give --device cpu"),
+        (0, 1, "cpu", None),
+        (2, 0, "cpu", None),
+    ],
+)
+def test_another_number_of_gpus_is_told(monkeypatch, caplog, tmp_path, saved, here, device, remedy):
+    there = _GPUs(monkeypatch, saved)
+    there.states = [state + 10 for state in there.states]
+    save_tree(tmp_path / "s.safetensors", random_state.capture())
+    gpus = _GPUs(monkeypatch, here)
+    random_state.resume(read_tree(tmp_path / "s.safetensors"), device)
+    common = min(saved, here)
+    expected = [10 + number if number < common else number for number in range(here)]
+    assert [int(state) for state in gpus.states] == expected
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == (remedy is not None)
+    if remedy:
+        assert f"generators of {saved} GPUs, here are {here}" in told[0]
+        assert told[0].endswith(remedy)
+        assert "\n" not in told[0]

@@ -154,4 +154,6 @@ def _columns(bench: Bench, count: int) -> Tensor:
         column.copy_(
             torch.randn(size, generator=generator, dtype=torch.float64, device=generator.device)
         )
+        for part, filters in zip(bench.problem.split(column), bench.filters, strict=True):
+            filters.still(part)
     return columns

@@ -9,7 +9,7 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.weights import grouped
+from ssgd_analysis.weights import PLAIN, Filters
 
 
 @metric
@@ -41,7 +41,10 @@ def quantization_drop(bench: Bench, *, bits: int = 4) -> Measurement:
         raise InputError(f"bits {bits} should be from 2 to 16")
     losses, rights = bench.clean_scores
     with bench.moved() as clean:
-        rounded = [rounded_to(weight, bits) if weight.ndim > 1 else weight for weight in clean]
+        rounded = [
+            rounded_to(weight, bits, filters) if weight.ndim > 1 else weight
+            for weight, filters in zip(clean, bench.filters, strict=True)
+        ]
         for parameter, value in zip(bench.parameters, rounded, strict=True):
             parameter.copy_(value)
         after_losses, after_rights = bench.scores()
@@ -61,9 +64,18 @@ def quantization_drop(bench: Bench, *, bits: int = 4) -> Measurement:
     return dataclasses.replace(found, details=details)
 
 
-def rounded_to(weight: Tensor, bits: int) -> Tensor:
-    """A weight with each filter rounded to the nearest of 2^bits − 1 levels about zero."""
-    rows = grouped(weight, "filter")
-    step = rows.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)
+def rounded_to(weight: Tensor, bits: int, filters: Filters = PLAIN) -> Tensor:
+    """A weight with each filter rounded to the nearest of 2^bits − 1 levels about zero.
+
+    Args:
+        weight: of two axes or more.
+        bits: at least 2.
+        filters: how it divides into filters; constants are kept.
+    """
+    largest = filters.reduced(filters.moving(weight).abs(), torch.amax)
+    step = largest / (2 ** (bits - 1) - 1)
     step = torch.where(step > 0, step, 1)
-    return ((rows / step).round() * step).reshape(weight.shape)
+    rounded = (weight / step).round() * step
+    if filters.constant is not None:
+        rounded[filters.constant] = weight[filters.constant]
+    return rounded

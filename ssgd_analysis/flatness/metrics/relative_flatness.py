@@ -12,25 +12,26 @@ from ssgd_analysis.curvature.products import differentiable
 from ssgd_analysis.curvature.sampling import Quotients, quotients
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.layer_edits import is_weighted
 from ssgd_analysis.flatness.measurement import Measurement, of_batches, of_draws
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.weights import filters_of
 
 EXACT = 8192  # products with the layer's block that are made for an exact value, at most
 PROBES = 256
-LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @metric
 def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
     """κ = Σ_{s,s'} ⟨w_s, w_s'⟩ Tr(H_{s,s'}), rows w_s of one layer's weight matrix W, S × D.
 
-    H_{s,s'} is the D × D block of the Hessian between rows s and s'; a convolution's filters are
-    its rows. With W = UΣVᵀ it is the trace of (UΣ ⊗ I)ᵀ H (UΣ ⊗ I), summed exactly by one product
-    with the layer's own block for each singular value and column; the graph before the layer is
-    not walked for them. A layer that would need more than 8192 (a head of 100 classes on 512
-    features) takes 256 Rademacher probes of that trace instead, and ``probes`` of the settings
-    says so (0: exact).
+    H_{s,s'} is the D × D block of the Hessian between rows s and s'; a row is what feeds one
+    output unit: of a convolution, transposed or not, a filter. With W = UΣVᵀ it is the trace of
+    (UΣ ⊗ I)ᵀ H (UΣ ⊗ I), summed exactly by one product with the layer's own block for each
+    singular value and column; the graph before the layer is not walked for them. A layer that
+    would need more than 8192 (a head of 100 classes on 512 features) takes 256 Rademacher probes
+    of that trace instead, and ``probes`` of the settings says so (0: exact).
 
     Of the last layer it does not see layer scale or BatchNorm of what comes before; it does see
     the scale of single neurons of the layer below, and that of the logits.
@@ -63,7 +64,12 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
         layers=[glob.escape(name)],
     )
     operator = HessianOperator.of(own, options=bench.options)
-    matrix = weight.detach().reshape(len(weight), -1)
+    operator.deadline = bench.deadline
+    (filters,) = filters_of(problem.model, [weight])
+    matrix = filters.rows(filters.moving(weight.detach()))
+    # where each of its entries, row by row, stands in the weight
+    places = filters.rows(torch.arange(weight.numel()).reshape(weight.shape)).flatten()
+    order = places.argsort().to(weight.device)
     left, strengths, _ = torch.linalg.svd(matrix.double(), full_matrices=False)
     factor = left * strengths  # UΣ, shape (S, rank): its square is WWᵀ
     probes = 0 if factor.shape[1] * matrix.shape[1] <= EXACT else PROBES
@@ -81,7 +87,7 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
         else:
             inner[first:].fill_diagonal_(1)  # the next unit vectors
         block = (factor @ inner.reshape(factor.shape[1], -1)).reshape(matrix.numel(), -1)
-        found.append(quotients(operator, block)[1][0])
+        found.append(quotients(operator, block[order])[1][0])
     each = Quotients.joined(found)
     if not np.isfinite(each.values).all():
         raise WorkError("the Hessian's products are not finite here")
@@ -114,7 +120,7 @@ def _last(bench: Bench) -> tuple[str, Tensor]:
     handles = [
         module.register_forward_hook(lambda module, *_: used.append(module))
         for module in problem.model.modules()
-        if isinstance(module, LINEAR) and id(getattr(module, "weight", None)) in own
+        if is_weighted(module) and id(getattr(module, "weight", None)) in own
     ]
     try:
         with differentiable(problem):  # no fused or compiled layers, which call no module

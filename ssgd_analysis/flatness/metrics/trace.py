@@ -3,13 +3,13 @@
 import numpy as np
 
 from ssgd_analysis.curvature.deflation import deflation
-from ssgd_analysis.curvature.trace import Hutchinson, grow
+from ssgd_analysis.curvature.hutchinson import Hutchinson
+from ssgd_analysis.curvature.trace import grow
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.surveyed import survey_given
-from ssgd_analysis.progress import SILENT
 
 
 @metric
@@ -52,5 +52,5 @@ def _samples(bench: Bench, probes: int) -> np.ndarray:
     """zᵀHz of each probe, shape (probes,)."""
     nothing = deflation(bench.operator, None)
     estimator = Hutchinson(bench.operator, nothing, bench.generator("trace"))
-    grow(estimator, 0, probes, tol=None, most=probes, deadline=None, progress=SILENT)
+    grow(estimator, 0, probes)
     return estimator.samples().mean()

@@ -60,7 +60,10 @@ def volume(
     sides = np.empty((directions, 2))
     with bench.moved() as clean:
         for row in range(directions):
-            direction = [noise.sample(weight, generator).mul_(weight.ndim >= 2) for weight in clean]
+            direction = [
+                noise.sample(weight, generator, filters).mul_(weight.ndim >= 2)
+                for weight, filters in zip(clean, bench.filters, strict=True)
+            ]
             for column, sign in enumerate((1, -1)):
                 after = functools.partial(_loss_at, bench, clean, direction, sign)
                 bracket = crossing(

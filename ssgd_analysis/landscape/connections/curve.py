@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import nn
 
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
@@ -14,6 +13,7 @@ from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.seeds import generator
 from ssgd_analysis.weights import borrowed_state
+from ssgd_analysis.weights.batchnorm import recalibrated_layers
 
 Minibatches = Callable[[torch.Generator], Iterable[Batch]]
 
@@ -80,8 +80,8 @@ def train_curve(
     parameters = list(problem.parameters.values())
     gradients = 0
     progress.start("training the curve", epochs)
+    norms = recalibrated_layers(path.model) if batch_statistics else []
     with borrowed_state(path.model), problem.evaluating(), torch.enable_grad():
-        norms = _norms(path.model) if batch_statistics else []
         for norm in norms:
             norm.training = True
         for epoch in range(epochs):
@@ -111,7 +111,3 @@ def train_curve(
     for tensor in (tensor for knot in knots for tensor in knot.values()):
         tensor.grad = None
     return path, gradients
-
-
-def _norms(model: nn.Module) -> list[nn.Module]:
-    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

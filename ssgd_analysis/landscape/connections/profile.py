@@ -7,10 +7,10 @@ import numpy as np
 
 from ssgd_analysis.curvature.sampling import weighted_stderr
 from ssgd_analysis.landscape.connections.path import Path
+from ssgd_analysis.landscape.recalibration import recalibration
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.weights import borrowed_state
-from ssgd_analysis.weights.batchnorm import recalibrate_batchnorm
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,13 @@ def evaluate_path(
     """
     losses: dict[str, list[list[float]]] = {name: [] for name in splits}
     rights: dict[str, list[list[float] | None]] = {name: [] for name in splits}
+    problem = next(iter(splits.values()))
+    recalibrate = None if calibration is None else recalibration(problem, calibration)
     with borrowed_state(path.model):
         for place in t:
             path.place(float(place))
-            if calibration is not None:
-                recalibrate_batchnorm(path.model, list(calibration))
+            if recalibrate is not None:
+                recalibrate()
             for name, problem in splits.items():
                 loss, right = problem.batch_scores()
                 losses[name].append(loss)

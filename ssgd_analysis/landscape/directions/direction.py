@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.landscape.settings import NORMALIZATIONS
 from ssgd_analysis.problem import Problem
-from ssgd_analysis.weights import flattened, grouped
+from ssgd_analysis.weights import filters_of, flattened, grouped, ungrouped
 
 Direction = list[Tensor]
 PARALLEL = 1e-7  # sine of an angle that is rounding of float32
@@ -63,11 +63,13 @@ def normalized(
         columns = [problem.split(row[0]) for row in rows]
     else:
         columns = [[] for _ in directions]
-        for index, weight in enumerate(problem.parameters.values()):
-            rows = _orthonormal([grouped(direction[index], how) for direction in doubles])
-            size = grouped(weight.detach().double(), how).norm(dim=1, keepdim=True)
+        weights = list(problem.parameters.values())
+        for index, own in enumerate(filters_of(problem.model, weights)):
+            weight = own.moving(weights[index].detach().double())
+            rows = _orthonormal([grouped(direction[index], how, own) for direction in doubles])
+            size = grouped(weight, how, own).norm(dim=1, keepdim=True)
             for column, row in zip(columns, rows, strict=True):
-                column.append((row * size).reshape(weight.shape))
+                column.append(ungrouped(row * size, weight.shape, how, own))
     for number, column in enumerate(columns):
         if any(bool(part.any()) for part in column):
             continue

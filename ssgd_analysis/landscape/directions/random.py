@@ -5,12 +5,15 @@ import torch
 from ssgd_analysis import seeds
 from ssgd_analysis.landscape.directions.direction import Direction
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.weights import filters_of
 
 
 def random_directions(
     problem: Problem, count: int, *, seed: int, repeat: int = 0
 ) -> list[Direction]:
     """Independent Gaussian directions, the same raw numbers for every problem of equal shapes.
+
+    Padding rows of embeddings, which are constants, do not move.
 
     Args:
         problem: whose parameters to match.
@@ -19,10 +22,16 @@ def random_directions(
         repeat: number of the sample, for bands over several directions.
     """
     generator = seeds.generator(seed, "directions", repeat)
+    parameters = list(problem.parameters.values())
+    filters = filters_of(problem.model, parameters)
+
+    def raw(shape: torch.Size) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
     return [
         [
-            torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.device, p.dtype)
-            for p in problem.parameters.values()
+            own.still(raw(p.shape).to(p.device, p.dtype))
+            for p, own in zip(parameters, filters, strict=True)
         ]
         for _ in range(count)
     ]

@@ -11,9 +11,9 @@ from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.landscape.directions import Direction
 from ssgd_analysis.landscape.evaluation.plan import EvaluationPlan, chunk_size
 from ssgd_analysis.landscape.evaluation.ways import Casting, Way, plain, traced
+from ssgd_analysis.landscape.recalibration import recalibration
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.weights import borrowed_buffers, borrowed_weights
-from ssgd_analysis.weights.batchnorm import recalibrate_batchnorm
 
 PRECISIONS = ("fp32", "bf16")
 # How far a faster way may be from the plain one, relative to the loss, and beside that: losses
@@ -71,7 +71,8 @@ class Evaluator:
         if precision not in PRECISIONS:
             raise InputError(f"precision '{precision}' should be one of {', '.join(PRECISIONS)}")
         self._origin = [parameter.detach().clone() for parameter in self._parameters]
-        self._move_rest, self._recalibrate = move_rest, recalibrate
+        self._move_rest = move_rest
+        self._recalibrate = None if recalibrate is None else recalibration(problem, recalibrate)
         self._casting = Casting(problem, precision)
         if check is None:
             check = np.outer([0.0, 1.0, -1.0], np.ones(len(directions)))
@@ -143,7 +144,7 @@ class Evaluator:
             if self._move_rest is not None:
                 self._move_rest(place)
             if self._recalibrate is not None:
-                recalibrate_batchnorm(self.problem.model, self._recalibrate)
+                self._recalibrate()
             yield place
 
     def _choose(self, plan: EvaluationPlan | None) -> None:

@@ -1,6 +1,7 @@
 import copy
 
 import nets
+import numpy as np
 import pytest
 import torch
 
@@ -92,7 +93,7 @@ def test_frozen_statistics_are_noted():
     assert (anew.profiles["train"].loss != done.profiles["train"].loss).all()
 
 
-def test_batches_without_pairs_keep_their_statistics():
+def test_batches_that_are_no_pairs_have_the_same_barrier():
     case = nets.conv_batchnorm()
 
     def loss(model, batch):
@@ -100,8 +101,9 @@ def test_batches_without_pairs_keep_their_statistics():
 
     splits = {"train": Problem(case.model, loss, [{"x": case.inputs, "y": case.targets, "z": 0}])}
     other = moved(case.model)
-    with pytest.raises(InputError, match="--bn frozen"):
-        connect("line", splits, other, FEW)
+    pairs = {"train": Problem(case.model, case.loss, case.batches(nets.N))}
+    found, expected = (connect("line", s, other, FEW).profiles["train"] for s in (splits, pairs))
+    np.testing.assert_array_equal(found.loss, expected.loss)
     frozen = ConnectionSettings(points=3, epochs=1, bn="frozen")
     for kind in PATHS:
         assert connect(kind, splits, other, frozen).record["accuracy_barrier"]["train"] is None
