@@ -671,6 +671,26 @@ class Problem:
         return loss, flattened([part.to_dense().double() for part in whole])
 
 
+def as_problem(
+    given: nn.Module | Problem,
+    loss: Loss | None,
+    batches: Iterable[Batch],
+    *,
+    count: Count | None = None,
+    layers: Sequence[str] = (),
+) -> Problem:
+    """A problem as it is given, or one made of a model, a loss and batches.
+
+    Raises:
+        InputError: a model without a loss, or what :class:`Problem` refuses.
+    """
+    if isinstance(given, Problem):
+        return given
+    if loss is None:
+        raise InputError("a model needs a loss and batches: (model, loss, batches), or a Problem")
+    return Problem(given, loss, batches, count=count, layers=layers)
+
+
 @contextlib.contextmanager
 def _each_batch(problem: Problem) -> Iterator[Iterator[tuple[float, Batch]]]:
     """Shares and batches, in evaluation mode with gradients on."""

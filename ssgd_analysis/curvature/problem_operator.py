@@ -16,7 +16,7 @@ from ssgd_analysis.curvature.engine import Engine
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.plan import Options, Plan, recall, remember
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.problem import Loss, Problem
+from ssgd_analysis.problem import Loss, Problem, as_problem
 from ssgd_analysis.progress import SILENT, Progress
 
 # The product with a vector that has entries for some parameters only, given by their positions;
@@ -32,7 +32,7 @@ class ProblemOperator(Operator):
     noticed, and it is built anew (changes through ``.data`` are not).
 
     Args:
-        model: any ``nn.Module``.
+        model: any ``nn.Module``; or a :class:`ssgd_analysis.Problem`, which has the rest.
         loss: ``(outputs, targets) -> scalar``, the mean over the batch, or ``(model, batch)``.
         batches: iterable of batches, read once; cached on the model's device.
         count: see :class:`ssgd_analysis.problem.Problem`.
@@ -46,15 +46,15 @@ class ProblemOperator(Operator):
 
     def __init__(
         self,
-        model: nn.Module,
-        loss: Loss,
-        batches: Iterable[Batch],
+        model: nn.Module | Problem,
+        loss: Loss | None = None,
+        batches: Iterable[Batch] = (),
         *,
         count: Count | None = None,
         layers: Sequence[str] = (),
         options: Options | None = None,
     ) -> None:
-        self._use(Problem(model, loss, batches, count=count, layers=layers), options)
+        self._use(as_problem(model, loss, batches, count=count, layers=layers), options)
 
     @classmethod
     def of(cls, problem: Problem, *, options: Options | None = None) -> Self:
