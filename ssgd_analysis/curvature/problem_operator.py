@@ -15,7 +15,8 @@ from ssgd_analysis.batch import Batch, Count
 from ssgd_analysis.curvature.engine import Engine
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.plan import Options, Plan, recall, remember
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
+from ssgd_analysis.errors import InputError, WorkError, first_line
 from ssgd_analysis.problem import Loss, Problem, as_problem
 from ssgd_analysis.progress import SILENT, Progress
 
@@ -69,7 +70,14 @@ class ProblemOperator(Operator):
         self.shape = (problem.n_parameters,) * 2
         self.dtype, self.device = problem.dtype, problem.device
         self.parameters = list(problem.parameters.values())
-        self.engine = Engine(self, options or Options())
+        try:
+            self.engine = Engine(self, options or Options())
+        except OUT_OF_MEMORY as error:
+            if not is_out_of_memory(error):
+                raise
+            raise WorkError(
+                f"out of memory with one example at a time: {first_line(error)}"
+            ) from error
         self.basis_bytes = self.engine.basis_bytes
 
     differs = True  # whether differences give the same matrix as products
