@@ -12,6 +12,8 @@ def print_sharpness(result: dict[str, Any]) -> None:
         f" {result['n_samples']} examples, {result['n_parameters']} parameters,"
         f" loss {console.number(result['loss'])}, accuracy {console.number(result['accuracy'])}"
     )
+    for note in result["notes"]:
+        console.answer(f"Note: {note}")
     rows = [
         [f"λ{index}", *_doubt(pair), _crossed(pair)]
         for index, pair in enumerate(result["eigenvalues"], start=1)

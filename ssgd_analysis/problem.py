@@ -530,16 +530,18 @@ class Problem:
         seen = [False] * len(self.parameters)
         with _each_batch(self) as batches:
             for (_, batch), before in zip(batches, losses, strict=True):
+                with torch.no_grad():
+                    again = float(self.batch_loss(batch))
                 loss, parts = self._loss_and_gradient(batch)
                 seen = [s or part is not None for s, part in zip(seen, parts, strict=True)]
                 value = float(loss)
-                if self._close(before, value):
+                if self._close(before, again) and self._close(again, value):
                     continue
                 with torch.no_grad():
-                    again = float(self.batch_loss(batch))
-                if self._close(again, value) or not self._close(again, before):
+                    third = float(self.batch_loss(batch))
+                if not (self._close(before, again) and self._close(again, third)):
                     raise InputError(
-                        f"the loss differs between two evaluations ({before:.6g}, {again:.6g}):"
+                        f"the loss differs between two evaluations ({before:.6g}, {third:.6g}):"
                         " curvature needs a model that is deterministic in evaluation mode"
                     )
                 raise InputError(
@@ -609,49 +611,67 @@ class Problem:
         found = []
         with self.evaluating(), torch.enable_grad(), plain_python():
             for index in self._counted:
-                count, size = self.counts[index], sizes[index]
-                if size >= count:
-                    found.append([(self._given[index], 1.0)])
-                    continue
-                parts = self._parted(index, size)
+                parts = self._parted(
+                    self._given[index], self.counts[index], self.readings[index], sizes[index]
+                )
                 if parts is None:
                     return None
                 found.append(parts)
         return found
 
-    def _parted(self, index: int, size: int) -> list[Piece] | None:
+    def _parted(
+        self, batch: Batch, count: int, reading: BatchReading, size: int
+    ) -> list[Piece] | None:
         """One batch in pieces, or ``None`` where it is not their mean."""
-        reading, batch = self.readings[index], self._given[index]
+        if size >= count:
+            return [(batch, 1.0)]
         try:
-            parts = batching.pieces(batch, size, self.counts[index])
-            weights = []
+            parts = batching.pieces(batch, size, count)
+            counts = [self.examples(part) for part in parts]
             with torch.no_grad():
-                for part in parts:
-                    found = self._read(part, self.examples(part))
-                    if found.exact < reading.exact:
-                        return None
-                    weights.append(found.weight if reading.exact else found.count)
+                found = [self._read(p, n) for p, n in zip(parts, counts, strict=True)]
+            if reading.exact and not all(part.exact for part in found):
+                return None
+            weights = [part.weight if reading.exact else part.count for part in found]
             if not math.isclose(math.fsum(weights), reading.weight, rel_tol=1e-9):
                 return None
             cut = [(p, w / reading.weight) for p, w in zip(parts, weights, strict=True) if w]
-            if self._is_mean(batch, cut):
-                return cut
-            self._mixed = True
-            return None
+            same = self._is_mean(batch, cut)
+            if same is None:  # the whole does not fit into memory: the pieces tell by theirs
+                return (
+                    cut
+                    if all(
+                        self._parted(p, n, r, (n + 1) // 2) is not None
+                        for p, n, r in zip(parts, counts, found, strict=True)
+                        if n > 1 and r.weight
+                    )
+                    else None
+                )
         except Exception as error:  # of a piece that is no batch: a user's model may raise anything
             if is_out_of_memory(error):
                 raise
             return None
+        self._mixed = self._mixed or not same
+        return cut if same else None
 
-    def _is_mean(self, batch: Batch, parts: Sequence[Piece]) -> bool:
-        """Whether a batch's loss and gradient are the weighted means of its parts'."""
+    def _is_mean(self, batch: Batch, parts: Sequence[Piece]) -> bool | None:
+        """Whether a batch's loss and gradient are the weighted means of its parts'.
+
+        ``None``: not even its loss fits into memory.
+        """
+        gradient: Tensor | None = None
         try:
             loss, gradient = self._flat(batch)
-        except OUT_OF_MEMORY as error:  # the whole does not fit: its loss alone may
+        except OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):
                 raise
-            with torch.no_grad():
-                loss, gradient = self.batch_loss(batch).double(), None
+            try:
+                with torch.no_grad():
+                    loss = self.batch_loss(batch)
+            except OUT_OF_MEMORY as again:
+                if not is_out_of_memory(again):
+                    raise
+                return None
         mean, rest, size = 0.0, gradient, 0.0
         for part, share in parts:
             value, slope = self._flat(part)
@@ -669,6 +689,26 @@ class Problem:
         zeros = map(torch.zeros_like, self.parameters.values())
         whole = [z if p is None else p for p, z in zip(parts, zeros, strict=True)]
         return loss, flattened([part.to_dense().double() for part in whole])
+
+
+def as_problem(
+    given: nn.Module | Problem,
+    loss: Loss | None,
+    batches: Iterable[Batch],
+    *,
+    count: Count | None = None,
+    layers: Sequence[str] = (),
+) -> Problem:
+    """A problem as it is given, or one made of a model, a loss and batches.
+
+    Raises:
+        InputError: a model without a loss, or what :class:`Problem` refuses.
+    """
+    if isinstance(given, Problem):
+        return given
+    if loss is None:
+        raise InputError("a model needs a loss and batches: (model, loss, batches), or a Problem")
+    return Problem(given, loss, batches, count=count, layers=layers)
 
 
 @contextlib.contextmanager

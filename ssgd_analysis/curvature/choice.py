@@ -97,7 +97,11 @@ def choose(
     room = budget / (WORK + 1)  # for one piece: the trials must fit, too
     each = _bytes_each(operator, whole)
     if not options.micro_batch:
-        wanted = [size for size in {*MICRO_BATCHES, largest} if size <= min(largest, room / each)]
+        wanted = [
+            size
+            for size in {*MICRO_BATCHES, largest}
+            if size <= min(largest, room / max(each, 1e-9))
+        ]
         sizes = _divided(problem, wanted or [max(1, min(largest, int(room / each)))], largest)
     progress.start("choosing a product", len(sizes) * len(ways))
     trials: list[Trial] = []

@@ -190,20 +190,29 @@ class Engine:
             self.plan = dataclasses.replace(plan, kept=plan.kept // 4)
         elif plan.way in TRACES:
             self._cut("graph", plan.micro_batch)
-        elif plan.micro_batch > 1 and self._smaller():
-            self._cut(plan.way, (plan.micro_batch + 1) // 2)
         else:
-            remedy = "" if plan.micro_batch == 1 else ": batches can't be cut, give smaller ones"
-            raise WorkError(
-                f"out of memory with {plan.micro_batch} examples at a time{remedy} ({text})"
-            )
+            self._cut(plan.way, self._smaller(text))
         if plan.kept <= 1:
             self.plan = dataclasses.replace(self.plan, kept=0, piece=0)  # the budget was wrong
         self.progress.warn(f"out of memory: going on with {describe(self.plan)}")
 
-    def _smaller(self) -> bool:
-        """Whether pieces of half the size may be multiplied."""
-        return self.operator.problem.cut((self.plan.micro_batch + 1) // 2) is not None
+    def _smaller(self, text: str) -> int:
+        """Half as many examples at once, or still fewer where looking takes too much memory."""
+        size = self.plan.micro_batch
+        while size > 1:
+            size = (size + 1) // 2
+            try:
+                if self.operator.problem.cut(size) is not None:
+                    return size
+            except OUT_OF_MEMORY as error:
+                if not is_out_of_memory(error):
+                    raise
+                continue
+            raise WorkError(
+                f"out of memory with {self.plan.micro_batch} examples at a time, and batches that"
+                f" can't be cut: give smaller ones (--batch-size): {text}"
+            )
+        raise WorkError(f"out of memory with one example at a time: {text}")
 
     def choose(self, products: int, progress: Progress = SILENT) -> None:
         """Take the plan that ends first, by measurement; see :func:`choice.choose`.

@@ -15,8 +15,9 @@ from ssgd_analysis.batch import Batch, Count
 from ssgd_analysis.curvature.engine import Engine
 from ssgd_analysis.curvature.operator import Operator
 from ssgd_analysis.curvature.plan import Options, Plan, recall, remember
-from ssgd_analysis.errors import InputError
-from ssgd_analysis.problem import Loss, Problem
+from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
+from ssgd_analysis.errors import InputError, WorkError, first_line
+from ssgd_analysis.problem import Loss, Problem, as_problem
 from ssgd_analysis.progress import SILENT, Progress
 
 # The product with a vector that has entries for some parameters only, given by their positions;
@@ -32,7 +33,7 @@ class ProblemOperator(Operator):
     noticed, and it is built anew (changes through ``.data`` are not).
 
     Args:
-        model: any ``nn.Module``.
+        model: any ``nn.Module``; or a :class:`ssgd_analysis.Problem`, which has the rest.
         loss: ``(outputs, targets) -> scalar``, the mean over the batch, or ``(model, batch)``.
         batches: iterable of batches, read once; cached on the model's device.
         count: see :class:`ssgd_analysis.problem.Problem`.
@@ -46,15 +47,15 @@ class ProblemOperator(Operator):
 
     def __init__(
         self,
-        model: nn.Module,
-        loss: Loss,
-        batches: Iterable[Batch],
+        model: nn.Module | Problem,
+        loss: Loss | None = None,
+        batches: Iterable[Batch] = (),
         *,
         count: Count | None = None,
         layers: Sequence[str] = (),
         options: Options | None = None,
     ) -> None:
-        self._use(Problem(model, loss, batches, count=count, layers=layers), options)
+        self._use(as_problem(model, loss, batches, count=count, layers=layers), options)
 
     @classmethod
     def of(cls, problem: Problem, *, options: Options | None = None) -> Self:
@@ -69,7 +70,14 @@ class ProblemOperator(Operator):
         self.shape = (problem.n_parameters,) * 2
         self.dtype, self.device = problem.dtype, problem.device
         self.parameters = list(problem.parameters.values())
-        self.engine = Engine(self, options or Options())
+        try:
+            self.engine = Engine(self, options or Options())
+        except OUT_OF_MEMORY as error:
+            if not is_out_of_memory(error):
+                raise
+            raise WorkError(
+                f"out of memory with one example at a time: {first_line(error)}"
+            ) from error
         self.basis_bytes = self.engine.basis_bytes
 
     differs = True  # whether differences give the same matrix as products

@@ -237,7 +237,8 @@ class Dataset:
             return self
         targets = self.train.targets
         classes = (self.num_outputs or 0) if self.classification else 0
-        if targets is None or targets.ndim != 1 or classes < 2:
+        one_each = targets is not None and targets.ndim == 1 and int(targets.min()) >= 0
+        if targets is None or not one_each or classes < 2:
             raise InputError("--label-noise needs one class label for each example")
         labels = targets.clone()
         flipped = torch.randperm(len(labels), generator=generator)[: round(share * len(labels))]

@@ -14,7 +14,7 @@ from ssgd_analysis.errors import InputError, WorkError, unknown
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.loss import Loss
-from ssgd_analysis.problem import Problem
+from ssgd_analysis.problem import Problem, as_problem
 
 P = ParamSpec("P")
 
@@ -45,9 +45,9 @@ class Metric(Generic[P]):
 
     def __call__(
         self,
-        model: nn.Module,
-        loss: Loss,
-        batches: Iterable[Batch],
+        model: nn.Module | Problem,
+        loss: Loss | None = None,
+        batches: Iterable[Batch] = (),
         *,
         count: Count | None = None,
         seed: int = 0,
@@ -56,7 +56,7 @@ class Metric(Generic[P]):
         """Measure a model.
 
         Args:
-            model: any ``nn.Module``.
+            model: any ``nn.Module``; or a :class:`ssgd_analysis.Problem`, which has the rest.
             loss: ``(outputs, targets) -> scalar``, the mean over the batch, or
                 ``(model, batch) -> scalar``.
             batches: read once.
@@ -65,7 +65,7 @@ class Metric(Generic[P]):
             settings: the metric's own.
         """
         on: Callable[..., Measurement] = self.on
-        return on(Bench(Problem(model, loss, batches, count=count), seed), **settings)
+        return on(Bench(as_problem(model, loss, batches, count=count), seed), **settings)
 
     def on(self, bench: Bench, *args: P.args, **settings: P.kwargs) -> Measurement:
         """Measure a problem that is on the bench; the cost is what this metric added.

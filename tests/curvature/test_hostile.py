@@ -280,11 +280,6 @@ REFUSED = {
         X,
         "something in the model or the loss is detached",
     ),
-    "bag": (
-        lambda: nn.Sequential(nn.EmbeddingBag(7, 4), nn.Linear(4, 3)).double(),
-        TOKENS,
-        "no second derivative .*--product difference",
-    ),
 }
 
 
