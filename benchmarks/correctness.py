@@ -92,7 +92,7 @@ def problem(net: Net, dtype: torch.dtype) -> Problem:
 
 def ours(net: Net, dtype: torch.dtype, options: Options | None = None) -> Tensor:
     """The Hessian (P, P) by this package."""
-    operator = HessianOperator.of(problem(net, dtype), options=options)
+    operator = HessianOperator(problem(net, dtype), options=options)
     return operator @ torch.eye(operator.shape[0], dtype=dtype)
 
 

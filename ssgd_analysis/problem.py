@@ -552,9 +552,13 @@ class Problem:
         self._unused = [n for n, s in zip(self.parameters, seen, strict=True) if not s]
 
     def _check_sum(self) -> None:
-        """A sum over the batch would make every number depend on the batch size."""
+        """A sum over the batch would make every number depend on the batch size.
+
+        It is one in every batch: a mean over the positives is equal to a sum where there is one.
+        """
         if all(reading.exact for reading in self.readings):
             return
+        sums = []  # whether each batch that can tell is the sum of its halves
         with self.evaluating(), torch.no_grad():
             for batch, count in zip(self._given, self.counts, strict=True):
                 if count < 2:
@@ -569,11 +573,14 @@ class Problem:
                     continue  # a batch that can't be cut
                 mean = math.fsum(value * share / count for value, share in halves)
                 total = math.fsum(value for value, _ in halves)
-                if math.isclose(loss, total, rel_tol=1e-3) and not self._close(loss, mean):
-                    raise InputError(
-                        "the loss is a sum over the batch: return the mean over its examples, so"
-                        " that it does not depend on the batch size"
-                    )
+                sum_, mean_ = math.isclose(loss, total, rel_tol=1e-3), self._close(loss, mean)
+                if not (sum_ and mean_):  # a loss of zero is both
+                    sums.append(sum_)
+        if sums and all(sums):
+            raise InputError(
+                "the loss is a sum over the batch: return the mean over its examples, so that it"
+                " does not depend on the batch size"
+            )
 
     @property
     def tolerance(self) -> float:
