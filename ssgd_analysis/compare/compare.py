@@ -15,7 +15,7 @@ from ssgd_analysis.compare.statistics import (
     holm,
     interval,
     paired_difference,
-    welch_difference,
+    unpaired_difference,
 )
 from ssgd_analysis.flatness import METRICS, resolve
 
@@ -270,7 +270,7 @@ def _outcome(
     }  # fmt: skip
     if not a or not b:
         return row
-    found = (paired_difference if pair.paired else welch_difference)(a, b)
+    found = (paired_difference if pair.paired else unpaired_difference)(a, b)
     p, test = p_value(a, b, paired=pair.paired, level=level)
     return {**row, "difference": found.mean, "ci95": found.ci95, "p": p, "test": test, "n": found.n}
 
