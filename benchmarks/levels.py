@@ -9,6 +9,7 @@ import argparse
 import functools
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -154,9 +155,9 @@ def critical(test: Test, level: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda share: np.exp(np.interp(np.arcsin(np.sqrt(share)), angles, values))
 
 
-def levels(law: str, paired: bool, draws: int) -> list[dict[str, object]]:
+def levels(law: str, paired: bool, draws: int) -> list[dict[str, Any]]:
     """Rates of false verdicts for all sizes, ratios of spreads and numbers of metrics."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for n, m in [(n, n) for n in range(2, 11)] if paired else SIZES:
         for ratio in RATIOS:
             for metrics in METRICS:
@@ -184,9 +185,9 @@ def level_table(draws: int) -> list[str]:
             rows = levels(law, paired, draws)
             cells = []
             for sides in (*((side,) for side in SIDES[:4]), SIDES[4:]):
-                worst = max(rows, key=lambda row: max(float(row[s]) for s in sides))  # type: ignore[arg-type]
-                rate = max(float(worst[s]) for s in sides)  # type: ignore[arg-type]
-                n, m = worst["sizes"]  # type: ignore[misc]
+                worst = max(rows, key=lambda row: max(float(row[s]) for s in sides))
+                rate = max(float(worst[s]) for s in sides)
+                n, m = worst["sizes"]
                 where = f"{n}" if paired else f"{n}/{m}"
                 cells.append(f"{rate:.1%} ({where}, ×{worst['ratio']}, {worst['metrics']})")
             lines.append(f"| {law} | {'yes' if paired else 'no'} | {' | '.join(cells)} |")

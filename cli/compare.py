@@ -129,6 +129,7 @@ def command(
             match_by=match_by or "checkpoints",
             rule=Rule(margin=margin),
             train_loss=measure.train_loss,
+            why=measure.why,
         )
         result["normalized_logits"] = normalize_logits
         values = {group.name: seed_values(group, wanted, measure) for group in groups}
@@ -151,6 +152,8 @@ def command(
             console.answer_table(*table, title=title)
             console.answer()
         console.answer(f"correlations: {result['correlations']['convention']}")
+    for one in result["missing"]:
+        console.answer(f"{one['metric']} is missing in {one['run']}: {one['why']}")
     for group in result["groups"]:
         if len(group["seeds"]) < 2:
             console.answer(f"{group['name']}: one seed carries no interval; train at least two")

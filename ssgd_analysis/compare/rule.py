@@ -89,12 +89,13 @@ class Case:
 
     Args:
         metric: its name, for the words.
-        values: of the group, one a seed; ``None``: a run lacks it.
+        values: of the group, one a seed; empty or ``None``: no run has it.
         baseline: of the baseline; by pairs in the same order.
         paired: whether the i-th values of both share a seed.
         flatter: which way is flatter: ``lower``, ``higher``, ``None``: neither.
         barred: why the two can't be compared at all; empty: they can.
         discounted: why the metric does not count for the overall verdict; empty: it counts.
+        missing: which runs lack the metric, and why; their values are left out.
     """
 
     metric: str
@@ -104,6 +105,7 @@ class Case:
     flatter: str | None = "lower"
     barred: str = ""
     discounted: str = ""
+    missing: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +166,10 @@ def judge(cases: Sequence[Case], rule: Rule, *, bootstrap: bool = True) -> list[
         equivalent = holm([one.p_equivalence for one in found])
         for i, one, p, q in zip(members, found, corrected, equivalent, strict=True):
             full = replace(one, p_holm=p, p_equivalence=q, counts=counts and not cases[i].barred)
-            findings[i] = _decided(cases[i], full, rule, max(size, 1))
+            found_i = _decided(cases[i], full, rule, max(size, 1))
+            note = cases[i].missing
+            without = note and note not in found_i.why
+            findings[i] = replace(found_i, why=f"{found_i.why}; {note}") if without else found_i
     return findings
 
 
@@ -219,7 +224,8 @@ def _decided(case: Case, found: Finding, rule: Rule, family: int) -> Finding:
     if case.barred:
         return replace(found, why=case.barred)
     if found.difference is None:
-        return replace(found, why=f"{case.metric} is missing or not finite in some runs")
+        lacking = f"{case.metric} is missing or not finite in some runs"
+        return replace(found, why=case.missing or lacking)
     if found.n < 2 and found.relative is not None and abs(found.relative) <= COPY:
         why = f"one seed, but {case.metric} agrees to {COPY:.1%}: the same function"
         return replace(found, verdict=SAME, why=why)
