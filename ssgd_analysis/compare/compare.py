@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ssgd_analysis.compare.circular import circular
@@ -47,6 +47,7 @@ def compare(
     rule: Rule | None = None,
     train_loss: TrainLoss = recorded_loss,
     why: Why = lambda run, metric: "",
+    optional: Collection[str] = (),
 ) -> dict[str, Any]:
     """Compare every group with its baseline, metric by metric, by a rule set beforehand.
 
@@ -69,14 +70,15 @@ def compare(
         rule: when one is called flatter; see :class:`Rule`.
         train_loss: of a run at a step.
         why: a run has no value of a metric, in words; empty: it was not refused.
+        optional: metrics that every run may refuse.
 
     Returns:
         The JSON object of the ``compare`` command. A metric that a run lacks is missing for that
         run only; which and why stands under ``missing``.
 
     Raises:
-        InputError: an unknown metric, baseline or way to match; or a metric that every run
-            lacks or refuses.
+        InputError: an unknown metric, baseline or way to match; or a metric that is not optional
+            and refused by every run.
     """
     rule = rule or Rule()
     metrics = list(dict.fromkeys(metrics))
@@ -86,7 +88,7 @@ def compare(
     flatness = [metric for metric in metrics if is_flatness(metric)]
     outcome = [metric for metric in metrics if not is_flatness(metric)]
     summaries = [_summary(group, metrics, measure) for group in groups]
-    missing = missing_runs(groups, metrics, measure, why)
+    missing = missing_runs(groups, metrics, measure, why, optional)
     tests, verdicts = _tests(pairs, flatness, measure, loss_tolerance, rule, why)
     return {
         "groups": summaries,

@@ -1,7 +1,7 @@
 """The values of a metric, run by run; and the runs that lack it, with the reason."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from ssgd_analysis.compare.groups import Group
@@ -25,12 +25,16 @@ def seed_values(group: Group, metrics: Sequence[str], measure: Measure) -> dict[
 
 
 def missing_runs(
-    groups: Sequence[Group], metrics: Sequence[str], measure: Measure, why: Why
+    groups: Sequence[Group],
+    metrics: Sequence[str],
+    measure: Measure,
+    why: Why,
+    optional: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """The runs that lack a metric at their final weights, and why.
 
     Raises:
-        InputError: every run refused a metric: so it is no matter of one run.
+        InputError: every run refused a metric that is not optional: so it is no matter of one run.
     """
     missing = []
     for metric in metrics:
@@ -41,7 +45,8 @@ def missing_runs(
             if not _finite(measure(run, metric, None))
         ]
         reasons = [why(run, metric) for _, run in lacking]
-        if reasons and all(reasons) and len(reasons) == sum(len(group.runs) for group in groups):
+        every = len(reasons) == sum(len(group.runs) for group in groups)
+        if reasons and all(reasons) and every and metric not in optional:
             raise InputError(reasons[0])
         missing += [
             {
