@@ -54,7 +54,7 @@ def cell(tmp_path, method="s-sgd", precision="fp32", **settings):
 def test_training_is_timed_at_the_mean_passes_of_a_step(tmp_path, slow, method, settings, passes):
     one = cell(tmp_path, method, **settings)
     found = estimate([one], jobs=1)
-    steps = one.config.epochs * 10  # an epoch is 1000 examples
+    steps = one.config.epochs * 5  # an epoch is 500 examples
     assert found.passes == steps * passes
     # the clock moves by passes alone; a sample of steps holds them in nearly the mean's proportion
     assert found.training == pytest.approx(PASS * steps * passes, rel=1e-6)

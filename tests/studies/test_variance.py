@@ -56,7 +56,7 @@ def test_every_arm_has_its_own_settings_of_the_study(tmp_path):
     path = tmp_path / "variance.toml"
     path.write_text(
         SPEC.replace("variance_draws = 64", "variance_draws = 16")
-        + '[[setting]]\nname = "per filter"\nset = { noise_relative_to = "filter" }\n'
+        + '[[setting]]\nname = "absolute"\nset = { noise_relative_to = "none" }\n'
         + '[[setting]]\nname = "late"\nset = { noise_start = 0.5, noise_stop = 0.75 }\n',
         encoding="utf-8",
     )
@@ -85,17 +85,17 @@ def test_every_arm_has_its_own_settings_of_the_study(tmp_path):
         examples = (bench.data.train.inputs[:64], bench.data.train.targets[:64])
         return noise_variance(bench.method, *examples, draws=16)["variance"]
 
-    filtered = variance(plain)
+    absolute = variance(plain)
     for arm in study.arms:
-        settings = {"noise_scale": 0.1, "noise_relative_to": "filter"}
-        assert filtered[arm.label][0] == pytest.approx(by_hand(arm.method, settings), rel=1e-5)
+        settings = {"noise_scale": 0.1, "noise_relative_to": "none"}
+        assert absolute[arm.label][0] == pytest.approx(by_hand(arm.method, settings), rel=1e-5)
     scheduled = variance(late)
     for arm in study.arms:
         settings = {"noise_scale": 0.1}
         assert scheduled[arm.label][0] == pytest.approx(by_hand(arm.method, settings), rel=1e-5)
     # a noisy step's passes, not the mean over a training that is noisy for a quarter
     assert [scheduled[arm][1] for arm in ("one", "two", "symmetric")] == [1, 2, 2]
-    tuned = variance(plain, noise_relative_to="none")  # what was tuned counts before the setting
+    tuned = variance(plain, noise_relative_to="filter")  # what was tuned counts before the setting
     assert tuned == scheduled
 
 
