@@ -21,8 +21,9 @@ from ssgd_analysis.cli.options import AMOUNT, COUNT, POSITIVE, computing, exampl
     "--metric",
     "metrics",
     multiple=True,
-    help="A flatness metric, also with settings as expected:sigma=0.2,law=binary, or a name of the"
-    " history (default: test_accuracy, train_loss, lambda_max, trace, expected, adaptive_worst).",
+    help="A flatness metric, also with settings as expected:sigma=0.2,law=binary, a name of the"
+    " history, or all, every flatness metric (default: test_accuracy, train_loss, lambda_max,"
+    " trace, expected, adaptive_worst).",
 )
 @click.option("--baseline", help="Method or group to compare with (default: sgd).")
 @click.option(
@@ -96,6 +97,7 @@ def command(
     from ssgd_analysis.compare.measurements import is_flatness
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder
+    from ssgd_analysis.flatness import METRICS, all_metrics
     from ssgd_analysis.report.comparison import write_comparison
     from ssgd_analysis.report.correlations import correlation_tables
     from ssgd_analysis.report.tables import group_rows, how, narrow, outcome_rows, pair_tables
@@ -109,7 +111,7 @@ def command(
     groups = group_runs(finished)
     if out is not None:
         make_folder(out)
-    wanted = metrics or DEFAULT_METRICS
+    wanted = all_metrics(metrics) or DEFAULT_METRICS
     with console.Display() as progress:
         progress.start("measuring", len(finished) * sum(map(is_flatness, wanted)))
         for run in unfinished:
@@ -129,6 +131,8 @@ def command(
             match_by=match_by or "checkpoints",
             rule=Rule(margin=margin),
             train_loss=measure.train_loss,
+            why=measure.why,
+            optional=METRICS if "all" in metrics else (),
         )
         result["normalized_logits"] = normalize_logits
         values = {group.name: seed_values(group, wanted, measure) for group in groups}
@@ -151,6 +155,8 @@ def command(
             console.answer_table(*table, title=title)
             console.answer()
         console.answer(f"correlations: {result['correlations']['convention']}")
+    for one in result["missing"]:
+        console.answer(f"{one['metric']} is missing in {one['run']}: {one['why']}")
     for group in result["groups"]:
         if len(group["seeds"]) < 2:
             console.answer(f"{group['name']}: one seed carries no interval; train at least two")

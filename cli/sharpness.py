@@ -186,7 +186,7 @@ def command(
 def _request(options: dict[str, Any]) -> Any:
     from ssgd_analysis.curvature import Options
     from ssgd_analysis.files import cache_folder
-    from ssgd_analysis.flatness import METRICS
+    from ssgd_analysis.flatness import all_metrics
     from ssgd_analysis.flatness.measure import Request
 
     metrics = options["metrics"]
@@ -196,7 +196,7 @@ def _request(options: dict[str, Any]) -> Any:
         tol=options["tol"],
         probes=options["probes"],
         trace_tol=options["trace_tol"],
-        metrics=tuple(METRICS) if "all" in metrics else tuple(dict.fromkeys(metrics)),
+        metrics=all_metrics(metrics),
         optional="all" in metrics,
         curves=options["curves"],
         per_layer=options["per_layer"],

@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ssgd_analysis.compare.circular import circular
 from ssgd_analysis.compare.groups import Group, unlike
 from ssgd_analysis.compare.measurements import check_metric, is_flatness
+from ssgd_analysis.compare.networks import unlike_networks
 from ssgd_analysis.compare.overall import overall_verdict
 from ssgd_analysis.compare.pairs import Pair, Place, TrainLoss, pairs_of, recorded_loss
 from ssgd_analysis.compare.rule import Case, Finding, Rule, judge, p_value
@@ -15,7 +16,15 @@ from ssgd_analysis.compare.statistics import (
     holm,
     interval,
     paired_difference,
-    welch_difference,
+    unpaired_difference,
+)
+from ssgd_analysis.compare.values import (
+    Measure,
+    Why,
+    known_values,
+    missing_runs,
+    seed_values,
+    without,
 )
 from ssgd_analysis.flatness import METRICS, resolve
 
@@ -24,8 +33,6 @@ DEFAULT_METRICS = (
     "test_accuracy", "train_loss", "lambda_max", "trace", "expected", "adaptive_worst",
 )  # fmt: skip
 VERDICTS = ("flatter", "sharper", "no difference", "not comparable")
-
-Measure = Callable[..., float | None]  # (run, metric, step[, target])
 
 
 def compare(
@@ -39,6 +46,8 @@ def compare(
     match_by: str = "checkpoints",
     rule: Rule | None = None,
     train_loss: TrainLoss = recorded_loss,
+    why: Why = lambda run, metric: "",
+    optional: Collection[str] = (),
 ) -> dict[str, Any]:
     """Compare every group with its baseline, metric by metric, by a rule set beforehand.
 
@@ -60,12 +69,16 @@ def compare(
             ``temperature``, final weights with logits scaled to it.
         rule: when one is called flatter; see :class:`Rule`.
         train_loss: of a run at a step.
+        why: a run has no value of a metric, in words; empty: it was not refused.
+        optional: metrics that every run may refuse.
 
     Returns:
-        The JSON object of the ``compare`` command.
+        The JSON object of the ``compare`` command. A metric that a run lacks is missing for that
+        run only; which and why stands under ``missing``.
 
     Raises:
-        InputError: an unknown metric, baseline or way to match.
+        InputError: an unknown metric, baseline or way to match; or a metric that is not optional
+            and refused by every run.
     """
     rule = rule or Rule()
     metrics = list(dict.fromkeys(metrics))
@@ -74,9 +87,12 @@ def compare(
     pairs = pairs_of(groups, baseline, match_by if match_loss else "", train_loss)
     flatness = [metric for metric in metrics if is_flatness(metric)]
     outcome = [metric for metric in metrics if not is_flatness(metric)]
-    tests, verdicts = _tests(pairs, flatness, measure, loss_tolerance, rule)
+    summaries = [_summary(group, metrics, measure) for group in groups]
+    missing = missing_runs(groups, metrics, measure, why, optional)
+    tests, verdicts = _tests(pairs, flatness, measure, loss_tolerance, rule, why)
     return {
-        "groups": [_summary(group, metrics, measure) for group in groups],
+        "groups": summaries,
+        "missing": missing,
         "tests": tests,
         "overall": verdicts,
         "outcomes": _outcomes(pairs, outcome, measure, rule),
@@ -87,17 +103,6 @@ def compare(
         "verdict": _sentence(tests, verdicts)
         if pairs
         else "Nothing to compare: there is only one group.",
-    }
-
-
-def seed_values(group: Group, metrics: Sequence[str], measure: Measure) -> dict[str, list[float]]:
-    """Metric → its values at the final weights, seed by seed; left out: what is not finite."""
-    found = {
-        metric: [measure(run, metric, None) for run in group.runs.values()] for metric in metrics
-    }
-    return {
-        metric: [v for v in values if v is not None and math.isfinite(v)]
-        for metric, values in found.items()
     }
 
 
@@ -118,27 +123,25 @@ def _summary(group: Group, metrics: Sequence[str], measure: Measure) -> dict[str
     }
 
 
-def _values(places: Sequence[Place], metric: str, measure: Measure) -> list[float] | None:
-    """One value a run, or ``None`` where one is missing or not finite."""
-    found = [
-        measure(place.run, metric, place.step)
-        if place.target is None
-        else measure(place.run, metric, place.step, place.target)
-        for place in places
-    ]
-    known = [value for value in found if value is not None and math.isfinite(value)]
-    return known if len(known) == len(found) else None
-
-
 def _barred(pair: Pair, tolerance: float) -> str:
     """Why two groups can't be compared by any metric; empty where they can."""
     if differ := unlike(pair.group.config, pair.baseline.config):
         return f"the groups differ in {differ}: another problem tells nothing of the methods"
-    if pair.loss_gap > tolerance:
-        a, b = pair.losses
+    if differ := unlike_networks(*([p.run.final for p in side] for side in pair.sides)):
+        return f"the networks differ in {differ}: other weights, whose flatness is another measure"
+    a, b = pair.losses
+    if math.isnan(a + b):
+        return "the train loss of some runs is not known, so that it may differ"
+    apart = f"train losses {a:.4g} and {b:.4g} differ by {pair.loss_gap:.0%}"
+    if pair.loss_gap <= tolerance < pair.pair_gap:
+        apart = (
+            f"the pairs' own train losses differ by {pair.pair_gap:.0%} on average, though the mean"
+            f" {apart}"
+        )
+    if max(pair.loss_gap, pair.pair_gap) > tolerance:
         return (
-            f"train losses {a:.4g} and {b:.4g} differ by {pair.loss_gap:.0%}, more than"
-            f" {tolerance:.0%}: at different losses flatness tells nothing of the methods"
+            f"{apart}; at most {tolerance:.0%} is allowed, as at different losses flatness tells"
+            " nothing of the methods"
             " (--match-loss takes runs that were trained with --save-every back to the same loss,"
             " --match-by temperature scales the logits)"
         )
@@ -168,11 +171,12 @@ def _tests(
     measure: Measure,
     tolerance: float,
     rule: Rule,
+    why: Why,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Every metric of every pair, and every pair's overall verdict."""
     barred = [_barred(pair, tolerance) for pair in pairs]
     rows = [(metric, index) for metric in metrics for index in range(len(pairs))]
-    cases = [_case(metric, pairs[index], measure, barred[index]) for metric, index in rows]
+    cases = [_case(metric, pairs[index], measure, barred[index], why) for metric, index in rows]
     findings = judge(cases, rule)
     tests = [
         _record(metric, pairs[index], case, finding)
@@ -181,7 +185,7 @@ def _tests(
     verdicts = []
     for index, pair in enumerate(pairs if metrics else ()):
         own = [i for i, (_, place) in enumerate(rows) if place == index]
-        verdict, why, needed = overall_verdict(
+        verdict, reason, needed = overall_verdict(
             [cases[i] for i in own], [findings[i] for i in own], barred=barred[index]
         )
         verdicts.append(
@@ -189,7 +193,7 @@ def _tests(
                 "group": pair.group.name,
                 "baseline": pair.baseline.name,
                 "verdict": verdict,
-                "why": why,
+                "why": reason,
                 "by": [
                     cases[i].metric
                     for i in own
@@ -202,9 +206,10 @@ def _tests(
     return tests, verdicts
 
 
-def _case(metric: str, pair: Pair, measure: Measure, barred: str) -> Case:
-    sides = [_values(side, metric, measure) for side in pair.sides]
-    if not barred and None in sides and pair.matched == "temperature":
+def _case(metric: str, pair: Pair, measure: Measure, barred: str, why: Why) -> Case:
+    sides, lacking = known_values(pair.sides, metric, measure, pair.paired)
+    unmatched = any(not why(place.run, metric) for place in lacking)
+    if not barred and unmatched and pair.matched == "temperature":
         barred = f"no temperature brings both to the train loss {max(pair.final_losses):.4g}"
     return Case(
         metric=metric,
@@ -214,6 +219,7 @@ def _case(metric: str, pair: Pair, measure: Measure, barred: str) -> Case:
         flatter=METRICS[resolve(metric)[0]].flatter,
         barred=barred,
         discounted=discounted(metric, pair)[0],
+        missing=without(lacking, metric, why),
     )
 
 
@@ -229,6 +235,8 @@ def _record(metric: str, pair: Pair, case: Case, finding: Finding) -> dict[str, 
         "train_loss": pair.losses,
         "final_train_loss": pair.final_losses,
         "loss_gap": pair.loss_gap,
+        "pair_loss_gap": pair.pair_gap,
+        "missing": case.missing,
         "steps": [[a.step, b.step] for a, b in zip(*pair.sides, strict=True)]
         if pair.paired
         else [],
@@ -246,7 +254,10 @@ def _outcomes(
     outcomes = []
     for metric in metrics:
         finals = [[[Place(p.run) for p in side] for side in pair.sides] for pair in pairs]
-        found = [[_values(side, metric, measure) for side in sides] for sides in finals]
+        found = [
+            known_values((sides[0], sides[1]), metric, measure, pair.paired)[0]
+            for pair, sides in zip(pairs, finals, strict=True)
+        ]
         level = rule.level / max(1, sum(all(sides) for sides in found))
         rows = [
             _outcome(metric, pair, sides[0], sides[1], level)
@@ -261,7 +272,7 @@ def _outcomes(
 
 
 def _outcome(
-    metric: str, pair: Pair, a: list[float] | None, b: list[float] | None, level: float
+    metric: str, pair: Pair, a: list[float], b: list[float], level: float
 ) -> dict[str, Any]:
     """An outcome's numbers, its p not yet corrected."""
     row: dict[str, Any] = {
@@ -270,7 +281,7 @@ def _outcome(
     }  # fmt: skip
     if not a or not b:
         return row
-    found = (paired_difference if pair.paired else welch_difference)(a, b)
+    found = (paired_difference if pair.paired else unpaired_difference)(a, b)
     p, test = p_value(a, b, paired=pair.paired, level=level)
     return {**row, "difference": found.mean, "ci95": found.ci95, "p": p, "test": test, "n": found.n}
 

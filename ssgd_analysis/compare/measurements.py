@@ -1,19 +1,21 @@
 """A metric of a run, out of its history or measured once and kept beside it."""
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ssgd_analysis.compare.matching import Scaled, check_cross_entropy, normalized, temperature
+from ssgd_analysis.compare.pairs import recorded_loss
 from ssgd_analysis.compare.sources import fingerprint
-from ssgd_analysis.errors import WorkError, unknown
+from ssgd_analysis.errors import InputError, WorkError, first_line, unknown
 from ssgd_analysis.files import make_folder, read_json, write_json
 from ssgd_analysis.flatness import METRICS, Bench, resolve
 from ssgd_analysis.problem import Problem
@@ -100,6 +102,7 @@ def measure_all(
     step: int | None = None,
     target: float | None = None,
     on_measured: Callable[[str], None] = lambda metric: None,
+    on_refused: Callable[[str, str], None] | None = None,
 ) -> dict[str, float | None]:
     """Metrics of a finished run at a kept step (default: the final weights), sharing their work.
 
@@ -114,39 +117,62 @@ def measure_all(
         step: of a kept checkpoint.
         target: logits are divided by the temperature that brings the train loss up to this.
         on_measured: told of every metric that had to be computed.
+        on_refused: told of a metric that this run lacks or refuses, and why; default: an error.
 
     Returns:
-        Metric → value; ``None``: not in the history, or no temperature reaches the target.
+        Metric → value; ``None``: not in the history, refused, or no temperature reaches the
+        target.
 
     Raises:
-        InputError: an unknown metric, nothing kept at that step, or logits to be scaled of a run
-            whose loss is not cross-entropy.
+        InputError: an unknown metric; and where refusals are errors: nothing kept at that step, a
+            metric that does not apply, or logits to be scaled of a run whose loss is not
+            cross-entropy.
     """
     for metric in metrics:
         check_metric(metric)
     history = run.history()
+
+    @contextlib.contextmanager
+    def trying(*tried: str) -> Iterator[None]:
+        """What is refused within is missing, not the end of everything."""
+        try:
+            yield
+        except (InputError, WorkError) as error:
+            if on_refused is None:
+                raise
+            for name in tried:
+                found[name] = None
+                on_refused(name, first_line(error))
+
     found: dict[str, float | None] = {}
     for metric in metrics:
         if metric in HISTORY_METRICS:
-            known = zip(history, run.recorded(metric), strict=True)
-            values = [value for record, value in known if step in (None, record["step"])]
-            found[metric] = values[-1] if values else None
+            with trying(metric):
+                known = zip(history, run.recorded(metric), strict=True)
+                values = [value for record, value in known if step in (None, record["step"])]
+                found[metric] = values[-1] if values else None
     at = history[-1]["step"] if step is None else step
-    missing = []
+    missing: list[tuple[str, Path, dict[str, Any]]] = []
+    bench: Bench | None = None
     for metric in metrics:
         if metric not in found:
-            path, key = _place(run, metric, how, at, target)
-            record = read_json(path) if path.is_file() else None
-            if isinstance(record, dict) and record.get("key") == key:
-                found[metric] = record["value"]
-            else:
-                missing.append((metric, path, key))
+            with trying(metric):
+                path, key = _place(run, metric, how, at, target)
+                record = read_json(path) if path.is_file() else None
+                if isinstance(record, dict) and record.get("key") == key:
+                    found[metric] = record["value"]
+                else:
+                    missing.append((metric, path, key))
     if missing:
-        bench = _bench(run, how, at, target)
-        for metric, path, key in missing:
-            if bench is None:
-                found[metric] = None
-                continue
+        with trying(*(metric for metric, _, _ in missing)):
+            bench = _bench(run, how, at, target)
+    for metric, path, key in missing:
+        if metric in found:  # refused with the others
+            continue
+        if bench is None:
+            found[metric] = None
+            continue
+        with trying(metric):
             name, settings = resolve(metric)
             result = METRICS[name].measure.on(bench, **settings)
             _keep(path, {"key": key, **dataclasses.asdict(result)})
@@ -157,11 +183,9 @@ def measure_all(
 
 def train_loss(run: Run, how: How, step: int | None = None) -> float:
     """The mean train loss of a run at a step, of normalised logits if metrics are of those."""
-    history = run.history()
     if not how.normalize:
-        record = history[-1] if step is None else next(r for r in history if r["step"] == step)
-        return float(record["train_loss"])
-    checkpoint = _checkpoint(run, how, history[-1]["step"] if step is None else step)
+        return recorded_loss(run, step)
+    checkpoint = _checkpoint(run, how, run.history()[-1]["step"] if step is None else step)
     return _changed(checkpoint.problem("train"), run, normalize=True).mean_loss()
 
 
@@ -228,7 +252,8 @@ def _changed(
 class Measurements:
     """Metrics of runs as ``compare`` asks for them: all of one checkpoint at once.
 
-    Called as ``(run, metric, step=None, target=None)``; see :func:`measure_all`.
+    Called as ``(run, metric, step=None, target=None)``; see :func:`measure_all`. What a run lacks
+    or refuses is ``None``, and :meth:`why` says why.
 
     Args:
         metrics: what will be asked for.
@@ -246,6 +271,7 @@ class Measurements:
         self._flatness = [metric for metric in dict.fromkeys(metrics) if is_flatness(metric)]
         self._known: dict[tuple[str, int | None, float | None], dict[str, float | None]] = {}
         self._losses: dict[tuple[str, int | None], float] = {}
+        self._refused: dict[tuple[str, str], str] = {}
 
     def __call__(
         self, run: Run, metric: str, step: int | None = None, target: float | None = None
@@ -261,9 +287,17 @@ class Measurements:
                 step=step,
                 target=target,
                 on_measured=lambda name: self._tell(run, name),
+                on_refused=lambda name, why: self._refuse(run, name, why),
             )
             known.update(found)
         return known[metric]
+
+    def _refuse(self, run: Run, metric: str, why: str) -> None:
+        self._refused.setdefault((str(run.folder), metric), why)
+
+    def why(self, run: Run, metric: str) -> str:
+        """Why a run has no value of a metric; empty where nothing was refused."""
+        return self._refused.get((str(run.folder), metric), "")
 
     def train_loss(self, run: Run, step: int | None = None) -> float:
         """See :func:`train_loss`."""

@@ -1,5 +1,6 @@
 """Which group is compared with which, and at which of their checkpoints."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,10 +37,10 @@ class Pair:
         sides: places of the group's runs and of the baseline's.
         paired: the i-th places of both share a seed; not so where fewer than two seeds are
             common: then all runs count.
-        losses: mean train loss of both, there.
+        losses: mean train loss of both, there; NaN where a run's is not known.
         final_losses: the same at the final weights, nothing scaled.
-        loss_gap: mean over the pairs of |difference of the train losses| relative to the
-            larger one, so that opposite gaps do not cancel.
+        pair_gap: mean over the pairs of |difference of the train losses| relative to the
+            larger one, so that opposite gaps do not cancel; without pairs ``loss_gap``.
         matched: how train losses were matched, a name of :data:`MATCHING`; empty: not.
     """
 
@@ -49,15 +50,21 @@ class Pair:
     paired: bool
     losses: tuple[float, float]
     final_losses: tuple[float, float]
-    loss_gap: float
+    pair_gap: float
     matched: str = ""
+
+    @property
+    def loss_gap(self) -> float:
+        """|difference of the mean train losses| relative to the larger one."""
+        return _gap(*self.losses)
 
 
 def recorded_loss(run: Run, step: int | None) -> float:
-    """The train loss in the history of a run at a step (``None``: the last)."""
+    """The train loss in the history of a run at a step (``None``: the last); NaN: not there."""
     history = run.history()
     record = history[-1] if step is None else next(r for r in history if r["step"] == step)
-    return float(record["train_loss"])
+    value = record.get("train_loss")
+    return math.nan if value is None else float(value)
 
 
 def pairs_of(
@@ -168,7 +175,7 @@ def _gap(a: float, b: float) -> float:
 
 def _matched(place: Place, own: float, goal: float, match: str, loss: TrainLoss) -> Place:
     """A run that fits better than the goal, brought to that train loss."""
-    if own >= goal:
+    if own >= goal or math.isnan(own + goal):
         return place
     if match == "temperature":
         return place._replace(target=goal)

@@ -10,18 +10,16 @@ import numpy as np
 from ssgd_analysis.compare.power import seeds_needed
 from ssgd_analysis.compare.resampling import (
     FLIPS,
-    SPLITS,
     bootstrap_interval,
+    flips,
     sign_flip,
-    smallest_flip_p,
-    smallest_split_p,
-    split,
 )
 from ssgd_analysis.compare.statistics import (
     equivalence_p,
     holm,
     paired_difference,
-    welch_difference,
+    unpaired_difference,
+    unpaired_p,
 )
 from ssgd_analysis.errors import InputError
 
@@ -65,11 +63,14 @@ class Rule:
             f" trained on (else: circular). Level {self.level:.0%} for all tests that count"
             " together (Holm); those that do not count are corrected by themselves. By pairs"
             f" where seeds are shared: exact sign-flip test up to {FLIPS} seeds where it can reach"
-            " the level after correction, else paired t. Without shared seeds: exact permutation"
-            f" of Welch's t up to {SPLITS:,} ways where it can reach the level, else Welch."
+            " the level after correction, else paired t. Without shared seeds: Welch's"
+            " t, its p the largest over all ratios of the two spreads, or, where the numbers of"
+            " seeds are far apart, the Behrens-Fisher test: that one which asks for the smaller t"
+            " at equal spreads."
             f" Flatter or sharper: p (Holm) below {self.level:.0%} and a difference of at least"
             f" {self.margin:.0%} of the baseline's mean. No difference: shown to lie within"
-            f" ±{self.margin:.0%} (two one-sided t tests, same level, Holm). Else not comparable:"
+            f" ±{self.margin:.0%} (two one-sided tests of the same kind, same level, Holm; t for"
+            " pairs), the error of the baseline's mean included. Else not comparable:"
             f" undecided, with the seeds it would take to find a difference of"
             f" {2 * self.margin:.0%}, or show that there is none, with {self.power:.0%} power."
             f" One seed: no difference where both values agree to {COPY:.1%}, as those of a"
@@ -88,12 +89,13 @@ class Case:
 
     Args:
         metric: its name, for the words.
-        values: of the group, one a seed; ``None``: a run lacks it.
+        values: of the group, one a seed; empty or ``None``: no run has it.
         baseline: of the baseline; by pairs in the same order.
         paired: whether the i-th values of both share a seed.
         flatter: which way is flatter: ``lower``, ``higher``, ``None``: neither.
         barred: why the two can't be compared at all; empty: they can.
         discounted: why the metric does not count for the overall verdict; empty: it counts.
+        missing: which runs lack the metric, and why; their values are left out.
     """
 
     metric: str
@@ -103,6 +105,7 @@ class Case:
     flatter: str | None = "lower"
     barred: str = ""
     discounted: str = ""
+    missing: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +166,10 @@ def judge(cases: Sequence[Case], rule: Rule, *, bootstrap: bool = True) -> list[
         equivalent = holm([one.p_equivalence for one in found])
         for i, one, p, q in zip(members, found, corrected, equivalent, strict=True):
             full = replace(one, p_holm=p, p_equivalence=q, counts=counts and not cases[i].barred)
-            findings[i] = _decided(cases[i], full, rule, max(size, 1))
+            found_i = _decided(cases[i], full, rule, max(size, 1))
+            note = cases[i].missing
+            without = note and note not in found_i.why
+            findings[i] = replace(found_i, why=f"{found_i.why}; {note}") if without else found_i
     return findings
 
 
@@ -177,16 +183,12 @@ def p_value(
     n, m = len(values), len(baseline)
     if min(n, m) < 2:
         return None, ""
-    if paired:
-        least = smallest_flip_p(n)
-        if least is not None and least <= level:
-            gaps = [a - b for a, b in zip(values, baseline, strict=True)]
-            return sign_flip(gaps), f"exact sign-flip test, {n} seeds"
-        return paired_difference(values, baseline).p, f"paired t-test, {n} seeds"
-    least = smallest_split_p(n, m)
-    if least is not None and least <= level:
-        return split(values, baseline), f"exact permutation of Welch's t, {n} and {m} seeds"
-    return welch_difference(values, baseline).p, f"Welch t-test, {n} and {m} seeds"
+    if not paired:
+        return unpaired_p(values, baseline, level)
+    if flips(n, level):
+        gaps = [a - b for a, b in zip(values, baseline, strict=True)]
+        return sign_flip(gaps), f"exact sign-flip test, {n} seeds"
+    return paired_difference(values, baseline).p, f"paired t-test, {n} seeds"
 
 
 def _known(case: Case) -> bool:
@@ -198,7 +200,7 @@ def _measured(case: Case, rule: Rule, family: int, bootstrap: bool) -> Finding:
     values, baseline = case.values, case.baseline
     if not values or not baseline:
         return Finding()
-    test = paired_difference if case.paired else welch_difference
+    test = paired_difference if case.paired else unpaired_difference
     found = test(values, baseline)
     size = abs(float(np.mean(baseline)))
     margin = rule.margin * size
@@ -210,8 +212,11 @@ def _measured(case: Case, rule: Rule, family: int, bootstrap: bool) -> Finding:
         bootstrap95=bootstrap_interval(values, baseline, case.paired) if bootstrap else None,
         n=found.n,
     )
-    p, name = p_value(values, baseline, paired=case.paired, level=rule.level / family)
-    equivalence = None if case.barred else equivalence_p(values, baseline, margin, case.paired)
+    level = rule.level / family
+    p, name = p_value(values, baseline, paired=case.paired, level=level)
+    equivalence = (
+        None if case.barred else equivalence_p(values, baseline, rule.margin, case.paired, level)
+    )
     return replace(finding, p=p, p_equivalence=equivalence, test=name)
 
 
@@ -219,7 +224,8 @@ def _decided(case: Case, found: Finding, rule: Rule, family: int) -> Finding:
     if case.barred:
         return replace(found, why=case.barred)
     if found.difference is None:
-        return replace(found, why=f"{case.metric} is missing or not finite in some runs")
+        lacking = f"{case.metric} is missing or not finite in some runs"
+        return replace(found, why=case.missing or lacking)
     if found.n < 2 and found.relative is not None and abs(found.relative) <= COPY:
         why = f"one seed, but {case.metric} agrees to {COPY:.1%}: the same function"
         return replace(found, verdict=SAME, why=why)
@@ -263,10 +269,22 @@ def _seeds(needed: int | None, rule: Rule) -> str:
 def _needed(case: Case, rule: Rule, family: int) -> int | None:
     """Seeds by the spread that was seen; Bonferroni's correction, which is on the safe side."""
     a, b = np.asarray(case.values, dtype=float), np.asarray(case.baseline, dtype=float)
+
+    def spread(factor: float) -> float:
+        """Of a − factor · b; of the values, not of their mean."""
+        if case.paired:
+            return float((a - factor * b).std(ddof=1))
+        return math.hypot(float(a.std(ddof=1)), factor * float(b.std(ddof=1)))
+
     margin = rule.margin * abs(float(b.mean()))
-    if case.paired:
-        spread = float((a - b).std(ddof=1))
-    else:
-        spread = math.hypot(float(a.std(ddof=1)), float(b.std(ddof=1)))
-    groups = 1 if case.paired else 2
-    return seeds_needed(spread, margin, 2 * margin, rule.level / family, rule.power, groups)
+    whole = spread(1.0)
+    return seeds_needed(
+        whole,
+        margin,
+        2 * margin,
+        rule.level / family,
+        rule.power,
+        1 if case.paired else 2,
+        share=(float(a.std(ddof=1)) / whole) ** 2 if whole else 0.5,
+        contrast=max(spread(1 + rule.margin), spread(1 - rule.margin)),
+    )

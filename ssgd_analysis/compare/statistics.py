@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from ssgd_analysis.compare.two_samples import two_sample_test
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -60,59 +62,95 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Dif
     return Difference(found.mean, found.ci95, found.n, p, paired=True)
 
 
-def welch_difference(values: Sequence[float], baseline: Sequence[float]) -> Difference:
-    """Welch's t-test of two independent samples; ``n`` is the smaller one's size."""
+def unpaired_difference(values: Sequence[float], baseline: Sequence[float]) -> Difference:
+    """Two independent samples of any spreads; ``n`` is the smaller one's size.
+
+    P and interval are of the test that :func:`two_sample_test` chooses at 5%.
+    """
     a, b = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
     mean, n = float(a.mean() - b.mean()), min(len(a), len(b))
     if n < 2:
         return Difference(mean, None, n, None, paired=False)
     if _no_spread(a) and _no_spread(b):
         return Difference(mean, None, n, _untestable(mean), paired=False)
-    test = stats.ttest_ind(a, b, equal_var=False)
-    low, high = test.confidence_interval(0.95)
-    return Difference(mean, (float(low), float(high)), n, float(test.pvalue), paired=False)
+    test = two_sample_test(len(a), len(b), 0.05)
+    error, share = error_of(a, b)
+    half = float(test.critical(share, 0.05)) * error
+    return Difference(
+        mean, (mean - half, mean + half), n, float(test.p(mean / error, share)), paired=False
+    )
+
+
+def unpaired_p(
+    values: Sequence[float], baseline: Sequence[float], level: float
+) -> tuple[float | None, str]:
+    """Two-sided p of two independent samples by the best test for a level, and its name."""
+    a, b = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
+    test = two_sample_test(len(a), len(b), level)
+    mean = float(a.mean() - b.mean())
+    if _no_spread(a) and _no_spread(b):
+        return _untestable(mean), test.name
+    error, share = error_of(a, b)
+    return float(test.p(mean / error, share)), test.name
 
 
 def equivalence_p(
-    values: Sequence[float], baseline: Sequence[float], margin: float, paired: bool
+    values: Sequence[float],
+    baseline: Sequence[float],
+    margin: float,
+    paired: bool,
+    level: float = 0.05,
 ) -> float | None:
-    """One-sided p of "the means differ by at least the margin", by two one-sided t tests.
+    """One-sided p of "the means differ by at least a share of the baseline's mean".
+
+    Two one-sided tests of the contrasts a − (1 ± margin) b: the margin is a share of a mean that
+    is itself estimated, so that its error counts.
 
     Args:
         values: of the group.
         baseline: of the baseline.
-        margin: in units of the values, positive.
-        paired: t of pairs; else Welch's.
+        margin: as a share of the baseline's mean, positive.
+        paired: t of pairs; else the two-sample test of :func:`unpaired_p`.
+        level: one-sided, for which that test is chosen.
 
     Returns:
-        The larger p of the two; ``None`` with too few values, no margin, or no spread.
+        The larger p of the two; ``None`` with too few values or no spread.
 
     Reference:
-        Schuirmann 1987, J. Pharmacokinetics and Biopharmaceutics 15, 657-680.
+        Schuirmann 1987, J. Pharmacokinetics and Biopharmaceutics 15, 657-680; of a ratio of
+        means, Hauschke, Kieser, Diletti and Burke 1999, Statistics in Medicine 18, 93-105.
     """
     a, b = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
     if min(len(a), len(b)) < 2 or not margin > 0:
         return None
+    if paired and np.array_equal(a, b):
+        return 0.0 if b.mean() else None
+    if _no_spread(a - b) if paired else _no_spread(a) and _no_spread(b):
+        return None
+    towards = 1.0 if b.mean() >= 0 else -1.0  # from one limit to the other
+    worst = 0.0
+    for end in (1.0, -1.0):
+        factor = 1 + end * towards * margin
+        inside = -end * float(a.mean() - factor * b.mean())  # positive where it is within
+        p = _below(a, factor * b, paired, level)
+        worst = max(worst, p if inside > 0 else 1 - p)
+    return worst
+
+
+def _below(a: np.ndarray, b: np.ndarray, paired: bool, level: float) -> float:
+    """Half the two-sided p of equal means; 0.5 where there is no error to divide by."""
     if paired:
-        if _no_spread(a - b) and _untestable(float((a - b).mean())) is None:
-            return None
-        error, dof = float((a - b).std(ddof=1)) / len(a) ** 0.5, float(len(a) - 1)
-    else:
-        error, dof = welch_error(a, b)
-    gap = margin - abs(float(a.mean() - b.mean()))
-    if error == 0:
-        return 0.0 if gap > 0 and paired else None
-    return float(stats.t.sf(gap / error, dof))
+        return 0.5 if _no_spread(a - b) else float(stats.ttest_rel(a, b).pvalue) / 2
+    error, share = error_of(a, b)
+    test = two_sample_test(len(a), len(b), min(1.0, 2 * level))
+    return float(test.p(float(a.mean() - b.mean()) / error, share)) / 2
 
 
-def welch_error(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Standard error of the difference of two means, and its degrees of freedom."""
+def error_of(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Standard error of a difference of means, above zero, and the first's share of its square."""
     parts = [float(x.var(ddof=1)) / len(x) for x in (a, b)]
     total = sum(parts)
-    if total == 0:
-        return 0.0, 1.0
-    below = sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
-    return total**0.5, total**2 / below
+    return total**0.5, parts[0] / total
 
 
 def _no_spread(values: np.ndarray) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ssgd_analysis.curvature.products import DifferenceState, differentiable, in_float64
 from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError, first_line
-from ssgd_analysis.weights import flattened
+from ssgd_analysis.weights import filters_of, flattened
 
 if TYPE_CHECKING:
     from ssgd_analysis.curvature.problem_operator import ProblemOperator
@@ -67,10 +67,15 @@ def check_products(operator: "ProblemOperator") -> ProductChecks:
     """
     size = operator.shape[0]
     generator = torch.Generator(operator.device).manual_seed(0)
-    u, v = (
-        torch.randn(size, generator=generator, dtype=operator.dtype, device=operator.device)
-        for _ in range(2)
-    )
+    filters = filters_of(operator.problem.model, operator.parameters)
+
+    def draw() -> Tensor:
+        """A random vector; padding rows have no gradient, so they are constants and stay."""
+        whole = torch.randn(size, generator=generator, dtype=operator.dtype, device=operator.device)
+        parts = zip(filters, operator.problem.split(whole), strict=True)
+        return flattened([filter_.moving(part) for filter_, part in parts])
+
+    u, v = draw(), draw()
     product, other = _product(operator, v), _product(operator, u)
     if not bool(product.isfinite().all()):
         raise WorkError(_not_finite(operator, product, v))

@@ -20,7 +20,7 @@ from ssgd_analysis.curvature.plain import PlainOperations
 from ssgd_analysis.devices import is_out_of_memory, plain_python
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.problem import Problem
-from ssgd_analysis.weights import borrowed_weights, global_norm
+from ssgd_analysis.weights import borrowed_weights, filters_of, global_norm
 
 if TYPE_CHECKING:
     from ssgd_analysis.curvature.problem_operator import ProblemOperator
@@ -234,7 +234,9 @@ class DifferenceState:
         given = [part.dtype for part in vector]
         step = STEPS.get(operator.dtype, torch.finfo(operator.dtype).eps ** (1 / 3))
         step *= self.factor * scale / size
-        moves = [v.to(p.dtype) for v, p in zip(vector, operator.parameters, strict=True)]
+        filters = filters_of(operator.problem.model, operator.parameters)
+        parts = zip(filters, vector, operator.parameters, strict=True)
+        moves = [f.moving(v).to(p.dtype) for f, v, p in parts]  # padding rows are constants
         batch = batching.to(self.batch, operator.device, operator.dtype)
         with borrowed_weights(operator.parameters) as clean, differentiable(operator.problem):
 

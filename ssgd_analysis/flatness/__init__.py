@@ -63,6 +63,18 @@ def resolve(text: str) -> tuple[str, dict[str, Any]]:
     return name, found
 
 
+def all_metrics(texts: Sequence[str]) -> tuple[str, ...]:
+    """Metrics as they were asked for, each once; ``all`` stands for every name of the table.
+
+    Example:
+        >>> found = all_metrics(["expected:sigma=0.2", "all"])
+        >>> (found[0], "expected" in found, "all" in found)
+        ('expected:sigma=0.2', True, False)
+    """
+    whole = [name for text in texts for name in (METRICS if text == "all" else [text])]
+    return tuple(dict.fromkeys(whole))
+
+
 def curve(
     bench: Bench, name: str, radii: Sequence[float] = (), **settings: Any
 ) -> list[tuple[float, Measurement]]:
@@ -97,6 +109,7 @@ __all__ = [
     "Metric",
     "MetricEntry",
     "adaptive_worst",
+    "all_metrics",
     "asymmetry",
     "curve",
     "density_moments",

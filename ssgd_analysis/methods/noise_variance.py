@@ -7,8 +7,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.methods.base import Method
+from ssgd_analysis.methods.loss_scale import SMALLEST
+from ssgd_analysis.methods.task import Overflow
 from ssgd_analysis.weights import borrowed_state
 
 
@@ -37,6 +39,7 @@ def noise_variance(
 
     Raises:
         InputError: fewer than two draws.
+        WorkError: float16 gradients that are not finite at any loss scale.
 
     Example:
         >>> from ssgd_analysis.methods import METHODS, Task
@@ -58,7 +61,7 @@ def noise_variance(
             method.task.step = begin + draw
             for parameter in parameters:
                 parameter.grad = None
-            method.gradient(inputs, targets, elapsed)
+            _gradient(method, inputs, targets, elapsed)
             gradients.append(_flat_gradient(parameters))
     mean = torch.stack(gradients).mean(dim=0)
     spreads = torch.stack([(gradient - mean).square().sum() for gradient in gradients])
@@ -68,6 +71,24 @@ def noise_variance(
         "variance": variance,
         "stderr": float(spreads.std()) / draws**0.5,
     }
+
+
+def _gradient(method: Method, inputs: Tensor, targets: Tensor, elapsed: float) -> None:
+    """Leave a step's gradient; a float16 loss scale that is too large is halved until it fits."""
+    task, state = method.task, copy.deepcopy(method.state_dict())
+    while True:
+        try:
+            method.gradient(inputs, targets, elapsed)
+        except Overflow:
+            method.load_state_dict(state)
+            assert task.scale is not None  # nothing else overflows
+            task.scale.shrink()
+            if task.scale.value < SMALLEST:
+                raise WorkError("a gradient is not finite at any loss scale") from None
+            for _, parameter in task.parameters:
+                parameter.grad = None
+        else:
+            return
 
 
 def _flat_gradient(parameters: list[torch.nn.Parameter]) -> Tensor:
@@ -82,11 +103,13 @@ def _undone(method: Method) -> Iterator[None]:
     task = method.task
     kept = [(parameter, parameter.grad) for parameter in task.model.parameters()]
     counts, state = (task.step, task.examples, task.peak_lr), copy.deepcopy(method.state_dict())
+    scale = task.state_dict()
     try:
         with borrowed_state(task.model):
             yield
     finally:
         task.step, task.examples, task.peak_lr = counts
         method.load_state_dict(state)
+        task.load_state_dict(scale)
         for parameter, grad in kept:
             parameter.grad = grad

@@ -9,12 +9,15 @@ import torch
 
 from ssgd_analysis.compare.measurements import is_flatness
 from ssgd_analysis.flatness import METRICS, Bench, resolve
+from ssgd_analysis.methods.loss_scale import attempt
 from ssgd_analysis.studies.board import duration
 from ssgd_analysis.studies.cells import Cell
 from ssgd_analysis.training import random_state
 from ssgd_analysis.training.setup import prepare
 
 SAMPLE = 0.1  # seconds of steps that are timed for each arm in each setting
+TINY_LR = 1e-30  # moves no weight, and as a share of the peak, which it is too, is all of it
+GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 spread evenly, however many
 
 
 @dataclass(frozen=True)
@@ -86,24 +89,36 @@ def _timed(cell: Cell, measured: dict[tuple[str, ...], float]) -> tuple[int, flo
         return 0, 0.0, 0.0
     if cell.metrics not in measured:  # before the steps: at finite weights
         measured[cell.metrics] = _measuring(cell, bench)
-    for group in bench.task.optimizer.param_groups:
-        group["lr"] = 0.0  # too large a learning rate is no matter of time
-    batches = bench.data.train.minibatches(size, torch.Generator().manual_seed(0))
-    inputs, targets = next(batches)
-    bench.model.train()
-    count, began = -1, time.monotonic()
-    while count < 1 or time.monotonic() - began < SAMPLE:
-        if count == 0:  # the first step makes buffers
-            began = time.monotonic()
-        bench.method.step(inputs, targets, 0.0)
-        bench.task.step += 1
-        count += 1
-    step = (time.monotonic() - began) / count
+    step = _step_seconds(cell, bench, size)
     began = time.monotonic()
     for problem in bench.splits.values():
         problem.evaluate()
     epoch = time.monotonic() - began
     return steps, step, epoch
+
+
+def _step_seconds(cell: Cell, bench: Any, size: int) -> float:
+    """Seconds of a mean step, by the passes that its settings make it cost on average.
+
+    The sample's steps lie all over the training: noise that starts late, or a pass that only each
+    k-th step makes, counts with its share.
+    """
+    task = bench.task
+    for group in task.optimizer.param_groups:
+        group["lr"] = TINY_LR  # too large a learning rate is no matter of time
+    task.peak_lr = TINY_LR  # what is tied to the learning rate is at its peak
+    inputs, targets = next(bench.data.train.minibatches(size, torch.Generator().manual_seed(0)))
+    bench.model.train()
+    count, spent, began = -1, 0.0, time.monotonic()
+    while count < 1 or time.monotonic() - began < SAMPLE:
+        if count == 0:  # the first step makes buffers
+            spent, began = task.examples, time.monotonic()
+        attempt(bench.method, inputs, targets, (0.5 + GOLDEN * count) % 1)
+        task.step += 1
+        count += 1
+    passes = (task.examples - spent) / task.batch_size
+    mean = cell.config.method_class.passes(cell.config.method_settings())
+    return (time.monotonic() - began) * mean / passes
 
 
 def _measuring(cell: Cell, bench: Any) -> float:

@@ -130,7 +130,10 @@ def variances(
     own = next(group for group in groups if group.config.label == study.focus)
     runs = [run.folder for run in own.runs.values()]
     progress.start("gradient-noise variance", len(runs) * len(study.arms))
-    return noise_variances(study, runs, jobs=means.jobs, on_done=progress.advance)
+    configs = {
+        group.config.label: group.config for group in groups if group.condition == own.condition
+    }
+    return noise_variances(study, runs, jobs=means.jobs, configs=configs, on_done=progress.advance)
 
 
 def grouped(study: Study, cells: Sequence[Cell]) -> list[Group]:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ssgd_analysis.compare.groups import PROBLEM
 from ssgd_analysis.methods.noise_variance import noise_variance
 from ssgd_analysis.studies.parallel import parallel
 from ssgd_analysis.studies.spec import Study
@@ -23,17 +24,22 @@ def noise_variances(
     runs: Sequence[Path],
     *,
     jobs: int,
+    configs: Mapping[str, TrainConfig] | None = None,
     on_done: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Variance over the noise of one step's gradient, for every arm, scale and kind of weights.
 
     Every arm is measured at the same weights, on the same minibatch: the initial and the final
-    ones of the runs that are given. Ratios are means over those runs with their standard error.
+    ones of the runs that are given; with its own settings, but for the size of the noise, which
+    is the row's at any time of training. Ratios are means over those runs with their standard
+    error.
 
     Args:
         study: gives arms, scales and draws; ``against`` is what ratios are of.
         runs: of the focus, one a seed.
         jobs: processes at once.
+        configs: label → settings of each arm in these runs' setting, tuned ones included; arms
+            that are not there are left out. Default: those of the study's first setting.
         on_done: told of every run.
 
     Returns:
@@ -41,16 +47,19 @@ def noise_variances(
         ``ratio_error`` (to ``against``), ``n``, ``passes`` of a step.
     """
     arms = [arm for arm in study.arms if arm.has("noise_scale")]
+    if configs is None:
+        first = study.settings[0]
+        configs = {arm.label: study.config(first, arm, study.seeds[0]) for arm in arms}
     found: dict[tuple[str, float, str], list[float]] = {}
-    configs = []
-    for folder in runs:
-        own = Run(folder).config()
-        for arm in arms:
-            config = dataclasses.replace(own, method=arm.method, settings=arm.settings)
-            configs.append((folder, arm.label, config))
+    wanted = [
+        (folder, arm.label, _beside(configs[arm.label], Run(folder).config()))
+        for folder in runs
+        for arm in arms
+        if arm.label in configs
+    ]
     calls = [
         (_of_run, (folder, label, config, study.variance_scales, study.variance_draws))
-        for folder, label, config in configs
+        for folder, label, config in wanted
     ]
     by_run: dict[str, dict[tuple[str, float, str], float]] = {}
     for folder, values in parallel(calls, jobs):
@@ -59,7 +68,6 @@ def noise_variances(
     for folder in runs:
         for key, value in by_run[str(folder)].items():
             found.setdefault(key, []).append(value)
-    configs_of = {label: config for _, label, config in configs}
     rows = []
     for (weights, scale, label), values in sorted(
         found.items(), key=lambda item: (WEIGHTS.index(item[0][0]), item[0][1])
@@ -77,14 +85,27 @@ def noise_variances(
                 if ratios is None or len(ratios) < 2
                 else float(ratios.std(ddof=1) / math.sqrt(len(ratios))),
                 "n": len(values),
-                "passes": _passes(_at(configs_of[label], scale)),
+                "passes": _passes(_at(configs[label], scale)),
             }
         )
     return rows
 
 
+SHARED = (*PROBLEM, "seed", "batch_size", "device", "data_dir", "channels_last")
+
+
+def _beside(arm: TrainConfig, run: TrainConfig) -> TrainConfig:
+    """An arm's settings on another's weights and minibatch."""
+    return dataclasses.replace(arm, **{name: getattr(run, name) for name in SHARED})
+
+
 def _at(config: TrainConfig, scale: float) -> TrainConfig:
-    return dataclasses.replace(config, settings={**config.settings, "noise_scale": scale})
+    """With noise of that size, whenever it is measured."""
+    always = {"noise_schedule": "constant", "noise_start": 0.0, "noise_stop": 1.0}
+    known = {each.name for each in dataclasses.fields(config.method_class.Settings)}
+    noise = {name: value for name, value in always.items() if name in known}
+    settings = {**config.settings, **noise, "noise_scale": scale}
+    return dataclasses.replace(config, settings=settings)
 
 
 def _passes(config: TrainConfig) -> float:
@@ -102,12 +123,13 @@ def _of_run(
         with random_state.seeded(own.seed):
             bench = prepare(own)
             bench.model.train()
-            inputs = bench.data.train.inputs[: own.batch_size]
+            size = bench.step_size
+            inputs = bench.data.train.inputs[:size]
             targets = bench.data.train.targets
             assert targets is not None
             for weights in WEIGHTS:
                 if weights == "final":
                     bench.model.load_state_dict(read_tensors(Run(folder).final)[0])
-                value = noise_variance(bench.method, inputs, targets[: own.batch_size], draws)
+                value = noise_variance(bench.method, inputs, targets[:size], draws)
                 found[weights, scale, label] = value["variance"]
     return str(folder), found

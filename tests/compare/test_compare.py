@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ssgd_analysis.compare import compare, find_runs, group_runs, measured
+from ssgd_analysis.compare import How, Measurements, compare, find_runs, group_runs, measured
 from ssgd_analysis.compare.groups import _names
 from ssgd_analysis.compare.sources import fingerprint
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.report.tables import pair_tables
 from ssgd_analysis.training import Run, TrainConfig
 
 
@@ -355,3 +356,122 @@ def test_outcomes_are_corrected_metric_by_metric(tmp_path, make):
     groups = group_runs(finished(tmp_path))
     outcomes = compare(groups, planted({}), metrics=["test_accuracy", "train_loss"])["outcomes"]
     assert [o["p_holm"] for o in outcomes] == [o["p"] for o in outcomes]  # one test of each
+
+
+def test_the_percentage_shown_is_of_the_losses_shown(tmp_path, make):
+    """0.2838 against 0.3119 is 9%, whatever single pairs are apart."""
+    values = {}
+    pairs = [(0.2338, 0.3719), (0.3338, 0.2519)]
+    for seed, losses in enumerate(pairs):
+        for method, loss in zip(("sgd", "s-sgd"), losses, strict=True):
+            make(method, seed, [loss])
+            values[method, seed, None] = 1.0 + seed
+    test = verdict(tmp_path, values)
+    b, a = (sum(side) / 2 for side in zip(*pairs, strict=True))
+    assert test["train_loss"] == pytest.approx([a, b])
+    assert test["loss_gap"] == pytest.approx((0.3119 - 0.2838) / 0.3119, rel=1e-3)
+    assert test["pair_loss_gap"] == pytest.approx((0.1381 / 0.3719 + 0.0819 / 0.3338) / 2)
+    assert test["verdict"] == "not comparable"
+    assert "though the mean train losses 0.3119 and 0.2838 differ by 9%" in test["why"]
+    (title,) = pair_tables([test])
+    assert "0.3119 against 0.2838 (9.0% apart)" in title
+
+
+def lacking(values, *missing, reason="the layer has no weights"):
+    """A measure that refuses a metric of some (method, seed), and why."""
+
+    def gone(run):
+        return (run.config().method, run.config().seed) in missing
+
+    def measure(run, metric, step):
+        return None if metric == "lambda_max" and gone(run) else planted(values)(run, metric, step)
+
+    return measure, lambda run, metric: reason if metric == "lambda_max" and gone(run) else ""
+
+
+@pytest.mark.parametrize("shift", [0, 7])
+def test_a_run_that_lacks_a_metric_is_left_out_and_named(tmp_path, make, shift):
+    values = dict(SHARP)
+    for seed in range(4):
+        make("sgd", seed, [0.5])
+        make("s-sgd", seed + shift, [0.5])
+        values["s-sgd", seed + shift, None] = 5 + 0.11 * seed
+    measure, why = lacking(values, ("s-sgd", 1 + shift))
+    groups = group_runs(finished(tmp_path))
+    result = compare(groups, measure, metrics=["lambda_max", "train_loss"], why=why)
+    name = f"s-sgd-{1 + shift}"
+    assert result["missing"] == [
+        {
+            "group": "s-sgd", "run": str(tmp_path / "runs" / name), "metric": "lambda_max",
+            "why": "the layer has no weights",
+        }
+    ]  # fmt: skip
+    assert {g["name"]: g["metrics"]["lambda_max"]["n"] for g in result["groups"]} == {
+        "sgd": 4, "s-sgd": 3,
+    }  # fmt: skip
+    (test,) = result["tests"]
+    assert (test["verdict"], test["n"], test["paired"]) == ("flatter", 3, not shift)
+    kept = [5 + 0.11 * seed for seed in (0, 2, 3)]
+    base = [SHARP["sgd", seed, None] for seed in ((0, 2, 3) if not shift else range(4))]
+    assert test["difference"] == pytest.approx(sum(kept) / 3 - sum(base) / len(base))
+    assert f"in some runs: {name} (the layer has no weights)" in test["why"]
+    assert [o["n"] for o in result["outcomes"]] == [4]
+
+
+def test_a_group_without_a_metric_is_not_comparable_with_the_reason(tmp_path, make):
+    values = dict(SHARP)
+    for seed in range(3):
+        make("sgd", seed, [0.5])
+        make("s-sgd", seed, [0.5])
+    measure, why = lacking(values, *(("s-sgd", seed) for seed in range(3)))
+    groups = group_runs(finished(tmp_path))
+    (test,) = compare(groups, measure, metrics=["lambda_max"], why=why)["tests"]
+    assert (test["verdict"], test["difference"]) == ("not comparable", None)
+    assert "s-sgd-0, s-sgd-1, s-sgd-2 (the layer has no weights)" in test["why"]
+    everyone = [(m, seed) for m in ("sgd", "s-sgd") for seed in range(3)]
+    measure, why = lacking(values, *everyone)
+    with pytest.raises(InputError, match="the layer has no weights"):
+        compare(groups, measure, metrics=["lambda_max"], why=why)
+
+
+def test_a_run_without_a_train_loss_is_not_comparable(tmp_path, make):
+    for seed in range(2):
+        make("sgd", seed, [0.5])
+        make("s-sgd", seed, [0.5])
+    groups = group_runs(finished(tmp_path))
+    (test,) = compare(
+        groups, lambda run, *_: 1.0 + run.config().seed, metrics=["lambda_max"],
+        train_loss=lambda run, step: float("nan") if run.config().seed else 0.5,
+    )["tests"]  # fmt: skip
+    assert test["verdict"] == "not comparable"
+    assert "train loss of some runs is not known" in test["why"]
+
+
+def test_measurements_go_on_where_one_run_refuses(tmp_path):
+    from ssgd_analysis.training import train
+
+    for seed in range(2):
+        config = TrainConfig(
+            method="sgd", data="two_moons", model="mlp", epochs=1, batch_size=100, seed=seed
+        )
+        train(config, tmp_path / f"r{seed}")
+    bad = Run(tmp_path / "r1")
+    bad.final.write_bytes(b"\0" * 50)
+    measure = Measurements(["sam", "train_loss"], How())
+    assert measure(Run(tmp_path / "r0"), "sam") is not None
+    assert measure(bad, "sam") is None
+    assert "final.safetensors" in measure.why(bad, "sam")
+    assert measure(bad, "train_loss") is not None
+    assert measure.why(bad, "train_loss") == ""
+
+
+def test_folded_networks_are_not_comparable(tmp_path, make):
+    values = dict(SHARP)
+    for seed in range(3):
+        make("sgd", seed, [0.5])
+        folded = make("s-sgd", seed, [0.5])
+        save_file({"w": torch.zeros(1), "norm.running_mean": torch.ones(2)}, folded.final)
+        values["s-sgd", seed, None] = 1.0 + 0.01 * seed
+    test = verdict(tmp_path, values)
+    assert test["verdict"] == "not comparable"
+    assert "BatchNorm layers (norm), which one side has and the other not" in test["why"]

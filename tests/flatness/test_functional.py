@@ -168,10 +168,11 @@ def test_margin_of_what_has_none():
         measure("margin", case)
     with pytest.raises(InputError, match="no class labels"):
         measure("margin", nets.regression())
-    ignored = nets.mlp()
-    ignored.targets[0] = -100
+    foreign = nets.Case(nets.mlp().model, lambda o, t: o.square().mean(), case.inputs, case.targets)
+    foreign.targets[0] = 7
     with pytest.raises(InputError, match="labels should be from 0 to 2"):
-        measure("margin", ignored)
+        measure("margin", foreign)
+    foreign.targets[0] = 0
     with torch.no_grad():
         case.model[0].weight.fill_(math.nan)
     with pytest.raises(WorkError, match="not finite"):
