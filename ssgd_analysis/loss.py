@@ -259,7 +259,8 @@ def _check_labels(targets: Tensor, counts: Tensor, classes: int) -> None:
     wrong = counts & ((targets < 0) | (targets >= classes))
     if not bool(wrong.any()):
         return
-    label = int(targets[wrong][0])
+    labels = targets[wrong]
+    label = int(labels.min() if labels.min() < 0 else labels.max())
     reason = "labels count from 0" if label < 0 else f"the model has {classes} outputs"
     raise InputError(
         f"label {label} is out of range: {reason} (labels to leave out: a loss with"

@@ -80,6 +80,7 @@ class ProblemOperator(Operator):
             ) from error
         self.basis_bytes = self.engine.basis_bytes
 
+    precision: torch.dtype | None = None  # of the loss; else the problem's
     differs = True  # whether differences give the same matrix as products
 
     @abstractmethod

@@ -35,7 +35,7 @@ WAYS = {
 
 # The step of differences relative to the weights: in float64 far above rounding (1e-16), and so
 # small that next to no ReLU changes its side on the way.
-STEPS = {torch.float64: 1e-8}
+SMALL = 1e-8
 
 
 class State(Protocol):
@@ -219,6 +219,10 @@ class DifferenceState:
     def __init__(self, operator: "ProblemOperator", batch: Batch, factor: float = 1.0) -> None:
         self.operator, self.batch, self.factor = operator, batch, factor
 
+    def _loss_dtype(self) -> torch.dtype:
+        """Some losses are computed in float32, whatever the model is in."""
+        return self.operator.precision or self.operator.problem.precision
+
     def multiply(self, vector: list[Tensor]) -> list[Tensor]:
         """The product, split by parameter.
 
@@ -232,7 +236,8 @@ class DifferenceState:
         operator = self.operator
         scale = max(operator.problem.weight_norm(), 1e-3)
         given = [part.dtype for part in vector]
-        step = STEPS.get(operator.dtype, torch.finfo(operator.dtype).eps ** (1 / 3))
+        epsilons = [torch.finfo(d).eps for d in (operator.dtype, self._loss_dtype())]
+        step = SMALL if max(epsilons) < 1e-15 else (epsilons[0] * epsilons[1]) ** (1 / 6)
         step *= self.factor * scale / size
         filters = filters_of(operator.problem.model, operator.parameters)
         parts = zip(filters, vector, operator.parameters, strict=True)
@@ -266,7 +271,7 @@ def in_float64(operator: "ProblemOperator") -> "ProblemOperator":
     problem.parameters = {name: named[name] for name in operator.problem.parameters}
     other = copy.copy(operator)
     other.problem, other.parameters = problem, list(problem.parameters.values())
-    other.dtype = torch.float64
+    other.dtype = other.precision = torch.float64
     batch = batching.to(problem.batches[0], operator.device, torch.float64)
     with problem.evaluating(), torch.enable_grad(), plain_python():
         value = problem.batch_loss(batch)  # says whether everything goes along

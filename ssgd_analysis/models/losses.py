@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssgd_analysis import references
-from ssgd_analysis.batch import Count
 from ssgd_analysis.errors import InputError, unknown
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -64,7 +63,7 @@ def load_loss(name: str) -> Loss:
     raise unknown("loss", name, LOSSES)
 
 
-def load_count(name: str | None) -> Count | None:
+def load_count(name: str | None) -> Callable[..., int] | None:
     """A function of a batch that counts its examples, by reference; ``None`` stays.
 
     Raises:

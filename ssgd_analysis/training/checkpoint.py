@@ -2,7 +2,7 @@
 
 import pickle
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssgd_analysis.batch import Count
 from ssgd_analysis.data import Dataset, load_data
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.models import Loss, load_count, load_loss, load_model
@@ -46,7 +45,7 @@ class Checkpoint:
     loss: Loss
     references: dict[str, str]
     run: Run | None = None
-    count: Count | None = None
+    count: Callable[..., int] | None = None
 
     def problem(
         self,
