@@ -59,6 +59,7 @@ benchmark: .venv/.installed-test ## methods, curvature and landscapes beside the
 	@$(BIN)/python benchmarks/training.py
 	@$(BIN)/python benchmarks/batch_seeds.py
 	@$(BIN)/python benchmarks/curvature.py
+	@$(BIN)/python benchmarks/correctness.py
 	@$(BIN)/python benchmarks/landscape.py
 
 clean: ## remove .venv and results
