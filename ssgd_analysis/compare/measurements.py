@@ -13,7 +13,7 @@ from typing import Any
 
 from ssgd_analysis.compare.matching import Scaled, check_cross_entropy, normalized, temperature
 from ssgd_analysis.compare.sources import fingerprint
-from ssgd_analysis.errors import WorkError, unknown
+from ssgd_analysis.errors import InputError, WorkError, unknown
 from ssgd_analysis.files import make_folder, read_json, write_json
 from ssgd_analysis.flatness import METRICS, Bench, resolve
 from ssgd_analysis.problem import Problem
@@ -63,13 +63,19 @@ def check_metric(name: str) -> None:
     """Refuse what is neither a flatness metric, maybe with settings, nor in the history.
 
     Raises:
-        InputError: with the nearest name.
+        InputError: with the nearest name; or ``starts=0``, which searches each run as long as it
+            happens to rise.
     """
     if name in HISTORY_METRICS:
         return
     if not is_flatness(name):
         raise unknown("metric", name, [*HISTORY_METRICS, *METRICS])
-    resolve(name)
+    _, settings = resolve(name)
+    if settings.get("starts") == 0:
+        raise InputError(
+            f"metric {name}: a search that goes on until it stops rising favours some runs: give"
+            " starts=N, as many for every run"
+        )
 
 
 def measured(

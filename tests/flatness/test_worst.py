@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness import METRICS, Bench, Measurement, curve
-from ssgd_analysis.flatness.ascent import checkpoints
+from ssgd_analysis.flatness.ball import checkpoints
 from ssgd_analysis.flatness.metrics import keskar
 from ssgd_analysis.problem import Problem
 

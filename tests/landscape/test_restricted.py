@@ -1,6 +1,7 @@
 """A problem over some of the parameters (``layers``): its landscape moves and sees only these."""
 
 import copy
+import itertools
 
 import nets
 import numpy as np
@@ -24,9 +25,7 @@ def restricted(case: nets.Case) -> Problem:
 def own(case: nets.Case) -> Tensor:
     """Which of all P entries belong to the restricted problem."""
     chosen = restricted(case).parameters
-    marks = [
-        torch.full((p.numel(),), name in chosen) for name, p in case.model.named_parameters()
-    ]
+    marks = [torch.full((p.numel(),), name in chosen) for name, p in case.model.named_parameters()]
     return torch.cat(marks)
 
 
@@ -114,6 +113,6 @@ def test_a_curve_bends_only_these(bezier):
     places = [path.at(t) for t in np.linspace(0, 1, 3001)]
     steps = [
         sum(float((b[name] - a[name]).square().sum()) for name in straight.moving) ** 0.5
-        for a, b in zip(places[:-1], places[1:], strict=True)
+        for a, b in itertools.pairwise(places)
     ]
     assert path.length() == pytest.approx(sum(steps), rel=1e-4)  # chords, 3000 to a curve

@@ -1,6 +1,7 @@
 """Adaptive worst-case sharpness: ascent within an elementwise relative ball."""
 
-from ssgd_analysis.flatness.ascent import STARTS, Ball, worst
+from ssgd_analysis.flatness.ascent import STARTS, worst
+from ssgd_analysis.flatness.ball import Ball
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric

@@ -1,7 +1,8 @@
 """m-sharpness: the worst case of every m examples by themselves."""
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness.ascent import STARTS, Ball, worst
+from ssgd_analysis.flatness.ascent import STARTS, worst
+from ssgd_analysis.flatness.ball import Ball
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric

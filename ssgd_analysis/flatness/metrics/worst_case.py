@@ -1,6 +1,7 @@
 """Worst-case sharpness: ascent within a ball of absolute radius."""
 
-from ssgd_analysis.flatness.ascent import STARTS, Ball, worst
+from ssgd_analysis.flatness.ascent import STARTS, worst
+from ssgd_analysis.flatness.ball import Ball
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric
