@@ -53,8 +53,8 @@ def search(bench: Bench, ball: Ball, steps: int, starts: int, name: str) -> Foun
     and these lead to more of the maxima (``docs/metrics.md`` has the measurement). Examples are
     drawn by the seed, so every model is tried with the same ones, and two models of one function
     alike; n examples give at most 2 n + 2 starts. Where no example has a loss of its own starts
-    are random. Every start but the first goes ``SHORT`` steps,
-    and only the ``FULL`` best of a round go on.
+    are random. Every start but the first goes ``SHORT`` steps, and only the ``FULL`` best of a
+    round go on.
 
     Args:
         bench: the problem.

@@ -1,5 +1,6 @@
 """Worst cases by several starts, against a plain ascent of long runs from many starts."""
 
+import functools
 import math
 
 import nets
@@ -9,6 +10,7 @@ import reference
 import torch
 from torch import Tensor, nn
 
+from ssgd_analysis.data import load_data
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness import METRICS, Bench
 from ssgd_analysis.flatness.ascent import STARTS
@@ -17,48 +19,51 @@ from ssgd_analysis.problem import Problem
 BALLS = ("worst_case", "m_sharpness", "adaptive_worst")
 
 
-def fitted(model: nn.Module, shape: tuple[int, ...], count: int = 48) -> nets.Case:
-    """Five classes of random inputs, learned."""
-    inputs, targets = nets.randn(count, *shape), nets.labels(count, classes=5)
-    case = nets.Case(model.double(), nets.cross_entropy, inputs, targets)
+def fitted(model: nn.Module) -> nets.Case:
+    """96 digits, learned."""
+    inputs, targets = load_data("digits").train.batches(96)[0]
+    case = nets.Case(model.double(), nets.cross_entropy, inputs.double(), targets)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    for _ in range(80):
+    for _ in range(60):
         optimizer.zero_grad()
-        case.loss(model(inputs), targets).backward()
+        case.loss(model(case.inputs), targets).backward()
         optimizer.step()
     optimizer.zero_grad()
-    return nets.Case(model.eval(), case.loss, inputs, targets)
+    return nets.Case(model.eval(), case.loss, case.inputs, targets)
 
 
+@functools.cache
 def group_norm() -> nets.Case:
     with nets.seeded():
         model = nn.Sequential(
-            nn.Conv2d(1, 4, 3, padding=1),
+            nn.Conv2d(1, 4, 3, stride=2),
             nn.GroupNorm(2, 4),
             nn.ReLU(),
-            nn.Conv2d(4, 6, 3),
-            nn.GroupNorm(2, 6),
+            nn.Conv2d(4, 8, 3),
+            nn.GroupNorm(2, 8),
             nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(6, 5),
+            nn.Linear(8, 10),
         )
-    return fitted(model, (1, 5, 5))
+    return fitted(model)
 
 
 class Reads(nn.Module):
+    """An LSTM over the rows of an image."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.lstm, self.read = nn.LSTM(3, 6, batch_first=True), nn.Linear(6, 5)
+        self.lstm, self.read = nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.read(self.lstm(x)[0][:, -1])
+        return self.read(self.lstm(x.reshape(-1, 8, 8))[0][:, -1])
 
 
+@functools.cache
 def lstm() -> nets.Case:
     with nets.seeded():
         model = Reads()
-    return fitted(model, (6, 3))
+    return fitted(model)
 
 
 def plain_ascent(case: nets.Case, scale: Tensor, rho: float, starts: int, steps: int) -> float:
@@ -81,7 +86,7 @@ def plain_ascent(case: nets.Case, scale: Tensor, rho: float, starts: int, steps:
 
 @pytest.mark.parametrize("net", [group_norm, lstm])
 @pytest.mark.parametrize(
-    ("name", "rho"), [("worst_case", 0.05), ("worst_case", 1.0), ("adaptive_worst", 2.0)]
+    ("name", "rho"), [("worst_case", 0.05), ("worst_case", 0.6), ("adaptive_worst", 0.5)]
 )
 def test_defaults_find_what_long_ascents_from_six_starts_find(net, name, rho):
     case = net()
@@ -96,42 +101,29 @@ def test_defaults_find_what_long_ascents_from_six_starts_find(net, name, rho):
 def test_one_start_falls_short_where_there_are_several_maxima():
     """Else the test above would say nothing of the starts."""
     case = group_norm()
-    scale = torch.ones_like(reference.flat_weights(case.model))
-    truth = plain_ascent(case, scale, 1.0, starts=6, steps=200)
-    alone = METRICS["worst_case"].measure(*case.problem, rho=1.0, starts=1)
-    assert alone.value < 0.97 * truth
-    many = METRICS["worst_case"].measure(*case.problem, rho=1.0)
+    alone = METRICS["adaptive_worst"].measure(*case.problem, starts=1)
+    many = METRICS["adaptive_worst"].measure(*case.problem)
+    assert alone.value < 0.8 * many.value
     assert many.details["from_clean"] == pytest.approx(alone.value, rel=1e-9)
 
 
-def test_two_maxima_of_one_weight():
-    """L = w + w²: in the ball around zero the clean slope leads to one side, and that is higher.
+class OneWeight(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(1, dtype=torch.float64))
 
-    With a barrier on that side the other one is: only a start opposite to the first end finds it.
-    """
 
-    class Tilted(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.w = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+def test_the_slope_may_lead_to_the_lower_side():
+    """L = w / 2 + 3 relu(−w)² rises to 1/2 on the right of zero, where its slope points, and to
+    5/2 on the left, where only a start opposite to the first end leads."""
 
     def loss(model: nn.Module, batch: Tensor) -> Tensor:
-        w = model.w[0]
-        return (w - 2 * w**2 + 0 * batch.sum()).clamp_min(-2.0 - w.abs()) + 3 * w.relu() * (-w).exp() \
-            + 9 * (-w).relu() ** 2  # fmt: skip
+        return (model.w / 2 + 3 * (-model.w).relu() ** 2 + 0 * batch).mean()
 
-    batch = [torch.zeros(2, dtype=torch.float64)]
-    grid = torch.linspace(-1, 1, 2001, dtype=torch.float64)
-    model = Tilted()
-    values = []
-    for place in grid:
-        model.w.data.fill_(float(place))
-        values.append(float(loss(model, batch[0])))
-    model.w.data.zero_()
-    top = max(values) - float(loss(model, batch[0]))
-    found = METRICS["worst_case"].measure(model, loss, batch, rho=1.0)
-    assert found.details["from_clean"] < 0.9 * top  # the slope at zero points to the lower side
-    assert found.value == pytest.approx(top, rel=1e-6)
+    batches = [torch.zeros(2, 1, dtype=torch.float64)]
+    found = METRICS["worst_case"].measure(OneWeight(), loss, batches, rho=1.0)
+    assert found.details["from_clean"] == pytest.approx(0.5)
+    assert found.value == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize("name", BALLS)
@@ -149,7 +141,7 @@ def test_more_starts_find_no_less(name):
 
 @pytest.mark.parametrize("m", [0, 12])
 def test_the_spread_of_the_starts_is_told(m):
-    case = group_norm()
+    case = nets.trained()
     found = METRICS["adaptive_worst"].measure(case.model, case.loss, case.batches(16), rho=2.0, m=m)
     low, high = found.details["ends"]
     assert found.details["bound"] == "lower"
@@ -159,11 +151,11 @@ def test_the_spread_of_the_starts_is_told(m):
     assert least <= middle <= most <= high * (1 + 1e-12)
     alone = METRICS["adaptive_worst"].measure(*case.problem, starts=1)
     assert alone.details["tried"] is None
-    assert alone.details["ends"] == [alone.value, alone.value]
+    assert alone.details["ends"] == pytest.approx([alone.value, alone.value], rel=1e-12)
 
 
 def test_rounds_go_on_until_the_best_stops_rising():
-    case = group_norm()
+    case = nets.trained()
     fixed, rounds = (
         METRICS["worst_case"].measure(case.model, case.loss, case.batches(16), rho=1.0, starts=n)
         for n in (STARTS, 0)
@@ -181,11 +173,11 @@ def test_an_unfit_number_of_starts_is_refused():
 
 
 def test_cost_of_the_search():
-    case = group_norm()
+    case = nets.trained()
     cost = METRICS["worst_case"].measure(case.model, case.loss, case.batches(16)).cost
-    # 20 steps; 31 starts of 3; three of these 17 more; 15 examples, the last in both directions
-    assert cost.gradients == pytest.approx(20 + 31 * 3 + 3 * 17 + 15 / 48)
-    assert cost.forwards == pytest.approx(1 + 1 + 31 + 3 + 2 / 3)  # and whether it may be cut
+    # 20 steps; 31 starts of 3; three of these 17 more; 15 examples, each in two directions
+    assert cost.gradients == pytest.approx(20 + 31 * 3 + 3 * 17 + 15 / 60)
+    assert cost.forwards == pytest.approx(1 + 1 + 31 + 3 + 2 * 16 / 60)  # and whether it may be cut
 
 
 class Centred(nn.Module):
@@ -222,8 +214,8 @@ def test_an_example_without_a_label_is_no_start():
     targets[:4] = -100
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        rows = nn.functional.cross_entropy(outputs, targets, reduction="none", ignore_index=-100)
-        return rows.mean() + 0.0 / (targets >= 0).sum()  # not a number for none alone
+        share = outputs / (targets >= 0).sum()  # of no label: not a number, nor its gradient
+        return nn.functional.cross_entropy(outputs, targets) + 0 * share.sum()
 
     bench = Bench(Problem(case.model, loss, [(case.inputs, targets)]))
     bench.keep("cuttable", True)

@@ -19,8 +19,8 @@ def adaptive_worst(
 ) -> Measurement:
     """Max L(w + |w|∘u) − L(w) over ‖u‖ ≤ ρ, a lower bound: the best of ascents on u (APGD).
 
-    See :func:`ssgd_analysis.flatness.ascent.search`. Invariant to
-    layer, neuron and BatchNorm scale, as |w|∘u scales with w. Weights that are zero stay zero.
+    See :func:`ssgd_analysis.flatness.ascent.search`. Invariant to layer, neuron and BatchNorm
+    scale, as |w|∘u scales with w. Weights that are zero stay zero.
 
     Args:
         bench: the problem.
