@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from ssgd_analysis.compare import compare, find_runs, group_runs, measured
 from ssgd_analysis.compare.groups import _names
+from ssgd_analysis.compare.measurements import check_metric
 from ssgd_analysis.compare.sources import fingerprint
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.training import Run, TrainConfig
@@ -355,3 +356,9 @@ def test_outcomes_are_corrected_metric_by_metric(tmp_path, make):
     groups = group_runs(finished(tmp_path))
     outcomes = compare(groups, planted({}), metrics=["test_accuracy", "train_loss"])["outcomes"]
     assert [o["p_holm"] for o in outcomes] == [o["p"] for o in outcomes]  # one test of each
+
+
+def test_a_search_that_stops_by_itself_is_no_comparison():
+    with pytest.raises(InputError, match="as many for every run"):
+        check_metric("adaptive_worst:starts=0")
+    check_metric("adaptive_worst:starts=8")
