@@ -3,7 +3,8 @@
 ``ascent``: the rise of the loss that ours and the procedure of Andriushchenko et al. 2023 find in
 the same balls, batch by batch of 128, and the passes that each takes. ``metrics``: every metric of
 the table at its defaults on one bench, on networks trained on all training digits and on ResNet-20
-with 2,048 images (hours on a CPU: ``--examples 64`` takes about as many passes). Prints tables;
+with 2,048 images (hours on a CPU: ``--examples 64`` takes about as many passes). ``starts`` and
+``samples``: see ``starts.py``. Prints tables;
 ``--json FILE`` writes the numbers.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import starts
 import torch
 import torch.nn.functional as F
 from networks import NETS, Net
@@ -186,7 +188,7 @@ def ours(problem: Problem, rho: float, norm: str, relative: bool, steps: int) ->
     bench = Bench(problem)
     name = "adaptive_worst" if relative else "m_sharpness"
     measure: Callable[..., Any] = METRICS[name].measure.on
-    found = measure(bench, rho=rho, norm=norm, steps=steps, m=BATCH)
+    found = measure(bench, rho=rho, norm=norm, steps=steps, m=BATCH, starts=1)
     return {
         "rise": found.value,
         "gradients": found.cost.gradients,
@@ -330,6 +332,13 @@ def main() -> None:
             many = dataclasses.replace(net, examples=options.examples or EXAMPLES[net.name])
             answer["metrics"].append(costs(many, options.device))
             show_costs(answer["metrics"][-1])
+    if "starts" in options.parts:
+        answer["starts"] = starts.starts()
+        show = "plain projected ascent, six starts of 200 steps; ours and one start over it"
+        starts.show(answer["starts"], show)
+    if "samples" in options.parts:
+        answer["samples"] = starts.samples()
+        starts.show(answer["samples"], "samples of the training digits")
     if options.json:
         options.json.write_text(json.dumps(answer, indent=1) + "\n")
 

@@ -10,6 +10,7 @@ from ssgd_analysis.cli import console, landscape_files
 from ssgd_analysis.cli.options import (
     AMOUNT,
     COUNT,
+    NATURAL,
     checkpoint_options,
     computing,
     example,
@@ -42,7 +43,11 @@ if TYPE_CHECKING:
     multiple=True,
     help="Your own directions: a weight file, or .npy; once more for a second file.",
 )
-@click.option("--normalize", help="filter, layer or none (default: filter; none but for random).")
+@click.option(
+    "--normalize",
+    default="auto",
+    help="filter, layer or none (default: auto, filter for random directions, else none).",
+)
 @click.option(
     "--biases", help="Biases and normalisation layers: zero or keep (default: keep with none)."
 )
@@ -51,7 +56,9 @@ if TYPE_CHECKING:
     type=AMOUNT,
     help="From -F to F (default: 1; between: 0.5 beyond each end; trajectory: all of it).",
 )
-@click.option("--points", type=COUNT, help="For each axis (default: 41; 2-D: 21).")
+@click.option(
+    "--points", type=NATURAL, default=0, help="For each axis (default: 0: 41, in 2-D 21)."
+)
 @click.option(
     "--repeats", type=COUNT, default=1, help="Random directions sampled, for a band (default: 1)."
 )
@@ -116,7 +123,7 @@ def _settings(options: dict[str, Any]) -> "LandscapeSettings":
 
     directions = options["directions"] or ("vectors" if options["vectors"] else "random")
     if directions == "between" and (
-        options["normalize"] not in (None, "none") or options["biases"]
+        options["normalize"] not in ("auto", "none") or options["biases"]
     ):
         raise InputError(
             "--directions between is the line itself: leave out --normalize and --biases"
@@ -126,10 +133,10 @@ def _settings(options: dict[str, Any]) -> "LandscapeSettings":
     settings = LandscapeSettings(
         dims=options["dims"],
         directions=directions,
-        normalize=options["normalize"] or ("filter" if directions == "random" else "none"),
+        normalize=options["normalize"],
         biases=options["biases"],
         span=options["span"],
-        points=options["points"] or (41 if options["dims"] == 1 else 21),
+        points=options["points"],
         repeats=options["repeats"],
         bn=options["bn"],
         precision=options["precision"],

@@ -23,7 +23,7 @@ def print_sharpness(result: dict[str, Any]) -> None:
     rows.append(["trace", console.number(trace["value"]), _errors(trace), "–", "–"])
     for name, metric in result["metrics"].items():
         error = console.number(metric["stderr"], 2)
-        rows.append([name, console.number(metric["value"]), error, "–", "–"])
+        rows.append([_noted(name), console.number(metric["value"]), error, "–", "–"])
     console.answer_table(["", "value", "stderr", "residual", "cross-fit"], rows)
     _print_curves(result["metrics"])
     console.answer(f"trace: 95% interval {_interval(trace['low'], trace['high'])} over probes")
@@ -86,6 +86,14 @@ def print_differences(differences: list[dict[str, Any]]) -> None:
             console.answer()
 
 
+def _noted(name: str) -> str:
+    """A metric's name as given, with what its table says of it."""
+    from ssgd_analysis.flatness import METRICS
+
+    note = METRICS[name.partition(":")[0]].note
+    return f"{name} ({note})" if note else name
+
+
 def _print_curves(metrics: dict[str, Any]) -> None:
     for name, metric in metrics.items():
         if curve := metric.get("curve"):
@@ -95,7 +103,7 @@ def _print_curves(metrics: dict[str, Any]) -> None:
                     curve["radii"], curve["values"], curve["stderr"], strict=True
                 )
             ]
-            console.answer_table([curve["over"], "value", "stderr"], rows, title=name)
+            console.answer_table([curve["over"], "value", "stderr"], rows, title=_noted(name))
 
 
 def _print_layers(layers: list[dict[str, Any]]) -> None:

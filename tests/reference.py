@@ -454,10 +454,14 @@ METRICS = {
     ),
     "sam": Truth(lambda case: sam(case, 0.1), {"rho": 0.1}),
     # the ascents compare losses: rounding could tip a tie, and 1e-9 says that it did not
-    "adaptive_worst": Truth(lambda case: adaptive_worst(case, 0.4, 9), {"rho": 0.4, "steps": 9}),
-    "worst_case": Truth(lambda case: worst_case(case, 0.3, 9), {"rho": 0.3, "steps": 9}),
+    "adaptive_worst": Truth(
+        lambda case: adaptive_worst(case, 0.4, 9), {"rho": 0.4, "steps": 9, "starts": 1}
+    ),
+    "worst_case": Truth(
+        lambda case: worst_case(case, 0.3, 9), {"rho": 0.3, "steps": 9, "starts": 1}
+    ),
     "m_sharpness": Truth(
-        lambda case: m_sharpness(case, 0.2, 3, 5), {"rho": 0.2, "m": 3, "steps": 5}
+        lambda case: m_sharpness(case, 0.2, 3, 5), {"rho": 0.2, "m": 3, "steps": 5, "starts": 1}
     ),
     # per cent, and the search amplifies rounding
     "keskar": Truth(

@@ -96,6 +96,7 @@ def compare(
         "tests": tests,
         "overall": verdicts,
         "outcomes": _outcomes(pairs, outcome, measure, rule),
+        "notes": {m: note for m in flatness if (note := METRICS[m.partition(":")[0]].note)},
         "rule": rule.record(),
         "loss_tolerance": loss_tolerance,
         "matched_loss": match_loss,

@@ -65,13 +65,19 @@ def check_metric(name: str) -> None:
     """Refuse what is neither a flatness metric, maybe with settings, nor in the history.
 
     Raises:
-        InputError: with the nearest name.
+        InputError: with the nearest name; or ``starts=0``, which searches each run as long as it
+            happens to rise.
     """
     if name in HISTORY_METRICS:
         return
     if not is_flatness(name):
         raise unknown("metric", name, [*HISTORY_METRICS, *METRICS])
-    resolve(name)
+    _, settings = resolve(name)
+    if settings.get("starts") == 0:
+        raise InputError(
+            f"metric {name}: a search that goes on until it stops rising favours some runs: give"
+            " starts=N, as many for every run"
+        )
 
 
 def measured(

@@ -53,6 +53,7 @@ class MetricEntry:
         radii: the default grid of that curve.
         flatter: which values mean a flatter minimum: ``"lower"``, ``"higher"``; ``None``: neither.
         linf_radii: the grid for ``norm="linf"``, where that is a setting.
+        note: what the tables say beside the name.
     """
 
     measure: Metric
@@ -62,6 +63,7 @@ class MetricEntry:
     radii: tuple[float, ...] = ()
     flatter: str | None = "lower"
     linf_radii: tuple[float, ...] = ()
+    note: str = ""
 
     def invariances(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """``invariant_to`` at other settings than the defaults."""
@@ -87,6 +89,7 @@ class MetricEntry:
 
 
 ABSOLUTE = (0.003, 0.01, 0.02, 0.05)  # standard deviations of noise in units of the weights
+BOUND, THESE = "lower bound", "of these examples"
 RELATIVE = (0.05, 0.1, 0.2, 0.4)  # radii relative to the weights, as in arXiv 2302.07011
 
 METRICS = {
@@ -112,7 +115,10 @@ METRICS = {
         flatter=None,
     ),
     "gradient_norm": MetricEntry(
-        gradient_norm, "norm of the gradient of the mean loss", ("permutation",)
+        gradient_norm,
+        "norm of the gradient of the mean loss over these examples",
+        ("permutation",),
+        note=THESE,
     ),
     "gradient_covariance_trace": MetricEntry(
         gradient_covariance_trace,
@@ -134,41 +140,46 @@ METRICS = {
     ),
     "sam": MetricEntry(
         sam,
-        "rise of the loss after one ascent step of length rho",
+        "rise of the loss after one ascent step of length rho, below the worst case there",
         ("permutation",),
         radius="rho",
         radii=(0.01, 0.02, 0.05, 0.1, 0.2),
+        note=f"one step, {THESE}",
     ),
     "worst_case": MetricEntry(
         worst_case,
-        "largest rise of the loss found within a ball of radius rho",
+        "largest rise of the loss found within a ball of radius rho, a lower bound",
         ("permutation",),
         radius="rho",
         radii=(0.01, 0.02, 0.05, 0.1, 0.2),
         linf_radii=(0.0005, 0.001, 0.002, 0.004),
+        note=BOUND,
     ),
     "m_sharpness": MetricEntry(
         m_sharpness,
-        "mean over groups of m examples of each group's own worst case",
+        "mean over groups of m examples of each group's own worst case, a lower bound",
         ("permutation",),
         radius="rho",
         radii=(0.01, 0.02, 0.05, 0.1, 0.2),
         linf_radii=(0.0005, 0.001, 0.002, 0.004),
+        note=BOUND,
     ),
     "keskar": MetricEntry(
         keskar,
-        "largest loss in a box of size epsilon, per cent of 1 + loss",
+        "largest loss found in a box of size epsilon, per cent of 1 + loss, a lower bound",
         ("permutation",),
         radius="epsilon",
         radii=(1e-4, 2e-4, 5e-4, 1e-3, 2e-3),
+        note=BOUND,
     ),
     "adaptive_worst": MetricEntry(
         adaptive_worst,
-        "largest rise of the loss found within an elementwise relative ball",
+        "largest rise of the loss found within an elementwise relative ball, a lower bound",
         ("layer", "neuron", "batchnorm", "permutation"),
         "rho",
         (0.1, 0.2, 0.5, 1.0, 2.0),
         linf_radii=(0.001, 0.002, 0.004, 0.008),
+        note=BOUND,
     ),
     "fisher_rao": MetricEntry(
         fisher_rao,

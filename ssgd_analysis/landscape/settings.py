@@ -20,14 +20,16 @@ class LandscapeSettings:
     Args:
         dims: 1 or 2.
         directions: ``random``, ``eigen``, ``trajectory``, ``between``, ``gradient`` or ``vectors``.
-        normalize: ``filter``, ``layer`` or ``none``; ``between`` is the line itself, whatever this.
+        normalize: ``filter``, ``layer`` or ``none``; ``auto``: ``filter`` for random directions,
+            ``none`` for others, which have a length or shape of their own. ``between`` is the
+            line itself, whatever this.
         biases: of filter- and layer-normalised directions ``zero`` (Li et al. 2018) or ``keep``
             biases and the parameters of normalisation layers; default: ``zero`` there, ``keep``
             with ``none``.
         span: the grid runs from −span to span; for ``between`` from −span to 1 + span. Default: 1,
             for ``between`` 0.5; for ``trajectory`` what holds the path, and for ``eigen`` up to
             where the parabola along the first axis predicts eleven times the loss.
-        points: for each axis.
+        points: for each axis; 0: 41 on a line, 21 in a plane.
         repeats: random directions sampled, for a band.
         bn: BatchNorm's statistics ``frozen``, or ``recalibrate``: estimated anew at every point.
         precision: of the forward passes, ``fp32`` (that is, the weights' own) or ``bf16``.
@@ -41,10 +43,10 @@ class LandscapeSettings:
 
     dims: int = 1
     directions: str = "random"
-    normalize: str = "filter"
+    normalize: str = "auto"
     biases: str | None = None
     span: float | None = None
-    points: int = 41
+    points: int = 0
     repeats: int = 1
     bn: str = "frozen"
     precision: str = "fp32"
@@ -53,6 +55,11 @@ class LandscapeSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.normalize == "auto":
+            chosen = "filter" if self.directions == "random" else "none"
+            object.__setattr__(self, "normalize", chosen)
+        if self.points == 0:
+            object.__setattr__(self, "points", 41 if self.dims == 1 else 21)
         if self.biases is None:
             object.__setattr__(self, "biases", "keep" if self.normalize == "none" else "zero")
         if self.span is None and self.directions not in FITTED:

@@ -204,9 +204,10 @@ def how(result: dict[str, Any]) -> str:
         "checkpoints": "at kept checkpoints of matched train loss",
         "temperature": "at the final weights, logits scaled to the same train loss (temperature)",
     }[result["matched_by"]]
+    notes = "".join(f" {metric}: {note}." for metric, note in result.get("notes", {}).items())
     return (
         f"Difference: group minus baseline, {where}. Not comparable where data, model or loss"
         f" differ, or mean train losses by more than {result['loss_tolerance']:.0%}. Counts:"
         " rescalable metrics move when weights are rescaled and the function stays; circular ones"
-        " were trained on. Bootstrap intervals are too narrow below about ten seeds."
+        f" were trained on. Bootstrap intervals are too narrow below about ten seeds.{notes}"
     )

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from ssgd_analysis.compare import How, Measurements, compare, find_runs, group_runs, measured
 from ssgd_analysis.compare.groups import _names
+from ssgd_analysis.compare.measurements import check_metric
 from ssgd_analysis.compare.sources import fingerprint
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.report.tables import pair_tables
@@ -475,3 +476,9 @@ def test_folded_networks_are_not_comparable(tmp_path, make):
     test = verdict(tmp_path, values)
     assert test["verdict"] == "not comparable"
     assert "BatchNorm layers (norm), which one side has and the other not" in test["why"]
+
+
+def test_a_search_that_stops_by_itself_is_no_comparison():
+    with pytest.raises(InputError, match="as many for every run"):
+        check_metric("adaptive_worst:starts=0")
+    check_metric("adaptive_worst:starts=8")

@@ -5,6 +5,7 @@ samples and refusals.
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable
 
 import nets
@@ -364,3 +365,22 @@ def test_float32_agrees(net):
     inputs = case.inputs.float() if case.inputs.is_floating_point() else case.inputs
     single = nets.Case(case.model.float(), case.loss, inputs, case.targets)
     np.testing.assert_allclose(example_gradients(bench(single)).deviations, truth, rtol=1e-4)
+
+
+def test_the_corrected_square_is_unbiased():
+    """Over all samples of two from a population of four, with replacement: exactly its square."""
+    case = nets.mlp()
+    population = nets.Case(case.model, case.loss, case.inputs[:4], case.targets[:4])
+    truth = float(reference.gradient(population).square().sum())
+    found = []
+    for pair in itertools.product(range(4), repeat=2):
+        chosen = list(pair)
+        part = nets.Case(case.model, case.loss, case.inputs[chosen], case.targets[chosen])
+        found.append(on("gradient_norm", bench(part)))
+    squares = [one.details["corrected_square"] for one in found]
+    assert sum(squares) / 16 == pytest.approx(truth, rel=1e-10)
+    assert sum(one.value**2 for one in found) / 16 > 1.1 * truth  # what it corrects
+    for one, square in zip(found, squares, strict=True):
+        root = None if square < 0 else pytest.approx(square**0.5)
+        assert one.details["corrected"] == root
+    assert min(squares) < 0  # else the line above saw one side only

@@ -1,6 +1,7 @@
 """Adaptive worst-case sharpness: ascent within an elementwise relative ball."""
 
-from ssgd_analysis.flatness.ascent import Ball, worst
+from ssgd_analysis.flatness.ascent import STARTS, worst
+from ssgd_analysis.flatness.ball import Ball
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric
@@ -8,24 +9,32 @@ from ssgd_analysis.flatness.metric import metric
 
 @metric
 def adaptive_worst(
-    bench: Bench, *, rho: float = 0.5, norm: str = "l2", steps: int = 20, m: int = 0
+    bench: Bench,
+    *,
+    rho: float = 0.5,
+    norm: str = "l2",
+    steps: int = 20,
+    m: int = 0,
+    starts: int = STARTS,
 ) -> Measurement:
-    """Max L(w + |w|∘u) − L(w) over ‖u‖ ≤ ρ, found by projected gradient ascent on u (APGD).
+    """Max L(w + |w|∘u) − L(w) over ‖u‖ ≤ ρ, a lower bound: the best of ascents on u (APGD).
 
-    A lower bound of the maximum, see :func:`ssgd_analysis.flatness.ascent.ascend`. Invariant to
-    layer, neuron and BatchNorm scale, as |w|∘u scales with w. Weights that are zero stay zero.
+    See :func:`ssgd_analysis.flatness.ascent.search`. Invariant to layer, neuron and BatchNorm
+    scale, as |w|∘u scales with w. Weights that are zero stay zero.
 
     Args:
         bench: the problem.
         rho: radius of the relative perturbation over all parameters: its L2 norm, or with
             ``linf`` its largest entry (a thousandth of each weight, about 0.001 to 0.01, is much).
         norm: ``l2`` or ``linf``.
-        steps: ascent steps, one gradient each.
+        steps: of each ascent that is made in full, one gradient each.
         m: the mean over groups of m examples of each group's own maximum, as published with
             m = 128; 0: one maximum of the mean loss over all examples.
+        starts: of the search, as many for every model; 0: until the best stops rising.
 
     Returns:
-        Nats; the error is that of sampling the examples, at the perturbation found.
+        Nats; the error is that of sampling the examples, at the perturbation found. Details: the
+        spread of the starts, see :func:`ssgd_analysis.flatness.ascent.worst`.
 
     Raises:
         InputError: a setting out of range, or with ``m`` batches that can't be cut.
@@ -35,4 +44,4 @@ def adaptive_worst(
         Andriushchenko et al. 2023 (arXiv 2302.07011), eq. 2 with c = |w|; Kwon et al. 2021 (arXiv
         2102.11600); Croce and Hein 2020 (arXiv 2003.01690) for the ascent.
     """
-    return worst(bench, Ball(rho, norm, relative=True), steps, m, "adaptive_worst")
+    return worst(bench, Ball(rho, norm, relative=True), steps, starts, m, "adaptive_worst")

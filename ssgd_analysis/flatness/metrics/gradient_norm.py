@@ -19,9 +19,14 @@ def gradient_norm(bench: Bench) -> Measurement:
     """‖∇L(w)‖₂ of the mean loss over all examples.
 
     The error over examples is to first order, from each batch's ⟨∇L_b, ∇L⟩ / ‖∇L‖, which are the
-    samples. Of a population that the examples are drawn from, ‖∇L‖² is biased up by tr Σ / N
-    (see ``gradient_covariance_trace``). Details: ``per_example_rms``, √(mean ‖g_i‖²) over the
-    examples' own gradients, ``None`` where the loss is not a mean over examples.
+    samples.
+
+    The value is that of these examples. For a population that they are drawn from it is too
+    large: E ‖∇L‖² = ‖g‖² + tr Σ / N. Details hold ``corrected_square`` = ‖∇L‖² − tr Σ / N (Σ as in
+    ``gradient_covariance_trace``), unbiased for ‖g‖², ``corrected``, its root, or ``None`` where it
+    is negative: there the examples can't tell the population's gradient from zero; and
+    ``per_example_rms``, √(mean ‖g_i‖²) over the examples' own gradients. Where the loss is not a
+    mean over examples only the last is there, ``None``.
 
     Args:
         bench: the problem.
@@ -33,7 +38,8 @@ def gradient_norm(bench: Bench) -> Measurement:
         WorkError: the gradient is not finite.
 
     Reference:
-        Zhao, Zhang and Hu 2022 (arXiv 2202.03599), who penalise it.
+        Zhao, Zhang and Hu 2022 (arXiv 2202.03599), who penalise it; McCandlish et al. 2018 (arXiv
+        1812.06162), appendix A.1, for the correction.
     """
     norm = float(flattened(bench.clean_gradient).norm())
     if not math.isfinite(norm):
@@ -46,6 +52,10 @@ def gradient_norm(bench: Bench) -> Measurement:
     else:
         inner = found.inner
         details["per_example_rms"] = math.sqrt(bench.problem.mean(found.squares))
+        if (count := bench.problem.n_samples) > 1:
+            square = norm**2 - bench.problem.mean(found.deviations) / (count - 1)
+            details["corrected_square"] = square
+            details["corrected"] = math.sqrt(square) if square >= 0 else None
     if norm == 0:  # a corner of the norm: no first order
         return Measurement(0.0, None, {"error": "examples"}, details=details)
     measured = of_batches(bench, [value / norm for value in inner], {})

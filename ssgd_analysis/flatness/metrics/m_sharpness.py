@@ -1,7 +1,8 @@
 """m-sharpness: the worst case of every m examples by themselves."""
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness.ascent import Ball, worst
+from ssgd_analysis.flatness.ascent import STARTS, worst
+from ssgd_analysis.flatness.ball import Ball
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric
@@ -9,11 +10,18 @@ from ssgd_analysis.flatness.metric import metric
 
 @metric
 def m_sharpness(
-    bench: Bench, *, rho: float = 0.05, m: int = 128, steps: int = 20, norm: str = "l2"
+    bench: Bench,
+    *,
+    rho: float = 0.05,
+    m: int = 128,
+    steps: int = 20,
+    norm: str = "l2",
+    starts: int = STARTS,
 ) -> Measurement:
     """E_B max_{‖e‖ ≤ ρ} L_B(w + e) − L_B(w), B running over groups of m examples.
 
-    Each group finds its own worst perturbation (APGD, a lower bound), so the value does not fall
+    Each group finds its own worst perturbation (a lower bound, see
+    :func:`ssgd_analysis.flatness.ascent.search`), so the value does not fall
     with smaller m: every group may do at least as well as with the perturbation of all. The
     groups are the examples in their order, whatever the problem's batches. Not invariant to any
     rescaling of the weights.
@@ -22,11 +30,13 @@ def m_sharpness(
         bench: the problem.
         rho: radius over all parameters: L2 norm, or with ``linf`` the largest entry.
         m: examples of a group; with as many as there are it is :func:`worst_case`.
-        steps: ascent steps of each group, one gradient of the group each.
+        steps: of each ascent that is made in full, one gradient of the group each.
         norm: ``l2`` or ``linf``.
+        starts: of each group's search; 0: until its best stops rising.
 
     Returns:
-        Nats; the error is that of sampling groups.
+        Nats; the error is that of sampling groups. Details: the spread of the starts, see
+        :func:`ssgd_analysis.flatness.ascent.worst`.
 
     Raises:
         InputError: a setting out of range, or batches that can't be cut to m examples.
@@ -37,4 +47,4 @@ def m_sharpness(
     """
     if m < 1:
         raise InputError(f"m {m} should be ≥ 1")
-    return worst(bench, Ball(rho, norm), steps, m, "m_sharpness")
+    return worst(bench, Ball(rho, norm), steps, starts, m, "m_sharpness")

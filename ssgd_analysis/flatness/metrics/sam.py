@@ -13,8 +13,11 @@ from ssgd_analysis.weights import global_norm
 def sam(bench: Bench, *, rho: float = 0.05) -> Measurement:
     """L(w + ρ g/‖g‖) − L(w), g the gradient of the mean loss over all examples.
 
-    One first-order step, a lower bound of the worst case in the L2 ball of radius ρ; where the
-    gradient is exactly zero there is no direction to go and the value is zero.
+    One first-order step by definition: no search, and a lower bound of the worst case in the L2
+    ball of radius ρ (:func:`worst_case`), often far below it. Where the gradient is exactly zero
+    there is no direction to go and the value is zero. The step follows these examples' own
+    gradient: for a population that they are drawn from the value is too large, to first order by
+    as much as ρ times the excess of their :func:`gradient_norm`.
 
     Args:
         bench: the problem.

@@ -1,6 +1,7 @@
 """Worst-case sharpness: ascent within a ball of absolute radius."""
 
-from ssgd_analysis.flatness.ascent import Ball, worst
+from ssgd_analysis.flatness.ascent import STARTS, worst
+from ssgd_analysis.flatness.ball import Ball
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric
@@ -8,22 +9,29 @@ from ssgd_analysis.flatness.metric import metric
 
 @metric
 def worst_case(
-    bench: Bench, *, rho: float = 0.05, norm: str = "l2", steps: int = 20
+    bench: Bench,
+    *,
+    rho: float = 0.05,
+    norm: str = "l2",
+    steps: int = 20,
+    starts: int = STARTS,
 ) -> Measurement:
-    """Max L(w + e) − L(w) over ‖e‖ ≤ ρ, found by projected gradient ascent (APGD).
+    """Max L(w + e) − L(w) over ‖e‖ ≤ ρ, a lower bound: the best of several ascents (APGD).
 
-    A lower bound of the maximum, see :func:`ssgd_analysis.flatness.ascent.ascend`; with L2 its
-    first step is the one of :func:`sam`, so it is never less than that. Not invariant to any
+    See :func:`ssgd_analysis.flatness.ascent.search`; with L2 the first step of the first ascent
+    is the one of :func:`sam`, so it is never less than that. Not invariant to any
     rescaling of the weights.
 
     Args:
         bench: the problem.
         rho: radius over all parameters: L2 norm, or with ``linf`` the largest entry.
         norm: ``l2`` or ``linf``.
-        steps: ascent steps, one gradient each.
+        steps: of each ascent that is made in full, one gradient each.
+        starts: of the search, as many for every model; 0: until the best stops rising.
 
     Returns:
-        Nats; the error is that of sampling the examples, at the perturbation found.
+        Nats; the error is that of sampling the examples, at the perturbation found. Details: the
+        spread of the starts, see :func:`ssgd_analysis.flatness.ascent.worst`.
 
     Raises:
         InputError: a setting out of range.
@@ -33,4 +41,4 @@ def worst_case(
         Foret et al. 2021 (arXiv 2010.01412), eq. 1, the maximum that SAM's one step stands for;
         Croce and Hein 2020 (arXiv 2003.01690) for the ascent.
     """
-    return worst(bench, Ball(rho, norm), steps, None, "worst_case")
+    return worst(bench, Ball(rho, norm), steps, starts, None, "worst_case")

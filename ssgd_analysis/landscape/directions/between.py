@@ -63,8 +63,8 @@ def same_model(first: tuple[str, Problem], second: tuple[str, Problem]) -> None:
         second: of the other.
 
     Raises:
-        InputError: parameters or buffers of other names or shapes, or others that require
-            gradients.
+        InputError: parameters or buffers of other names or shapes, others that require
+            gradients, or problems restricted to different ones.
     """
     (one, a), (other, b) = first, second
     mine, theirs = a.model.state_dict(keep_vars=True), b.model.state_dict(keep_vars=True)
@@ -82,10 +82,14 @@ def same_model(first: tuple[str, Problem], second: tuple[str, Problem]) -> None:
                 f"{one} and {other} are not of the same model: '{name}' is {wanted} in the first"
                 f" and {found} in the second"
             )
+    if list(a.parameters) != list(b.parameters):
+        raise InputError(f"{one} and {other} are restricted to different parameters by layers=")
 
 
 class MoveRest:
-    """Moves BatchNorm statistics and frozen parameters with the weights, between checkpoints.
+    """Moves all that no direction moves with the weights, between checkpoints.
+
+    That is BatchNorm statistics, frozen parameters and those that the problem leaves out.
 
     They are mixed as the weights are, by barycentric coordinates. Outside of the checkpoints
     negative parts are left out: a variance that is extrapolated turns negative.
@@ -104,7 +108,7 @@ class MoveRest:
         self.tensors: list[Tensor] = []
         self.ends: list[list[Tensor]] = [[] for _ in models]
         for (name, own), *others in zip(*columns, strict=True):
-            if own.requires_grad:
+            if name in problems[0].parameters:
                 continue
             if own.is_floating_point() or own.is_complex():
                 self.tensors.append(own)
@@ -118,6 +122,7 @@ class MoveRest:
         corners = torch.tensor(places, dtype=torch.float64)
         self.origin, self.edges = corners[0], (corners[1:] - corners[0]).T
 
+    @torch.no_grad()
     def __call__(self, place: Sequence[float]) -> None:
         """Set them as they are at a place."""
         at = torch.tensor([float(a) for a in place], dtype=torch.float64) - self.origin

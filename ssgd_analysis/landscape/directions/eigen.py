@@ -19,7 +19,7 @@ def eigen_directions(
     Raises:
         InputError: fewer parameters than directions.
     """
-    operator = HessianOperator(problem.model, problem.loss, problem.batches)
+    operator = HessianOperator.of(problem)
     spectrum = eigenpairs(
         operator,
         count,
