@@ -118,9 +118,34 @@ def noise_draws(case: nets.Case, noise: Noise, sigma: float, draws: int, seed: i
     stream = seeds.generator(seed, "perturbations")
     weights = trainable(case.model).values()
     return [
-        sigma * torch.cat([noise.sample(w, stream).reshape(-1) for w in weights])
+        sigma * torch.cat([draw(case, noise, w, stream).reshape(-1) for w in weights])
         for _ in range(draws)
     ]
+
+
+def by_feature(case: nets.Case, weight: Tensor) -> bool:
+    """Whether a weight is an embedding's alone: its output units are columns, not rows."""
+    holders = [
+        module
+        for module in case.model.modules()
+        for own in module._parameters.values()
+        if own is not None and own.data_ptr() == weight.data_ptr()
+    ]
+    return bool(holders) and all(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in holders)
+
+
+def draw(case: nets.Case, noise: Noise, weight: Tensor, stream: torch.Generator) -> Tensor:
+    """Noise of one parameter; by hand, column by column, where filters are an embedding's."""
+    if noise.scale != "filter" or not by_feature(case, weight):
+        return noise.sample(weight, stream)
+    law = "gaussian" if noise.law == "sphere" else noise.law
+    raw = Noise(law=law, scale="none").sample(weight, stream)
+    columns = []
+    for own, entries in zip(weight.detach().T, raw.T, strict=True):
+        if noise.law == "sphere":
+            entries = entries / entries.square().mean().sqrt()
+        columns.append(entries * own.square().mean().sqrt())
+    return torch.stack(columns, dim=1)
 
 
 def expected(case: nets.Case, perturbations: list[Tensor]) -> float:
@@ -339,10 +364,13 @@ def quantization_drop(case: nets.Case, bits: int) -> float:
         if weight.ndim == 1:
             pieces.append(weight)
             continue
-        for row in weight.flatten(1):
+        columns = by_feature(case, weight)
+        rows = []
+        for row in weight.T if columns else weight.flatten(1):
             step = max(abs(float(entry)) for entry in row) / (2 ** (bits - 1) - 1)
             near = [step * round(float(entry) / step) for entry in row]
-            pieces.append(torch.tensor(near, dtype=row.dtype))
+            rows.append(torch.tensor(near, dtype=row.dtype))
+        pieces.append((torch.stack(rows).T if columns else torch.stack(rows)).flatten())
     return damage(case, [torch.cat(pieces)])
 
 
@@ -370,7 +398,7 @@ def volume(case: nets.Case, rise: float, directions: int, seed: int) -> float:
     stream, w = seeds.generator(seed, "volume"), flat_weights(case.model)
     noise, base, found = Noise(law="sphere", scale="filter"), loss_at(case, w), []
     for _ in range(directions):
-        parts = [(noise.sample(p, stream), p.ndim) for p in trainable(case.model).values()]
+        parts = [(draw(case, noise, p, stream), p.ndim) for p in trainable(case.model).values()]
         d = torch.cat([(part if axes > 1 else 0 * part).reshape(-1) for part, axes in parts])
         sides = [
             first_crossing(lambda a, d=sign * d: loss_at(case, w + a * d) - base, rise)
@@ -505,8 +533,8 @@ METRICS = {
     ),
     # the bracket of each distance is 1e-3 wide
     "volume": Truth(
-        lambda case: volume(case, 0.3, 4, seed=3),
-        {"rise": 0.3, "directions": 4, "tolerance": 1e-3, "seed": 3},
+        lambda case: volume(case, 0.1, 4, seed=3),
+        {"rise": 0.1, "directions": 4, "tolerance": 1e-3, "seed": 3},
         lambda found: 1e-3 * found.value,
     ),
     "fisher_rao": Truth(fisher_rao),

@@ -74,7 +74,7 @@ def search(bench: Bench, ball: Ball, steps: int, starts: int, name: str) -> Foun
     if ball.radius == 0:  # losses of a pass with gradients may round otherwise
         return Found(losses, 1, [bench.problem.mean(losses)], [])
     low, generator = bench.problem.mean(losses), bench.generator(name)
-    cuttable = starts != 1 and bench.cuttable
+    alone = starts != 1 and bench.divisible  # so that an example has a loss of its own
     tried: list[float] = []
     with bench.moved() as clean:
         ascend = functools.partial(climb, bench, clean, ball, generator)
@@ -82,7 +82,7 @@ def search(bench: Bench, ball: Ball, steps: int, starts: int, name: str) -> Foun
         top = ascend(Point(low, losses, origin, gradient), steps)
         ends = [top.value]
         opposite = [-part for part in top.u]
-        fresh = itertools.chain([opposite], _starts(bench, clean, ball, generator, cuttable))
+        fresh = itertools.chain([opposite], _starts(bench, clean, ball, generator, alone))
         while True:
             before, best = top.value - low, list[Point]()
             for u in itertools.islice(fresh, (starts or STARTS) - (not tried)):
@@ -102,12 +102,12 @@ def _value(point: Point) -> float:
 
 
 def _starts(
-    bench: Bench, clean: Sequence[Tensor], ball: Ball, generator: torch.Generator, cuttable: bool
+    bench: Bench, clean: Sequence[Tensor], ball: Ball, generator: torch.Generator, alone: bool
 ) -> Iterator[list[Tensor]]:
     """Points of the surface in opposite pairs; see :func:`search`."""
     examples = _example_slopes(bench, clean, ball, generator)
     random = (random_slopes(clean, generator) for _ in itertools.count())
-    for slopes in examples if cuttable else random:
+    for slopes in examples if alone else random:
         up = [ball.radius * part for part in ball.steepest(slopes)]
         yield up
         yield [-part for part in up]
@@ -118,13 +118,13 @@ def _example_slopes(
 ) -> Iterator[list[Tensor]]:
     """How the loss of one example rises with each coordinate, for one example after another."""
     problem = bench.problem
-    counts = [batching.examples(batch) for batch in problem.batches]
+    counts = [problem.examples(batch) for batch in problem.batches]
     ends = list(itertools.accumulate(counts))
     order = torch.randperm(ends[-1], generator=generator, device=generator.device)
     for index in order.tolist():
         place = bisect.bisect_right(ends, index)
         first = index - ends[place] + counts[place]
-        piece = batching.between(problem.batches[place], first, first + 1)
+        piece = batching.between(problem.batches[place], first, first + 1, counts[place])
         bench.put(clean, [torch.zeros_like(weight) for weight in clean])
         with problem.evaluating(), torch.enable_grad():
             loss = problem.batch_loss(piece)
