@@ -83,7 +83,7 @@ def seeds_needed(
     """
     if not (margin > 0 and math.isfinite(spread)):
         return None
-    ratio = None if groups == 1 else round(share, 2)  # so that limits are found again
+    ratio = None if groups == 1 else round(20 * share) / 20  # so that limits are found again
 
     def enough(n: int) -> bool:
         found = detection_power(n, spread, effect, level, margin, ratio)

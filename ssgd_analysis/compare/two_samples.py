@@ -18,6 +18,7 @@ NODES = 64  # of the quadrature over the ratio of the two sample variances
 TAIL = 1e-10  # of that ratio's distribution, left out at either end
 COARSE = np.linspace(-9, 9, 19)  # logarithms of the ratios of standard errors that are tried
 FINE = np.linspace(-0.8, 0.8, 9)  # and around the worst of these
+LARGE = 100  # values in both groups beyond which Welch's level is right to a few thousandths of it
 TINY = 1e-300
 
 
@@ -140,7 +141,7 @@ def worst_welch_level(nominal: float, n: int, m: int) -> float:
         n: values of the first group, at least 2.
         m: of the second, at least 2.
     """
-    if nominal <= 0 or nominal >= 1:
+    if nominal <= 0 or nominal >= 1 or min(n, m) > LARGE:
         return min(max(nominal, 0.0), 1.0)
     worst = COARSE[_levels_at(COARSE, nominal, n, m).argmax()]
     sizes = _levels_at(worst + FINE, nominal, n, m)
@@ -160,6 +161,8 @@ def _levels_at(ratios: np.ndarray, nominal: float, n: int, m: int) -> np.ndarray
 @functools.lru_cache(maxsize=4096)
 def _nominal(level: float, n: int, m: int) -> float:
     """Welch's nominal level whose worst level is the one that is wanted."""
+    if min(n, m) > LARGE:
+        return level
 
     def beyond(power: float) -> float:
         return math.log(max(worst_welch_level(math.exp(power), n, m), TINY) / level)

@@ -337,6 +337,11 @@ def test_too_few_seeds_say_how_many(capsys):
     gaps = np.subtract(found_values := case(0.0, noise=0.1, n=4).values, case(0, n=4).baseline)
     assert len(found_values) == 4
     margin = 0.1 * np.mean(case(0, n=4).baseline)
-    needed = seeds_needed(float(gaps.std(ddof=1)), margin, 2 * margin, 0.05, 0.8)
+    # the absence is shown by a − (1 ± 10%) b, of which the wider one takes more seeds
+    base = np.array(case(0, n=4).baseline)
+    wider = max(float(np.std(found_values - f * base, ddof=1)) for f in (0.9, 1.1))
+    spread = float(gaps.std(ddof=1))
+    needed = seeds_needed(spread, margin, 2 * margin, 0.05, 0.8, contrast=wider)
+    assert needed > seeds_needed(spread, margin, 2 * margin, 0.05, 0.8)
     assert found.seeds_needed == needed > 4
     assert f"about {needed} seeds would be needed" in found.why
