@@ -32,6 +32,7 @@ class BatchReading:
     """What one pass over a batch tells of it.
 
     Args:
+        loss: at the weights of that time.
         count: examples.
         weight: what the batch's loss counts in the mean over the split.
         labels: positions whose class label counts; ``None`` where targets are no class labels.
@@ -41,6 +42,7 @@ class BatchReading:
         dtype: of the loss: some are computed in float32 whatever the model is in.
     """
 
+    loss: float
     count: int
     weight: float
     labels: int | None
@@ -131,7 +133,8 @@ class BatchLoss:
             weight = terms.total
             terms = replace(terms, weights=terms.rows)  # what one position weighs is not kept
         exact = terms is not None or found.examples is not None
-        return BatchReading(count, weight, labels, terms, exact, found.value.dtype)
+        loss = float(found.value)
+        return BatchReading(loss, count, weight, labels, terms, exact, found.value.dtype)
 
     @property
     def n_parameters(self) -> int:
@@ -269,7 +272,9 @@ def _joined(parts: Sequence[BatchReading]) -> BatchReading:
     """The reading of a batch from those of its parts."""
     weight = math.fsum(part.weight for part in parts)
     labels = [part.labels for part in parts]
+    loss = math.fsum(part.weight * part.loss for part in parts if part.weight)
     return BatchReading(
+        loss / weight if weight else math.nan,
         sum(part.count for part in parts),
         weight,
         None if None in labels else sum(count or 0 for count in labels),
