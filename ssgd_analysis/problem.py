@@ -269,8 +269,8 @@ class Problem(BatchLoss):
     @property
     def precision(self) -> torch.dtype:
         """The coarsest dtype of the parameters and of any batch's loss."""
-        dtypes = [super().precision, *(reading.dtype for reading in self.readings)]
-        return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+        losses = [reading.dtype for reading in self.readings if reading.dtype.is_floating_point]
+        return max([super().precision, *losses], key=lambda dtype: torch.finfo(dtype).eps)
 
     @functools.cached_property
     def divisible(self) -> bool:

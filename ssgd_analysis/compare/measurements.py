@@ -248,11 +248,9 @@ def _changed(
     if normalize:
         check_cross_entropy(run.config().loss, "normalising logits")
         model = normalized(problem)
-    return (
-        problem
-        if model is problem.model
-        else Problem(model, problem.loss, problem.batches, count=problem.count)
-    )
+    if model is problem.model:
+        return problem
+    return Problem(model, problem.loss, problem.batches, count=problem.count)
 
 
 class Measurements:

@@ -144,8 +144,9 @@ def barrier(profile: Profile, *, accuracy: bool = False) -> Barrier | None:
     extreme = int(np.where(np.isfinite(means), means, np.inf).argmax())
     stderr = None
     if np.isfinite(rise[top]) and 0 < t[top] < 1:
-        shares = profile.label_shares if accuracy else profile.shares
-        assert shares is not None  # there is an accuracy
+        shares = profile.shares
+        if accuracy and profile.label_shares is not None:
+            shares = profile.label_shares
         found = weighted_stderr(shares, _above_line(t, batches)[top])
         stderr = None if found is None else float(found)
     return Barrier(
