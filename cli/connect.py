@@ -89,6 +89,7 @@ def command(
     for problem in splits.values():
         problem.check()
     notes = _differences(first, second, options)
+    notes += dict.fromkeys(note for problem in splits.values() for note in problem.notes)
     key = _key(splits, (first, second), settings, options)
     identity = {"fingerprint": key, "command": _command(checkpoints, kinds, settings, options, out)}
     places = [out / "paths" / f"{kind}.npz" for kind in kinds]
@@ -176,7 +177,7 @@ def _differences(first: Any, second: Any, options: dict[str, Any]) -> list[str]:
         *(_problem(checkpoint, "train", options) for checkpoint in (first, second))
     ):
         notes.append("trained on other examples or labels: losses are on the first checkpoint's")
-    if first.loss is not second.loss and options["loss"] is None:
+    if first.references["loss"] != second.references["loss"]:
         notes.append("trained with another loss: losses are the first checkpoint's")
     return notes
 

@@ -203,7 +203,10 @@ def _landscape(
             "plan": made.plans,
             "axes": {name: list(array.shape) for name, array in arrays.items()},
             "versions": {name: version(name) for name in ("ssgd-analysis", "torch", "numpy")},
+            "notes": list(dict.fromkeys(note for each in subjects for note in each.problem.notes)),
         }
+        for note in record["notes"] if ranks.first else ():
+            console.say(f"Note: {note}")
         if options["tune"]:  # measured again, it could be another
             tuned = options | {"plan": landscape_files.plan_text(made.plans), "tune": False}
             record["command"] = landscape_files.command(checkpoints, settings, tuned, out)

@@ -1,9 +1,11 @@
 """Losses: outputs and targets in, the mean over the batch out."""
 
+import copy
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssgd_analysis import references
 from ssgd_analysis.errors import InputError, unknown
@@ -61,6 +63,16 @@ def load_loss(name: str) -> Loss:
     if references.is_reference(name):
         return references.resolve("loss", name)
     raise unknown("loss", name, LOSSES)
+
+
+def placed_loss(name: str, device: str, dtype: torch.dtype) -> Loss:
+    """As :func:`load_loss`; what a loss module holds (class weights) is put where the model is.
+
+    Raises:
+        InputError: an unknown name or a reference that fails.
+    """
+    loss = load_loss(name)
+    return copy.deepcopy(loss).to(device, dtype) if isinstance(loss, nn.Module) else loss
 
 
 def load_count(name: str | None) -> Callable[..., int] | None:

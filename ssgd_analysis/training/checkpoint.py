@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssgd_analysis.data import Dataset, load_data
 from ssgd_analysis.errors import InputError, first_line
-from ssgd_analysis.models import Loss, load_count, load_loss, load_model
+from ssgd_analysis.models import Loss, load_count, load_model, placed_loss
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.references import absolute
 from ssgd_analysis.training.config import TrainConfig
@@ -135,7 +135,7 @@ def load_checkpoint(
         name=name,
         model=network.to(device, dtype),
         data=examples,
-        loss=load_loss(names["loss"]),
+        loss=placed_loss(names["loss"], device, dtype),
         references={kind: absolute(name) for kind, name in names.items()},
         run=run,
         count=load_count(count or (config.count if config else None)),

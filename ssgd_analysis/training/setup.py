@@ -15,7 +15,7 @@ from ssgd_analysis import seeds
 from ssgd_analysis.data import Dataset, Split, load_data
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import Method, Task
-from ssgd_analysis.models import Loss, load_count, load_loss, load_model
+from ssgd_analysis.models import Loss, load_count, load_model, placed_loss
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.ranks import SINGLE, Ranks
 from ssgd_analysis.training import random_state
@@ -87,7 +87,8 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> Bench:
             f"--batch-size {config.batch_size} is larger than the {len(data.train)} training"
             f" examples: use at most {len(data.train)}"
         )
-    loss, count = load_loss(config.loss), load_count(config.count)
+    loss = placed_loss(config.loss, config.device, torch.float32)
+    count = load_count(config.count)
     model = load_model(config.model, data.input_shape, data.num_outputs)
     model.to(config.device, torch.float32)
     for name, value in model.state_dict().items():
