@@ -132,10 +132,9 @@ def test_sharpness_plans_before_it_runs(run, runs):
 
 
 @pytest.mark.parametrize("product", ["linear", "graph", "difference"])
-def test_sharpness_multiplies_as_told(run, runs, convolutions, product):
-    # the kinks of the fully connected ReLU net are too many for a step in float32: 16% off
-    where = convolutions if product == "difference" else runs / "sgd-0"
-    arguments = [where, "--samples", 64, "--top", 1, "--tol", "1e-2"]
+def test_sharpness_multiplies_as_told(run, runs, product):
+    # differences step in float64, so far less than from kink to kink of a ReLU net
+    arguments = [runs / "sgd-0", "--samples", 64, "--top", 1, "--tol", "1e-2"]
     (free,) = sharpness(run, *arguments)
     (told,) = sharpness(run, *arguments, "--product", product, "--micro-batch", 16)
     assert told["plan"] == {"way": product, "micro_batch": 8}  # the batches hold 8

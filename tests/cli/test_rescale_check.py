@@ -75,10 +75,11 @@ def ratios(found: dict, kind: str, metric: str) -> list[float]:
     ("model", "rescalings", "missing"),
     [
         ("mlp", {"layer": 1, "neuron": 2, "permutation": 2}, {"batchnorm", "folding"}),
-        (
+        pytest.param(
             "cnn",
             {"layer": 3, "neuron": 3, "batchnorm": 3, "permutation": 3, "folding": 3},
             set(),
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -240,7 +240,7 @@ def test_training_needs_targets(run, arguments, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["vae", "recurrent"])
+@pytest.mark.parametrize("name", ["vae", pytest.param("recurrent", marks=pytest.mark.slow)])
 def test_all_metrics_but_those_that_a_problem_does_not_have(run, arguments, name):
     outcome = run("sharpness", *arguments(name), "--metric", "all", "--probes", 4, "--json")
     assert outcome.status == 0, outcome.err

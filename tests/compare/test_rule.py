@@ -287,7 +287,15 @@ def false_rate(n, paired, repeats, spread):
     return wrong / repeats
 
 
-@pytest.mark.parametrize(("n", "paired"), [(3, True), (8, True), (3, False), (5, False)])
+SOME_SLOW = [
+    (3, True),
+    pytest.param(8, True, marks=pytest.mark.slow),
+    (3, False),
+    pytest.param(5, False, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("n", "paired"), SOME_SLOW)
 def test_null_data_get_few_false_verdicts(n, paired):
     # three binomial standard deviations of 250 comparisons above 5%: a broken rule, as one
     # without Holm (7% to 9%) or with a wrong spread, is told by the slow test below

@@ -86,7 +86,12 @@ def plain_ascent(case: nets.Case, scale: Tensor, rho: float, starts: int, steps:
 
 @pytest.mark.parametrize("net", [group_norm, lstm])
 @pytest.mark.parametrize(
-    ("name", "rho"), [("worst_case", 0.05), ("worst_case", 0.6), ("adaptive_worst", 0.5)]
+    ("name", "rho"),
+    [
+        pytest.param("worst_case", 0.05, marks=pytest.mark.slow),
+        ("worst_case", 0.6),
+        pytest.param("adaptive_worst", 0.5, marks=pytest.mark.slow),
+    ],
 )
 def test_defaults_find_what_long_ascents_from_six_starts_find(net, name, rho):
     case = net()
