@@ -15,15 +15,14 @@ from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.loss import (
     Loss,
-    LossTerms,
     LossValue,
-    LossWatch,
     call_loss,
     labelled,
     right_labels,
     scalar_loss,
     takes_model,
 )
+from ssgd_analysis.loss_terms import LossTerms, LossWatch
 from ssgd_analysis.weights import evaluation_mode, flattened, matching
 
 
@@ -107,6 +106,10 @@ class BatchLoss:
             with LossWatch() as watch:
                 found, outputs = self._evaluated(batch)
             terms = watch.terms(found.value)
+            if terms is not None and terms.name == "l1_loss":
+                # torch 2.14 loses its weight where calls are watched
+                found = self._evaluated(batch)[0]
+                terms = terms if torch.equal(found.value, watch.values[-1]) else None
         except OUT_OF_MEMORY as error:
             if not is_out_of_memory(error) or count < 2:
                 raise

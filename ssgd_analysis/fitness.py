@@ -10,6 +10,7 @@ from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.batch_loss import BatchLoss
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.loss_terms import LossWatch
 from ssgd_analysis.weights.untouched import overrides_mode
 
 
@@ -52,7 +53,13 @@ def check_paths(of: BatchLoss, batches: Sequence[Batch], losses: Sequence[float]
         for batch, before in zip(batches, losses, strict=True):
             with torch.no_grad():
                 again = float(of.batch_loss(batch))
-            loss, parts = of.loss_and_gradient(batch)
+            with LossWatch(check_labels=False) as watch:
+                loss, parts = of.loss_and_gradient(batch)
+            if watch.moving:
+                raise InputError(
+                    "the weights of the loss's terms depend on the model's outputs, so the loss of"
+                    " a split is no fixed mean of them: detach what the weights are made of"
+                )
             seen = [s or part is not None for s, part in zip(seen, parts, strict=True)]
             value = float(loss)
             if of.close(before, again) and of.close(again, value):

@@ -17,7 +17,8 @@ from ssgd_analysis.batch_loss import BatchLoss, BatchReading
 from ssgd_analysis.devices import plain_python
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.fitness import check_modes, check_paths, check_sum, notes
-from ssgd_analysis.loss import Loss, LossTerms, accuracy
+from ssgd_analysis.loss import Loss, accuracy
+from ssgd_analysis.loss_terms import LossTerms
 from ssgd_analysis.pieces import Piece, parted
 from ssgd_analysis.weights.untouched import refuse_renormalised, unchanged
 

@@ -5,13 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad
 
+from ssgd_analysis import batch as batching
 from ssgd_analysis import seeds
 from ssgd_analysis.batch import Batch, pair
 from ssgd_analysis.curvature.gauss_newton import GaussNewtonOperator, Metric
 from ssgd_analysis.curvature.linearise import Unsupported
 from ssgd_analysis.curvature.plan import Options
+from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, first_line
-from ssgd_analysis.loss import LossTerms, LossWatch
+from ssgd_analysis.loss_terms import LossTerms, LossWatch
 from ssgd_analysis.problem import Problem
 
 
@@ -35,7 +37,7 @@ class FisherOperator(GaussNewtonOperator):
         with LossWatch() as watch:
             loss = self.problem.output_loss(outputs, targets)
         slope = torch.autograd.grad(loss, outputs)[0]
-        terms = watch.terms(loss)
+        terms = watch.terms_of(loss, outputs)
         if terms is None:
             self._check_examples(outputs, targets, slope)
         return _outer(slope, terms)
@@ -48,7 +50,7 @@ class FisherOperator(GaussNewtonOperator):
         def loss(values: Tensor) -> Tensor:
             with LossWatch(check_labels=False) as watch:
                 value = self.problem.output_loss(values, targets)
-            found.append(watch.terms(value))
+            found.append(watch.terms_of(value, values))
             return value
 
         slope = grad(loss)(outputs)
@@ -62,7 +64,9 @@ class FisherOperator(GaussNewtonOperator):
             try:
                 own = self.problem.output_loss(row, targets[index : index + 1])
                 (alone,) = torch.autograd.grad(own, row)
-            except (InputError, RuntimeError) as error:
+            except Exception as error:  # a user's loss may raise anything of one example
+                if is_out_of_memory(error):
+                    raise
                 raise InputError(f"{_NO_EXAMPLES} ({first_line(error)})") from error
             away = float((alone / count - slope[index : index + 1]).norm())
             if away > self.problem.tolerance * max(
@@ -124,10 +128,15 @@ class MonteCarloFisherOperator(GaussNewtonOperator):
         """The mean over draws of outer products of sampled slopes, along the class axis."""
         with LossWatch() as watch:
             loss = self.problem.output_loss(outputs, pair(batch)[1])
-        terms = watch.terms(loss)
-        assert terms is not None  # of every batch: see _draws
+        terms = watch.terms_of(loss, outputs)
+        if terms is None:
+            raise InputError(
+                "the Monte Carlo Fisher matrix needs cross_entropy or mse of the model's outputs as"
+                " they are (not reshaped, scaled or chosen from): use --operator ggn or fisher"
+            )
         # A state that is built anew must draw the same labels, and another batch others.
-        name = f"fisher labels {float(pair(batch)[0].double().sum())!r}"
+        sums = [float(tensor.double().sum()) for tensor in batching.tensors(pair(batch)[0])]
+        name = f"fisher labels {sums[0] if len(sums) == 1 else sums!r}"
         generator = seeds.generator(self.seed, name, device=outputs.device)
         share: Tensor | float
         if terms.name == "cross_entropy":

@@ -48,7 +48,9 @@ def _layer_norm(
 
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    axes = [axis for axis in range(v.ndim) if axis != dim]  # dim -1: one norm for all
+    if dim != -1:  # one norm for all
+        dim %= v.ndim
+    axes = [axis for axis in range(v.ndim) if axis != dim]
     return v * (g / v.square().sum(axes, keepdim=True).sqrt())
 
 

@@ -243,7 +243,13 @@ class DifferenceState:
         parts = zip(filters, vector, operator.parameters, strict=True)
         moves = [f.moving(v).to(p.dtype) for f, v, p in parts]  # padding rows are constants
         batch = batching.to(self.batch, operator.device, operator.dtype)
-        with borrowed_weights(operator.parameters) as clean, differentiable(operator.problem):
+        # torch's own operations, not the plain ones: first derivatives are independent of those
+        with (
+            borrowed_weights(operator.parameters) as clean,
+            operator.problem.evaluating(),
+            torch.enable_grad(),
+            plain_python(),
+        ):
 
             def move(sign: int) -> None:
                 with torch.no_grad():
@@ -264,17 +270,29 @@ def in_float64(operator: "ProblemOperator") -> "ProblemOperator":
         Exception: whatever a user's model or loss raises that does not allow it.
     """
     problem = copy.copy(operator.problem)
-    problem.model = copy.deepcopy(operator.problem.model).to(torch.float64)
+    problem.model = copy.deepcopy(operator.problem.model)
     if isinstance(problem.loss, nn.Module):
         problem.loss = copy.deepcopy(problem.loss).to(torch.float64)
+    memory = {p.data_ptr() for p in operator.problem.model.parameters()}
+    if memory & {p.data_ptr() for p in problem.model.parameters()}:
+        raise TypeError("the model gives itself as its copy")
+    problem.model.to(torch.float64)
     named = dict(problem.model.named_parameters())
     problem.parameters = {name: named[name] for name in operator.problem.parameters}
     other = copy.copy(operator)
     other.problem, other.parameters = problem, list(problem.parameters.values())
     other.dtype = other.precision = torch.float64
-    batch = batching.to(problem.batches[0], operator.device, torch.float64)
-    with problem.evaluating(), torch.enable_grad(), plain_python():
-        value = problem.batch_loss(batch)  # says whether everything goes along
-    if value.dtype != torch.float64:
-        raise TypeError("the loss is not in float64")
+    for batch in problem.batches:
+        wide = batching.to(batch, operator.device, torch.float64)
+        with problem.evaluating(), torch.enable_grad(), plain_python():
+            loss, copied = problem.flat(wide)
+        with operator.problem.evaluating(), torch.enable_grad(), plain_python():
+            own = operator.problem.flat(batch)[1]
+        if loss.dtype != torch.float64:
+            raise TypeError("the loss is not in float64")
+        # A loss that holds on to the model itself does not follow the copy.
+        gap, size = float((copied - own).norm()), max(float(own.norm()), float(copied.norm()))
+        rounding = operator.problem.tolerance * (10 * size + 1e-3 * len(own) ** 0.5)
+        if not gap <= rounding:
+            raise TypeError("the gradient of a copy in float64 is another one")
     return other

@@ -10,7 +10,8 @@ from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.bench import Bench
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.loss import LossTerms, accuracy, labelled
+from ssgd_analysis.loss import accuracy, labelled
+from ssgd_analysis.loss_terms import LossTerms
 
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
