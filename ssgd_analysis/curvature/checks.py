@@ -76,6 +76,9 @@ def check_products(operator: "ProblemOperator") -> ProductChecks:
         return flattened([filter_.moving(part) for filter_, part in parts])
 
     u, v = draw(), draw()
+    differences = operator.engine.plan.way == "difference"
+    found = "" if differences or not operator.differs else _differences(operator, v)
+    operator.engine.forget()  # the weights may have been moved and put back
     product, other = _product(operator, v), _product(operator, u)
     if not bool(product.isfinite().all()):
         raise WorkError(_not_finite(operator, product, v))
@@ -83,7 +86,6 @@ def check_products(operator: "ProblemOperator") -> ProductChecks:
     unit = float(product.norm()) * float(u.norm()) / size**0.5
     away = abs(float(u @ product) - float(v @ other))
     symmetry = away / unit if unit else 0.0
-    differences = operator.engine.plan.way == "difference"
     if symmetry > 30 * rounding and not differences:  # which are no exact matrix in float32
         raise InputError(
             f"products are not symmetric: ⟨u, Hv⟩ and ⟨v, Hu⟩ differ by {symmetry:.1%} of their"
@@ -94,7 +96,6 @@ def check_products(operator: "ProblemOperator") -> ProductChecks:
         return ProductChecks(None, None, symmetry, None, "products are differences themselves")
     if not operator.differs:
         return ProductChecks(None, None, symmetry, None, "labels are drawn")
-    found = _differences(operator, v)
     if isinstance(found, str):
         return ProductChecks(None, None, symmetry, None, found)
     first, second, dtype = found

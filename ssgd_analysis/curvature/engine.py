@@ -80,11 +80,11 @@ class Engine:
         buffers = list(model.buffers())
         same = len(buffers) == len(self._buffers) and all(map(torch.equal, buffers, self._buffers))
         if versions != self.versions or not same:
-            self._forget()
+            self.forget()
         if self.checks is None:
             self._verify()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Drop what is kept; it is built anew at the present weights."""
         model = self.operator.problem.model
         self._states.clear()
@@ -112,7 +112,6 @@ class Engine:
         kind = (type(self.operator), self.plan.way == "difference")
         if kind not in done:
             done[kind] = check_products(self.operator)
-            self._forget()  # the weights may have been moved and put back
         self.checks = done[kind]
 
     def multiply(self, index: int, block: Tensor) -> Tensor:

@@ -269,6 +269,8 @@ def in_float64(operator: "ProblemOperator") -> "ProblemOperator":
     Raises:
         Exception: whatever a user's model or loss raises that does not allow it.
     """
+    if operator.problem.precision == torch.float64:  # as it is: the weights come back bit for bit
+        return operator
     problem = copy.copy(operator.problem)
     problem.model = copy.deepcopy(operator.problem.model)
     if isinstance(problem.loss, nn.Module):

@@ -220,6 +220,7 @@ def test_strangers_loss_and_regression_in_float64(tmp_path, run, strangers):
     np.testing.assert_allclose(values[:2], exact[:1].expand(2).numpy(), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_of_a_compiled_model(tmp_path, run, runs):
     weights = load_file(runs / "sgd-0" / "final.safetensors")
     values = []

@@ -140,6 +140,7 @@ def test_metrics_asked_for_and_another_factor(run, runs):
     assert "expected:scale=none,sigma=0.01 of this network can be made" in said
 
 
+@pytest.mark.slow
 def test_a_strangers_residual_network(run, tmp_path):
     (tmp_path / "net.py").write_text(STRANGER)
     namespace: dict = {}
@@ -176,6 +177,7 @@ def test_gelu_says_so(run, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_resumed_only_with_the_check(run, runs, tmp_path):
     plain = ["sharpness", runs / "mlp", "--top", 1, "--samples", 100, "--out", tmp_path, "--json"]
     assert "rescale_check" not in run(*plain).json["checkpoints"][0]

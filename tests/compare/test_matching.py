@@ -107,6 +107,7 @@ def groups_of(folder):
     return group_runs(find_runs([folder])[0])
 
 
+@pytest.mark.slow
 def test_temperature_measures_at_the_other_sides_loss(trained):
     groups = groups_of(trained)
     measure = Measurements(METRICS, How())

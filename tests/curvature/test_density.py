@@ -297,6 +297,7 @@ def test_a_spectrum_deflates_with_its_own_quotients():
     assert found.spikes == pytest.approx([4, 3, -5])
 
 
+@pytest.mark.slow
 def test_wilson_is_never_shorter_than_the_spread_of_the_probes():
     # one eigenvector of 100: four probes see none of it in one case out of sixteen, or all
     matrix = torch.zeros(100, 100, dtype=torch.float64)
