@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ssgd_analysis.curvature.products import DifferenceState, differentiable, in_float64
+from ssgd_analysis import batch as batching
+from ssgd_analysis.curvature.products import (
+    DifferenceState,
+    GraphState,
+    State,
+    differentiable,
+    in_float64,
+)
 from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError, first_line
 from ssgd_analysis.weights import filters_of, flattened
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
     from ssgd_analysis.curvature.problem_operator import ProblemOperator
 
 LONGER = 3.0  # times the step, a second time: differences at a kink change with the step
+SLACK = 1e-5  # of ‖Hv‖: differences in float64 are right to about 1e-7
 CLEAR = 4.0  # times what the two steps differ by: a gap above that is no kink
 
 
@@ -98,12 +106,14 @@ def check_products(operator: "ProblemOperator") -> ProductChecks:
         return ProductChecks(None, None, symmetry, None, "labels are drawn")
     if isinstance(found, str):
         return ProductChecks(None, None, symmetry, None, found)
-    first, second, dtype = found
-    exact = product.to(first.dtype)
+    first, second, dtype, exact = found
+    if exact is None:
+        exact, slack = product.to(first.dtype), 0.05 if dtype != torch.float64 else 10 * rounding
+    else:  # float64 throughout, so that a small wrong layer shows beside large right ones
+        slack = SLACK
     length = max(float(first.norm()), float(exact.norm()))
     gap = min(float((exact - first).norm()), float((exact - second).norm()))
     spread = float((first - second).norm())
-    slack = 10 * rounding if dtype == torch.float64 else 0.05
     name = str(dtype).removeprefix("torch.")
     if not gap > slack * length:
         return ProductChecks(gap / length if length else 0.0, spread / max(length, 1e-300),
@@ -154,28 +164,36 @@ def _not_finite(operator: "ProblemOperator", product: Tensor, vector: Tensor) ->
 
 def _differences(
     operator: "ProblemOperator", vector: Tensor
-) -> tuple[Tensor, Tensor, torch.dtype] | str:
-    """The product by differences at two steps, and in which precision; or why there is none."""
+) -> tuple[Tensor, Tensor, torch.dtype, Tensor | None] | str:
+    """The product by differences at two steps, in which precision, and by a copy in float64.
+
+    Or why there is none. The copy's product is ``None`` where the differences need no copy.
+    """
     reason = "no copy of the model in float64"
     for dtype in (torch.float64, operator.problem.precision):
         try:
             other = in_float64(operator) if dtype == torch.float64 else operator
             whole = vector.to(other.dtype)
             one, two = (_multiplied(other, whole, factor) for factor in (1.0, LONGER))
+            exact = None if other is operator else _multiplied(other, whole, None)
         except Exception as error:  # a user's model in another precision may raise anything
             if is_out_of_memory(error):
                 return "not enough memory for a copy of the model in float64"
             reason = first_line(error)
             continue
-        return one, two, dtype
+        return one, two, dtype, exact
     return reason
 
 
-def _multiplied(operator: "ProblemOperator", vector: Tensor, factor: float) -> Tensor:
-    """Hv by differences, with a multiple of their usual step."""
+def _multiplied(operator: "ProblemOperator", vector: Tensor, factor: float | None) -> Tensor:
+    """Hv by differences with a multiple of their usual step, or by double backward (``None``)."""
     problem = operator.problem
     total = torch.zeros_like(vector)
     for share, batch in zip(problem.shares, problem.batches, strict=True):
-        state = DifferenceState(operator, batch, factor)
+        state: State
+        if factor is None:
+            state = GraphState(operator, batching.to(batch, operator.device, operator.dtype))
+        else:
+            state = DifferenceState(operator, batch, factor)
         total.add_(flattened(state.multiply(problem.split(vector))), alpha=share)
     return total

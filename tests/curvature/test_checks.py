@@ -160,3 +160,19 @@ def test_weights_and_kept_products_survive_the_check():
     assert operator.products == 1  # those of the check are not the user's
     assert torch.equal(operator @ torch.ones(right.n_parameters), first)
     assert nets.state(right.model) == before
+
+
+def test_a_small_wrong_layer_beside_large_right_ones_is_found():
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            with nets.seeded():
+                self.right, self.wrong = nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.right(20 * x) + 0.05 * Swish.apply(self.wrong(x))
+
+    data = [(nets.randn(30, 4).float(), nets.labels(30))]
+    problem = Problem(Beside(), F.cross_entropy, data)
+    with pytest.raises(InputError, match="central differences"):
+        _ = HessianOperator.of(problem) @ torch.ones(problem.n_parameters)
