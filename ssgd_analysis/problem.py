@@ -122,9 +122,7 @@ class Problem(BatchLoss):
     @functools.cached_property
     def shares(self) -> list[float]:
         """What each batch's loss counts in the mean; they sum to one."""
-        weights = [self.readings[index].weight for index in self._counted]
-        total = math.fsum(weights)
-        return [weight / total for weight in weights]
+        return [self.readings[index].weight / self.weight for index in self._counted]
 
     @functools.cached_property
     def label_shares(self) -> list[float] | None:
@@ -151,8 +149,7 @@ class Problem(BatchLoss):
         Returns:
             Shape (examples of the batch,), float64; equal where nothing else is known.
         """
-        place = self._counted[index]
-        terms, count = self.readings[place].terms, self.counts[place]
+        terms, count = self.batch_terms(index), self.counts[self._counted[index]]
         if terms is None or len(terms.rows) % count:
             return torch.full((count,), 1 / count, dtype=torch.float64, device=self.device)
         weights = terms.rows.reshape(count, -1).sum(dim=1)
@@ -165,7 +162,7 @@ class Problem(BatchLoss):
     @property
     def terms(self) -> list[LossTerms] | None:
         """What each batch's loss averages over, if it is one of torch's own."""
-        found = [self.readings[index].terms for index in self._counted]
+        found = [self.batch_terms(index) for index in range(len(self.batches))]
         return None if None in found else found  # type: ignore[return-value]
 
     @property
@@ -218,11 +215,11 @@ class Problem(BatchLoss):
             return self.batch_losses(), None
         losses, rights = [], []
         with self.evaluating(), torch.no_grad():
-            for batch, index in zip(self.batches, self._counted, strict=True):
+            for index, batch in enumerate(self.batches):
                 inputs, targets = pair(batch)
                 outputs = self.outputs(inputs)
                 losses.append(float(self.output_loss(outputs, targets)))
-                right = accuracy(outputs, targets, self.readings[index].terms)
+                right = accuracy(outputs, targets, self.batch_terms(index))
                 rights.append(0.0 if right is None else right)
         return losses, rights
 

@@ -4,7 +4,6 @@ A custom backward that keeps an intermediate value outside the graph has a wrong
 and autograd does not notice. Differences of first derivatives know nothing of second ones.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from ssgd_analysis.curvature.products import (
 )
 from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError, first_line
-from ssgd_analysis.weights import filters_of, flattened
+from ssgd_analysis.weights import flattened
 
 if TYPE_CHECKING:
     from ssgd_analysis.curvature.problem_operator import ProblemOperator
@@ -51,14 +50,6 @@ class ProductChecks:
     dtype: str | None
     why: str = ""
 
-    def record(self) -> dict[str, object]:
-        """As plain values; what is not finite is ``None``."""
-        values = dataclasses.asdict(self)
-        return {
-            key: None if isinstance(v, float) and not math.isfinite(v) else v
-            for key, v in values.items()
-        }
-
 
 def check_products(operator: "ProblemOperator") -> ProductChecks:
     """Compare one product with central differences over all batches, and two by symmetry.
@@ -75,13 +66,12 @@ def check_products(operator: "ProblemOperator") -> ProductChecks:
     """
     size = operator.shape[0]
     generator = torch.Generator(operator.device).manual_seed(0)
-    filters = filters_of(operator.problem.model, operator.parameters)
 
     def draw() -> Tensor:
         """A random vector; padding rows have no gradient, so they are constants and stay."""
         whole = torch.randn(size, generator=generator, dtype=operator.dtype, device=operator.device)
-        parts = zip(filters, operator.problem.split(whole), strict=True)
-        return flattened([filter_.moving(part) for filter_, part in parts])
+        parts = zip(operator.filters, operator.problem.split(whole), strict=True)
+        return flattened([filters.moving(part) for filters, part in parts])
 
     u, v = draw(), draw()
     differences = operator.engine.plan.way == "difference"
@@ -144,7 +134,6 @@ def _not_finite(operator: "ProblemOperator", product: Tensor, vector: Tensor) ->
         n for n, p in zip(operator.problem.parameters, parts, strict=True) if not p.isfinite().all()
     ]
     culprit = ""
-    batch = operator.problem.batches[0]
     for batch in operator.problem.batches:
         try:
             with differentiable(operator.problem), torch.autograd.set_detect_anomaly(True):
@@ -170,7 +159,7 @@ def _differences(
     Or why there is none. The copy's product is ``None`` where the differences need no copy.
     """
     reason = "no copy of the model in float64"
-    for dtype in (torch.float64, operator.problem.precision):
+    for dtype in dict.fromkeys((torch.float64, operator.problem.precision)):
         try:
             other = in_float64(operator) if dtype == torch.float64 else operator
             whole = vector.to(other.dtype)

@@ -131,13 +131,12 @@ def choose(
 
 def _divided(problem: Problem, sizes: Sequence[int], largest: int) -> list[int]:
     """Those sizes that every batch may be cut to, ascending; else whole batches."""
-    found = [size for size in sorted(sizes) if size >= largest or problem.cut(size) is not None]
-    return found or [largest]
+    return [size for size in sorted(sizes) if problem.cut(size) is not None] or [largest]
 
 
 def _first(problem: Problem, size: int) -> Batch:
     """The first piece of that size."""
-    cut = problem.cut(size) if size < max(problem.counts) else None
+    cut = problem.cut(size)
     return problem.batches[0] if cut is None else cut[0][0][0]
 
 

@@ -64,10 +64,9 @@ class Engine:
         self._states.clear()
         self._traces = Traces(compiled=way == "compiled")
         problem = self.operator.problem
-        found = problem.cut(size) if size < self.largest else None
-        if found is None:
-            found, size = [[(batch, 1.0)] for batch in problem.batches], self.largest
-        self.pieces = found
+        if problem.cut(size) is None:
+            size = self.largest
+        self.pieces = problem.cut(size) or []  # whole batches are always there
         count = sum(len(pieces) for pieces in self.pieces)
         kept = 0 if way == "difference" else count
         self.plan = Plan(way, size, count, kept, self.memory, basis=self.basis_bytes)

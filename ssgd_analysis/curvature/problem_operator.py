@@ -19,6 +19,7 @@ from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError, first_line
 from ssgd_analysis.problem import Loss, Problem, as_problem
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.weights import filters_of
 
 # The product with a vector that has entries for some parameters only, given by their positions;
 # the result has the same ones.
@@ -70,6 +71,7 @@ class ProblemOperator(Operator):
         self.shape = (problem.n_parameters,) * 2
         self.dtype, self.device = problem.dtype, problem.device
         self.parameters = list(problem.parameters.values())
+        self.filters = filters_of(problem.model, self.parameters)
         try:
             self.engine = Engine(self, options or Options())
         except OUT_OF_MEMORY as error:

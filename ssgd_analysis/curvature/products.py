@@ -20,7 +20,7 @@ from ssgd_analysis.curvature.plain import PlainOperations
 from ssgd_analysis.devices import is_out_of_memory, plain_python
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.problem import Problem
-from ssgd_analysis.weights import borrowed_weights, filters_of, global_norm
+from ssgd_analysis.weights import borrowed_weights, global_norm
 
 if TYPE_CHECKING:
     from ssgd_analysis.curvature.problem_operator import ProblemOperator
@@ -239,8 +239,7 @@ class DifferenceState:
         epsilons = [torch.finfo(d).eps for d in (operator.dtype, self._loss_dtype())]
         step = SMALL if max(epsilons) < 1e-15 else (epsilons[0] * epsilons[1]) ** (1 / 6)
         step *= self.factor * scale / size
-        filters = filters_of(operator.problem.model, operator.parameters)
-        parts = zip(filters, vector, operator.parameters, strict=True)
+        parts = zip(operator.filters, vector, operator.parameters, strict=True)
         moves = [f.moving(v).to(p.dtype) for f, v, p in parts]  # padding rows are constants
         batch = batching.to(self.batch, operator.device, operator.dtype)
         # torch's own operations, not the plain ones: first derivatives are independent of those

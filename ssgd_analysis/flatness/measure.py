@@ -202,7 +202,9 @@ def measure(
         "smallest_eigenvalue": dataclasses.asdict(spectrum.smallest),
         "stop": spectrum.stop,
         "check": None if spectrum.check is None else dataclasses.asdict(spectrum.check),
-        "checks": None if operator.engine.checks is None else operator.engine.checks.record(),
+        "checks": None
+        if operator.engine.checks is None
+        else dataclasses.asdict(operator.engine.checks),
         "trace": dataclasses.asdict(found.trace),
         "density": dataclasses.asdict(found.density),
         "metrics": metrics,
