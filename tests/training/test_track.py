@@ -217,7 +217,7 @@ def test_gradients_and_generators_are_left_alone(tmp_path, small, monkeypatch):
         torch.rand(1)
         return drawn(outputs, targets)
 
-    monkeypatch.setattr("ssgd_analysis.training.setup.load_loss", lambda name: draws)
+    monkeypatch.setattr("ssgd_analysis.training.setup.placed_loss", lambda *where: draws)
     for name, track in (("plain", []), ("tracked", ["sharpness", "third-order"])):
         train(config(small, "batchnorm", track=track), tmp_path / name)
     a, b = (load_file(tmp_path / name / "final.safetensors") for name in ("plain", "tracked"))
