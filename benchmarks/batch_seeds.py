@@ -23,7 +23,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ssgd_analysis.training import TrainConfig, train, train_together
+from ssgd_analysis.runs import TrainConfig
+from ssgd_analysis.training import train, train_together
 
 ALONE = 3  # runs that are made one by one in a round
 

@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ssgd_analysis import HessianOperator, InputError, Problem
 from ssgd_analysis.curvature import Options
 from ssgd_analysis.errors import first_line
-from ssgd_analysis.flatness.measure import Request, measure
+from ssgd_analysis.sharpness.record import Request, measure
 
 try:  # optional: `pip install hessian-eigenthings==1.0.0a5`
     import hessian_eigenthings as eigenthings

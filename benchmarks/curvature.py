@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, linearize
 
 from ssgd_analysis.curvature import HessianOperator, Options, eigenpairs, survey, trace
-from ssgd_analysis.curvature.eigenpairs import certify
-from ssgd_analysis.curvature.plan import describe
+from ssgd_analysis.curvature.eigen.eigenpairs import certify
+from ssgd_analysis.curvature.products.plan import describe
 from ssgd_analysis.weights import flattened
 
 

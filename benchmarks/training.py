@@ -37,7 +37,7 @@ from ssgd_analysis.data import Dataset, Split, load_data
 from ssgd_analysis.methods import SSGD, Task, find_method
 from ssgd_analysis.models import load_loss, load_model
 from ssgd_analysis.progress import SILENT
-from ssgd_analysis.training import Run, TrainConfig
+from ssgd_analysis.runs import Run, TrainConfig
 from ssgd_analysis.training.loop import _Training
 
 # name, model, input shape, batch size, steps of a round

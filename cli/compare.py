@@ -91,15 +91,22 @@ def command(
     PATHs are runs or folders of runs. Metrics that no run has yet are measured, and kept in
     the run's folder.
     """
-    from ssgd_analysis.compare import How, Measurements, Rule, compare, find_runs, group_runs
+    from ssgd_analysis.compare import (
+        Measurements,
+        MeasureSettings,
+        Rule,
+        compare,
+        find_runs,
+        group_runs,
+    )
     from ssgd_analysis.compare.compare import DEFAULT_METRICS, seed_values
     from ssgd_analysis.compare.correlate import correlate
     from ssgd_analysis.compare.measurements import is_flatness
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder
     from ssgd_analysis.flatness import METRICS, all_metrics
+    from ssgd_analysis.pictures.correlations import correlation_tables
     from ssgd_analysis.report.comparison import write_comparison
-    from ssgd_analysis.report.correlations import correlation_tables
     from ssgd_analysis.report.tables import group_rows, how, narrow, outcome_rows, pair_tables
 
     if normalize_logits and match_by == "temperature":
@@ -118,7 +125,7 @@ def command(
             progress.warn(f"{run.folder} is not finished and left out")
         measure = Measurements(
             wanted,
-            How(split, samples, seed, device, data_dir, normalize_logits),
+            MeasureSettings(split, samples, seed, device, data_dir, normalize_logits),
             lambda run, metric: progress.advance(1, f"{metric} of {run.folder.name}"),
         )
         result = compare(

@@ -74,9 +74,9 @@ def command(
     on a curve that is trained to stay low. On the train split, which curves and BatchNorm's
     statistics are fitted to, and on the test split. Writes connect.json, .npz, .csv and pictures.
     """
+    from ssgd_analysis.connections import ConnectionSettings, connect, line
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import jsonable, make_folder, write_json
-    from ssgd_analysis.landscape.connections import ConnectionSettings, connect, line
 
     if len(checkpoints) != 2:
         raise InputError(f"connect needs two checkpoints, not {len(checkpoints)}")
@@ -151,7 +151,7 @@ def command(
 
 def _problem(checkpoint: Any, split: str, options: dict[str, Any]) -> Any:
     """At least eight batches, so that there is a sampling error; of test as many as there are."""
-    from ssgd_analysis.training.checkpoint import MEASURE_BATCH
+    from ssgd_analysis.runs.checkpoint import MEASURE_BATCH
 
     count = len(checkpoint.data.split(split))
     samples = options["samples"]
@@ -169,7 +169,7 @@ def _order(split: Any, random: Any) -> Any:
 
 def _differences(first: Any, second: Any, options: dict[str, Any]) -> list[str]:
     """What the two checkpoints do not share."""
-    from ssgd_analysis.landscape.connections import same_examples
+    from ssgd_analysis.connections import same_examples
 
     notes = []
     count = len(first.data.train)

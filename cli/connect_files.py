@@ -30,7 +30,7 @@ def kept(place: Path, key: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """A finished path's record and arrays; ``None``: there is none of this key."""
     import json
 
-    from ssgd_analysis.landscape.keep import kept_arrays
+    from ssgd_analysis.landscape.partial import kept_arrays
 
     if not place.is_file():
         return None
@@ -55,10 +55,10 @@ def saved(out: Path, kind: str, bends: int) -> bool:
 
 def save(done: Any, out: Path, problem: Any, calibration: list[Any]) -> None:
     """The second network permuted, or each bend; with BatchNorm's statistics as measured."""
+    from ssgd_analysis.connections import put
     from ssgd_analysis.files import make_folder
-    from ssgd_analysis.landscape.connections import put
-    from ssgd_analysis.landscape.recalibration import recalibration
-    from ssgd_analysis.training.state import save_tensors
+    from ssgd_analysis.problem.recalibration import recalibration
+    from ssgd_analysis.runs.tensors import save_tensors
     from ssgd_analysis.weights import borrowed_state
 
     path, kind = done.path, done.record["path"]
@@ -95,7 +95,7 @@ def write(
     """Arrays, table and pictures; returns the pictures' paths."""
     from ssgd_analysis.files import write_text
     from ssgd_analysis.landscape import save_arrays
-    from ssgd_analysis.report.connection import connection_pictures
+    from ssgd_analysis.pictures.connection import connection_pictures
 
     save_arrays(out / "connect.npz", arrays)
     columns = [f"{split}_{what}" for split in SPLITS for what in ("loss", "accuracy")]

@@ -20,7 +20,7 @@ from ssgd_analysis.cli.options import (
 
 if TYPE_CHECKING:
     from ssgd_analysis.data import Split
-    from ssgd_analysis.landscape import LandscapeSettings, Subject
+    from ssgd_analysis.landscape import LandscapeSettings, NamedProblem
     from ssgd_analysis.ranks import Ranks
 
 
@@ -221,13 +221,13 @@ def _landscape(
 
 def _subjects(
     checkpoints: tuple[str, ...], settings: "LandscapeSettings", options: dict[str, Any]
-) -> "tuple[list[Subject], dict[str, str]]":
+) -> "tuple[list[NamedProblem], dict[str, str]]":
     """The checkpoints, and what model, data and loss of the first one are called."""
     from ssgd_analysis.compare.sources import fingerprint
     from ssgd_analysis.errors import InputError
-    from ssgd_analysis.landscape import Subject
-    from ssgd_analysis.training.state import read_tensors
-    from ssgd_analysis.training.vectors import read_vectors
+    from ssgd_analysis.landscape import NamedProblem
+    from ssgd_analysis.runs.tensors import read_tensors
+    from ssgd_analysis.runs.vectors import read_vectors
 
     vectors = [vector for path in options["vectors"] for vector in read_vectors(path)]
     main, *also = ("train", "test") if options["split"] == "both" else (options["split"],)
@@ -251,7 +251,7 @@ def _subjects(
             kept = checkpoint.run.checkpoints()
             path = {step: read_tensors(file)[0] for step, file in kept.items()}
         subjects.append(
-            Subject(
+            NamedProblem(
                 checkpoint.name,
                 problems[0],
                 calibration=_calibration(checkpoint.data.train, options["samples"]),

@@ -79,7 +79,7 @@ def draw(
     """Pictures, and what else was asked for, from the record and the arrays alone."""
     from ssgd_analysis import plots
     from ssgd_analysis.landscape.export import write_csv, write_vtk
-    from ssgd_analysis.report.landscape import landscape_pictures
+    from ssgd_analysis.pictures.landscape import landscape_pictures
 
     stem = out / "landscape"
     written = landscape_pictures(record, arrays, stem)

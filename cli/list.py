@@ -51,7 +51,7 @@ def _metrics() -> list[dict[str, Any]]:
 
 
 def _optimizers() -> list[dict[str, Any]]:
-    from ssgd_analysis.training.optimizers import OPTIMIZERS, PREFIX
+    from ssgd_analysis.optimizers.table import OPTIMIZERS, PREFIX
 
     listed = [{"name": name, "summary": entry.summary} for name, entry in OPTIMIZERS.items()]
     stranger = {"name": f"{PREFIX}NAME", "summary": "most of the package pytorch-optimizer"}

@@ -163,7 +163,7 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
     """Open all checkpoints with a command's options; nothing is computed before all are open."""
     import torch
 
-    from ssgd_analysis.training.checkpoint import load_checkpoint
+    from ssgd_analysis.runs.checkpoint import load_checkpoint
 
     loaded: dict[str, Any] = {}
     return [

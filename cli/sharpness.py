@@ -119,9 +119,10 @@ def command(
     from ssgd_analysis.compare.sources import fingerprint
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder, write_json
-    from ssgd_analysis.flatness import METRICS, resolve, store
-    from ssgd_analysis.flatness.differences import differences
+    from ssgd_analysis.flatness import METRICS, resolve
     from ssgd_analysis.report.sharpness import sharpness_pictures
+    from ssgd_analysis.sharpness import store
+    from ssgd_analysis.sharpness.differences import differences
 
     if cross_check and options["operator"] != "hessian":
         raise InputError("--cross-check compares Hessians: use it with --operator hessian")
@@ -187,7 +188,7 @@ def _request(options: dict[str, Any]) -> Any:
     from ssgd_analysis.curvature import Options
     from ssgd_analysis.files import cache_folder
     from ssgd_analysis.flatness import all_metrics
-    from ssgd_analysis.flatness.measure import Request
+    from ssgd_analysis.sharpness.record import Request
 
     metrics = options["metrics"]
     return Request(
@@ -238,7 +239,7 @@ class _Work:
 
     def plan(self, name: str, problem: Any) -> dict[str, Any]:
         """Memory and time, predicted."""
-        from ssgd_analysis.flatness.measure import prepared
+        from ssgd_analysis.sharpness.record import prepared
 
         with console.Display(f"{name}: ") as progress:
             plan = prepared(problem, self.request, progress=progress).engine.plan
@@ -254,7 +255,7 @@ class _Work:
         return (plan.setup or 0.0) + self.request.products * (plan.product or 0.0)
 
     def _told(self, plan: Any) -> str:
-        from ssgd_analysis.curvature.plan import describe
+        from ssgd_analysis.curvature.products.plan import describe
 
         took = _duration(self._seconds(plan))
         return f"{describe(plan)}; about {self.request.products} products, {took}"
@@ -262,11 +263,11 @@ class _Work:
     def measure(
         self, index: int, name: str, problem: Any, deadline: float | None
     ) -> dict[str, Any]:
-        from ssgd_analysis.curvature.cross_check import cross_check_pyhessian
         from ssgd_analysis.errors import OutOfTimeError
-        from ssgd_analysis.flatness import store
-        from ssgd_analysis.flatness.measure import measure, prepared
-        from ssgd_analysis.flatness.rescale_check import rescale_check
+        from ssgd_analysis.sharpness import store
+        from ssgd_analysis.sharpness.cross_check import cross_check_pyhessian
+        from ssgd_analysis.sharpness.record import measure, prepared
+        from ssgd_analysis.sharpness.rescale_check import rescale_check
 
         like = self.last is not None and self.last.parameters == {
             name: parameter.shape for name, parameter in problem.parameters.items()

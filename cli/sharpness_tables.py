@@ -175,7 +175,7 @@ def _print_rescaled(check: dict[str, Any]) -> None:
     if "why" in check:
         console.answer(f"rescale check: {check['why']}")
         return
-    from ssgd_analysis.flatness.rescale_check import extreme
+    from ssgd_analysis.sharpness.rescale_check import extreme
 
     tried = check["transformations"]
     rows = [

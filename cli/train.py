@@ -179,7 +179,8 @@ def _train(
     """What ``train`` returns, and whether it was there before."""
     from ssgd_analysis.progress import SILENT
     from ssgd_analysis.ranks import own_device
-    from ssgd_analysis.training import Run, TrainConfig, train
+    from ssgd_analysis.runs import Run, TrainConfig
+    from ssgd_analysis.training import train
 
     run = Run(out)
     known = vars(ranks.once(run.config)) if resume and ranks.once(lambda: run.exists) else {}
@@ -205,7 +206,7 @@ def _assign(
 ) -> None:
     """Put what ``--set`` and ``--optimizer-set`` say among the settings."""
     from ssgd_analysis.methods.base import parse_assignments
-    from ssgd_analysis.training import TrainConfig
+    from ssgd_analysis.runs import TrainConfig
 
     if assignments:
         chosen["settings"] = TrainConfig.parsed_settings(chosen["method"], list(assignments))
@@ -224,7 +225,7 @@ def _train_seeds(
     """``--batch-seeds``: the settings of a run that is there hold for all seeds."""
     from ssgd_analysis.cli.train_seeds import seed_folders, train_seeds
 
-    from ssgd_analysis.training import Run, TrainConfig
+    from ssgd_analysis.runs import Run, TrainConfig
 
     folders = seed_folders(out, chosen["seed"], count)
     there = [run for run in map(Run, folders.values()) if resume and run.exists]
@@ -274,7 +275,7 @@ def _answer(out: Path, result: dict[str, Any], was_done: bool, as_json: bool) ->
 
 def _pictures(run: Any, *, kept: bool = False) -> list[Path]:
     """Draw what was tracked, if anything; ``kept``: unless there is a picture."""
-    from ssgd_analysis.report.tracking import tracking_pictures
+    from ssgd_analysis.pictures.tracking import tracking_pictures
 
     paths = [run.folder / f"tracking.{kind}" for kind in ("png", "pdf")]
     records = run.tracked()

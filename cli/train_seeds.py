@@ -5,7 +5,8 @@ from pathlib import Path
 from ssgd_analysis.cli import console
 
 from ssgd_analysis.errors import WorkError
-from ssgd_analysis.training import TrainConfig, train_together
+from ssgd_analysis.runs import TrainConfig
+from ssgd_analysis.training import train_together
 
 
 def seed_folders(out: Path, first: int, count: int) -> dict[int, Path]:

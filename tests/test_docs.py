@@ -11,8 +11,8 @@ from ssgd_analysis.cli.main import COMMANDS
 
 from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.methods import METHODS
-from ssgd_analysis.training import TrainConfig
-from ssgd_analysis.training.optimizers import OPTIMIZERS
+from ssgd_analysis.optimizers.table import OPTIMIZERS
+from ssgd_analysis.runs import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "figures" / "README.md"]

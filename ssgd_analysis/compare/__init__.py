@@ -2,13 +2,18 @@
 
 from ssgd_analysis.compare.compare import compare
 from ssgd_analysis.compare.groups import Group, find_runs, group_runs
-from ssgd_analysis.compare.measurements import HISTORY_METRICS, How, Measurements, measured
+from ssgd_analysis.compare.measurements import (
+    HISTORY_METRICS,
+    Measurements,
+    MeasureSettings,
+    measured,
+)
 from ssgd_analysis.compare.rule import Rule
 
 __all__ = [
     "HISTORY_METRICS",
     "Group",
-    "How",
+    "MeasureSettings",
     "Measurements",
     "Rule",
     "compare",

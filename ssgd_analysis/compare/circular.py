@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssgd_analysis.flatness import METRICS, resolve
-from ssgd_analysis.training import TrainConfig
+from ssgd_analysis.runs import TrainConfig
 
 NEAR = 2.0  # radii within this factor are the same radius
 

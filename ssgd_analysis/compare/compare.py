@@ -10,7 +10,7 @@ from ssgd_analysis.compare.groups import Group, unlike
 from ssgd_analysis.compare.measurements import check_metric, is_flatness
 from ssgd_analysis.compare.networks import unlike_networks
 from ssgd_analysis.compare.overall import overall_verdict
-from ssgd_analysis.compare.pairs import Pair, Place, TrainLoss, pairs_of, recorded_loss
+from ssgd_analysis.compare.pairs import Pair, RunCheckpoint, TrainLoss, pairs_of, recorded_loss
 from ssgd_analysis.compare.rule import Case, Finding, Rule, judge, p_value
 from ssgd_analysis.compare.statistics import (
     holm,
@@ -149,7 +149,7 @@ def _barred(pair: Pair, tolerance: float) -> str:
     return ""
 
 
-def discounted(metric: str, pair: Pair) -> tuple[str, str]:
+def excluded_why(metric: str, pair: Pair) -> tuple[str, str]:
     """Why a metric does not count for the overall verdict, and the part that is circularity."""
     name, given = resolve(metric)
     entry = METRICS[name]
@@ -175,9 +175,11 @@ def _tests(
     why: Why,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Every metric of every pair, and every pair's overall verdict."""
-    barred = [_barred(pair, tolerance) for pair in pairs]
+    incomparable_why = [_barred(pair, tolerance) for pair in pairs]
     rows = [(metric, index) for metric in metrics for index in range(len(pairs))]
-    cases = [_case(metric, pairs[index], measure, barred[index], why) for metric, index in rows]
+    cases = [
+        _case(metric, pairs[index], measure, incomparable_why[index], why) for metric, index in rows
+    ]
     findings = judge(cases, rule)
     tests = [
         _record(metric, pairs[index], case, finding)
@@ -187,7 +189,9 @@ def _tests(
     for index, pair in enumerate(pairs if metrics else ()):
         own = [i for i, (_, place) in enumerate(rows) if place == index]
         verdict, reason, needed = overall_verdict(
-            [cases[i] for i in own], [findings[i] for i in own], barred=barred[index]
+            [cases[i] for i in own],
+            [findings[i] for i in own],
+            incomparable_why=incomparable_why[index],
         )
         verdicts.append(
             {
@@ -207,19 +211,21 @@ def _tests(
     return tests, verdicts
 
 
-def _case(metric: str, pair: Pair, measure: Measure, barred: str, why: Why) -> Case:
+def _case(metric: str, pair: Pair, measure: Measure, incomparable_why: str, why: Why) -> Case:
     sides, lacking = known_values(pair.sides, metric, measure, pair.paired)
     unmatched = any(not why(place.run, metric) for place in lacking)
-    if not barred and unmatched and pair.matched == "temperature":
-        barred = f"no temperature brings both to the train loss {max(pair.final_losses):.4g}"
+    if not incomparable_why and unmatched and pair.matched == "temperature":
+        incomparable_why = (
+            f"no temperature brings both to the train loss {max(pair.final_losses):.4g}"
+        )
     return Case(
         metric=metric,
         values=sides[0],
         baseline=sides[1],
         paired=pair.paired,
         flatter=METRICS[resolve(metric)[0]].flatter,
-        barred=barred,
-        discounted=discounted(metric, pair)[0],
+        incomparable_why=incomparable_why,
+        excluded_why=excluded_why(metric, pair)[0],
         missing=without(lacking, metric, why),
     )
 
@@ -231,8 +237,8 @@ def _record(metric: str, pair: Pair, case: Case, finding: Finding) -> dict[str, 
         "baseline": pair.baseline.name,
         **dataclasses.asdict(finding),
         "paired": None if finding.difference is None else pair.paired,
-        "discounted": case.discounted,
-        "circular": discounted(metric, pair)[1],
+        "excluded_why": case.excluded_why,
+        "circular": excluded_why(metric, pair)[1],
         "train_loss": pair.losses,
         "final_train_loss": pair.final_losses,
         "loss_gap": pair.loss_gap,
@@ -254,7 +260,7 @@ def _outcomes(
     """
     outcomes = []
     for metric in metrics:
-        finals = [[[Place(p.run) for p in side] for side in pair.sides] for pair in pairs]
+        finals = [[[RunCheckpoint(p.run) for p in side] for side in pair.sides] for pair in pairs]
         found = [
             known_values((sides[0], sides[1]), metric, measure, pair.paired)[0]
             for pair, sides in zip(pairs, finals, strict=True)

@@ -9,7 +9,7 @@ from typing import Any
 from ssgd_analysis.compare.granulated import granulated
 from ssgd_analysis.compare.groups import PROBLEM, REPEATS, Group
 from ssgd_analysis.compare.kendall import Correlation, kendall, mean_kendall
-from ssgd_analysis.training import Run, TrainConfig
+from ssgd_analysis.runs import Run, TrainConfig
 
 Measure = Callable[[Run, str, int | None], float | None]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.training import Run, TrainConfig
+from ssgd_analysis.runs import Run, TrainConfig
 
 # what does not make another group: the repeat itself, where it was computed, what was kept of it
 REPEATS = {"seed", "device", "data_dir", "save_every", "track", "track_every", "track_samples"}

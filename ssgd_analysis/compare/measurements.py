@@ -17,10 +17,10 @@ from ssgd_analysis.compare.pairs import recorded_loss
 from ssgd_analysis.compare.sources import fingerprint
 from ssgd_analysis.errors import InputError, WorkError, first_line, unknown
 from ssgd_analysis.files import make_folder, read_json, write_json
-from ssgd_analysis.flatness import METRICS, Bench, resolve
+from ssgd_analysis.flatness import METRICS, MetricContext, resolve
 from ssgd_analysis.problem import Problem
-from ssgd_analysis.training import Run
-from ssgd_analysis.training.checkpoint import Checkpoint, load_checkpoint
+from ssgd_analysis.runs import Run
+from ssgd_analysis.runs.checkpoint import Checkpoint, load_checkpoint
 
 HISTORY_METRICS = (
     "test_accuracy",
@@ -35,7 +35,7 @@ HISTORY_METRICS = (
 
 
 @dataclass(frozen=True)
-class How:
+class MeasureSettings:
     """How metrics are measured.
 
     Args:
@@ -95,15 +95,15 @@ def measured(
         metric: name, with settings as ``expected:sigma=0.2,law=binary``.
         step: of a kept checkpoint; default: the final weights.
         target: train loss to which the logits are scaled.
-        how: fields of :class:`How`.
+        how: fields of :class:`MeasureSettings`.
     """
-    return measure_all(run, [metric], How(**how), step=step, target=target)[metric]
+    return measure_all(run, [metric], MeasureSettings(**how), step=step, target=target)[metric]
 
 
 def measure_all(
     run: Run,
     metrics: Sequence[str],
-    how: How,
+    how: MeasureSettings,
     *,
     step: int | None = None,
     target: float | None = None,
@@ -159,7 +159,7 @@ def measure_all(
                 found[metric] = values[-1] if values else None
     at = history[-1]["step"] if step is None else step
     missing: list[tuple[str, Path, dict[str, Any]]] = []
-    bench: Bench | None = None
+    context: MetricContext | None = None
     for metric in metrics:
         if metric not in found:
             with trying(metric):
@@ -171,23 +171,23 @@ def measure_all(
                     missing.append((metric, path, key))
     if missing:
         with trying(*(metric for metric, _, _ in missing)):
-            bench = _bench(run, how, at, target)
+            context = _bench(run, how, at, target)
     for metric, path, key in missing:
         if metric in found:  # refused with the others
             continue
-        if bench is None:
+        if context is None:
             found[metric] = None
             continue
         with trying(metric):
             name, settings = resolve(metric)
-            result = METRICS[name].measure.on(bench, **settings)
+            result = METRICS[name].measure.on(context, **settings)
             _keep(path, {"key": key, **dataclasses.asdict(result)})
             found[metric] = result.value
             on_measured(metric)
     return found
 
 
-def train_loss(run: Run, how: How, step: int | None = None) -> float:
+def train_loss(run: Run, how: MeasureSettings, step: int | None = None) -> float:
     """The mean train loss of a run at a step, of normalised logits if metrics are of those."""
     if not how.normalize:
         return recorded_loss(run, step)
@@ -196,7 +196,7 @@ def train_loss(run: Run, how: How, step: int | None = None) -> float:
 
 
 def _place(
-    run: Run, metric: str, how: How, step: int, target: float | None
+    run: Run, metric: str, how: MeasureSettings, step: int, target: float | None
 ) -> tuple[Path, dict[str, Any]]:
     """Where a measurement is kept, and what it must belong to."""
     name, settings = resolve(metric)
@@ -219,11 +219,11 @@ def _place(
     return run.folder / "measurements" / kept, key
 
 
-def _checkpoint(run: Run, how: How, step: int) -> Checkpoint:
+def _checkpoint(run: Run, how: MeasureSettings, step: int) -> Checkpoint:
     return load_checkpoint(f"{run.folder}@{step}", device=how.device, data_dir=how.data_dir)
 
 
-def _bench(run: Run, how: How, step: int, target: float | None) -> Bench | None:
+def _bench(run: Run, how: MeasureSettings, step: int, target: float | None) -> MetricContext | None:
     """The problem with its outputs as wanted; ``None``: no temperature reaches the target."""
     checkpoint = _checkpoint(run, how, step)
     problem = checkpoint.problem(how.split, samples=how.samples)
@@ -235,7 +235,7 @@ def _bench(run: Run, how: How, step: int, target: float | None) -> Bench | None:
         if degrees is None:
             return None
     changed = _changed(problem, run, degrees=degrees, normalize=how.normalize)
-    return Bench(changed, how.seed + run.config().seed)
+    return MetricContext(changed, how.seed + run.config().seed)
 
 
 def _changed(
@@ -268,7 +268,7 @@ class Measurements:
     def __init__(
         self,
         metrics: Sequence[str],
-        how: How,
+        how: MeasureSettings,
         on_measured: Callable[[Run, str], None] = lambda run, metric: None,
     ) -> None:
         self.how, self._tell = how, on_measured

@@ -6,17 +6,17 @@ from ssgd_analysis.compare.rule import FLATTER, INCOMPARABLE, SAME, SHARPER, Cas
 
 
 def overall_verdict(
-    cases: Sequence[Case], findings: Sequence[Finding], *, barred: str = ""
+    cases: Sequence[Case], findings: Sequence[Finding], *, incomparable_why: str = ""
 ) -> tuple[str, str, int | None]:
     """One group's verdict against its baseline out of all its metrics: verdict, why, seeds needed.
 
     Args:
         cases: of this group and baseline.
         findings: of these cases.
-        barred: why the two can't be compared at all.
+        incomparable_why: why the two can't be compared at all.
     """
-    if barred:
-        return INCOMPARABLE, barred, None
+    if incomparable_why:
+        return INCOMPARABLE, incomparable_why, None
     counted = [(c.metric, f) for c, f in zip(cases, findings, strict=True) if f.counts]
     note = _beside(cases, findings)
     if not counted:
@@ -51,9 +51,9 @@ def _beside(cases: Sequence[Case], findings: Sequence[Finding]) -> str:
     """What the metrics that don't count say, by the reason why they don't."""
     reasons: dict[str, list[str]] = {}
     for case, found in zip(cases, findings, strict=True):
-        if case.discounted and found.verdict in (FLATTER, SHARPER):
+        if case.excluded_why and found.verdict in (FLATTER, SHARPER):
             says = f"{case.metric} ({found.verdict})"
-            reasons.setdefault(case.discounted, []).append(says)
+            reasons.setdefault(case.excluded_why, []).append(says)
     return "".join(f"; without weight: {_list(r)}: {reason}" for reason, r in reasons.items())
 
 

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from ssgd_analysis.compare.groups import Group, differences
 from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.training import Run
+from ssgd_analysis.runs import Run
 
 MATCHING = ("checkpoints", "temperature")
 TrainLoss = Callable[[Run, int | None], float]
 
 
-class Place(NamedTuple):
+class RunCheckpoint(NamedTuple):
     """Where a metric is measured.
 
     Args:
@@ -46,7 +46,7 @@ class Pair:
 
     group: Group
     baseline: Group
-    sides: tuple[list[Place], list[Place]]
+    sides: tuple[list[RunCheckpoint], list[RunCheckpoint]]
     paired: bool
     losses: tuple[float, float]
     final_losses: tuple[float, float]
@@ -126,7 +126,10 @@ def _pair(group: Group, baseline: Group, match: str, loss: TrainLoss) -> Pair:
     )
     final = tuple([loss(run, None) for run in side] for side in sides)
     places = [
-        [_matched(Place(run), own, goal, match, loss) for run, own, goal in zip(*side, strict=True)]
+        [
+            _matched(RunCheckpoint(run), own, goal, match, loss)
+            for run, own, goal in zip(*side, strict=True)
+        ]
         for side in zip(sides, final, _goals(final, match, paired), strict=True)
     ]
     there = [
@@ -173,7 +176,9 @@ def _gap(a: float, b: float) -> float:
     return abs(a - b) / max(abs(a), abs(b), 1e-300)
 
 
-def _matched(place: Place, own: float, goal: float, match: str, loss: TrainLoss) -> Place:
+def _matched(
+    place: RunCheckpoint, own: float, goal: float, match: str, loss: TrainLoss
+) -> RunCheckpoint:
     """A run that fits better than the goal, brought to that train loss."""
     if own >= goal or math.isnan(own + goal):
         return place

@@ -93,8 +93,8 @@ class Case:
         baseline: of the baseline; by pairs in the same order.
         paired: whether the i-th values of both share a seed.
         flatter: which way is flatter: ``lower``, ``higher``, ``None``: neither.
-        barred: why the two can't be compared at all; empty: they can.
-        discounted: why the metric does not count for the overall verdict; empty: it counts.
+        incomparable_why: why the two can't be compared at all; empty: they can.
+        excluded_why: why the metric does not count for the overall verdict; empty: it counts.
         missing: which runs lack the metric, and why; their values are left out.
     """
 
@@ -103,8 +103,8 @@ class Case:
     baseline: Sequence[float] | None
     paired: bool
     flatter: str | None = "lower"
-    barred: str = ""
-    discounted: str = ""
+    incomparable_why: str = ""
+    excluded_why: str = ""
     missing: str = ""
 
 
@@ -155,17 +155,20 @@ def judge(cases: Sequence[Case], rule: Rule, *, bootstrap: bool = True) -> list[
     """
     findings: list[Finding] = [Finding()] * len(cases)
     for counts in (True, False):
-        members = [i for i, case in enumerate(cases) if (not case.discounted) == counts]
+        members = [i for i, case in enumerate(cases) if (not case.excluded_why) == counts]
         # only what can be compared is tested, so only that counts in the correction
-        size = sum(not cases[i].barred and _known(cases[i]) for i in members)
+        size = sum(not cases[i].incomparable_why and _known(cases[i]) for i in members)
         found = [_measured(cases[i], rule, max(size, 1), bootstrap) for i in members]
         tested = [
-            one.p if not cases[i].barred else None for i, one in zip(members, found, strict=True)
+            one.p if not cases[i].incomparable_why else None
+            for i, one in zip(members, found, strict=True)
         ]
         corrected = holm(tested)
         equivalent = holm([one.p_equivalence for one in found])
         for i, one, p, q in zip(members, found, corrected, equivalent, strict=True):
-            full = replace(one, p_holm=p, p_equivalence=q, counts=counts and not cases[i].barred)
+            full = replace(
+                one, p_holm=p, p_equivalence=q, counts=counts and not cases[i].incomparable_why
+            )
             found_i = _decided(cases[i], full, rule, max(size, 1))
             note = cases[i].missing
             without = note and note not in found_i.why
@@ -215,14 +218,16 @@ def _measured(case: Case, rule: Rule, family: int, bootstrap: bool) -> Finding:
     level = rule.level / family
     p, name = p_value(values, baseline, paired=case.paired, level=level)
     equivalence = (
-        None if case.barred else equivalence_p(values, baseline, rule.margin, case.paired, level)
+        None
+        if case.incomparable_why
+        else equivalence_p(values, baseline, rule.margin, case.paired, level)
     )
     return replace(finding, p=p, p_equivalence=equivalence, test=name)
 
 
 def _decided(case: Case, found: Finding, rule: Rule, family: int) -> Finding:
-    if case.barred:
-        return replace(found, why=case.barred)
+    if case.incomparable_why:
+        return replace(found, why=case.incomparable_why)
     if found.difference is None:
         lacking = f"{case.metric} is missing or not finite in some runs"
         return replace(found, why=case.missing or lacking)

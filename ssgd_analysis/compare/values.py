@@ -5,9 +5,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from ssgd_analysis.compare.groups import Group
-from ssgd_analysis.compare.pairs import Place
+from ssgd_analysis.compare.pairs import RunCheckpoint
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.training import Run
+from ssgd_analysis.runs import Run
 
 Measure = Callable[..., float | None]  # (run, metric, step[, target])
 Why = Callable[[Run, str], str]  # (run, metric): why the measure is None
@@ -60,7 +60,7 @@ def missing_runs(
     return missing
 
 
-def _values(places: Sequence[Place], metric: str, measure: Measure) -> list[float | None]:
+def _values(places: Sequence[RunCheckpoint], metric: str, measure: Measure) -> list[float | None]:
     """One value a run; ``None`` where it is missing or not finite."""
     found = [
         measure(place.run, metric, place.step)
@@ -76,8 +76,11 @@ def _finite(value: float | None) -> bool:
 
 
 def known_values(
-    places: tuple[list[Place], list[Place]], metric: str, measure: Measure, paired: bool
-) -> tuple[tuple[list[float], list[float]], list[Place]]:
+    places: tuple[list[RunCheckpoint], list[RunCheckpoint]],
+    metric: str,
+    measure: Measure,
+    paired: bool,
+) -> tuple[tuple[list[float], list[float]], list[RunCheckpoint]]:
     """Both sides' values without the runs, or by pairs the pairs, that lack one; and these runs.
 
     Args:
@@ -99,7 +102,7 @@ def known_values(
     return ([x for x in a if x is not None], [y for y in b if y is not None]), lacking
 
 
-def without(lacking: Sequence[Place], metric: str, why: Why) -> str:
+def without(lacking: Sequence[RunCheckpoint], metric: str, why: Why) -> str:
     """Which runs are left out, in words; runs of one reason together."""
     reasons: dict[str, list[str]] = {}
     for place in lacking:

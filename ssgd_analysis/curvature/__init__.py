@@ -4,21 +4,26 @@ Operators know models; eigenpairs, traces and densities know operators only, so 
 on planted spectra.
 """
 
-from ssgd_analysis.curvature.block_diagonal import BlockDiagonalOperator
-from ssgd_analysis.curvature.covariance import CovarianceOperator
-from ssgd_analysis.curvature.cross_fit import CrossFit, cross_fit
-from ssgd_analysis.curvature.density import Density, Share, spectral_density
-from ssgd_analysis.curvature.diagonal import Diagonal, diagonal
-from ssgd_analysis.curvature.eigenpairs import Eigenpair, Spectrum, block_eigenpairs, eigenpairs
-from ssgd_analysis.curvature.fisher import FisherOperator, MonteCarloFisherOperator
-from ssgd_analysis.curvature.ggn import GGNOperator
-from ssgd_analysis.curvature.hessian import HessianOperator
-from ssgd_analysis.curvature.layers import layer_traces
-from ssgd_analysis.curvature.operator import DenseOperator, Operator, ScaledOperator
-from ssgd_analysis.curvature.plan import Options, Plan
-from ssgd_analysis.curvature.problem_operator import BatchOperator, ProblemOperator
+from ssgd_analysis.curvature.eigen.cross_fit import CrossFit, cross_fit
+from ssgd_analysis.curvature.eigen.eigenpairs import (
+    Eigenpair,
+    Spectrum,
+    block_eigenpairs,
+    eigenpairs,
+)
+from ssgd_analysis.curvature.estimates.density import Density, Share, spectral_density
+from ssgd_analysis.curvature.estimates.diagonal import Diagonal, diagonal
+from ssgd_analysis.curvature.estimates.layers import layer_traces
+from ssgd_analysis.curvature.estimates.trace import Trace, trace
+from ssgd_analysis.curvature.operators.block_diagonal import BlockDiagonalOperator
+from ssgd_analysis.curvature.operators.covariance import CovarianceOperator
+from ssgd_analysis.curvature.operators.fisher import FisherOperator, MonteCarloFisherOperator
+from ssgd_analysis.curvature.operators.ggn import GGNOperator
+from ssgd_analysis.curvature.operators.hessian import HessianOperator
+from ssgd_analysis.curvature.operators.operator import DenseOperator, Operator, ScaledOperator
+from ssgd_analysis.curvature.operators.problem_operator import BatchOperator, ProblemOperator
+from ssgd_analysis.curvature.products.plan import Options, Plan
 from ssgd_analysis.curvature.survey import Survey, survey
-from ssgd_analysis.curvature.trace import Trace, trace
 
 OPERATORS: dict[str, type[ProblemOperator]] = {
     "hessian": HessianOperator,

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis import seeds
-from ssgd_analysis.curvature.deflation import Deflation, deflation
-from ssgd_analysis.curvature.density import Density, smoothed
-from ssgd_analysis.curvature.eigenpairs import Spectrum, eigenpairs
-from ssgd_analysis.curvature.hutchinson import Hutchinson
-from ssgd_analysis.curvature.operator import Operator
-from ssgd_analysis.curvature.quadrature import Quadrature, quadrature
-from ssgd_analysis.curvature.trace import Trace, estimated, grow
+from ssgd_analysis.curvature.eigen.eigenpairs import Spectrum, eigenpairs
+from ssgd_analysis.curvature.estimates.deflation import Deflation, deflation
+from ssgd_analysis.curvature.estimates.density import Density, smoothed
+from ssgd_analysis.curvature.estimates.hutchinson import Hutchinson
+from ssgd_analysis.curvature.estimates.quadrature import Quadrature, quadrature
+from ssgd_analysis.curvature.estimates.trace import Trace, estimated, grow
+from ssgd_analysis.curvature.operators.operator import Operator
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.progress import SILENT, Progress
 
@@ -77,9 +77,9 @@ def survey(
         probes: of the trace, at least ``density_probes``.
         density_probes: Lanczos runs of the density, at least 2.
         density_steps: products of each, at least 2.
-        start: see :func:`ssgd_analysis.curvature.eigenpairs`.
-        check: see :func:`ssgd_analysis.curvature.eigenpairs`.
-        trace_tol: see ``tol`` of :func:`ssgd_analysis.curvature.trace`.
+        start: see :func:`ssgd_analysis.curvature.eigen.eigenpairs`.
+        check: see :func:`ssgd_analysis.curvature.eigen.eigenpairs`.
+        trace_tol: see ``tol`` of :func:`ssgd_analysis.curvature.estimates.trace`.
         max_probes: of the trace, with ``trace_tol``.
         deadline: of ``time.monotonic()``; eigenpairs get 60% of the time, the density 80% of
             the rest; each says how far it came.

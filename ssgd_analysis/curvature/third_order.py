@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssgd_analysis.curvature.plain import PlainOperations
-from ssgd_analysis.curvature.products import check_twice_differentiable, differentiable
+from ssgd_analysis.curvature.products.plain import PlainOperations
+from ssgd_analysis.curvature.products.products import check_twice_differentiable, differentiable
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import borrowed_weights, flattened

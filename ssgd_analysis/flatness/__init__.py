@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.flatness.bench import Bench, Cost
+from ssgd_analysis.flatness.context import Cost, MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, difference
 from ssgd_analysis.flatness.metric import Metric
 from ssgd_analysis.flatness.metrics.adaptive_worst import adaptive_worst
@@ -76,12 +76,12 @@ def all_metrics(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def curve(
-    bench: Bench, name: str, radii: Sequence[float] = (), **settings: Any
+    context: MetricContext, name: str, radii: Sequence[float] = (), **settings: Any
 ) -> list[tuple[float, Measurement]]:
     """A metric over its radius, with the same random numbers at all radii.
 
     Args:
-        bench: the problem.
+        context: the problem.
         name: of a metric with a radius.
         radii: default: the metric's own grid.
         settings: the metric's others.
@@ -96,17 +96,17 @@ def curve(
     if not entry.radius:
         raise InputError(f"metric {name} has no radius")
     return [
-        (radius, entry.measure.on(bench, **{**settings, entry.radius: radius}))
+        (radius, entry.measure.on(context, **{**settings, entry.radius: radius}))
         for radius in radii or entry.grid(settings)
     ]
 
 
 __all__ = [
     "METRICS",
-    "Bench",
     "Cost",
     "Measurement",
     "Metric",
+    "MetricContext",
     "MetricEntry",
     "adaptive_worst",
     "all_metrics",

@@ -16,7 +16,7 @@ from torch import Tensor
 from ssgd_analysis import batch as batching
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.ball import Ball, Point, climb, point_at, random_slopes, slopes_of
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_batches, rise
 from ssgd_analysis.weights import global_norm
 
@@ -41,7 +41,7 @@ class Found:
     tried: list[float]
 
 
-def search(bench: Bench, ball: Ball, steps: int, starts: int, name: str) -> Found:
+def search(context: MetricContext, ball: Ball, steps: int, starts: int, name: str) -> Found:
     """The worst point of the ball that ascents from several starts find.
 
     A network's loss has several maxima in a wide ball, and where an ascent ends is settled by
@@ -55,7 +55,7 @@ def search(bench: Bench, ball: Ball, steps: int, starts: int, name: str) -> Foun
     round go on.
 
     Args:
-        bench: the problem.
+        context: the problem.
         ball: where to look.
         steps: of an ascent made in full, at least 1.
         starts: how many; 0: rounds of ``STARTS``, until one raises the best rise by no more than
@@ -70,27 +70,27 @@ def search(bench: Bench, ball: Ball, steps: int, starts: int, name: str) -> Foun
         raise InputError(f"steps {steps} should be ≥ 1")
     if starts < 0:
         raise InputError(f"starts {starts} should be ≥ 1, or 0: until the best stops rising")
-    losses, gradient = bench.clean_losses, bench.clean_gradient
+    losses, gradient = context.clean_losses, context.clean_gradient
     if ball.radius == 0:  # losses of a pass with gradients may round otherwise
-        return Found(losses, 1, [bench.problem.mean(losses)], [])
-    low, generator = bench.problem.mean(losses), bench.generator(name)
-    alone = starts != 1 and bench.divisible  # so that an example has a loss of its own
+        return Found(losses, 1, [context.problem.mean(losses)], [])
+    low, generator = context.problem.mean(losses), context.generator(name)
+    alone = starts != 1 and context.divisible  # so that an example has a loss of its own
     tried: list[float] = []
-    with bench.moved() as clean:
-        ascend = functools.partial(climb, bench, clean, ball, generator)
+    with context.moved() as clean:
+        ascend = functools.partial(climb, context, clean, ball, generator)
         origin = [torch.zeros_like(weight) for weight in clean]
         top = ascend(Point(low, losses, origin, gradient), steps)
         ends = [top.value]
         opposite = [-part for part in top.u]
-        fresh = itertools.chain([opposite], _starts(bench, clean, ball, generator, alone))
+        fresh = itertools.chain([opposite], _starts(context, clean, ball, generator, alone))
         while True:
             before, best = top.value - low, list[Point]()
             for u in itertools.islice(fresh, (starts or STARTS) - (not tried)):
-                best.append(ascend(point_at(bench, clean, ball, u), min(SHORT, steps)))
+                best.append(ascend(point_at(context, clean, ball, u), min(SHORT, steps)))
                 tried.append(best[-1].value)
                 best = sorted(best, key=_value, reverse=True)[:FULL]
             if steps > SHORT:
-                best = [ascend(point_at(bench, clean, ball, p.u), steps - SHORT) for p in best]
+                best = [ascend(point_at(context, clean, ball, p.u), steps - SHORT) for p in best]
             ends += map(_value, best)
             top = max(top, *best, key=_value) if best else top
             if starts or top.value - low <= (1 + RISEN) * before:
@@ -102,10 +102,14 @@ def _value(point: Point) -> float:
 
 
 def _starts(
-    bench: Bench, clean: Sequence[Tensor], ball: Ball, generator: torch.Generator, alone: bool
+    context: MetricContext,
+    clean: Sequence[Tensor],
+    ball: Ball,
+    generator: torch.Generator,
+    alone: bool,
 ) -> Iterator[list[Tensor]]:
     """Points of the surface in opposite pairs; see :func:`search`."""
-    examples = _example_slopes(bench, clean, ball, generator)
+    examples = _example_slopes(context, clean, ball, generator)
     random = (random_slopes(clean, generator) for _ in itertools.count())
     for slopes in examples if alone else random:
         up = [ball.radius * part for part in ball.steepest(slopes)]
@@ -114,10 +118,10 @@ def _starts(
 
 
 def _example_slopes(
-    bench: Bench, clean: Sequence[Tensor], ball: Ball, generator: torch.Generator
+    context: MetricContext, clean: Sequence[Tensor], ball: Ball, generator: torch.Generator
 ) -> Iterator[list[Tensor]]:
     """How the loss of one example rises with each coordinate, for one example after another."""
-    problem = bench.problem
+    problem = context.problem
     counts = [problem.examples(batch) for batch in problem.batches]
     ends = list(itertools.accumulate(counts))
     order = torch.randperm(ends[-1], generator=generator, device=generator.device)
@@ -125,22 +129,22 @@ def _example_slopes(
         place = bisect.bisect_right(ends, index)
         first = index - ends[place] + counts[place]
         piece = batching.between(problem.batches[place], first, first + 1, counts[place])
-        bench.put(clean, [torch.zeros_like(weight) for weight in clean])
+        context.put(clean, [torch.zeros_like(weight) for weight in clean])
         with problem.evaluating(), torch.enable_grad():
             loss = problem.batch_loss(piece)
-            gradient = torch.autograd.grad(loss, bench.parameters, materialize_grads=True)
-        bench.pay(gradients=1 / ends[-1])
+            gradient = torch.autograd.grad(loss, context.parameters, materialize_grads=True)
+        context.pay(gradients=1 / ends[-1])
         if math.isfinite(float(global_norm(gradient))):  # an example may have no label at all
             yield slopes_of(gradient, clean, ball, generator)
 
 
 def worst(
-    bench: Bench, ball: Ball, steps: int, starts: int, m: int | None, name: str
+    context: MetricContext, ball: Ball, steps: int, starts: int, m: int | None, name: str
 ) -> Measurement:
     """The mean over groups of m examples of the largest rise of each group's mean loss.
 
     Args:
-        bench: the problem.
+        context: the problem.
         ball: where to look.
         steps: of each ascent.
         starts: of each search; see :func:`search`.
@@ -159,39 +163,39 @@ def worst(
         InputError: settings out of range, or batches that should be cut and can't be.
         WorkError: a loss or gradient in the ball is not finite.
     """
-    problem = bench.problem
+    problem = context.problem
     settings = {
         "rho": ball.radius,
         "norm": ball.norm,
         "steps": steps,
         "starts": starts,
-        "seed": bench.seed,
+        "seed": context.seed,
     }
     if m is not None:
         settings["m"] = m
         if m < 0:
             raise InputError(f"m {m} should be ≥ 1, or 0 for all examples in one group")
     if not m or m >= problem.n_samples:
-        found = search(bench, ball, steps, starts, name)
-        details = _details([found], [problem.mean(bench.clean_losses)], [1.0])
-        return dataclasses.replace(rise(bench, found.losses, settings), details=details)
+        found = search(context, ball, steps, starts, name)
+        details = _details([found], [problem.mean(context.clean_losses)], [1.0])
+        return dataclasses.replace(rise(context, found.losses, settings), details=details)
     groups = batching.regrouped(problem.batches, m, map(problem.examples, problem.batches))
     asis = len(groups) == len(problem.batches) and all(len(group) == 1 for group in groups)
-    if not asis and not bench.divisible:
+    if not asis and not context.divisible:
         raise InputError(
             "the loss of a batch is not the mean of its examples' losses, so it can't be cut to"
             f" groups: give batches of m = {m} examples"
         )
     shares, searches, lows = [], [], []
     for group in groups:
-        part = Bench(problem.with_batches(group), bench.seed)
+        part = MetricContext(problem.with_batches(group), context.seed)
         searches.append(search(part, ball, steps, starts, name))
         lows.append(part.problem.mean(part.clean_losses))
         shares.append(part.problem.weight / problem.weight)
         cost = part.cost
-        bench.pay(forwards=shares[-1] * cost.forwards, gradients=shares[-1] * cost.gradients)
+        context.pay(forwards=shares[-1] * cost.forwards, gradients=shares[-1] * cost.gradients)
     values = [max(found.ends) - low for found, low in zip(searches, lows, strict=True)]
-    measured = of_batches(bench, values, settings, shares)
+    measured = of_batches(context, values, settings, shares)
     return dataclasses.replace(measured, details=_details(searches, lows, shares))
 
 

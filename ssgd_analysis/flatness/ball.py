@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.errors import InputError, WorkError, unknown
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.weights import global_norm
 
 NORMS = ("l2", "linf")
@@ -76,29 +76,31 @@ class Point:
     gradient: Sequence[Tensor]
 
 
-def point_at(bench: Bench, clean: Sequence[Tensor], ball: Ball, u: Sequence[Tensor]) -> Point:
-    """A point and the gradient there, at the cost of one; inside :meth:`Bench.moved`."""
-    bench.put(clean, _moves(u, clean, ball))
-    losses, gradient = bench.losses_and_gradient()
-    return Point(_finite(bench, losses, ball), losses, u, gradient)
+def point_at(
+    context: MetricContext, clean: Sequence[Tensor], ball: Ball, u: Sequence[Tensor]
+) -> Point:
+    """A point and the gradient there, at the cost of one; inside :meth:`MetricContext.moved`."""
+    context.put(clean, _moves(u, clean, ball))
+    losses, gradient = context.losses_and_gradient()
+    return Point(_finite(context, losses, ball), losses, u, gradient)
 
 
-def _finite(bench: Bench, losses: Sequence[float], ball: Ball) -> float:
-    value = bench.problem.mean(losses)
+def _finite(context: MetricContext, losses: Sequence[float], ball: Ball) -> float:
+    value = context.problem.mean(losses)
     if not math.isfinite(value):
         raise WorkError(f"the loss is {value} within rho {ball.radius}")
     return value
 
 
 def climb(
-    bench: Bench,
+    context: MetricContext,
     clean: Sequence[Tensor],
     ball: Ball,
     generator: torch.Generator,
     start: Point,
     steps: int,
 ) -> Point:
-    """The best point of an ascent (APGD) of the mean loss; inside :meth:`Bench.moved`.
+    """The best point of an ascent (APGD) of the mean loss; inside :meth:`MetricContext.moved`.
 
     Steepest ascent with momentum, projected; the first step from the clean weights, as long as
     the ball is wide, leads to its surface. At every checkpoint the step is halved and the ascent
@@ -123,12 +125,12 @@ def climb(
             kept = _add(_add(u, target, MOMENTUM), u, -MOMENTUM)
             target = ball.project(_add(_add(kept, u, 1 - MOMENTUM), previous, MOMENTUM - 1))
         u, previous = target, u
-        bench.put(clean, _moves(u, clean, ball))
+        context.put(clean, _moves(u, clean, ball))
         if step < steps:
-            losses, gradient = bench.losses_and_gradient()
+            losses, gradient = context.losses_and_gradient()
         else:
-            losses = bench.losses()
-        before, value = value, _finite(bench, losses, ball)
+            losses = context.losses()
+        before, value = value, _finite(context, losses, ball)
         rises += value > before
         if value > best.value:
             best = Point(value, losses, u, gradient)

@@ -14,10 +14,10 @@ from torch.func import grad, vmap
 
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
-from ssgd_analysis.curvature.products import differentiable
+from ssgd_analysis.curvature.products.products import differentiable
 from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import flattened
 
@@ -45,8 +45,8 @@ class ExampleGradients:
 Rows = Callable[[Problem, Batch], Iterator[Tensor]]
 
 
-def example_gradients(bench: Bench) -> ExampleGradients:
-    """Made once a bench; at the work of one gradient of all examples beside ḡ.
+def example_gradients(context: MetricContext) -> ExampleGradients:
+    """Made once a context; at the work of one gradient of all examples beside ḡ.
 
     Examples go through ``vmap`` in chunks; a model or loss that it refuses, or gets wrong, is
     differentiated one example at a time.
@@ -55,37 +55,37 @@ def example_gradients(bench: Bench) -> ExampleGradients:
         InputError: the mean of the examples' gradients is not the gradient of the loss.
         WorkError: the gradient is not finite.
     """
-    found = bench.cached("example gradients", lambda: _tried(bench))
+    found = context.cached("example gradients", lambda: _tried(context))
     if isinstance(found, InputError):
         raise InputError(str(found)) from found
     return found
 
 
-def _tried(bench: Bench) -> ExampleGradients | InputError:
+def _tried(context: MetricContext) -> ExampleGradients | InputError:
     """The refusal is kept, too: it may cost as much as the gradients."""
     try:
-        return _measured(bench)
+        return _measured(context)
     except InputError as error:
         return error
 
 
-def _measured(bench: Bench) -> ExampleGradients:
-    mean = flattened(bench.clean_gradient)
+def _measured(context: MetricContext) -> ExampleGradients:
+    mean = flattened(context.clean_gradient)
     if not bool(mean.isfinite().all()):
         raise WorkError("the gradient is not finite at these weights")
     for rows in (_together, _one_by_one):
-        if rows is _one_by_one and not bench.divisible:  # a long way to the same refusal
+        if rows is _one_by_one and not context.divisible:  # a long way to the same refusal
             break
         try:
-            found, away = _summed(bench.problem, mean, rows)
+            found, away = _summed(context.problem, mean, rows)
         except Exception as error:  # under vmap a stranger's model may raise anything
             if rows is _together:
                 continue
             if is_out_of_memory(error):
                 raise
             raise InputError(f"no example has a gradient of its own: {error}") from error
-        bench.pay(gradients=1)
-        size = math.sqrt(bench.problem.mean(found.squares))
+        context.pay(gradients=1)
+        size = math.sqrt(context.problem.mean(found.squares))
         # rounding is some 10 epsilons of the gradients' size: far below
         if away <= 3 * torch.finfo(mean.dtype).eps ** 0.5 * size:
             return found

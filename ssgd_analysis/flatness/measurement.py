@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ssgd_analysis.curvature.sampling import weighted_stderr
-from ssgd_analysis.flatness.bench import Bench, Cost
+from ssgd_analysis.curvature.operators.sampling import weighted_stderr
+from ssgd_analysis.flatness.context import Cost, MetricContext
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Measurement:
             :func:`difference`.
         weights: of the samples, sum one; ``None``: equal.
         details: what one number does not hold: layers, quantiles, moments, as plain values.
-        cost: what it took beside what was known on the bench.
+        cost: what it took beside what was known on the context.
     """
 
     value: float
@@ -66,7 +66,7 @@ def of_draws(values: Sequence[float], settings: dict[str, Any]) -> Measurement:
 
 
 def of_batches(
-    bench: Bench,
+    context: MetricContext,
     values: Sequence[float],
     settings: dict[str, Any],
     shares: Sequence[float] | None = None,
@@ -76,12 +76,12 @@ def of_batches(
     Adds ``"error": "examples"`` to the settings.
 
     Args:
-        bench: the problem.
+        context: the problem.
         values: one a batch.
         settings: the metric's.
         shares: of all examples, one a value; default: those of the problem's batches.
     """
-    shares = tuple(bench.problem.shares if shares is None else shares)
+    shares = tuple(context.problem.shares if shares is None else shares)
     _, error = _mean(np.asarray(values, dtype=float), shares)
     return Measurement(
         math.fsum(share * value for share, value in zip(shares, values, strict=True)),
@@ -116,13 +116,13 @@ def of_median(values: Sequence[float], settings: dict[str, Any]) -> Measurement:
     return Measurement(median, error, settings, samples=tuple(map(float, samples)))
 
 
-def rise(bench: Bench, after: Sequence[float], settings: dict[str, Any]) -> Measurement:
+def rise(context: MetricContext, after: Sequence[float], settings: dict[str, Any]) -> Measurement:
     """The mean rise of the loss over its clean value, given each batch's loss elsewhere.
 
-    Not to be called inside :meth:`Bench.moved`, unless the clean losses are known.
+    Not to be called inside :meth:`MetricContext.moved`, unless the clean losses are known.
     """
-    before = bench.clean_losses
-    return of_batches(bench, [a - b for a, b in zip(after, before, strict=True)], settings)
+    before = context.clean_losses
+    return of_batches(context, [a - b for a, b in zip(after, before, strict=True)], settings)
 
 
 def _mean(values: np.ndarray, weights: Sequence[float] | None) -> tuple[float, float | None]:

@@ -1,4 +1,4 @@
-"""What a metric is: a function of a problem on the bench that anyone can call on a model."""
+"""What a metric is: a function of a problem on the context that anyone can call on a model."""
 
 import dataclasses
 import functools
@@ -11,10 +11,10 @@ from torch import nn
 
 from ssgd_analysis.batch import Batch, Count
 from ssgd_analysis.errors import InputError, WorkError, unknown
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement
-from ssgd_analysis.loss import Loss
 from ssgd_analysis.problem import Problem, as_problem
+from ssgd_analysis.problem.loss import Loss
 
 P = ParamSpec("P")
 
@@ -22,13 +22,13 @@ P = ParamSpec("P")
 class Metric(Generic[P]):
     """Called as ``(model, loss, batches, *, seed=0, **settings) -> Measurement``.
 
-    ``metric.on(bench, **settings)`` shares work with the other metrics of one problem.
+    ``metric.on(context, **settings)`` shares work with the other metrics of one problem.
 
     Args:
-        function: ``(bench, *, …) -> Measurement``, every setting with a default.
+        function: ``(context, *, …) -> Measurement``, every setting with a default.
     """
 
-    def __init__(self, function: Callable[Concatenate[Bench, P], Measurement]) -> None:
+    def __init__(self, function: Callable[Concatenate[MetricContext, P], Measurement]) -> None:
         functools.update_wrapper(self, function)
         self._function = function
         _, *settings = inspect.signature(function).parameters.values()
@@ -65,19 +65,19 @@ class Metric(Generic[P]):
             settings: the metric's own.
         """
         on: Callable[..., Measurement] = self.on
-        return on(Bench(as_problem(model, loss, batches, count=count), seed), **settings)
+        return on(MetricContext(as_problem(model, loss, batches, count=count), seed), **settings)
 
-    def on(self, bench: Bench, *args: P.args, **settings: P.kwargs) -> Measurement:
-        """Measure a problem that is on the bench; the cost is what this metric added.
+    def on(self, context: MetricContext, *args: P.args, **settings: P.kwargs) -> Measurement:
+        """Measure a problem that is on the context; the cost is what this metric added.
 
         Raises:
             WorkError: the value is not finite.
         """
-        before = bench.cost
-        found = self._function(bench, *args, **settings)
+        before = context.cost
+        found = self._function(context, *args, **settings)
         if not math.isfinite(found.value):
             raise WorkError(f"the value is {found.value} at these weights")
-        return dataclasses.replace(found, cost=bench.cost - before)
+        return dataclasses.replace(found, cost=context.cost - before)
 
     def settings(self, text: str) -> dict[str, Any]:
         """Settings out of text as ``sigma=0.1,law=binary``, each of its default's type.
@@ -100,6 +100,6 @@ class Metric(Generic[P]):
         return found
 
 
-def metric(function: Callable[Concatenate[Bench, P], Measurement]) -> Metric[P]:
-    """Make a metric of a function of a bench; see :class:`Metric`."""
+def metric(function: Callable[Concatenate[MetricContext, P], Measurement]) -> Metric[P]:
+    """Make a metric of a function of a context; see :class:`Metric`."""
     return Metric(function)

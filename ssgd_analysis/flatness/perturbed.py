@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.weights import Noise
 
 
@@ -48,14 +48,16 @@ def weight_noise(law: str, scale: str) -> Noise:
     return Noise(law=law, scale="weight" if scale == "element" else scale)
 
 
-def pairs(bench: Bench, noise: Noise, sigma: float, draws: int, *, vectors: bool = True) -> Pairs:
-    """Losses at w ± z, z = sigma × ``noise`` on every parameter; made once a bench.
+def pairs(
+    context: MetricContext, noise: Noise, sigma: float, draws: int, *, vectors: bool = True
+) -> Pairs:
+    """Losses at w ± z, z = sigma × ``noise`` on every parameter; made once a context.
 
     The raw noise of draw i is the same for every model, law's scale and sigma (common random
     numbers): the stream ``"perturbations"``, parameter by parameter, draw by draw.
 
     Args:
-        bench: the problem.
+        context: the problem.
         noise: law and scale.
         sigma: its size.
         draws: how many pairs.
@@ -69,11 +71,11 @@ def pairs(bench: Bench, noise: Noise, sigma: float, draws: int, *, vectors: bool
     if not 0 <= sigma < math.inf or draws < 2:
         raise InputError(f"noise scale {sigma} should be ≥ 0 and finite, draws {draws} ≥ 2")
     key = ("pairs", noise, sigma, draws, vectors)
-    return bench.cached(key, lambda: _pairs(bench, noise, sigma, draws, vectors))
+    return context.cached(key, lambda: _pairs(context, noise, sigma, draws, vectors))
 
 
 def s_sgd_pairs(
-    bench: Bench, c: float, law: str, scale: str, spare: str, draws: int
+    context: MetricContext, c: float, law: str, scale: str, spare: str, draws: int
 ) -> tuple[Pairs, dict[str, Any]]:
     """The pairs of the noise that S-SGD trains with, and the settings that fix it.
 
@@ -90,27 +92,27 @@ def s_sgd_pairs(
         "scale": noise.scale,
         "spare": spare,
         "draws": draws,
-        "seed": bench.seed,
+        "seed": context.seed,
         "error": "draws",
     }
-    return pairs(bench, noise, c, draws, vectors=spare == "none"), settings
+    return pairs(context, noise, c, draws, vectors=spare == "none"), settings
 
 
-def _pairs(bench: Bench, noise: Noise, sigma: float, draws: int, vectors: bool) -> Pairs:
-    problem, generator = bench.problem, bench.generator("perturbations")
-    clean_losses, clean_rights = bench.clean_scores
+def _pairs(context: MetricContext, noise: Noise, sigma: float, draws: int, vectors: bool) -> Pairs:
+    problem, generator = context.problem, context.generator("perturbations")
+    clean_losses, clean_rights = context.clean_scores
     losses, rights = np.empty((2, draws)), np.empty((2, draws))
-    with bench.moved() as clean:
+    with context.moved() as clean:
         for draw in range(draws):
             moves = [
                 noise.sample(weight, generator, filters)
-                for weight, filters in zip(clean, bench.filters, strict=True)
+                for weight, filters in zip(clean, context.filters, strict=True)
             ]
             if not vectors:
                 moves = [move.mul_(move.ndim >= 2) for move in moves]
             for row, sign in enumerate((1, -1)):
-                bench.put(clean, moves, sign * sigma)
-                batch_losses, batch_rights = bench.scores()
+                context.put(clean, moves, sign * sigma)
+                batch_losses, batch_rights = context.scores()
                 losses[row, draw] = problem.mean(batch_losses)
                 if batch_rights is not None:
                     rights[row, draw] = problem.label_mean(batch_rights)

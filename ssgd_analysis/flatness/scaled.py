@@ -7,30 +7,30 @@ import numpy as np
 from torch import Tensor
 
 from ssgd_analysis.curvature import ScaledOperator
-from ssgd_analysis.curvature.probes import BLOCK, rademacher
-from ssgd_analysis.curvature.sampling import quotients
+from ssgd_analysis.curvature.estimates.probes import BLOCK, rademacher
+from ssgd_analysis.curvature.operators.sampling import quotients
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.weights import flattened
 
 
-def places(bench: Bench) -> dict[str, slice]:
+def places(context: MetricContext) -> dict[str, slice]:
     """Where each parameter tensor stands among the P entries."""
     found, start = {}, 0
-    for name, parameter in bench.problem.parameters.items():
+    for name, parameter in context.problem.parameters.items():
         found[name] = slice(start, start + parameter.numel())
         start += parameter.numel()
     return found
 
 
 def scaled_traces(
-    bench: Bench, name: str, size: Callable[[Tensor], Tensor], probes: int
+    context: MetricContext, name: str, size: Callable[[Tensor], Tensor], probes: int
 ) -> Measurement:
     """Tr(D H D) for a diagonal D, by Rademacher probes of the stream ``"trace"``.
 
     Args:
-        bench: the problem.
+        context: the problem.
         name: of the metric.
         size: D's entries for one parameter tensor, of its shape.
         probes: at least 2.
@@ -45,9 +45,9 @@ def scaled_traces(
     """
     if probes < 2:
         raise InputError(f"{name}: probes {probes} should be at least 2, for the error")
-    diagonal = flattened(size(parameter.detach()) for parameter in bench.parameters)
-    operator, blocks = ScaledOperator(bench.operator, diagonal), places(bench)
-    generator = bench.generator("trace")
+    diagonal = flattened(size(parameter.detach()) for parameter in context.parameters)
+    operator, blocks = ScaledOperator(context.operator, diagonal), places(context)
+    generator = context.generator("trace")
     drawn: list[np.ndarray] = []
     for first in range(0, probes, BLOCK):
         block = rademacher(operator, min(BLOCK, probes - first), generator)
@@ -61,6 +61,6 @@ def scaled_traces(
         own = of_draws(values.tolist(), {})
         rows.append({"name": tensor, "value": own.value, "stderr": own.stderr})
     found = of_draws(
-        table.sum(axis=0).tolist(), {"probes": probes, "seed": bench.seed, "error": "probes"}
+        table.sum(axis=0).tolist(), {"probes": probes, "seed": context.seed, "error": "probes"}
     )
     return dataclasses.replace(found, details={"parameters": rows})

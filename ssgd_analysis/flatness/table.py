@@ -47,7 +47,7 @@ class MetricEntry:
         measure: ``(model, loss, batches, *, seed, …) -> Measurement``.
         summary: one line.
         invariant_to: changes that leave the value at default settings alone; names of
-            :data:`ssgd_analysis.flatness.transformations.TRANSFORMATIONS`.
+            :data:`ssgd_analysis.symmetries.transformations.TRANSFORMATIONS`.
         radius: the setting that is a radius or a noise scale, if there is one: a value is a
             point of the curve over it.
         radii: the default grid of that curve.

@@ -11,6 +11,7 @@ from torch import Tensor
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.methods.task import Task
+from ssgd_analysis.settings import is_kind
 
 
 def setting(
@@ -186,12 +187,6 @@ def _read(kind: Any, value: Any) -> Any:
     if not is_kind(kind, value):
         raise ValueError
     return kind(value)
-
-
-def is_kind(kind: Any, value: Any) -> bool:
-    """Whether a value is of a kind; whole numbers are also floats, booleans are no numbers."""
-    allowed = (int, float) if kind is float else (kind,)
-    return isinstance(value, allowed) and isinstance(value, bool) == (kind is bool)
 
 
 def parse_settings(name: str, method: type[Method], assignments: Sequence[str]) -> MethodSettings:

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.loss import Loss, scalar_loss
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, leave, steepness
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
 from ssgd_analysis.methods.task import FORWARD_SHARE, Task
+from ssgd_analysis.problem.loss import Loss, scalar_loss
 from ssgd_analysis.weights import borrowed_weights
 
 

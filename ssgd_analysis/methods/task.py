@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, first_line
-from ssgd_analysis.loss import Loss, scalar_loss, takes_model
-from ssgd_analysis.loss_terms import LossWatch
+from ssgd_analysis.problem.loss import Loss, scalar_loss, takes_model
+from ssgd_analysis.problem.loss_terms import LossWatch
 from ssgd_analysis.ranks import SINGLE, Ranks
 
 FORWARD_SHARE = 1 / 3  # of a forward-backward pass: backward costs about two forwards

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ssgd_analysis.plots import density_figure, radius_curves, save_figure
-from ssgd_analysis.report.tables import NAMES
+from ssgd_analysis.plots.metric_names import NAMES
 
 SPOKEN = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix"}
 

@@ -3,21 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-NAMES = {
-    "test_accuracy": "test accuracy",
-    "train_accuracy": "train accuracy",
-    "test_loss": "test loss",
-    "train_loss": "train loss",
-    "lambda_max": "λ_max",
-    "trace": "trace",
-    "adaptive_worst": "adaptive worst",
-    "worst_case": "worst case",
-    "expected": "expected rise",
-    "sam": "SAM rise",
-    "fisher_rao": "Fisher-Rao",
-    "gradients": "gradients",
-    "weight_norm": "‖w‖",
-}
+from ssgd_analysis.plots.metric_names import NAMES
 
 
 def number(value: float | None) -> str:
@@ -71,8 +57,8 @@ def counts(test: dict[str, Any]) -> str:
     """Whether a test counts for the overall verdict, in a word or two."""
     if test["circular"]:
         return "circular"
-    if test["discounted"]:
-        return "undirected" if "flatter" in test["discounted"] else "rescalable"
+    if test["excluded_why"]:
+        return "undirected" if "flatter" in test["excluded_why"] else "rescalable"
     return "yes" if test["counts"] else "–"
 
 
@@ -109,7 +95,8 @@ def test_rows(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str
             percent(test["loss_gap"]).lstrip("+"),
             test["verdict"],
             counts(test),
-            test["why"] + (f"; does not count: {test['discounted']}" if test["discounted"] else ""),
+            test["why"]
+            + (f"; does not count: {test['excluded_why']}" if test["excluded_why"] else ""),
         ]
         for test in by_weight(tests)
     ]
@@ -179,7 +166,7 @@ def test_csv(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[obje
     """Header and one row a flatness test, all numbers in full."""
     plain = [
         "group", "baseline", "metric", "difference", "relative", "margin", "p", "p_holm",
-        "p_equivalence", "test", "paired", "n", "verdict", "counts", "circular", "discounted",
+        "p_equivalence", "test", "paired", "n", "verdict", "counts", "circular", "excluded_why",
         "seeds_needed", "why",
     ]  # fmt: skip
     pairs = {

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ssgd_analysis.progress import Progress
+from ssgd_analysis.runs import Run
 from ssgd_analysis.studies.cells import Cell
-from ssgd_analysis.training import Run
 
 
 class Board:

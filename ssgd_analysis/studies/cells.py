@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssgd_analysis.compare import How
+from ssgd_analysis.compare import MeasureSettings
 from ssgd_analysis.compare.measurements import measure_all
 from ssgd_analysis.errors import WorkError
+from ssgd_analysis.runs import Run, TrainConfig
 from ssgd_analysis.studies.parallel import parallel
-from ssgd_analysis.training import Run, TrainConfig, train
+from ssgd_analysis.training import train
 from ssgd_analysis.training.together import train_together
 
 
@@ -101,7 +102,9 @@ def train_bundle(
     for (config, folder), outcome in zip(jobs, trained, strict=True):
         began = time.monotonic()
         if not isinstance(outcome, Exception) and metrics:
-            outcome = _tried(measure_all, Run(folder), metrics, How(device=config.device))
+            outcome = _tried(
+                measure_all, Run(folder), metrics, MeasureSettings(device=config.device)
+            )
         failed = isinstance(outcome, Exception)
         results.append(
             {

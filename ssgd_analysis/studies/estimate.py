@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
+from ssgd_analysis import random_state
 from ssgd_analysis.compare.measurements import is_flatness
 from ssgd_analysis.flatness import METRICS, Bench, resolve
 from ssgd_analysis.methods.loss_scale import attempt
 from ssgd_analysis.studies.board import duration
 from ssgd_analysis.studies.cells import Cell
-from ssgd_analysis.training import random_state
 from ssgd_analysis.training.setup import prepare
 
 SAMPLE = 0.1  # seconds of steps that are timed for each arm in each setting

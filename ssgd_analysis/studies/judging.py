@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssgd_analysis.compare import Group, How, Measurements, Rule, compare
+from ssgd_analysis.compare import Group, Measurements, MeasureSettings, Rule, compare
 from ssgd_analysis.compare.measurements import is_flatness, measure_all
 from ssgd_analysis.compare.pairs import pairs_of
 from ssgd_analysis.errors import WorkError
 from ssgd_analysis.progress import Progress
+from ssgd_analysis.runs import Run
 from ssgd_analysis.studies.budget import spending
 from ssgd_analysis.studies.cells import Cell
 from ssgd_analysis.studies.gains import Values
 from ssgd_analysis.studies.parallel import parallel
 from ssgd_analysis.studies.spec import Study, group_name
 from ssgd_analysis.studies.variance import noise_variances
-from ssgd_analysis.training import Run
 
 
 @dataclasses.dataclass(frozen=True)
-class Means:
+class Resources:
     """What a study is run with.
 
     Args:
@@ -39,11 +39,13 @@ class Means:
     data_dir: Path | None
 
 
-def judged(study: Study, groups: list[Group], means: Means, progress: Progress) -> dict[str, Any]:
+def judged(
+    study: Study, groups: list[Group], means: Resources, progress: Progress
+) -> dict[str, Any]:
     """Groups, tests and costs, before the answer."""
     if study.matched:
         _measure_matched(study, groups, means, progress)
-    measure = Measurements(study.metrics, How(device=means.device))
+    measure = Measurements(study.metrics, MeasureSettings(device=means.device))
     both = {
         matched: compare(
             groups,
@@ -104,7 +106,9 @@ def _spending(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return spending(spent)
 
 
-def _measure_matched(study: Study, groups: list[Group], means: Means, progress: Progress) -> None:
+def _measure_matched(
+    study: Study, groups: list[Group], means: Resources, progress: Progress
+) -> None:
     """What the comparison at matched train loss needs, measured in parallel beforehand."""
     flatness = tuple(metric for metric in study.metrics if is_flatness(metric))
     needed = {
@@ -120,11 +124,11 @@ def _measure_matched(study: Study, groups: list[Group], means: Means, progress: 
 
 
 def _measure_one(folder: Path, step: int, metrics: Sequence[str], device: str) -> None:
-    measure_all(Run(folder), metrics, How(device=device), step=step)
+    measure_all(Run(folder), metrics, MeasureSettings(device=device), step=step)
 
 
 def variances(
-    study: Study, groups: Sequence[Group], means: Means, progress: Progress
+    study: Study, groups: Sequence[Group], means: Resources, progress: Progress
 ) -> list[dict[str, Any]]:
     """At the weights of the focus's runs in the first setting that has some."""
     own = next(group for group in groups if group.config.label == study.focus)

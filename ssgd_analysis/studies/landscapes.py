@@ -7,12 +7,12 @@ import numpy as np
 
 from ssgd_analysis.compare import Group
 from ssgd_analysis.files import make_folder
-from ssgd_analysis.landscape import LandscapeSettings, Subject, sample_landscape, save_arrays
+from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, sample_landscape, save_arrays
 from ssgd_analysis.progress import Progress
+from ssgd_analysis.runs.checkpoint import load_checkpoint
 from ssgd_analysis.studies.cells import slug
 from ssgd_analysis.studies.parallel import parallel
 from ssgd_analysis.studies.spec import Study
-from ssgd_analysis.training.checkpoint import load_checkpoint
 
 Landscapes = dict[str, dict[str, np.ndarray]]  # "group/1" and "group/2" → arrays
 
@@ -55,5 +55,5 @@ def _landscape(study: Study, run: Path, dims: int, target: Path, device: str) ->
         repeats=study.landscape_directions if dims == 1 else 1,
         curvature=False,
     )
-    made = sample_landscape([Subject(str(run), problem, problem.batches)], settings)
+    made = sample_landscape([NamedProblem(str(run), problem, problem.batches)], settings)
     save_arrays(target, made.arrays)

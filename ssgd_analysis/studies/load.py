@@ -12,7 +12,7 @@ from ssgd_analysis.compare import Rule
 from ssgd_analysis.compare.measurements import check_metric
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.studies.cells import slug
-from ssgd_analysis.studies.questions import QUESTIONS
+from ssgd_analysis.studies.questions.questions import QUESTIONS
 from ssgd_analysis.studies.search import Range, Tuning
 from ssgd_analysis.studies.spec import TRAIN_FIELDS, Arm, Setting, Study
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ssgd_analysis.compare import Group
+from ssgd_analysis.pictures.study import answer_figures, tuning_figures
 from ssgd_analysis.plots import (
     Line,
     Mark,
@@ -28,7 +29,6 @@ from ssgd_analysis.report.tables import (
     test_rows,
 )
 from ssgd_analysis.studies.markdown import write_markdown
-from ssgd_analysis.studies.pictures import answer_figures, tuning_figures
 from ssgd_analysis.studies.sections import (
     answer_sections,
     how_section,

@@ -11,19 +11,19 @@ from joblib import cpu_count
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.files import jsonable, make_folder, read_json, write_json
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.runs import Run
 from ssgd_analysis.studies.board import Board
 from ssgd_analysis.studies.cells import Cell, run_cells, slug
 from ssgd_analysis.studies.estimate import Estimate, estimate
-from ssgd_analysis.studies.judging import Means, grouped, judged, seeded_values, variances
+from ssgd_analysis.studies.judging import Resources, grouped, judged, seeded_values, variances
 from ssgd_analysis.studies.landscapes import sample_landscapes
 from ssgd_analysis.studies.load import check_study
-from ssgd_analysis.studies.questions import QUESTIONS
+from ssgd_analysis.studies.questions.questions import QUESTIONS
 from ssgd_analysis.studies.report import write_study
 from ssgd_analysis.studies.sessions import add_session, machine
 from ssgd_analysis.studies.spec import Study
 from ssgd_analysis.studies.tuning import Chosen, choices, keep_tuning, tuned, tuning_cells
 from ssgd_analysis.studies.verdict import UNTUNED, lost_runs
-from ssgd_analysis.training import Run
 
 STAND_IN = (
     "STAND-IN at the tiny scale: it proves that the study's file runs, and says nothing about any"
@@ -68,7 +68,7 @@ def run_study(
     began = time.monotonic()
     study = _claim(study, out, resume, seeds)
     jobs = jobs or (cpu_count() if device == "cpu" else 1)
-    means = Means(out, jobs, batch_seeds, device, data_dir)
+    means = Resources(out, jobs, batch_seeds, device, data_dir)
     tuning, failures = _tune(study, means, progress)
     cells = final_cells(study, means, None if tuning is None else choices(tuning))
     fresh = sum(not Run(cell.folder).finished for cell in cells)
@@ -116,7 +116,7 @@ def plan(
         InputError: data that is not there.
     """
     jobs = jobs or (cpu_count() if device == "cpu" else 1)
-    means = Means(out, jobs, 1, device, data_dir)
+    means = Resources(out, jobs, 1, device, data_dir)
     middle: Chosen = {
         (setting.name, arm.label): {n: r.at(0.5) for n, r in study.search(arm).items()}
         for setting in study.settings
@@ -126,7 +126,7 @@ def plan(
     return estimate(cells, jobs)
 
 
-def final_cells(study: Study, means: Means, chosen: Chosen | None) -> list[Cell]:
+def final_cells(study: Study, means: Resources, chosen: Chosen | None) -> list[Cell]:
     """The runs that the answer is made of, with the tuned values."""
     return [
         Cell(
@@ -190,7 +190,7 @@ def _continued(study: Study, found: Any, out: Path, seeds: int | None) -> Study:
 
 
 def _tune(
-    study: Study, means: Means, progress: Progress
+    study: Study, means: Resources, progress: Progress
 ) -> tuple[dict[str, Any] | None, dict[str, str]]:
     """Train the trials, choose, keep the record; ``None`` where nothing is tuned."""
     cells = tuning_cells(study, means.out, means.device, means.data_dir)

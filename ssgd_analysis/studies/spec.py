@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ssgd_analysis.methods import find_method
+from ssgd_analysis.runs import TrainConfig
 from ssgd_analysis.studies.budget import epochs_within
 from ssgd_analysis.studies.search import Range, Tuning
-from ssgd_analysis.training import TrainConfig
 
 TRAIN_FIELDS = {each.name for each in dataclasses.fields(TrainConfig)} - {
     "seed",

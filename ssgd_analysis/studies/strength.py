@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssgd_analysis.compare.statistics import interval
-from ssgd_analysis.report.tables import NAMES
+from ssgd_analysis.plots.metric_names import NAMES
 from ssgd_analysis.studies.answer import Answer, seeds_text
 from ssgd_analysis.studies.gains import ACCURACY, Gain, Values, corrected, differences, gain_of
 from ssgd_analysis.studies.spec import Study

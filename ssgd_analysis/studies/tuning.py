@@ -6,10 +6,10 @@ from typing import Any
 
 from ssgd_analysis.files import write_json
 from ssgd_analysis.report import write_table
+from ssgd_analysis.runs import Run
 from ssgd_analysis.studies.cells import Cell, slug
 from ssgd_analysis.studies.search import best, judged, points
 from ssgd_analysis.studies.spec import Study
-from ssgd_analysis.training import Run
 
 Chosen = dict[tuple[str, str], dict[str, float] | None]  # None: every trial failed
 

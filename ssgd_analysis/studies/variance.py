@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ssgd_analysis import random_state
 from ssgd_analysis.compare.groups import PROBLEM
 from ssgd_analysis.methods.noise_variance import noise_variance
+from ssgd_analysis.runs import Run, TrainConfig
+from ssgd_analysis.runs.tensors import read_tensors
 from ssgd_analysis.studies.parallel import parallel
 from ssgd_analysis.studies.spec import Study
-from ssgd_analysis.training import Run, TrainConfig, random_state
 from ssgd_analysis.training.setup import prepare
-from ssgd_analysis.training.state import read_tensors
 
 WEIGHTS = ("initial", "final")
 

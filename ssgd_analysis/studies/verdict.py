@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssgd_analysis.report.tables import NAMES
+from ssgd_analysis.plots.metric_names import NAMES
 from ssgd_analysis.studies.spec import Study, group_name
 
 # The tests judge a rival against the focus; the sentence speaks of the focus.

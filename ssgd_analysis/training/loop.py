@@ -9,19 +9,18 @@ from typing import Any
 
 from torch import Tensor
 
-from ssgd_analysis import seeds
+from ssgd_analysis import random_state, seeds
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.methods import Method
 from ssgd_analysis.methods.loss_scale import attempt
+from ssgd_analysis.optimizers.schedule import learning_rate
+from ssgd_analysis.optimizers.table import load_state
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.ranks import SINGLE, Ranks
-from ssgd_analysis.training import random_state
+from ssgd_analysis.runs.config import TrainConfig
+from ssgd_analysis.runs.folder import Run, SilentRun, is_done
 from ssgd_analysis.training.company import ALONE, Company
-from ssgd_analysis.training.config import TrainConfig
 from ssgd_analysis.training.early_stop import EarlyStop
-from ssgd_analysis.training.optimizers import load_state
-from ssgd_analysis.training.run import Run, SilentRun, is_done
-from ssgd_analysis.training.schedule import learning_rate
 from ssgd_analysis.training.setup import prepare
 from ssgd_analysis.training.track import Tracker, summary
 from ssgd_analysis.weights import borrowed_state

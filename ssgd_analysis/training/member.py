@@ -8,11 +8,11 @@ from greenlet import greenlet
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ssgd_analysis import random_state
 from ssgd_analysis.methods import Task
 from ssgd_analysis.problem import Problem
-from ssgd_analysis.training import random_state
+from ssgd_analysis.runs.config import TrainConfig
 from ssgd_analysis.training.company import ALONE, Scores
-from ssgd_analysis.training.config import TrainConfig
 from ssgd_analysis.training.loop import train
 from ssgd_analysis.training.merged import likeness
 

@@ -5,43 +5,28 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssgd_analysis import seeds
-from ssgd_analysis.data import Dataset, Split, load_data
+from ssgd_analysis import random_state
+from ssgd_analysis.data import Dataset, Split
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import Method, Task
 from ssgd_analysis.models import Loss, load_count, load_model, placed_loss
+from ssgd_analysis.optimizers.table import make_optimizer
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.ranks import SINGLE, Ranks
-from ssgd_analysis.training import random_state
-from ssgd_analysis.training.config import PRECISIONS, TrainConfig
-from ssgd_analysis.training.optimizers import make_optimizer
+from ssgd_analysis.runs.config import PRECISIONS, TrainConfig
+from ssgd_analysis.runs.data import prepare_data
 from ssgd_analysis.weights import borrowed_buffers, borrowed_modes, set_training
 
 EVALUATION_BATCH = 512
 
 
-def prepare_data(config: TrainConfig, folder: Path | None = None) -> Dataset:
-    """A run's examples: loaded, held out, with its label noise; on the CPU, floats as given.
-
-    Args:
-        config: of the run.
-        folder: for data files, instead of the config's.
-    """
-    data = load_data(config.data, folder or config.data_folder)
-    data = data.with_validation(config.val, seeds.generator(config.seed, "validation"))
-    drawn = seeds.generator(config.seed, "train samples")
-    data = data.with_train_samples(config.train_samples, drawn)
-    return data.with_label_noise(config.label_noise, seeds.generator(config.seed, "label noise"))
-
-
 @dataclass(frozen=True)
-class Bench:
+class TrainingParts:
     """What a training works with.
 
     Args:
@@ -71,7 +56,7 @@ class Bench:
         return len(self.data.train) // self.step_size
 
 
-def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> Bench:
+def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
     """Everything that a run needs; initial weights come from torch's global generator.
 
     Args:
@@ -137,7 +122,7 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> Bench:
     for each in splits.values():
         each.check(deterministic=False)
     _check_gradient(model, loss, data.train, config.loss)
-    bench = Bench(config, data, model, task, method, splits)
+    bench = TrainingParts(config, data, model, task, method, splits)
     _check_batchnorm(bench)
     return bench
 
@@ -164,7 +149,7 @@ def _convolves(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
-def _check_batchnorm(bench: Bench) -> None:
+def _check_batchnorm(bench: TrainingParts) -> None:
     """Refuse passes over one example where BatchNorm has no variance to divide by."""
     config, method, model = bench.config, bench.method, bench.model
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ssgd_analysis.errors import first_line
-from ssgd_analysis.loss import scalar_loss
 from ssgd_analysis.methods import Task
+from ssgd_analysis.problem.loss import scalar_loss
 from ssgd_analysis.training.tracing import traced
 from ssgd_analysis.weights import borrowed_modes
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch.nn.modules.conv import _ConvNd
 
+from ssgd_analysis import random_state
 from ssgd_analysis.methods import Task
 from ssgd_analysis.progress import SILENT, Progress
-from ssgd_analysis.training import random_state
 from ssgd_analysis.training.member import Job, Member, Update
 from ssgd_analysis.training.merged import Merged
 from ssgd_analysis.training.stacked import NotStackableError, Stack

@@ -3,69 +3,25 @@
 import copy
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ssgd_analysis import seeds
+from ssgd_analysis import random_state, seeds
 from ssgd_analysis.curvature import HessianOperator, eigenpairs, trace
 from ssgd_analysis.curvature.third_order import symmetric_alignment
 from ssgd_analysis.data import Split
-from ssgd_analysis.errors import InputError, first_line, unknown
+from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.files import jsonable
 from ssgd_analysis.methods import MethodSettings, SymmetricSGD, Task
 from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, learning_rate_share, scheduled
 from ssgd_analysis.problem import Problem
-from ssgd_analysis.training import random_state
 from ssgd_analysis.weights import Noise, filters_of, unspared
 
 BATCHES = 8  # at least, where the examples allow it, for the errors over examples
 BATCH = 256  # examples at once, at most
 TOL = 1e-3  # residual of the eigenpairs; with 1e-2 and a warm start, close ones were mistaken
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One thing that can be tracked: what its number counts, by default and at least."""
-
-    default: int
-    least: int
-    summary: str
-
-
-KINDS = {
-    "sharpness": Kind(1, 1, "the N largest eigenvalues of the Hessian"),
-    "trace": Kind(16, 2, "the Hessian's trace, N probes"),
-    "third-order": Kind(8, 2, "the symmetric gradient beside the slope of Tr(ΣH)/2, N draws"),
-}
-
-
-def spelled_out(texts: Sequence[str]) -> list[str]:
-    """``KIND`` or ``KIND:N`` texts as ``KIND:N``, in the order of :data:`KINDS`.
-
-    Raises:
-        InputError: an unknown kind, one given twice, or a number that is none or too small.
-
-    Example:
-        >>> spelled_out(["trace", "sharpness:5"])
-        ['sharpness:5', 'trace:16']
-    """
-    found: dict[str, int] = {}
-    for text in texts:
-        name, colon, number = str(text).partition(":")
-        if name not in KINDS:
-            raise unknown("--track", name, KINDS)
-        if name in found:
-            raise InputError(f"--track {name} is given twice")
-        kind = KINDS[name]
-        found[name] = int(number) if number.isdecimal() else 0 if colon else kind.default
-        if found[name] < kind.least:
-            raise InputError(
-                f"--track {text} should be {name} or {name}:N with a whole number N ≥ {kind.least}"
-            )
-    return [f"{name}:{found[name]}" for name in KINDS if name in found]
 
 
 def stability_limit(optimizer: torch.optim.Optimizer, rate: float) -> float | None:

@@ -6,7 +6,8 @@ import pytest
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """Two methods, two seeds, with kept checkpoints."""
-    from ssgd_analysis.training import TrainConfig, train
+    from ssgd_analysis.runs import TrainConfig
+    from ssgd_analysis.training import train
 
     folder = tmp_path_factory.mktemp("runs")
     for method in ("sgd", "s-sgd"):
@@ -22,7 +23,8 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def convolutions(tmp_path_factory):
     """Dearer to measure than the fully connected ones of ``runs``."""
-    from ssgd_analysis.training import TrainConfig, train
+    from ssgd_analysis.runs import TrainConfig
+    from ssgd_analysis.training import train
 
     folder = tmp_path_factory.mktemp("convolutions") / "sgd-0"
     train(

@@ -3,7 +3,8 @@
 import pytest
 
 from ssgd_analysis.flatness import METRICS, all_metrics
-from ssgd_analysis.training import TrainConfig, train
+from ssgd_analysis.runs import TrainConfig
+from ssgd_analysis.training import train
 
 EXTRA = "expected:sigma=0.2,draws=2"
 FEW = ("expected", "sam")

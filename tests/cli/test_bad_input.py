@@ -209,7 +209,8 @@ def test_divergence_is_exit_1(tmp_path, run):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A small finished run; tests must not change it."""
-    from ssgd_analysis.training import TrainConfig, train
+    from ssgd_analysis.runs import TrainConfig
+    from ssgd_analysis.training import train
 
     folder = tmp_path_factory.mktemp("trained") / "run"
     config = TrainConfig(method="sgd", data="digits", model="mlp", epochs=1, batch_size=200)

@@ -12,7 +12,7 @@ from ssgd_analysis.cli.main import COMMANDS
 
 from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.methods import METHODS
-from ssgd_analysis.training.checkpoint import load_checkpoint
+from ssgd_analysis.runs.checkpoint import load_checkpoint
 
 SMALL = ["--epochs", 2, "--batch-size", 100, "--device", "cpu"]
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ssgd_analysis.training import TrainConfig, train
-from ssgd_analysis.training.checkpoint import load_checkpoint
+from ssgd_analysis.runs import TrainConfig
+from ssgd_analysis.runs.checkpoint import load_checkpoint
+from ssgd_analysis.training import train
 
 KEYS = ("key", "record")  # of other settings, and with other seconds
 QUICK = ["--points", 5, "--epochs", 1, "--samples", 100, "--device", "cpu"]

@@ -10,12 +10,13 @@ import pytest
 from ssgd_analysis.cli import compare, connect, landscape, sharpness, train
 
 from ssgd_analysis.compare import compare as compare_groups
-from ssgd_analysis.compare.measurements import How
+from ssgd_analysis.compare.measurements import MeasureSettings
 from ssgd_analysis.compare.rule import Rule
+from ssgd_analysis.connections import ConnectionSettings
 from ssgd_analysis.curvature import Options
-from ssgd_analysis.flatness.measure import Request
-from ssgd_analysis.landscape import ConnectionSettings, LandscapeSettings
-from ssgd_analysis.training import TrainConfig
+from ssgd_analysis.landscape import LandscapeSettings
+from ssgd_analysis.runs import TrainConfig
+from ssgd_analysis.sharpness.record import Request
 
 PAIRS = [
     (landscape.command, LandscapeSettings),
@@ -23,12 +24,12 @@ PAIRS = [
     (sharpness.command, Options),
     (connect.command, ConnectionSettings),
     (compare.command, Rule),
-    (compare.command, How),
+    (compare.command, MeasureSettings),
     (compare.command, compare_groups),
     (train.command, TrainConfig),
 ]
 # the command looks for a GPU; Python never chooses a device by itself
-MEANT = {(How, "device"), (TrainConfig, "device")}
+MEANT = {(MeasureSettings, "device"), (TrainConfig, "device")}
 WORDS = {"on": True, "off": None, "none": None, "all": None}
 
 

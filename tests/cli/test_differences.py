@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ssgd_analysis.cli.main import main
 
-from ssgd_analysis.flatness.differences import differences
+from ssgd_analysis.sharpness.differences import differences
 
 SMALL = ["--samples", 60, "--batch-size", 20, "--top", 1, "--probes", 4]
 METRICS = ["--metric", "expected", "--metric", "sam", "--metric", "lambda_max"]

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ssgd_analysis.training.checkpoint import load_checkpoint
+from ssgd_analysis.runs.checkpoint import load_checkpoint
 
 # one thread, as the tests' own process has
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -40,7 +40,7 @@ def test_landscape_one_dimension(tmp_path, run, runs):
 
 
 def test_resume_of_a_finished_landscape_computes_nothing(tmp_path, run, runs, monkeypatch):
-    from ssgd_analysis.landscape import points
+    from ssgd_analysis.landscape import sampling as points
 
     mine, out = tmp_path / "run", tmp_path / "l"
     shutil.copytree(runs / "sgd-0", mine)

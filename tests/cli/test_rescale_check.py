@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from ssgd_analysis.flatness import METRICS
-from ssgd_analysis.flatness.rescale_check import extreme, rescale_check
-from ssgd_analysis.flatness.transformations import rescaled
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.sharpness.rescale_check import extreme, rescale_check
+from ssgd_analysis.symmetries.transformations import rescaled
 
 STRANGER = '''
 import torch
@@ -50,7 +50,8 @@ def gelu():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    from ssgd_analysis.training import TrainConfig, train
+    from ssgd_analysis.runs import TrainConfig
+    from ssgd_analysis.training import train
 
     folder = tmp_path_factory.mktemp("runs")
     for model in ("mlp", "cnn"):

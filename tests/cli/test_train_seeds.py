@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ssgd_analysis.training import Run, TrainConfig, train
+from ssgd_analysis.runs import Run, TrainConfig
+from ssgd_analysis.training import train
 
 OPTIONS = ["--method", "s-sgd", "--data", "two_moons", "--model", "mlp", "--epochs", 1]
 

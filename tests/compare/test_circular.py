@@ -3,7 +3,7 @@
 import pytest
 
 from ssgd_analysis.compare.circular import circular, trained_on
-from ssgd_analysis.training import TrainConfig
+from ssgd_analysis.runs import TrainConfig
 
 
 def config(method, **settings):

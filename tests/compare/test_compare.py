@@ -7,13 +7,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ssgd_analysis.compare import How, Measurements, compare, find_runs, group_runs, measured
+from ssgd_analysis.compare import (
+    Measurements,
+    MeasureSettings,
+    compare,
+    find_runs,
+    group_runs,
+    measured,
+)
 from ssgd_analysis.compare.groups import _names
 from ssgd_analysis.compare.measurements import check_metric
 from ssgd_analysis.compare.sources import fingerprint
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.report.tables import pair_tables
-from ssgd_analysis.training import Run, TrainConfig
+from ssgd_analysis.runs import Run, TrainConfig
 
 
 @pytest.fixture
@@ -458,7 +465,7 @@ def test_measurements_go_on_where_one_run_refuses(tmp_path):
         train(config, tmp_path / f"r{seed}")
     bad = Run(tmp_path / "r1")
     bad.final.write_bytes(b"\0" * 50)
-    measure = Measurements(["sam", "train_loss"], How())
+    measure = Measurements(["sam", "train_loss"], MeasureSettings())
     assert measure(Run(tmp_path / "r0"), "sam") is not None
     assert measure(bad, "sam") is None
     assert "final.safetensors" in measure.why(bad, "sam")

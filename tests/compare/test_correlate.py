@@ -12,7 +12,7 @@ from ssgd_analysis.compare.correlate import correlate, varying
 from ssgd_analysis.compare.granulated import granulated
 from ssgd_analysis.compare.groups import Group
 from ssgd_analysis.compare.kendall import kendall, mean_kendall, tau_a
-from ssgd_analysis.training import Run, TrainConfig
+from ssgd_analysis.runs import Run, TrainConfig
 
 
 def literal_tau_b(x, y):

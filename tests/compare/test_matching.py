@@ -11,15 +11,23 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from ssgd_analysis.compare import How, Measurements, compare, find_runs, group_runs, measured
+from ssgd_analysis.compare import (
+    Measurements,
+    MeasureSettings,
+    compare,
+    find_runs,
+    group_runs,
+    measured,
+)
 from ssgd_analysis.compare import measurements as module
 from ssgd_analysis.compare.matching import Normalized, Scaled, temperature
 from ssgd_analysis.compare.pairs import pairs_of
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.report.tables import narrow
-from ssgd_analysis.training import Run, TrainConfig, train
-from ssgd_analysis.training.checkpoint import load_checkpoint
+from ssgd_analysis.runs import Run, TrainConfig
+from ssgd_analysis.runs.checkpoint import load_checkpoint
+from ssgd_analysis.training import train
 
 
 @pytest.fixture(params=["not sure enough", "too sure"])
@@ -110,7 +118,7 @@ def groups_of(folder):
 @pytest.mark.slow
 def test_temperature_measures_at_the_other_sides_loss(trained):
     groups = groups_of(trained)
-    measure = Measurements(METRICS, How())
+    measure = Measurements(METRICS, MeasureSettings())
     (pair,) = pairs_of(groups, None, "temperature")
     assert pair.paired
     assert pair.loss_gap == 0.0
@@ -152,7 +160,7 @@ def test_loss_beyond_any_temperature_is_not_comparable(trained, tmp_path):
         records[-1]["train_loss"] = 0.1 if "0.05" in folder.name else 1e9
         history.write_text("".join(json.dumps(r) + "\n" for r in records))
     metrics = ["expected:draws=4"]
-    measure = Measurements(metrics, How())
+    measure = Measurements(metrics, MeasureSettings())
     result = compare(
         groups_of(tmp_path), measure, metrics=metrics, match_loss=True, match_by="temperature"
     )
@@ -209,7 +217,7 @@ def test_normalised_metrics_do_not_see_the_scale_of_the_logits(tmp_path):
     assert a > 1e-3
     raw = [measured(r, metric) for r in (run, copy)]
     assert abs(raw[0] - raw[1]) > 0.5 * abs(raw[0])
-    loss = Measurements([metric], How(normalize=True)).train_loss
+    loss = Measurements([metric], MeasureSettings(normalize=True)).train_loss
     assert loss(run, None) == pytest.approx(loss(copy, None), rel=1e-5)
     by_hand = load_checkpoint(str(run.folder))
     with torch.no_grad():
@@ -234,7 +242,7 @@ def test_metrics_of_a_run_share_one_bench(trained, tmp_path, monkeypatch):
     )
     asked = ("expected:draws=4", "expected:draws=4,sigma=0.2", "symmetric_gap:draws=4", "sam")
     told = []
-    measure = Measurements(asked, How(), lambda run, metric: told.append(metric))
+    measure = Measurements(asked, MeasureSettings(), lambda run, metric: told.append(metric))
     values = [measure(run, metric) for metric in asked]
     assert len(opened) == 1
     assert told == list(asked)
@@ -287,7 +295,10 @@ INVARIANT = ("expected", "adaptive_worst", "fisher_rao", "w_h_w", "trace_weighte
 def test_a_rescaled_copy_is_no_different(rescaled):
     metrics = [*RAW, *INVARIANT]
     result = compare(
-        groups_of(rescaled), Measurements(metrics, How()), metrics=metrics, baseline="sgd"
+        groups_of(rescaled),
+        Measurements(metrics, MeasureSettings()),
+        metrics=metrics,
+        baseline="sgd",
     )
     tests = {test["metric"]: test for test in result["tests"]}
     for metric in INVARIANT:
@@ -313,7 +324,7 @@ def test_one_checkpoint_and_its_rescaled_copy_are_no_different(rescaled):
     runs = find_runs([rescaled / side / "0" for side in ("plain", "copies")])[0]
     metrics = ["lambda_max", *INVARIANT]
     result = compare(
-        group_runs(runs), Measurements(metrics, How()), metrics=metrics, baseline="sgd"
+        group_runs(runs), Measurements(metrics, MeasureSettings()), metrics=metrics, baseline="sgd"
     )
     assert result["overall"][0]["verdict"] == "no difference"
     assert result["tests"][0]["verdict"] == "not comparable"  # λ_max, one seed
@@ -331,7 +342,9 @@ def test_values_that_are_not_finite_are_not_judged(trained):
 
 
 def test_raw_metrics_alone_decide_nothing(rescaled):
-    result = compare(groups_of(rescaled), Measurements(RAW, How()), metrics=RAW, baseline="sgd")
+    result = compare(
+        groups_of(rescaled), Measurements(RAW, MeasureSettings()), metrics=RAW, baseline="sgd"
+    )
     (overall,) = result["overall"]
     assert overall["verdict"] == "not comparable"
     assert "none of the metrics counts" in overall["why"]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ssgd_analysis.report.pictures import comparison_pictures, relative_effects, scatter_points
+from ssgd_analysis.pictures.comparison import comparison_pictures, relative_effects, scatter_points
 
 NAMES = {"lambda_max": "λ_max", "test_accuracy": "test accuracy"}
 

@@ -180,7 +180,7 @@ def case(shift, noise=0.02, n=6, **fields):
         (case(0.5, n=1), "not comparable", "one seed"),
         (case(0.0, noise=0, n=1), "no difference", "agrees to 0.1%"),
         (case(0.002, noise=0, n=1), "not comparable", "one seed"),
-        (case(-0.5, barred="another problem"), "not comparable", "another problem"),
+        (case(-0.5, incomparable_why="another problem"), "not comparable", "another problem"),
     ],
 )
 def test_verdicts(given, verdict, words):
@@ -199,19 +199,19 @@ def test_missing_values_and_no_spread_are_not_comparable():
 
 
 def test_what_does_not_count_is_a_family_of_its_own():
-    raw = [case(-0.5, discounted="rescalable", metric=f"raw {i}") for i in range(9)]
+    raw = [case(-0.5, excluded_why="rescalable", metric=f"raw {i}") for i in range(9)]
     found = judge([case(-0.5), case(-0.4), *raw], RULE)
     assert found[0].p_holm == pytest.approx(2 * found[0].p)
     assert found[2].p_holm == pytest.approx(9 * found[2].p)
     assert [one.counts for one in found] == [True] * 2 + [False] * 9
-    barred = judge([case(-0.5), case(-0.4, barred="another problem")], RULE)
-    assert barred[0].p_holm == barred[0].p
-    assert barred[1].p_holm is None
+    incomparable_why = judge([case(-0.5), case(-0.4, incomparable_why="another problem")], RULE)
+    assert incomparable_why[0].p_holm == incomparable_why[0].p
+    assert incomparable_why[1].p_holm is None
 
 
 A, B = case(-0.5, metric="a"), case(0.5, metric="b")
 SAME, OPEN = case(0.0, metric="same"), case(0.0, noise=0.5, metric="open")
-RAW = case(-0.5, metric="raw", discounted="rescaling moves it")
+RAW = case(-0.5, metric="raw", excluded_why="rescaling moves it")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_overall_verdicts(cases, verdict, words):
 
 
 def test_overall_of_other_problems_is_not_comparable():
-    assert overall_verdict([A], judge([A], RULE), barred="another problem")[:2] == (
+    assert overall_verdict([A], judge([A], RULE), incomparable_why="another problem")[:2] == (
         "not comparable",
         "another problem",
     )

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from ssgd_analysis.curvature import GGNOperator, HessianOperator, Options
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness import METRICS
-from ssgd_analysis.flatness.measure import Request, measure
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.sharpness.record import Request, measure
 
 
 class Swish(torch.autograd.Function):

@@ -7,7 +7,7 @@ import torch
 from planted import MeanOperator, planted
 
 from ssgd_analysis.curvature import DenseOperator, cross_fit, eigenpairs
-from ssgd_analysis.curvature.sampling import weighted_stderr
+from ssgd_analysis.curvature.operators.sampling import weighted_stderr
 from ssgd_analysis.errors import InputError
 
 SPECTRUM = torch.tensor([4.0, 2.5, *[1.0] * 18], dtype=torch.float64)

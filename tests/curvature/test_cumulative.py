@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ssgd_analysis.curvature.cumulative import cumulative_bounds
+from ssgd_analysis.curvature.estimates.cumulative import cumulative_bounds
 
 
 def lanczos(values: np.ndarray, weights: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,12 +9,12 @@ from ssgd_analysis.curvature import (
     DenseOperator,
     Density,
     HessianOperator,
-    density,
     eigenpairs,
     spectral_density,
     trace,
 )
-from ssgd_analysis.curvature.operator import Operator
+from ssgd_analysis.curvature.estimates import density
+from ssgd_analysis.curvature.operators.operator import Operator
 from ssgd_analysis.errors import InputError
 
 

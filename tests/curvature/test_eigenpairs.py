@@ -13,15 +13,10 @@ from planted import DiagonalOperator, MeanOperator, network_like, planted
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
-from ssgd_analysis.curvature import (
-    DenseOperator,
-    HessianOperator,
-    Spectrum,
-    eigenpairs,
-    krylov,
-)
-from ssgd_analysis.curvature.eigenpairs import block_eigenpairs, certify
-from ssgd_analysis.curvature.operator import Operator
+from ssgd_analysis.curvature import DenseOperator, HessianOperator, Spectrum, eigenpairs
+from ssgd_analysis.curvature.eigen import krylov
+from ssgd_analysis.curvature.eigen.eigenpairs import block_eigenpairs, certify
+from ssgd_analysis.curvature.operators.operator import Operator
 from ssgd_analysis.errors import InputError
 
 PROPERTY = settings(deadline=None, database=None, derandomize=True, max_examples=30)

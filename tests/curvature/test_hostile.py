@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ssgd_analysis.curvature import HessianOperator, Options
-from ssgd_analysis.curvature.products import WAYS
+from ssgd_analysis.curvature.products.products import WAYS
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
 

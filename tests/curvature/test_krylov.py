@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from planted import planted
 from torch import Tensor
 
-from ssgd_analysis.curvature.krylov import KrylovBasis, orthonormal
+from ssgd_analysis.curvature.eigen.krylov import KrylovBasis, orthonormal
 from ssgd_analysis.errors import WorkError
 
 PROPERTY = settings(deadline=None, database=None, derandomize=True, max_examples=40)

@@ -5,8 +5,8 @@ import torch
 from planted import planted
 from torch import Tensor
 
-from ssgd_analysis.curvature.krylov import KrylovBasis
-from ssgd_analysis.curvature.lanczos import Goal, Search, lockstep
+from ssgd_analysis.curvature.eigen.krylov import KrylovBasis
+from ssgd_analysis.curvature.eigen.lanczos import Goal, Search, lockstep
 
 
 def search(matrix: Tensor, seed: int = 0, size: int = 60, **options) -> Search:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ssgd_analysis.curvature import OPERATORS, HessianOperator, Options
-from ssgd_analysis.curvature.plan import Plan, describe
+from ssgd_analysis.curvature.products.plan import Plan, describe
 from ssgd_analysis.errors import InputError, WorkError
 
 

@@ -9,9 +9,9 @@ from pyhessian import hessian
 from sklearn.datasets import load_digits
 
 from ssgd_analysis.curvature import HessianOperator, eigenpairs
-from ssgd_analysis.curvature.cross_check import cross_check_pyhessian
 from ssgd_analysis.models import load_model
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.sharpness.cross_check import cross_check_pyhessian
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import pytest
 import torch
 from planted import MeanOperator, planted
 
-from ssgd_analysis.curvature.sampling import Quotients, quotients, weighted_stderr
+from ssgd_analysis.curvature.operators.sampling import Quotients, quotients, weighted_stderr
 
 
 def test_equal_shares_give_the_usual_error():

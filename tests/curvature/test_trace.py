@@ -19,8 +19,8 @@ from ssgd_analysis.curvature import (
     layer_traces,
     trace,
 )
-from ssgd_analysis.curvature.deflation import Deflation, deflation
-from ssgd_analysis.curvature.hutchinson import Hutchinson
+from ssgd_analysis.curvature.estimates.deflation import Deflation, deflation
+from ssgd_analysis.curvature.estimates.hutchinson import Hutchinson
 from ssgd_analysis.errors import InputError
 
 PROPERTY = settings(deadline=None, database=None, derandomize=True, max_examples=40)

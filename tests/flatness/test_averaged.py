@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness import METRICS, Bench, Measurement, difference
+from ssgd_analysis.flatness import METRICS, Measurement, MetricContext, difference
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import Noise
 
@@ -263,22 +263,22 @@ def test_spared_parameters_do_not_move():
 
 @pytest.mark.parametrize("net", ["mlp", "conv_batchnorm"])
 def test_gap_is_expected_sharpness_at_the_same_noise(net):
-    bench = Bench(Problem(*nets.CASES[net]().problem), 4)
-    gap = METRICS["symmetric_gap"].measure.on(bench, spare="none", draws=6)
+    context = MetricContext(Problem(*nets.CASES[net]().problem), 4)
+    gap = METRICS["symmetric_gap"].measure.on(context, spare="none", draws=6)
     options = {"law": "binary", "scale": "filter", "sigma": 0.1, "draws": 6}
-    again = METRICS["expected"].measure.on(bench, **options)
+    again = METRICS["expected"].measure.on(context, **options)
     assert gap.value == again.value
     assert again.cost.forwards == 0  # one set of perturbations for both
 
 
 def test_metrics_of_the_same_noise_share_their_passes():
-    bench = Bench(Problem(*nets.mlp().problem))
-    METRICS["symmetric_gap"].measure.on(bench)
-    assert bench.cost.forwards == 101
-    METRICS["asymmetry"].measure.on(bench)
-    METRICS["expected"].measure.on(bench, sigma=0.2)
-    METRICS["noise_robustness"].measure.on(bench)
-    assert bench.cost.forwards == 201
+    context = MetricContext(Problem(*nets.mlp().problem))
+    METRICS["symmetric_gap"].measure.on(context)
+    assert context.cost.forwards == 101
+    METRICS["asymmetry"].measure.on(context)
+    METRICS["expected"].measure.on(context, sigma=0.2)
+    METRICS["noise_robustness"].measure.on(context)
+    assert context.cost.forwards == 201
 
 
 # --- pac_bayes_sigma ---

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness import METRICS, Bench, Measurement, curve, difference
+from ssgd_analysis.flatness import METRICS, Measurement, MetricContext, curve, difference
 from ssgd_analysis.flatness.crossing import crossing
 from ssgd_analysis.flatness.measurement import of_median
 from ssgd_analysis.flatness.metrics.quantization_drop import rounded_to
@@ -224,14 +224,14 @@ def test_biases_are_not_rounded():
 
 
 def test_curve_over_bits():
-    bench = Bench(Problem(*nets.trained().problem))
-    points = curve(bench, "quantization_drop")
+    context = MetricContext(Problem(*nets.trained().problem))
+    points = curve(context, "quantization_drop")
     assert [bits for bits, _ in points] == [8, 7, 6, 5, 4, 3, 2]
     sizes = [found.details["relative_size"] for _, found in points]
     assert sizes == sorted(sizes)
     assert abs(points[0][1].value) < 0.05  # eight bits lose next to nothing
     assert points[-1][1].value > 0.05  # two do
-    assert bench.cost.forwards == 8  # the clean one once
+    assert context.cost.forwards == 8  # the clean one once
 
 
 @pytest.mark.parametrize("name", ["quantization_drop", "noise_robustness"])
@@ -246,8 +246,8 @@ def test_accuracy_does_not_know_the_scale_of_the_logits(name):
 
 
 def test_noise_robustness_grows_along_its_curve():
-    bench = Bench(Problem(*nets.trained().problem))
-    values = [found.value for _, found in curve(bench, "noise_robustness", (0.1, 0.4, 1.6))]
+    context = MetricContext(Problem(*nets.trained().problem))
+    values = [found.value for _, found in curve(context, "noise_robustness", (0.1, 0.4, 1.6))]
     assert values == sorted(values)
     assert values[-1] > 0.2
 
@@ -270,7 +270,7 @@ def test_volume_of_a_quadratic(rise):
     case, directions = nets.quadratic(), 15
     H, g = reference.hessian(case), reference.gradient(case)
     stream, radii = torch.Generator().manual_seed(0), []
-    stream = Bench(Problem(*case.problem)).generator("volume")
+    stream = MetricContext(Problem(*case.problem)).generator("volume")
     noise = Noise(law="sphere", scale="filter")
     for _ in range(directions):
         d = noise.sample(case.model.weight.detach(), stream).reshape(-1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness import METRICS, Bench, Measurement, examples
+from ssgd_analysis.flatness import METRICS, Measurement, MetricContext, examples
 from ssgd_analysis.flatness.examples import example_gradients
 from ssgd_analysis.problem import Problem
 
@@ -24,15 +24,15 @@ NAMES = ("gradient_norm", "gradient_covariance_trace", "gradient_noise_scale")
 CASES = {**nets.CASES, "quadratic": nets.quadratic, "relu": nets.relu}
 
 
-def bench(case: nets.Case) -> Bench:
-    return Bench(Problem(*case.problem))
+def context(case: nets.Case) -> MetricContext:
+    return MetricContext(Problem(*case.problem))
 
 
-def on(name: str, where: Bench) -> Measurement:
+def on(name: str, where: MetricContext) -> Measurement:
     return METRICS[name].measure.on(where)
 
 
-def check(case: nets.Case, where: Bench) -> None:
+def check(case: nets.Case, where: MetricContext) -> None:
     """All three numbers of every batch."""
     rows, found = reference.example_gradients(case), example_gradients(where)
     mean = rows.mean(dim=0)
@@ -65,7 +65,7 @@ def loop(monkeypatch) -> Counting:
 @pytest.mark.parametrize("net", [name for name in CASES if name != "recurrent"])
 def test_vmap_takes_most_networks(net, loop):
     case = CASES[net]()
-    check(case, bench(case))
+    check(case, context(case))
     assert loop.calls == 0
 
 
@@ -73,20 +73,20 @@ def test_vmap_takes_most_networks(net, loop):
 def test_one_by_one_is_the_same(net, monkeypatch):
     monkeypatch.setattr(examples, "_together", examples._one_by_one)
     case = CASES[net]()
-    check(case, bench(case))
+    check(case, context(case))
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 4])
 def test_chunks_are_no_setting(chunk, monkeypatch):
     monkeypatch.setattr(examples, "CHUNK", chunk)
     case = nets.mlp()
-    check(case, bench(case))
+    check(case, context(case))
 
 
 def test_a_bound_on_bytes_makes_chunks_of_one(monkeypatch):
     monkeypatch.setattr(examples, "CHUNK_BYTES", 1)
     case = nets.mlp()
-    check(case, bench(case))
+    check(case, context(case))
 
 
 class Branches(nn.Module):
@@ -107,7 +107,7 @@ def test_what_vmap_refuses_goes_one_by_one(loop):
     signs = torch.tensor([1.0] * 4 + [-1.0] * 4 + [1.0] * 3, dtype=torch.float64)
     inputs = nets.randn(nets.N, 4).abs() * signs[:, None]
     case = nets.Case(model, nets.cross_entropy, inputs, nets.labels())
-    where = bench(case)
+    where = context(case)
     rows, found = reference.example_gradients(case), example_gradients(where)
     square = float(rows.square().sum(1).mean())
     assert where.problem.mean(found.squares) == pytest.approx(square, rel=1e-9)
@@ -121,7 +121,7 @@ def test_what_vmap_gets_wrong_goes_one_by_one(monkeypatch, loop):
     )
     monkeypatch.setattr(examples, "_together", wrong)
     case = nets.mlp()
-    where = bench(case)
+    where = context(case)
     check(case, where)
     assert wrong.calls == loop.calls == 3
     assert where.cost.gradients == 1 + 2 + 2  # the mean, both ways, and halves beside wholes
@@ -137,7 +137,7 @@ def test_a_loss_of_model_and_batch_with_a_shared_tensor(loop):
     case = nets.mlp()
     mask = torch.tensor([1.0, 0, 2, 1, 1], dtype=torch.float64)[:4]
     parts = [{"x": x[:3], "y": y[:3], "mask": mask} for x, y in case.batches(3)]
-    where = Bench(Problem(case.model, masked, parts))
+    where = MetricContext(Problem(case.model, masked, parts))
     plain = nets.Case(case.model, case.loss, case.inputs * mask, case.targets)
     square = float(reference.example_gradients(plain).square().sum(1).mean())
     assert where.problem.mean(example_gradients(where).squares) == pytest.approx(square, rel=1e-9)
@@ -156,7 +156,7 @@ def padded(outputs: Tensor, targets: Tensor) -> Tensor:
 def test_no_example_has_a_gradient_where_the_loss_is_no_mean():
     case = nets.mlp()
     targets = torch.tensor([1, 2, 0, 1, 2, 2, 0, 0, 1, 1, 2])
-    where = bench(nets.Case(case.model, padded, case.inputs, targets))
+    where = context(nets.Case(case.model, padded, case.inputs, targets))
     for name in NAMES[1:]:
         with pytest.raises(InputError, match="mean of its examples"):
             on(name, where)
@@ -175,8 +175,8 @@ def test_no_example_has_a_gradient_where_the_model_needs_several():
     norm = nn.BatchNorm1d(4, track_running_stats=False)
     model = nn.Sequential(norm, case.model).double()
     several = nets.Case(model, case.loss, case.inputs, case.targets)
-    twos = Bench(Problem(model, case.loss, several.batches(2)[:5]))
-    for where in (bench(several), twos):
+    twos = MetricContext(Problem(model, case.loss, several.batches(2)[:5]))
+    for where in (context(several), twos):
         for name in NAMES[1:]:
             with pytest.raises(InputError, match="see one another"):
                 on(name, where)
@@ -206,7 +206,7 @@ def test_a_refusal_costs_little_and_once(padding, passes):
         calls.append(1)
         return padded(outputs, targets)
 
-    where = bench(nets.Case(case.model, counted, case.inputs, targets))
+    where = context(nets.Case(case.model, counted, case.inputs, targets))
     where.clean_gradient  # noqa: B018
     calls.clear()
     for name in 2 * NAMES[1:]:
@@ -218,7 +218,7 @@ def test_a_refusal_costs_little_and_once(padding, passes):
 @pytest.mark.parametrize("layers", [["5"], ["0.weight", "3"]])
 def test_parameters_that_are_left_out_have_no_part(layers):
     case = nets.mlp()
-    where = Bench(Problem(*case.problem, layers=layers))
+    where = MetricContext(Problem(*case.problem, layers=layers))
     rows, names = reference.example_gradients(case), list(reference.trainable(case.model))
     sizes = [weight.numel() for weight in reference.trainable(case.model).values()]
     own = [
@@ -236,7 +236,7 @@ def test_parameters_that_are_left_out_have_no_part(layers):
 def test_root_mean_square_of_the_examples():
     case = nets.mlp()
     rms = float(reference.example_gradients(case).square().sum(1).mean().sqrt())
-    found = on("gradient_norm", bench(case))
+    found = on("gradient_norm", context(case))
     assert found.details["per_example_rms"] == pytest.approx(rms, rel=1e-10)
 
 
@@ -258,7 +258,7 @@ def mixed(case: nets.Case, name: str) -> Callable[[np.ndarray], float]:
 @pytest.mark.parametrize("name", NAMES)
 def test_samples_are_the_first_order_in_the_shares(name):
     case = nets.mlp()
-    where, value = bench(case), mixed(case, name)
+    where, value = context(case), mixed(case, name)
     found, shares, step = on(name, where), np.array(where.problem.shares), 1e-6
     assert value(shares) == pytest.approx(found.value, rel=1e-10)
     assert shares @ np.array(found.samples) == pytest.approx(found.value, rel=1e-10)
@@ -280,7 +280,7 @@ def test_errors_over_examples_are_honest():
         case = nets.mlp()
         inputs, targets = nets.randn(80, 4, seed=seed), nets.labels(80, seed=seed)
         case = nets.Case(case.model, case.loss, inputs, targets)
-        found = on("gradient_covariance_trace", bench(case))
+        found = on("gradient_covariance_trace", context(case))
         values.append(found.value)
         errors.append(found.stderr)
     # 60 data sets know a standard deviation to 9%; the errors of 20 batches each are means
@@ -297,7 +297,7 @@ def test_noise_scale_of_one_weight():
         return (outputs - targets).square().mean() / 2
 
     batches = [(torch.ones(2, 1, dtype=torch.float64), part[:, None]) for part in a.split(2)]
-    where = Bench(Problem(model, loss, batches))
+    where = MetricContext(Problem(model, loss, batches))
     assert on("gradient_norm", where).value == pytest.approx(3, rel=1e-14)
     assert on("gradient_covariance_trace", where).value == pytest.approx(14 / 3, rel=1e-14)
     found = on("gradient_noise_scale", where)
@@ -308,7 +308,7 @@ def test_noise_scale_of_one_weight():
     assert found.details["corrected"] == pytest.approx(14 / 3 / corrected, rel=1e-13)
     with torch.no_grad():
         model.weight.fill_(2.5)  # the mean gradient, −0.5, is within its error of zero
-    assert on("gradient_noise_scale", Bench(where.problem)).details["corrected"] is None
+    assert on("gradient_noise_scale", MetricContext(where.problem)).details["corrected"] is None
 
 
 def test_corrected_square_is_unbiased_and_the_plain_one_is_not():
@@ -323,7 +323,7 @@ def test_corrected_square_is_unbiased_and_the_plain_one_is_not():
 
 
 def test_work_is_shared():
-    where = bench(nets.mlp())
+    where = context(nets.mlp())
     costs = [on(name, where).cost.gradients for name in NAMES]
     assert costs == [2, 0, 0]  # the mean, and the examples
 
@@ -332,7 +332,7 @@ def test_no_gradient():
     case = nets.quadratic()
     with torch.no_grad():
         case.model.weight.zero_()
-    where = bench(nets.Case(case.model, case.loss, case.inputs, torch.zeros_like(case.targets)))
+    where = context(nets.Case(case.model, case.loss, case.inputs, torch.zeros_like(case.targets)))
     found = on("gradient_norm", where)
     assert (found.value, found.stderr) == (0.0, None)
     assert on("gradient_covariance_trace", where).value == 0
@@ -342,7 +342,7 @@ def test_no_gradient():
 
 def test_one_example_has_no_spread():
     case = nets.mlp()
-    where = Bench(Problem(case.model, case.loss, [(case.inputs[:1], case.targets[:1])]))
+    where = MetricContext(Problem(case.model, case.loss, [(case.inputs[:1], case.targets[:1])]))
     for name in NAMES[1:]:
         with pytest.raises(InputError, match="single example"):
             on(name, where)
@@ -355,16 +355,16 @@ def test_a_gradient_that_is_not_finite_is_an_error(name):
     with torch.no_grad():
         case.model[5].weight.fill_(float("nan"))
     with pytest.raises(WorkError, match="finite"):
-        on(name, bench(case))
+        on(name, context(case))
 
 
 @pytest.mark.parametrize("net", ["mlp", "conv_batchnorm", "attention", "recurrent"])
 def test_float32_agrees(net):
     case = CASES[net]()
-    truth = example_gradients(bench(case)).deviations
+    truth = example_gradients(context(case)).deviations
     inputs = case.inputs.float() if case.inputs.is_floating_point() else case.inputs
     single = nets.Case(case.model.float(), case.loss, inputs, case.targets)
-    np.testing.assert_allclose(example_gradients(bench(single)).deviations, truth, rtol=1e-4)
+    np.testing.assert_allclose(example_gradients(context(single)).deviations, truth, rtol=1e-4)
 
 
 def test_the_corrected_square_is_unbiased():
@@ -376,7 +376,7 @@ def test_the_corrected_square_is_unbiased():
     for pair in itertools.product(range(4), repeat=2):
         chosen = list(pair)
         part = nets.Case(case.model, case.loss, case.inputs[chosen], case.targets[chosen])
-        found.append(on("gradient_norm", bench(part)))
+        found.append(on("gradient_norm", context(part)))
     squares = [one.details["corrected_square"] for one in found]
     assert sum(squares) / 16 == pytest.approx(truth, rel=1e-10)
     assert sum(one.value**2 for one in found) / 16 > 1.1 * truth  # what it corrects

@@ -10,9 +10,9 @@ from scipy import stats
 from torch import nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness import METRICS, Bench, Measurement, difference
-from ssgd_analysis.flatness.transformations import TRANSFORMATIONS
+from ssgd_analysis.flatness import METRICS, Measurement, MetricContext, difference
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.symmetries.transformations import TRANSFORMATIONS
 
 FACTORS = {"decay": 0.1}  # λ, as large as the eigenvalues in the bulk; everything else: a = 5
 # where the defaults would tell nothing here: more bits cost so small a network no accuracy, and a
@@ -85,26 +85,26 @@ NETS = {"relu": relu, "conv": conv}
 
 
 @functools.cache
-def bench(net: str, kind: str | None) -> Bench | None:
+def context(net: str, kind: str | None) -> MetricContext | None:
     """The network changed, or as it is; nothing where there is nothing to change."""
     if kind is None:
-        return Bench(NETS[net]())
+        return MetricContext(NETS[net]())
     changed = TRANSFORMATIONS[kind](NETS[net](), FACTORS.get(kind, 5.0))
-    return Bench(changed.problem) if changed.done else None
+    return MetricContext(changed.problem) if changed.done else None
 
 
 @functools.cache
 def measured(name: str, net: str, kind: str | None) -> Measurement | None:
     """``None``: the metric can't be had of this problem."""
     try:
-        return METRICS[name].measure.on(bench(net, kind), **SETTINGS.get(name, {}))
+        return METRICS[name].measure.on(context(net, kind), **SETTINGS.get(name, {}))
     except InputError:
         return None
 
 
 def found(kind: str) -> list[str]:
     """Networks that have what the transformation changes."""
-    return [net for net in NETS if bench(net, kind) is not None]
+    return [net for net in NETS if context(net, kind) is not None]
 
 
 def doubt(one: Measurement, other: Measurement) -> float:
@@ -184,7 +184,7 @@ def test_moves_as_much_as_published(label, kind):
     settings, layer, neuron = RATIOS[label]
     published = layer if kind == "layer" else neuron
     measure = METRICS[label.split(",")[0]].measure
-    before, after = (measure.on(bench("relu", kind_), **settings) for kind_ in (None, kind))
+    before, after = (measure.on(context("relu", kind_), **settings) for kind_ in (None, kind))
     ratio = after.value / before.value
     if published == 1.0:
         assert stays(before, after)
@@ -201,7 +201,7 @@ def test_weights_before_a_batchnorm_scale_by_powers(kind, power):
     problem = conv()
     only = Problem(problem.model, problem.loss, problem.batches, layers=["0", "3"])
     changed = TRANSFORMATIONS["batchnorm"](only, 5.0).problem
-    before, after = (METRICS[kind].measure.on(Bench(one)) for one in (only, changed))
+    before, after = (METRICS[kind].measure.on(MetricContext(one)) for one in (only, changed))
     assert after.value / before.value == pytest.approx(5.0**power, rel=1e-5)
 
 

@@ -14,16 +14,16 @@ from planted import network_like, planted
 from torch import Tensor, nn
 
 from ssgd_analysis.curvature import DenseOperator, HessianOperator, survey
-from ssgd_analysis.curvature.deflation import deflation
-from ssgd_analysis.curvature.hutchinson import Hutchinson
-from ssgd_analysis.curvature.probes import rademacher
+from ssgd_analysis.curvature.estimates.deflation import deflation
+from ssgd_analysis.curvature.estimates.hutchinson import Hutchinson
+from ssgd_analysis.curvature.estimates.probes import rademacher
 from ssgd_analysis.curvature.survey import _known_square, more_squares
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness import METRICS, Bench, Measurement
+from ssgd_analysis.flatness import METRICS, Measurement, MetricContext
 from ssgd_analysis.flatness.metrics import relative_flatness as relative
 from ssgd_analysis.flatness.surveyed import surveyed
-from ssgd_analysis.flatness.transformations import TRANSFORMATIONS
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.symmetries.transformations import TRANSFORMATIONS
 
 SPECTRUM = (
     "trace_per_parameter",
@@ -48,15 +48,15 @@ def diagonal_loss(model: Diagonal, batch: Tensor) -> Tensor:
     return (model.d * model.w**2).sum() / 2
 
 
-def diagonal_bench(entries: Tensor, **options) -> Bench:
-    return Bench(Problem(Diagonal(entries), diagonal_loss, [torch.zeros(1)]), **options)
+def diagonal_bench(entries: Tensor, **options) -> MetricContext:
+    return MetricContext(Problem(Diagonal(entries), diagonal_loss, [torch.zeros(1)]), **options)
 
 
-def bench(case: nets.Case, seed: int = 0) -> Bench:
-    return Bench(Problem(*case.problem), seed)
+def context(case: nets.Case, seed: int = 0) -> MetricContext:
+    return MetricContext(Problem(*case.problem), seed)
 
 
-def on(name: str, where: Bench, **settings) -> Measurement:
+def on(name: str, where: MetricContext, **settings) -> Measurement:
     return METRICS[name].measure.on(where, **settings)
 
 
@@ -103,7 +103,7 @@ def test_squares_beside_a_trace_are_those_of_the_projected_operator():
 
 
 def test_samples_of_the_norm_are_its_first_order():
-    where = bench(nets.mlp())
+    where = context(nets.mlp())
     found = on("frobenius", where)
     each = surveyed(where).squares
     assert found.value == pytest.approx(each.mean() ** 0.5, rel=1e-12)
@@ -164,7 +164,7 @@ def test_few_parameters(count):
 def test_all_four_moments_of_a_network():
     case = nets.mlp()
     values = reference.eigenvalues(case)
-    found = on("density_moments", bench(case), probes=200)
+    found = on("density_moments", context(case), probes=200)
     for order in range(4):
         moment, error = found.details["moments"][order], found.details["stderr"][order]
         assert abs(moment - float((values ** (order + 1)).mean())) <= 5 * error
@@ -173,7 +173,7 @@ def test_all_four_moments_of_a_network():
 
 def test_short_runs_give_the_moments_they_are_exact_for():
     case = nets.mlp()
-    where = bench(case)
+    where = context(case)
     where.keep("survey", survey(where.operator, 5, density_steps=2))  # exact to the third
     assert len(on("density_moments", where).details["moments"]) == 3
 
@@ -189,7 +189,7 @@ def test_negative_mass_of_many_eigenvalues_lies_in_its_interval():
 
 def test_negative_mass_is_the_share_that_the_density_reports():
     case = nets.mlp()
-    where = bench(case)
+    where = context(case)
     found, share = on("negative_mass", where), surveyed(where).density.negative
     assert found.value == pytest.approx(share.value, rel=1e-12)
     assert found.stderr == pytest.approx(share.stderr, rel=1e-12)
@@ -219,7 +219,7 @@ def test_samples_of_the_ratio_are_its_first_order():
     """λ₁/λ₅ of the mixture (1 − t) H + t H_b, differentiated at t = 0."""
     case = nets.mlp()
     whole = reference.hessian(case)
-    found = on("spectral_norm_ratio", bench(case), tol=1e-9)
+    found = on("spectral_norm_ratio", context(case), tol=1e-9)
 
     def ratio(matrix: Tensor) -> float:
         values = torch.linalg.eigvalsh(matrix)
@@ -236,7 +236,7 @@ def test_samples_of_the_ratio_are_its_first_order():
 
 def test_a_survey_with_fewer_pairs_does_not_do_for_the_ratio():
     case = nets.mlp()
-    where = bench(case)
+    where = context(case)
     where.keep("survey", survey(where.operator, 1))
     values = reference.eigenvalues(case)
     found = on("spectral_norm_ratio", where)
@@ -248,7 +248,7 @@ def test_a_survey_with_fewer_pairs_does_not_do_for_the_ratio():
 
 
 def test_one_survey_serves_them_all():
-    where = bench(nets.mlp())
+    where = context(nets.mlp())
     where.keep("survey", surveyed(where))
     assert [on(name, where).cost.products for name in ("frobenius", *SPECTRUM)] == [0] * (
         1 + len(SPECTRUM)
@@ -256,7 +256,7 @@ def test_one_survey_serves_them_all():
 
 
 def test_trace_per_parameter_shares_the_traces_probes():
-    where = bench(nets.mlp())
+    where = context(nets.mlp())
     whole, mean = on("trace", where), on("trace_per_parameter", where)
     assert mean.cost.products == 0
     assert mean.value == pytest.approx(whole.value / where.problem.n_parameters, rel=1e-14)
@@ -265,7 +265,7 @@ def test_trace_per_parameter_shares_the_traces_probes():
 
 @pytest.mark.parametrize("name", PROBED)
 def test_samples_are_one_a_probe_and_give_value_and_error(name):
-    found = on(name, bench(nets.mlp()), probes=48)
+    found = on(name, context(nets.mlp()), probes=48)
     assert len(found.samples) == found.settings["probes"] == 48
     assert np.mean(found.samples) == pytest.approx(found.value, rel=1e-12)
     assert np.std(found.samples, ddof=1) / 48**0.5 == pytest.approx(found.stderr, rel=1e-12)
@@ -276,21 +276,21 @@ def test_probes_are_those_of_the_trace(seed):
     case = nets.quadratic()
     with torch.no_grad():
         case.model.weight.fill_(-1)  # w∘z is then −z
-    plain, weighted = (on(name, bench(case, seed)) for name in ("trace", "trace_weighted"))
+    plain, weighted = (on(name, context(case, seed)) for name in ("trace", "trace_weighted"))
     np.testing.assert_allclose(weighted.samples, plain.samples, rtol=1e-12)
-    assert on("trace_weighted", bench(case, seed + 1)).samples != weighted.samples
+    assert on("trace_weighted", context(case, seed + 1)).samples != weighted.samples
 
 
 @pytest.mark.parametrize("name", PROBED)
 def test_one_probe_is_refused(name):
     with pytest.raises(InputError, match="probes"):
-        on(name, bench(nets.mlp()), probes=1)
+        on(name, context(nets.mlp()), probes=1)
 
 
 @pytest.mark.parametrize("name", ["spectral_norm_ratio", "layer_lambda_max"])
 def test_no_tolerance_is_refused(name):
     with pytest.raises(InputError, match="tolerance"):
-        on(name, bench(nets.mlp()), tol=0.0)
+        on(name, context(nets.mlp()), tol=0.0)
 
 
 @pytest.mark.parametrize("name", PROBED)
@@ -298,7 +298,7 @@ def test_errors_of_probes_cover_the_truth(name):
     """95% intervals by Student's t hold the dense value."""
     case = nets.quadratic()
     truth = reference.METRICS[name].value(case)
-    found = [on(name, bench(case, seed), probes=24) for seed in range(150)]
+    found = [on(name, context(case, seed), probes=24) for seed in range(150)]
     inside = np.mean([abs(one.value - truth) <= 2.069 * one.stderr for one in found])
     # of 8 parameters six are deflated: a probe is then one of few numbers, hence the low end;
     # 150 runs know a share of 0.95 to 0.018
@@ -315,7 +315,7 @@ def test_w_h_w_is_the_second_derivative_along_the_weights():
     along = [reference.loss_at(case, (1 + k * step) * w) for k in (-2, -1, 0, 1, 2)]
     # five points: the error is of step⁴, rounding 1e-16 / step²
     slope = (-along[0] + 16 * along[1] - 30 * along[2] + 16 * along[3] - along[4]) / (12 * step**2)
-    assert on("w_h_w", bench(case)).value == pytest.approx(slope, rel=1e-6)
+    assert on("w_h_w", context(case)).value == pytest.approx(slope, rel=1e-6)
 
 
 @pytest.mark.parametrize("net", ["mlp", "conv_batchnorm", "tied", "frozen", "unused"])
@@ -327,7 +327,7 @@ def test_parts_of_the_tensors(net):
     blocks = reference.tensor_blocks(case)
     layered = [square * float(block.trace()) for square, block in blocks]
     tops = [square * float(torch.linalg.eigvalsh(block)[-1]) for square, block in blocks]
-    where, names = bench(case), list(reference.trainable(case.model))
+    where, names = context(case), list(reference.trainable(case.model))
     for name, truths in (("trace_weighted", weighted), ("layer_trace", layered)):
         rows = on(name, where, probes=400).details["parameters"]
         assert [row["name"] for row in rows] == names
@@ -346,15 +346,15 @@ def test_errors_over_examples_are_those_of_the_batches():
         reference.hessian(nets.Case(case.model, case.loss, x, y)) for x, y in case.batches()
     ]
     along = [float(w @ matrix @ w) for matrix in matrices]
-    found = on("w_h_w", bench(case))
+    found = on("w_h_w", context(case))
     np.testing.assert_allclose(found.samples, along, rtol=1e-9)
     assert found.weights == (4 / 11, 4 / 11, 3 / 11)
     kappas = [
         reference.relative_flatness(nets.Case(case.model, case.loss, x, y))
         for x, y in case.batches()
     ]
-    np.testing.assert_allclose(on("relative_flatness", bench(case)).samples, kappas, rtol=1e-9)
-    top = on("layer_lambda_max", bench(case), tol=1e-9)
+    np.testing.assert_allclose(on("relative_flatness", context(case)).samples, kappas, rtol=1e-9)
+    top = on("layer_lambda_max", context(case), tol=1e-9)
     square, block = max(
         reference.tensor_blocks(case), key=lambda one: one[0] * torch.linalg.eigvalsh(one[1])[-1]
     )
@@ -377,7 +377,7 @@ def test_infinite_curvature_is_an_error(name):
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[1.0, 1], [0, 0], [0, 0]]))
     batches = [(torch.ones(4, 2, dtype=torch.float64), torch.zeros(4))]
-    where = Bench(Problem(model, lambda outputs, targets: outputs.pow(1.5).mean(), batches))
+    where = MetricContext(Problem(model, lambda outputs, targets: outputs.pow(1.5).mean(), batches))
     with pytest.raises(WorkError, match="finite"):
         on(name, where)
 
@@ -390,7 +390,7 @@ def test_relative_flatness_of_a_linear_model():
     case = nets.quadratic(outputs=3)
     squares = case.inputs.square().sum() * reference.flat_weights(case.model).square().sum()
     truth = 2 / (3 * nets.N) * float(squares)
-    assert on("relative_flatness", bench(case)).value == pytest.approx(truth, rel=1e-12)
+    assert on("relative_flatness", context(case)).value == pytest.approx(truth, rel=1e-12)
 
 
 @pytest.mark.parametrize("layer", ["0", "3", "5", "3.weight"])
@@ -404,7 +404,7 @@ def test_relative_flatness_of_another_layer(layer):
     own = slice(start, start + weight.numel())
     block = reference.hessian(case)[own, own].reshape(*weight.shape, *weight.shape)
     truth = float(torch.einsum("sk,tk,sjtj->", weight, weight, block))
-    found = on("relative_flatness", bench(case), layer=layer)
+    found = on("relative_flatness", context(case), layer=layer)
     assert found.settings["layer"] == name
     assert found.value == pytest.approx(truth, rel=1e-9)
 
@@ -417,16 +417,16 @@ def test_a_layers_name_is_no_pattern():
     with nets.seeded():
         model.add_module("3", nn.Linear(3, 3).double())
     other = dataclasses.replace(case, model=model)
-    block = Bench(Problem(*other.problem, layers=["[[]3].weight"]))
-    found = on("relative_flatness", bench(other), layer="[3]")
+    block = MetricContext(Problem(*other.problem, layers=["[[]3].weight"]))
+    found = on("relative_flatness", context(other), layer="[3]")
     assert found.settings["layer"] == "[3].weight"
     assert found.value == on("relative_flatness", block, layer="[3]").value
-    assert on("relative_flatness", bench(other), layer="3").value != found.value
+    assert on("relative_flatness", context(other), layer="3").value != found.value
 
 
 @pytest.mark.parametrize(("layer", "shape"), [("0", (6, 4)), ("3", (5, 6)), ("5", (3, 5))])
 def test_relative_flatness_counts_its_products_whole(layer, shape):
-    where = bench(nets.mlp())
+    where = context(nets.mlp())
     cost = on("relative_flatness", where, layer=layer).cost
     rank = min(shape)
     assert (cost.forwards, cost.gradients) == (0, 0)
@@ -440,7 +440,7 @@ def test_relative_flatness_is_at_most_the_norm_times_the_trace():
     # a convex last layer; Petzka's script gives this bound
     case = nets.mlp()
     square, block = reference.tensor_blocks(case)[-2]
-    assert on("relative_flatness", bench(case)).value <= square * float(block.trace())
+    assert on("relative_flatness", context(case)).value <= square * float(block.trace())
 
 
 class Reversed(nn.Module):
@@ -459,19 +459,19 @@ class Reversed(nn.Module):
 def test_the_last_layer_is_the_one_used_last():
     with nets.seeded():
         case = dataclasses.replace(nets.mlp(), model=Reversed().double())
-    found = on("relative_flatness", bench(case))
+    found = on("relative_flatness", context(case))
     assert found.settings["layer"] == "last.weight"
     assert not case.model.last._forward_hooks
     case.model.last.weight.requires_grad_(False)  # then it is the last that is no constant
-    assert on("relative_flatness", bench(case)).settings["layer"] == "first.weight"
+    assert on("relative_flatness", context(case)).settings["layer"] == "first.weight"
 
 
 def test_relative_flatness_in_low_precision():
     case = nets.mlp()
-    truth = on("relative_flatness", bench(case)).value
+    truth = on("relative_flatness", context(case)).value
     low = nets.Case(case.model.bfloat16(), case.loss, case.inputs.bfloat16(), case.targets)
     # eight bits in every weight, input and product
-    assert on("relative_flatness", bench(low)).value == pytest.approx(truth, rel=0.1)
+    assert on("relative_flatness", context(low)).value == pytest.approx(truth, rel=0.1)
 
 
 def test_the_last_layer_may_be_within_a_fused_one():
@@ -480,14 +480,14 @@ def test_the_last_layer_may_be_within_a_fused_one():
             nn.Linear(4, 4), nn.TransformerEncoderLayer(4, 2, 5, batch_first=True), nn.Flatten()
         ).double()
     case = nets.Case(model, nets.mse, nets.randn(nets.N, 3, 4), nets.randn(nets.N, 12, seed=1))
-    assert on("relative_flatness", bench(case)).settings["layer"] == "1.linear2.weight"
+    assert on("relative_flatness", context(case)).settings["layer"] == "1.linear2.weight"
 
 
 def test_relative_flatness_by_probes_where_the_layer_is_large(monkeypatch):
     case = nets.mlp()
-    exact = on("relative_flatness", bench(case))
+    exact = on("relative_flatness", context(case))
     monkeypatch.setattr(relative, "EXACT", 0)
-    found = on("relative_flatness", bench(case))
+    found = on("relative_flatness", context(case))
     assert found.settings == {**exact.settings, "probes": 256, "error": "probes"}
     assert abs(found.value - exact.value) <= 4 * found.stderr
     assert 0 < found.stderr < 0.3 * exact.value  # else the line above says little
@@ -495,7 +495,7 @@ def test_relative_flatness_by_probes_where_the_layer_is_large(monkeypatch):
     near = nets.evaluated(case.model)
     with torch.no_grad():
         near[5].weight.mul_(1 + 1e-6 * nets.randn(3, 5))
-    other = on("relative_flatness", bench(dataclasses.replace(case, model=near)))
+    other = on("relative_flatness", context(dataclasses.replace(case, model=near)))
     # the same probes in the same coordinates: samples move as the value does
     np.testing.assert_allclose(other.samples, found.samples, atol=1e-4 * exact.value)
 
@@ -503,7 +503,7 @@ def test_relative_flatness_by_probes_where_the_layer_is_large(monkeypatch):
 @pytest.mark.parametrize("layer", ["1", "5.bias", "head"])
 def test_a_layer_without_a_matrix_is_refused(layer):
     with pytest.raises(InputError, match=r"0\.weight, 3\.weight, 5\.weight"):
-        on("relative_flatness", bench(nets.mlp()), layer=layer)
+        on("relative_flatness", context(nets.mlp()), layer=layer)
 
 
 def test_no_linear_layer_is_refused():
@@ -543,7 +543,7 @@ EXACTLY = {
 
 
 @pytest.fixture(scope="module")
-def changed() -> dict[str, Bench]:
+def changed() -> dict[str, MetricContext]:
     problem = Problem(*deep().problem)
     # a decay of 0.1 is large against a Hessian trace of 1; 5 would hide all else
     made = {
@@ -551,7 +551,10 @@ def changed() -> dict[str, Bench]:
         for kind, transformation in TRANSFORMATIONS.items()
     }
     assert all(one.done for one in made.values())
-    return {"": Bench(problem), **{kind: Bench(one.problem) for kind, one in made.items()}}
+    return {
+        "": MetricContext(problem),
+        **{kind: MetricContext(one.problem) for kind, one in made.items()},
+    }
 
 
 @pytest.mark.parametrize("name", EXACTLY)
@@ -581,8 +584,8 @@ def test_the_bench_operator_is_the_hessian():
     # what all of the above multiplies with
     case = nets.mlp()
     v = nets.randn(sum(p.numel() for p in case.model.parameters()))
-    product = bench(case).operator @ v
-    assert isinstance(bench(case).operator, HessianOperator)
+    product = context(case).operator @ v
+    assert isinstance(context(case).operator, HessianOperator)
     torch.testing.assert_close(product, reference.hessian(case) @ v, rtol=1e-10, atol=1e-12)
 
 
@@ -605,8 +608,8 @@ def test_all_eigenvectors_known(name):
 
 def test_the_trace_does_not_depend_on_what_was_measured_before():
     case = nets.mlp()
-    alone = Bench(Problem(*case.problem))
-    after = Bench(Problem(*case.problem))
+    alone = MetricContext(Problem(*case.problem))
+    after = MetricContext(Problem(*case.problem))
     METRICS["frobenius"].measure.on(after)
-    found = [METRICS["trace"].measure.on(bench).value for bench in (alone, after)]
+    found = [METRICS["trace"].measure.on(context).value for context in (alone, after)]
     assert found[0] == found[1]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssgd_analysis.data import load_data
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness import METRICS, Bench
+from ssgd_analysis.flatness import METRICS, MetricContext
 from ssgd_analysis.flatness.ascent import STARTS
 from ssgd_analysis.problem import Problem
 
@@ -223,8 +223,8 @@ def test_an_example_without_a_label_is_no_start():
         share = outputs / (targets >= 0).sum()  # of no label: not a number, nor its gradient
         return nn.functional.cross_entropy(outputs, targets) + 0 * share.sum()
 
-    bench = Bench(Problem(case.model, loss, [(case.inputs, targets)]))
-    bench.keep("divisible", True)
-    found = METRICS["worst_case"].measure.on(bench)
+    context = MetricContext(Problem(case.model, loss, [(case.inputs, targets)]))
+    context.keep("divisible", True)
+    found = METRICS["worst_case"].measure.on(context)
     assert found.details["starts"] == 2 * (nets.N - 4) + 2
     assert np.isfinite(found.value)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness import METRICS, Bench, Measurement, curve
+from ssgd_analysis.flatness import METRICS, Measurement, MetricContext, curve
 from ssgd_analysis.flatness.ball import checkpoints
 from ssgd_analysis.flatness.metrics import keskar
 from ssgd_analysis.problem import Problem
@@ -164,7 +164,7 @@ def test_keskar_of_a_quadratic(epsilon, local, subspace):
     b, A = reference.gradient(case), reference.hessian(case)
     columns = torch.eye(len(w), dtype=w.dtype)
     if subspace:
-        stream = Bench(Problem(*case.problem), 5).generator("keskar subspace")
+        stream = MetricContext(Problem(*case.problem), 5).generator("keskar subspace")
         columns = torch.stack(
             [torch.randn(len(w), generator=stream, dtype=w.dtype) for _ in range(subspace)], dim=1
         )
@@ -322,7 +322,7 @@ def test_error_of_keskar_is_that_of_the_ratio():
 @pytest.mark.parametrize("name", BALLS)
 def test_a_metric_is_a_point_of_its_curve(name, norm):
     case = nets.mlp()
-    points = curve(Bench(Problem(*case.problem)), name, norm=norm)
+    points = curve(MetricContext(Problem(*case.problem)), name, norm=norm)
     entry = METRICS[name]
     assert [rho for rho, _ in points] == list(entry.radii if norm == "l2" else entry.linf_radii)
     values = [found.value for _, found in points]
@@ -335,7 +335,7 @@ def test_a_metric_is_a_point_of_its_curve(name, norm):
 
 def test_keskar_is_a_point_of_its_curve():
     case = nets.mlp()
-    points = curve(Bench(Problem(*case.problem)), "keskar")
+    points = curve(MetricContext(Problem(*case.problem)), "keskar")
     values = [found.value for _, found in points]
     assert values == sorted(values)
     assert measure("keskar", case, epsilon=points[3][0]).value == values[3]
@@ -349,9 +349,9 @@ def test_steps_cost_a_gradient_each(name):
     case = nets.mlp()
     cost = measure(name, case, steps=7, starts=1).cost
     assert (cost.forwards, cost.gradients, cost.products) == (2, 7, 0)  # clean and last losses
-    bench = Bench(Problem(*case.problem))
-    METRICS["sam"].measure.on(bench)  # pays for the clean losses and gradient
-    assert METRICS[name].measure.on(bench, steps=7, starts=1).cost.gradients == 6
+    context = MetricContext(Problem(*case.problem))
+    METRICS["sam"].measure.on(context)  # pays for the clean losses and gradient
+    assert METRICS[name].measure.on(context, steps=7, starts=1).cost.gradients == 6
 
 
 @pytest.mark.parametrize(("m", "check"), [(3, 1), (4, 0)])

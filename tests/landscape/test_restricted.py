@@ -10,8 +10,9 @@ import reference
 import torch
 from torch import Tensor
 
+from ssgd_analysis.connections import line, train_curve
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.landscape import LandscapeSettings, Subject, line, sample_landscape, train_curve
+from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, sample_landscape
 from ssgd_analysis.landscape.directions import eigen_directions, gradient_directions
 from ssgd_analysis.problem import Problem
 
@@ -34,7 +35,7 @@ def flat(direction: list[Tensor]) -> Tensor:
 
 
 def landscape(*problems: Problem, **options):
-    subjects = [Subject(f"run {i}", problem) for i, problem in enumerate(problems)]
+    subjects = [NamedProblem(f"run {i}", problem) for i, problem in enumerate(problems)]
     return sample_landscape(subjects, LandscapeSettings(**options))
 
 

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.landscape import LandscapeSettings, Subject, sample_landscape
+from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, sample_landscape
 from ssgd_analysis.landscape.directions import normalized, random_directions
 from ssgd_analysis.landscape.grid import through
 from ssgd_analysis.problem import Problem
 
 
-def subject(case: nets.Case, name: str = "one", **options) -> Subject:
-    return Subject(name, Problem(*case.problem), case.batches(), **options)
+def subject(case: nets.Case, name: str = "one", **options) -> NamedProblem:
+    return NamedProblem(name, Problem(*case.problem), case.batches(), **options)
 
 
 def moved(case: nets.Case, factor: float = 0.5) -> nets.Case:
@@ -231,7 +231,7 @@ def test_complex_parameters_are_refused():
     one = torch.ones(3, 2, dtype=torch.float64)
     with pytest.raises(InputError, match="'c' is complex"):
         sample_landscape(
-            [Subject("one", Problem(Complex(), nets.mse, [(one, one)]))], LandscapeSettings()
+            [NamedProblem("one", Problem(Complex(), nets.mse, [(one, one)]))], LandscapeSettings()
         )
 
 
@@ -349,7 +349,7 @@ def test_points_that_are_not_finite_are_holes():
 
     batches = [(case.inputs, case.targets)]
     made = sample_landscape(
-        [Subject("one", Problem(case.model, cut, batches))],
+        [NamedProblem("one", Problem(case.model, cut, batches))],
         LandscapeSettings(points=21, span=8.0, curvature=False),
     )
     plain = line(case, points=21, span=8.0)["loss"]

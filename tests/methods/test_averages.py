@@ -8,7 +8,8 @@ from readings.base import make_method, minibatch, network
 from torch import nn
 from torch.optim import swa_utils
 
-from ssgd_analysis.training import Run, TrainConfig, train
+from ssgd_analysis.runs import Run, TrainConfig
+from ssgd_analysis.training import train
 
 BASE = {"lr": 0.2, "momentum": 0.9, "weight_decay": 0.05}
 EPOCHS, STEPS = 4, 3

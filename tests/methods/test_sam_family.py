@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.esam import each_loss
-from ssgd_analysis.training import TrainConfig, train
+from ssgd_analysis.runs import TrainConfig
+from ssgd_analysis.training import train
 
 BASE = {"lr": 0.2, "momentum": 0.9, "weight_decay": 0.05}
 

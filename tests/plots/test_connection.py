@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from ssgd_analysis.pictures.connection import connection_pictures
 from ssgd_analysis.plots.connection import Walk, connection_figure
-from ssgd_analysis.report.connection import connection_pictures
 
 T = np.linspace(0, 1, 5)
 

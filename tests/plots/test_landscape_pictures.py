@@ -11,12 +11,12 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ssgd_analysis import plots
+from ssgd_analysis.pictures import landscape as module
+from ssgd_analysis.pictures.landscape import landscape_pictures
+from ssgd_analysis.pictures.landscape_notes import landscape_notes
 from ssgd_analysis.plots import Line, Mark, Plane
 from ssgd_analysis.plots.scale import loss_scale
 from ssgd_analysis.plots.words import percent
-from ssgd_analysis.report import landscape as module
-from ssgd_analysis.report.landscape import landscape_pictures
-from ssgd_analysis.report.landscape_notes import landscape_notes
 
 X = np.linspace(-1, 1, 11)
 BOWL = 0.1 + X[:, None] ** 2 + 2 * X[None, :] ** 2

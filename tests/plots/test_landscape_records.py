@@ -7,11 +7,11 @@ import pytest
 import torch
 from landscape_records import landscape
 
-from ssgd_analysis.landscape import LandscapeSettings, Subject, sample_landscape
+from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, sample_landscape
 from ssgd_analysis.problem import Problem
 
 
-def subjects(count: int, path: bool, test: bool) -> list[Subject]:
+def subjects(count: int, path: bool, test: bool) -> list[NamedProblem]:
     made = []
     for seed in range(count):
         case = nets.mlp()
@@ -25,7 +25,7 @@ def subjects(count: int, path: bool, test: bool) -> list[Subject]:
                 ways[step] = {k: v.clone() for k, v in case.model.state_dict().items()}
         problem = Problem(*case.problem)
         own = problem if test else None
-        made.append(Subject(f"run-{seed}", problem, path=ways if path else {}, test=own))
+        made.append(NamedProblem(f"run-{seed}", problem, path=ways if path else {}, test=own))
     return made
 
 

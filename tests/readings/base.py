@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ssgd_analysis import seeds
 from ssgd_analysis.methods import Method, Task, find_method
 from ssgd_analysis.models import load_loss
-from ssgd_analysis.training.optimizers import make_optimizer
+from ssgd_analysis.optimizers.table import make_optimizer
 from ssgd_analysis.weights import Noise
 from ssgd_analysis.weights.noise import random_signs
 

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ssgd_analysis import random_state
 from ssgd_analysis.methods.task import Task
 from ssgd_analysis.methods.weight_noise import WeightNoiseMethod
+from ssgd_analysis.runs import TrainConfig
 from ssgd_analysis.studies import estimate as module
 from ssgd_analysis.studies.cells import Cell
 from ssgd_analysis.studies.estimate import estimate
-from ssgd_analysis.training import TrainConfig, random_state
 
 PASS = 0.004  # seconds, far above all else of a step
 

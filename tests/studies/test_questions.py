@@ -7,7 +7,7 @@ import pytest
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.studies.load import check_study, load_study
-from ssgd_analysis.studies.questions import QUESTIONS
+from ssgd_analysis.studies.questions.questions import QUESTIONS
 
 SEEDS = range(10)
 BATCHES = (32, 64, 128, 256)

@@ -6,10 +6,10 @@ import time
 import numpy as np
 import pytest
 
+from ssgd_analysis.runs import Run
 from ssgd_analysis.studies import list_studies, load_study
 from ssgd_analysis.studies.cells import slug
 from ssgd_analysis.studies.verdict import study_verdict
-from ssgd_analysis.training import Run
 
 TINY = """
 summary = "a small one"

@@ -4,12 +4,14 @@ import dataclasses
 
 import pytest
 
+from ssgd_analysis import random_state
 from ssgd_analysis.methods.noise_variance import noise_variance
+from ssgd_analysis.runs import Run
+from ssgd_analysis.runs.tensors import read_tensors
 from ssgd_analysis.studies.load import load_study
 from ssgd_analysis.studies.variance import noise_variances
-from ssgd_analysis.training import Run, random_state, train
+from ssgd_analysis.training import train
 from ssgd_analysis.training.setup import prepare
-from ssgd_analysis.training.state import read_tensors
 
 SPEC = """
 seeds = [0]

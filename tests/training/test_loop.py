@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.methods import METHODS
-from ssgd_analysis.training import Run, TrainConfig, train
-from ssgd_analysis.training.checkpoint import load_checkpoint
-from ssgd_analysis.training.setup import prepare_data
+from ssgd_analysis.runs import Run, TrainConfig
+from ssgd_analysis.runs.checkpoint import load_checkpoint
+from ssgd_analysis.runs.data import prepare_data
+from ssgd_analysis.training import train
 
 
 def config(**changes) -> TrainConfig:

@@ -8,9 +8,10 @@ from safetensors.torch import load_file
 
 from ssgd_analysis.compare.groups import group_runs, unlike
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.training import Run, TrainConfig, train
+from ssgd_analysis.optimizers.schedule import scaled_rate
+from ssgd_analysis.runs import Run, TrainConfig
+from ssgd_analysis.training import train
 from ssgd_analysis.training.early_stop import EarlyStop
-from ssgd_analysis.training.schedule import scaled_rate
 from ssgd_analysis.training.setup import prepare, prepare_data
 
 

@@ -10,12 +10,13 @@ import torch
 from readings import READINGS
 from safetensors.torch import load_file
 
-import ssgd_analysis.training.run as run_module
+import ssgd_analysis.runs.folder as run_module
 from ssgd_analysis.errors import WorkError
 from ssgd_analysis.methods import METHODS
 from ssgd_analysis.progress import Silent
-from ssgd_analysis.training import Run, TrainConfig, loop, train
-from ssgd_analysis.training.state import read_tree
+from ssgd_analysis.runs import Run, TrainConfig
+from ssgd_analysis.runs.tensors import read_tree
+from ssgd_analysis.training import loop, train
 
 OPTIONS = [
     "--data", "digits", "--model", "cnn", "--label-noise", 0.2, "--epochs", 12, "--batch-size", 100,

@@ -7,7 +7,8 @@ from torch import nn
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import METHODS
-from ssgd_analysis.training import TrainConfig, train
+from ssgd_analysis.runs import TrainConfig
+from ssgd_analysis.training import train
 from ssgd_analysis.training.setup import prepare
 
 CUTS = [

@@ -14,20 +14,13 @@ from readings.base import minibatch
 from safetensors.torch import load_file
 from torch import nn
 
+from ssgd_analysis import random_state
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.methods import METHODS, Task
 from ssgd_analysis.models import load_loss
-from ssgd_analysis.training import (
-    Run,
-    TrainConfig,
-    loop,
-    merged,
-    random_state,
-    stacked,
-    train,
-    train_together,
-)
-from ssgd_analysis.training.state import read_tree
+from ssgd_analysis.runs import Run, TrainConfig
+from ssgd_analysis.runs.tensors import read_tree
+from ssgd_analysis.training import loop, merged, stacked, train, train_together
 
 HIDDEN = """
 import torch

@@ -7,14 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import ssgd_analysis.training.run as run_module
+import ssgd_analysis.runs.folder as run_module
 from ssgd_analysis.curvature import HessianOperator, eigenpairs
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.report.tracking import limit_name
-from ssgd_analysis.training import Run, TrainConfig, train
-from ssgd_analysis.training.checkpoint import load_checkpoint
-from ssgd_analysis.training.state import read_tree
-from ssgd_analysis.training.track import KINDS, spelled_out, stability_limit
+from ssgd_analysis.pictures.tracking import limit_name
+from ssgd_analysis.runs import Run, TrainConfig
+from ssgd_analysis.runs.checkpoint import load_checkpoint
+from ssgd_analysis.runs.tensors import read_tree
+from ssgd_analysis.runs.tracked import KINDS, spelled_out
+from ssgd_analysis.training import train
+from ssgd_analysis.training.track import stability_limit
 
 ALL = ["sharpness:2", "trace:4", "third-order:2"]
 KEYS = {

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.landscape import LandscapeSettings, Subject, sample_landscape
+from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, sample_landscape
 from ssgd_analysis.landscape.directions import normalized, random_directions
-from ssgd_analysis.landscape.recalibration import recalibration
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.problem.recalibration import recalibration
 from ssgd_analysis.weights import batchnorm
 from ssgd_analysis.weights.batchnorm import recalibrate_batchnorm, recalibrated_layers
 
@@ -240,7 +240,9 @@ def test_frozen_layers_stay_along_a_landscape():
         bn: LandscapeSettings(points=3, bn=bn, curvature=False) for bn in ("frozen", "recalibrate")
     }
     found = {
-        bn: sample_landscape([Subject("one", problem, case.batches())], settings).arrays["loss"]
+        bn: sample_landscape([NamedProblem("one", problem, case.batches())], settings).arrays[
+            "loss"
+        ]
         for bn, settings in chosen.items()
     }
     torch.testing.assert_close(*map(torch.from_numpy, found.values()), rtol=1e-12, atol=0)
@@ -329,7 +331,7 @@ def test_recalibration_of_a_model_without_batchnorm_does_nothing():
 def test_recalibrated_points_use_the_statistics_there(how):
     case = nets.conv_batchnorm()
     problem = Problem(*case.problem)
-    subject = Subject("one", problem, case.batches())
+    subject = NamedProblem("one", problem, case.batches())
     found = {}
     for bn in ("recalibrate", "frozen"):
         chosen = LandscapeSettings(points=4, normalize=how, bn=bn, curvature=False)
@@ -354,7 +356,7 @@ def test_without_other_batches_the_problems_own_are_taken():
     case = nets.conv_batchnorm()
     truth = of_one_batch(case.model, case.inputs)
     problem = Problem(*case.problem)
-    given, own = (Subject("one", problem, batches) for batches in (case.batches(), ()))
+    given, own = (NamedProblem("one", problem, batches) for batches in (case.batches(), ()))
     assert given.values(recalibrate=True) == own.values(recalibrate=True) != own.values()
     recalibration(problem, ())()
     assert_same_statistics(case.model, truth)

@@ -2,14 +2,14 @@
 
 from ssgd_analysis.flatness.ascent import STARTS, worst
 from ssgd_analysis.flatness.ball import Ball
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric
 
 
 @metric
 def adaptive_worst(
-    bench: Bench,
+    context: MetricContext,
     *,
     rho: float = 0.5,
     norm: str = "l2",
@@ -23,7 +23,7 @@ def adaptive_worst(
     scale, as |w|∘u scales with w. Weights that are zero stay zero.
 
     Args:
-        bench: the problem.
+        context: the problem.
         rho: radius of the relative perturbation over all parameters: its L2 norm, or with
             ``linf`` its largest entry (a thousandth of each weight, about 0.001 to 0.01, is much).
         norm: ``l2`` or ``linf``.
@@ -44,4 +44,4 @@ def adaptive_worst(
         Andriushchenko et al. 2023 (arXiv 2302.07011), eq. 2 with c = |w|; Kwon et al. 2021 (arXiv
         2102.11600); Croce and Hein 2020 (arXiv 2003.01690) for the ascent.
     """
-    return worst(bench, Ball(rho, norm, relative=True), steps, starts, m, "adaptive_worst")
+    return worst(context, Ball(rho, norm, relative=True), steps, starts, m, "adaptive_worst")

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.perturbed import s_sgd_pairs
@@ -12,7 +12,7 @@ from ssgd_analysis.flatness.perturbed import s_sgd_pairs
 
 @metric
 def asymmetry(
-    bench: Bench,
+    context: MetricContext,
     *,
     c: float = 0.1,
     law: str = "binary",
@@ -28,7 +28,7 @@ def asymmetry(
     perturbation's rise the pair cancels.
 
     Args:
-        bench: the problem.
+        context: the problem.
         c: noise scale, relative to what ``scale`` names.
         law: ``binary``, ``gaussian``, ``sphere`` or ``uniform``.
         scale: ``filter``, ``layer``, ``weight`` (or ``element``) or ``none`` (absolute).
@@ -47,7 +47,7 @@ def asymmetry(
     Reference:
         He et al. 2019 (arXiv 1902.00744) for asymmetric valleys; the statistic is ours.
     """
-    found, settings = s_sgd_pairs(bench, c, law, scale, spare, draws)
+    found, settings = s_sgd_pairs(context, c, law, scale, spare, draws)
     details = {
         "rms": float(np.sqrt(np.square(found.odd).mean())),
         "symmetric_gap": float(found.even.mean()),

@@ -6,7 +6,7 @@ import numpy as np
 
 from ssgd_analysis.curvature import Survey
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.surveyed import squares, surveyed
@@ -15,7 +15,7 @@ MOMENTS = 4
 
 
 @metric
-def density_moments(bench: Bench, *, probes: int = 32) -> Measurement:
+def density_moments(context: MetricContext, *, probes: int = 32) -> Measurement:
     """The second moment of the spectral distribution, (1/P) Σ λ² = ‖H‖²_F / P; and its first four.
 
     Details hold (1/P) Σ λᵏ for k = 1 to 4 with standard errors over their probes. The first two
@@ -24,7 +24,7 @@ def density_moments(bench: Bench, *, probes: int = 32) -> Measurement:
     square of their tolerance.
 
     Args:
-        bench: the problem.
+        context: the problem.
         probes: of the first two moments, at least 2; the survey's 32 cost nothing more.
 
     Returns:
@@ -39,15 +39,15 @@ def density_moments(bench: Bench, *, probes: int = 32) -> Measurement:
     """
     if probes < 2:
         raise InputError(f"probes {probes} should be at least 2, for the error")
-    size, survey = bench.problem.n_parameters, surveyed(bench)
-    tables = [survey.traces, squares(bench, probes), *_higher(survey)]
+    size, survey = context.problem.n_parameters, surveyed(context)
+    tables = [survey.traces, squares(context, probes), *_higher(survey)]
     moments = [of_draws((table / size).tolist(), {}) for table in tables]
     details = {
         "moments": [moment.value for moment in moments],
         "stderr": [moment.stderr for moment in moments],
         "probes": [len(table) for table in tables],
     }
-    settings = {"probes": len(tables[1]), "seed": bench.seed, "error": "probes"}
+    settings = {"probes": len(tables[1]), "seed": context.seed, "error": "probes"}
     return dataclasses.replace(moments[1], settings=settings, details=details)
 
 

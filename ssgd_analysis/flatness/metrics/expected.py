@@ -1,6 +1,6 @@
 """Expected sharpness: the mean rise of the loss under random weight noise."""
 
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.perturbed import pairs, weight_noise
@@ -8,7 +8,7 @@ from ssgd_analysis.flatness.perturbed import pairs, weight_noise
 
 @metric
 def expected(
-    bench: Bench,
+    context: MetricContext,
     *,
     sigma: float = 0.1,
     law: str = "gaussian",
@@ -23,7 +23,7 @@ def expected(
     weight, is no method's training noise, and invariant to layer, neuron and BatchNorm scale.
 
     Args:
-        bench: the problem.
+        context: the problem.
         sigma: noise scale, relative to what ``scale`` names.
         law: ``binary``, ``gaussian``, ``sphere`` or ``uniform``.
         scale: ``filter``, ``layer``, ``weight`` (or ``element``) or ``none`` (absolute).
@@ -40,14 +40,14 @@ def expected(
         Andriushchenko et al. 2023 (arXiv 2302.07011), average-case adaptive sharpness.
     """
     noise = weight_noise(law, scale)
-    found = pairs(bench, noise, sigma, draws)
+    found = pairs(context, noise, sigma, draws)
     settings = {
         "sigma": sigma,
         "law": law,
         "scale": noise.scale,
         "draws": draws,
         "antithetic": True,
-        "seed": bench.seed,
+        "seed": context.seed,
         "error": "draws",
     }
     return of_draws(found.even.tolist(), settings)

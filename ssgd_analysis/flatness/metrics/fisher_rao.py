@@ -1,14 +1,14 @@
 """The Fisher-Rao norm of the weights."""
 
 from ssgd_analysis.curvature import FisherOperator
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.weights import flattened
 
 
 @metric
-def fisher_rao(bench: Bench) -> Measurement:
+def fisher_rao(context: MetricContext) -> Measurement:
     """⟨w, F w⟩ with the empirical Fisher F: the mean over examples of ⟨g_i, w⟩².
 
     In a bias-free ReLU net with L hidden layers it is (L + 1)² E⟨∂ℓ/∂f, f⟩². Where w′ = Dw, D
@@ -16,7 +16,7 @@ def fisher_rao(bench: Bench) -> Measurement:
     BatchNorm scale. It is not invariant to the scale of the logits.
 
     Args:
-        bench: the problem.
+        context: the problem.
 
     Returns:
         Squared nats; the error is that of sampling the examples.
@@ -24,8 +24,8 @@ def fisher_rao(bench: Bench) -> Measurement:
     Reference:
         Liang et al. 2019 (arXiv 1711.01530), definition 2 and theorem 3.1.
     """
-    operator = FisherOperator.of(bench.problem, options=bench.options)
+    operator = FisherOperator.of(context.problem, options=context.options)
     weights = flattened(operator.parameters).detach()
     values = [float(weights @ product[:, 0]) for _, product in operator.parts(weights[:, None])]
-    bench.pay(products=1)
-    return of_batches(bench, values, {"fisher": "empirical"})
+    context.pay(products=1)
+    return of_batches(context, values, {"fisher": "empirical"})

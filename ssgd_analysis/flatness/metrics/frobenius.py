@@ -4,14 +4,14 @@ import dataclasses
 import math
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.surveyed import squares
 
 
 @metric
-def frobenius(bench: Bench, *, probes: int = 32) -> Measurement:
+def frobenius(context: MetricContext, *, probes: int = 32) -> Measurement:
     """‖H‖_F = √(Σ λ²), by E‖Hz‖² = ‖H‖²_F over Rademacher z.
 
     The part of the eigenpairs that the survey found is computed, the rest is averaged over the
@@ -19,7 +19,7 @@ def frobenius(bench: Bench, *, probes: int = 32) -> Measurement:
     down by stderr² / (2 value), and so are the samples, each its probe's first-order value.
 
     Args:
-        bench: the problem.
+        context: the problem.
         probes: at least 2; the survey's 32 cost nothing more.
 
     Returns:
@@ -34,12 +34,12 @@ def frobenius(bench: Bench, *, probes: int = 32) -> Measurement:
     """
     if probes < 2:
         raise InputError(f"probes {probes} should be at least 2, for the error")
-    each = squares(bench, probes)
+    each = squares(context, probes)
     mean = float(each.mean())
     if not math.isfinite(mean):
         raise WorkError("the Hessian's products are not finite at these weights")
     value = math.sqrt(mean)
-    settings = {"probes": len(each), "seed": bench.seed, "error": "probes"}
+    settings = {"probes": len(each), "seed": context.seed, "error": "probes"}
     if not value:
         return Measurement(0.0, 0.0, settings)
     found = of_draws(((each + mean) / (2 * value)).tolist(), settings)

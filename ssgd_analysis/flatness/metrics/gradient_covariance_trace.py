@@ -1,14 +1,14 @@
 """The spread of the examples' gradients."""
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.examples import example_gradients
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
 
 
 @metric
-def gradient_covariance_trace(bench: Bench) -> Measurement:
+def gradient_covariance_trace(context: MetricContext) -> Measurement:
     """Tr Σ = 1/(N − 1) Σ ‖g_i − ∇L‖², g_i the gradient of example i's own loss.
 
     Where examples count unequally in the loss (class weights, labels that are ignored) it is
@@ -18,7 +18,7 @@ def gradient_covariance_trace(bench: Bench) -> Measurement:
     no probes. A minibatch of B examples drawn with replacement has the gradient noise Σ / B.
 
     Args:
-        bench: the problem.
+        context: the problem.
 
     Returns:
         Squared nats per squared weight unit; the error is that of sampling the examples.
@@ -30,11 +30,11 @@ def gradient_covariance_trace(bench: Bench) -> Measurement:
     Reference:
         McCandlish et al. 2018 (arXiv 1812.06162), section 2.2.
     """
-    if bench.problem.n_samples < 2:
+    if context.problem.n_samples < 2:
         raise InputError("a single example has no spread: give more")
-    found = example_gradients(bench)
+    found = example_gradients(context)
     if found.effective <= 1 + 1e-9:
         raise InputError("a single example counts in the loss, so there is no spread")
     factor = found.effective / (found.effective - 1)
     each = [factor * value for value in found.deviations]
-    return of_batches(bench, each, {"divisor": "N - 1"})
+    return of_batches(context, each, {"divisor": "N - 1"})

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.examples import example_gradients
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
@@ -13,7 +13,7 @@ from ssgd_analysis.weights import global_norm
 
 
 @metric
-def gradient_noise_scale(bench: Bench) -> Measurement:
+def gradient_noise_scale(context: MetricContext) -> Measurement:
     """B_simple = tr Σ / ‖∇L‖², the batch size whose noise is as long as the gradient.
 
     The examples are taken for all there is, as SGD draws its batches from them: ‖∇L‖² is theirs
@@ -24,7 +24,7 @@ def gradient_noise_scale(bench: Bench) -> Measurement:
     both, which says little there; the samples are each batch's first-order ratio.
 
     Args:
-        bench: the problem.
+        context: the problem.
 
     Returns:
         Examples; the error is that of sampling the examples.
@@ -38,13 +38,13 @@ def gradient_noise_scale(bench: Bench) -> Measurement:
         McCandlish et al. 2018 (arXiv 1812.06162), eq. 2.9, and appendix A.1 for the correction,
         which with batches of 1 and N is the one above.
     """
-    spread = gradient_covariance_trace.on(bench)
-    square = float(global_norm(bench.clean_gradient)) ** 2
+    spread = gradient_covariance_trace.on(context)
+    square = float(global_norm(context.clean_gradient)) ** 2
     if square == 0:
         raise InputError("the gradient is zero here, so it is infinite")
     assert spread.samples is not None
     ratio = spread.value / square
-    examples = example_gradients(bench)
+    examples = example_gradients(context)
     each = [
         ratio + (own - spread.value) / square - 2 * ratio * (along / square - 1)
         for own, along in zip(spread.samples, examples.inner, strict=True)
@@ -56,5 +56,5 @@ def gradient_noise_scale(bench: Bench) -> Measurement:
         "corrected_square": corrected,
         "corrected": spread.value / corrected if corrected > 0 else None,
     }
-    found = of_batches(bench, each, {})
+    found = of_batches(context, each, {})
     return dataclasses.replace(found, value=ratio, details=details)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.examples import example_gradients
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
@@ -15,7 +15,7 @@ from ssgd_analysis.weights import flattened
 
 
 @metric
-def gradient_norm(bench: Bench) -> Measurement:
+def gradient_norm(context: MetricContext) -> Measurement:
     """‖∇L(w)‖₂ of the mean loss over all examples.
 
     The error over examples is to first order, from each batch's ⟨∇L_b, ∇L⟩ / ‖∇L‖, which are the
@@ -29,7 +29,7 @@ def gradient_norm(bench: Bench) -> Measurement:
     mean over examples only the last is there, ``None``.
 
     Args:
-        bench: the problem.
+        context: the problem.
 
     Returns:
         Nats per weight unit; the error is that of sampling the examples.
@@ -41,35 +41,35 @@ def gradient_norm(bench: Bench) -> Measurement:
         Zhao, Zhang and Hu 2022 (arXiv 2202.03599), who penalise it; McCandlish et al. 2018 (arXiv
         1812.06162), appendix A.1, for the correction.
     """
-    norm = float(flattened(bench.clean_gradient).norm())
+    norm = float(flattened(context.clean_gradient).norm())
     if not math.isfinite(norm):
         raise WorkError("the gradient is not finite at these weights")
     details: dict[str, Any] = {"per_example_rms": None}
     try:
-        found = example_gradients(bench)
+        found = example_gradients(context)
     except InputError:
-        inner = _inner(bench)
+        inner = _inner(context)
     else:
         inner = found.inner
-        details["per_example_rms"] = math.sqrt(bench.problem.mean(found.squares))
-        if (count := bench.problem.n_samples) > 1:
-            square = norm**2 - bench.problem.mean(found.deviations) / (count - 1)
+        details["per_example_rms"] = math.sqrt(context.problem.mean(found.squares))
+        if (count := context.problem.n_samples) > 1:
+            square = norm**2 - context.problem.mean(found.deviations) / (count - 1)
             details["corrected_square"] = square
             details["corrected"] = math.sqrt(square) if square >= 0 else None
     if norm == 0:  # a corner of the norm: no first order
         return Measurement(0.0, None, {"error": "examples"}, details=details)
-    measured = of_batches(bench, [value / norm for value in inner], {})
+    measured = of_batches(context, [value / norm for value in inner], {})
     return dataclasses.replace(measured, value=norm, details=details)
 
 
-def _inner(bench: Bench) -> list[float]:
+def _inner(context: MetricContext) -> list[float]:
     """⟨∇L_b, ∇L⟩ of each batch."""
-    mean, problem = flattened(bench.clean_gradient), bench.problem
+    mean, problem = flattened(context.clean_gradient), context.problem
     found = []
     with problem.evaluating(), torch.enable_grad():
         for batch in problem.batches:
             loss = problem.batch_loss(batch)
-            parts = torch.autograd.grad(loss, bench.parameters, materialize_grads=True)
+            parts = torch.autograd.grad(loss, context.parameters, materialize_grads=True)
             found.append(float(flattened(parts) @ mean))
-    bench.pay(gradients=1)
+    context.pay(gradients=1)
     return found

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from ssgd_analysis.batch import pair
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.weights.noise import random_signs
 
 
 @metric
-def input_jacobian(bench: Bench, *, of: str = "logits", probes: int = 32) -> Measurement:
+def input_jacobian(context: MetricContext, *, of: str = "logits", probes: int = 32) -> Measurement:
     """E_x ‖∂f/∂x‖_F, the mean over examples of the Frobenius norm of the input-output Jacobian.
 
     A property of the function, not of its parametrisation: nothing that keeps the function moves
@@ -23,7 +23,7 @@ def input_jacobian(bench: Bench, *, of: str = "logits", probes: int = 32) -> Mea
     random signs v, and its root is low by about 1/(4 probes) of the value at worst (rank one).
 
     Args:
-        bench: the problem; outputs of one example must depend on its own inputs only.
+        context: the problem; outputs of one example must depend on its own inputs only.
         of: ``logits``, the outputs as they are; or ``softmax`` of them over classes.
         probes: backward passes at most, at least 2.
 
@@ -40,7 +40,7 @@ def input_jacobian(bench: Bench, *, of: str = "logits", probes: int = 32) -> Mea
     """
     if of not in ("logits", "softmax") or probes < 2:
         raise InputError(f"of '{of}' should be logits or softmax, probes {probes} ≥ 2")
-    problem, generator = bench.problem, bench.generator("input_jacobian")
+    problem, generator = context.problem, context.generator("input_jacobian")
     if problem.takes_model:
         raise InputError("needs the outputs: give a loss (outputs, targets), not (model, batch)")
     values, passes = [], 0.0
@@ -69,11 +69,11 @@ def input_jacobian(bench: Bench, *, of: str = "logits", probes: int = 32) -> Mea
             exact = rows.shape[1] <= probes
             values.append(float(_squares(rows, inputs, probes, generator).sqrt().mean()))
             passes += share * min(rows.shape[1], probes)
-    bench.pay(gradients=passes)
+    context.pay(gradients=passes)
     if not all(map(math.isfinite, values)):
         raise WorkError("a norm is not finite")
-    settings = {"of": of, "probes": probes, "exact": exact, "seed": bench.seed}
-    return of_batches(bench, values, settings, shares)
+    settings = {"of": of, "probes": probes, "exact": exact, "seed": context.seed}
+    return of_batches(context, values, settings, shares)
 
 
 def _squares(outputs: Tensor, inputs: Tensor, probes: int, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.weights import flattened
@@ -19,7 +19,7 @@ CHUNK = 1 << 14  # parameters whose entries of all columns are in float64 at onc
 
 @metric
 def keskar(
-    bench: Bench, *, epsilon: float = 1e-3, subspace: int = 0, iterations: int = 10
+    context: MetricContext, *, epsilon: float = 1e-3, subspace: int = 0, iterations: int = 10
 ) -> Measurement:
     """100 · (max_z L(w + Az) − L(w)) / (1 + L(w)) over the box |z_i| ≤ ε (|(A⁺w)_i| + 1).
 
@@ -35,7 +35,7 @@ def keskar(
     starts at a random point of the box.
 
     Args:
-        bench: the problem.
+        context: the problem.
         epsilon: size of the box.
         subspace: dimension of the random subspace, 100 in the paper (takes the memory of that
             many copies of the weights); 0: the full space.
@@ -52,7 +52,7 @@ def keskar(
     Reference:
         Keskar et al. 2017 (arXiv 1609.04836), metric 2.1 and section 2.2.2.
     """
-    parameters = bench.problem.n_parameters
+    parameters = context.problem.n_parameters
     if not 0 <= epsilon < math.inf or iterations < 1:
         raise InputError(f"epsilon {epsilon} should be ≥ 0 and finite, iterations {iterations} ≥ 1")
     if not 0 <= subspace <= parameters:
@@ -60,13 +60,13 @@ def keskar(
             f"subspace {subspace} should be at most the {parameters} parameters,"
             " or 0 for the full space"
         )
-    before = after = bench.clean_losses
-    low = bench.problem.mean(before)
+    before = after = context.clean_losses
+    low = context.problem.mean(before)
     if low <= -1:
         raise InputError(f"divides by 1 + loss, and the loss is {low}: use worst_case")
     if epsilon > 0:
-        after = _Box(bench, epsilon, subspace).worst(iterations)
-    relative = (bench.problem.mean(after) - low) / (1 + low)
+        after = _Box(context, epsilon, subspace).worst(iterations)
+    relative = (context.problem.mean(after) - low) / (1 + low)
     # the ratio's derivative by each batch's losses, so that their mean is the ratio itself
     values = [
         100 * (b - a - relative * (a - low)) / (1 + low) for a, b in zip(before, after, strict=True)
@@ -75,39 +75,39 @@ def keskar(
         "epsilon": epsilon,
         "subspace": subspace,
         "iterations": iterations,
-        "seed": bench.seed,
+        "seed": context.seed,
     }
-    return of_batches(bench, values, settings)
+    return of_batches(context, values, settings)
 
 
 class _Box:
     """The loss over the box, its half widths the units; A's columns are rows here: Aᵀ, (k, P)."""
 
-    def __init__(self, bench: Bench, epsilon: float, subspace: int) -> None:
-        self.bench = bench
-        self.columns = _columns(bench, subspace) if subspace else None
-        center = flattened(bench.parameters).detach()
+    def __init__(self, context: MetricContext, epsilon: float, subspace: int) -> None:
+        self.context = context
+        self.columns = _columns(context, subspace) if subspace else None
+        center = flattened(context.parameters).detach()
         if self.columns is not None:
             center = torch.linalg.solve(self._dot(self.columns), self._dot(center[None]))[:, 0]
         self.half = epsilon * (center.double().abs() + 1)
 
     def worst(self, iterations: int) -> list[float]:
         """Each batch's loss at the worst point that L-BFGS-B sees."""
-        bench = self.bench
-        best = (bench.problem.mean(bench.clean_losses), bench.clean_losses)
-        slopes = self._slopes(bench.clean_gradient)
+        context = self.context
+        best = (context.problem.mean(context.clean_losses), context.clean_losses)
+        slopes = self._slopes(context.clean_gradient)
         scale = float(slopes.abs().mean())
         start = torch.zeros_like(self.half)
         if scale == 0:
-            generator = bench.generator("keskar")
+            generator = context.generator("keskar")
             start = 2 * torch.rand(start.shape, generator=generator, device=start.device) - 1
             scale = 1.0
 
         def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
             nonlocal best
-            bench.put(clean, self._moves(torch.from_numpy(point).to(self.half)))
-            losses, gradient = bench.losses_and_gradient()
-            value = bench.problem.mean(losses)
+            context.put(clean, self._moves(torch.from_numpy(point).to(self.half)))
+            losses, gradient = context.losses_and_gradient()
+            value = context.problem.mean(losses)
             slopes = self._slopes(gradient)
             if not (math.isfinite(value) and bool(slopes.isfinite().all())):
                 raise WorkError("the loss or its gradient in the box is not finite")
@@ -115,7 +115,7 @@ class _Box:
                 best = (value, losses)
             return -value / scale, -slopes.cpu().numpy() / scale
 
-        with bench.moved() as clean:
+        with context.moved() as clean:
             minimize(
                 objective,
                 start.double().cpu().numpy(),
@@ -127,10 +127,10 @@ class _Box:
         return best[1]
 
     def _moves(self, point: Tensor) -> list[Tensor]:
-        move = (point * self.half).to(self.bench.problem.dtype)
+        move = (point * self.half).to(self.context.problem.dtype)
         if self.columns is not None:
             move = move @ self.columns
-        return self.bench.problem.split(move)
+        return self.context.problem.split(move)
 
     def _slopes(self, gradient: list[Tensor]) -> Tensor:
         slopes = flattened(gradient)
@@ -146,14 +146,14 @@ class _Box:
         return functools.reduce(Tensor.add_, products)
 
 
-def _columns(bench: Bench, count: int) -> Tensor:
+def _columns(context: MetricContext, count: int) -> Tensor:
     """Standard normal entries, shape (count, P); the same in every precision."""
-    generator, size = bench.generator("keskar subspace"), bench.problem.n_parameters
-    columns = torch.empty(count, size, dtype=bench.problem.dtype, device=generator.device)
+    generator, size = context.generator("keskar subspace"), context.problem.n_parameters
+    columns = torch.empty(count, size, dtype=context.problem.dtype, device=generator.device)
     for column in columns:  # one in float64 at a time
         column.copy_(
             torch.randn(size, generator=generator, dtype=torch.float64, device=generator.device)
         )
-        for part, filters in zip(bench.problem.split(column), bench.filters, strict=True):
+        for part, filters in zip(context.problem.split(column), context.filters, strict=True):
             filters.still(part)
     return columns

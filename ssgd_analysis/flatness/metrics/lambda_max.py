@@ -1,25 +1,25 @@
 """The largest eigenvalue of the Hessian."""
 
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.surveyed import spectrum
 
 
 @metric
-def lambda_max(bench: Bench, *, tol: float = 1e-3) -> Measurement:
+def lambda_max(context: MetricContext, *, tol: float = 1e-3) -> Measurement:
     """The largest eigenvalue (algebraic) of the Hessian of the mean loss.
 
     Not invariant to any rescaling of the weights: compare it between equal weight norms and
     train losses only (Dinh et al. 2017).
 
     Args:
-        bench: the problem.
+        context: the problem.
         tol: relative residual at which Lanczos stops.
 
     Returns:
         Nats per squared weight unit; the error is that of sampling the examples.
     """
-    pair = spectrum(bench, 1, tol).largest[0]
-    settings = {"tol": tol, "residual": pair.residual, "seed": bench.seed, "error": "examples"}
+    pair = spectrum(context, 1, tol).largest[0]
+    settings = {"tol": tol, "residual": pair.residual, "seed": context.seed, "error": "examples"}
     return Measurement(pair.value, pair.stderr, settings)

@@ -3,20 +3,20 @@
 import dataclasses
 
 from ssgd_analysis.curvature import BlockDiagonalOperator, block_eigenpairs
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
 
 
 @metric
-def layer_lambda_max(bench: Bench, *, tol: float = 1e-3) -> Measurement:
+def layer_lambda_max(context: MetricContext, *, tol: float = 1e-3) -> Measurement:
     """max_l ‖w_l‖² λ_max(H_ll), l over the parameter tensors: weights and biases apart.
 
     Apart, because rescaling a layer leaves the next one's bias as it is. All blocks are searched
     in the same sweeps over the data. Not invariant to the scale of single neurons.
 
     Args:
-        bench: the problem.
+        context: the problem.
         tol: relative residual of each block's eigenpair.
 
     Returns:
@@ -32,17 +32,17 @@ def layer_lambda_max(bench: Bench, *, tol: float = 1e-3) -> Measurement:
         Petzka et al. 2021 (arXiv 2001.00939); Andriushchenko et al. 2023 (arXiv 2302.07011),
         section 2, on normalising curvature by the layers' norms.
     """
-    blocks = BlockDiagonalOperator(bench.operator, tensors=True)
+    blocks = BlockDiagonalOperator(context.operator, tensors=True)
     spectra = block_eigenpairs(
         blocks,
         list(blocks.layers.values()),
         1,
         tol=tol,
         smallest=False,
-        generator=bench.generator("layer_lambda_max"),
+        generator=context.generator("layer_lambda_max"),
     )
-    bench.pay(products=sum(spectrum.products for spectrum in spectra))
-    scales = [float(parameter.detach().double().norm()) ** 2 for parameter in bench.parameters]
+    context.pay(products=sum(spectrum.products for spectrum in spectra))
+    scales = [float(parameter.detach().double().norm()) ** 2 for parameter in context.parameters]
     pairs = [spectrum.largest[0] for spectrum in spectra]
     values = [scale * pair.value for scale, pair in zip(scales, pairs, strict=True)]
     rows = [
@@ -51,6 +51,6 @@ def layer_lambda_max(bench: Bench, *, tol: float = 1e-3) -> Measurement:
     ]
     top = values.index(max(values))
     each = scales[top] * spectra[top].quotients.values[:, 0]
-    found = of_batches(bench, each.tolist(), {"tol": tol, "seed": bench.seed})
+    found = of_batches(context, each.tolist(), {"tol": tol, "seed": context.seed})
     details = {"largest": rows[top]["name"], "parameters": rows}
     return dataclasses.replace(found, value=values[top], details=details)

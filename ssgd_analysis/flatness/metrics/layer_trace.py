@@ -1,13 +1,13 @@
 """Traces of the Hessian's diagonal blocks, each in units of its block's weights."""
 
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.scaled import scaled_traces
 
 
 @metric
-def layer_trace(bench: Bench, *, probes: int = 32) -> Measurement:
+def layer_trace(context: MetricContext, *, probes: int = 32) -> Measurement:
     """Σ_l ‖w_l‖² Tr(H_ll), l over the parameter tensors: weights and biases apart.
 
     Apart, because rescaling a layer leaves the next one's bias as it is: with both in one block
@@ -15,7 +15,7 @@ def layer_trace(bench: Bench, *, probes: int = 32) -> Measurement:
     probe of a rescaled model gives the same number. Not invariant to the scale of single neurons.
 
     Args:
-        bench: the problem.
+        context: the problem.
         probes: at least 2.
 
     Returns:
@@ -31,5 +31,5 @@ def layer_trace(bench: Bench, *, probes: int = 32) -> Measurement:
         one layer of a convex block; Tsuzuku et al. 2020 (arXiv 1901.04653).
     """
     return scaled_traces(
-        bench, "layer_trace", lambda weight: weight.norm().expand(weight.shape), probes
+        context, "layer_trace", lambda weight: weight.norm().expand(weight.shape), probes
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
 
@@ -20,7 +20,7 @@ LEAST = 1.5  # effective draws: below, one of them has more than four fifths of 
 
 @metric
 def local_entropy(
-    bench: Bench, *, gamma: float = 1e4, draws: int = 16, steps: int = 8
+    context: MetricContext, *, gamma: float = 1e4, draws: int = 16, steps: int = 8
 ) -> Measurement:
     """−log E exp(L(w) − L(w + z)), z ~ N(0, I/γ): the negative local entropy, relative.
 
@@ -37,7 +37,7 @@ def local_entropy(
     mean over Gaussian draws.
 
     Args:
-        bench: the problem.
+        context: the problem.
         gamma: γ, inverse variance of each weight's noise: γ = 1/σ².
         draws: antithetic pairs of chains, at least 2.
         steps: temperatures, at least 1, one forward pass each.
@@ -61,13 +61,13 @@ def local_entropy(
             f"gamma {gamma} should be > 0 and finite, draws {draws} ≥ 2, steps {steps} ≥ 1"
         )
     logs, accepted = np.empty((draws, 2)), np.empty((draws, 2))
-    start_loss = bench.problem.mean(bench.clean_losses)
-    with bench.moved() as clean:
+    start_loss = context.problem.mean(context.clean_losses)
+    with context.moved() as clean:
         for draw in range(draws):
             for column, sign in enumerate((1, -1)):  # mirrored: the same noise, the other sign
-                generator = bench.generator(f"local_entropy {draw}")
+                generator = context.generator(f"local_entropy {draw}")
                 sigma = sign / math.sqrt(gamma)
-                found = _chain(bench, clean, sigma, start_loss, steps, generator)
+                found = _chain(context, clean, sigma, start_loss, steps, generator)
                 logs[draw, column], accepted[draw, column] = found
     top = logs.max()
     if not math.isfinite(top):
@@ -78,7 +78,7 @@ def local_entropy(
         "gamma": gamma,
         "draws": draws,
         "steps": steps,
-        "seed": bench.seed,
+        "seed": context.seed,
         "error": "draws",
     }
     effective = float(weights.sum() ** 2 / np.square(weights).sum())
@@ -94,7 +94,7 @@ def local_entropy(
 
 
 def _chain(
-    bench: Bench,
+    context: MetricContext,
     clean: Sequence[Tensor],
     sigma: float,
     start_loss: float,
@@ -111,8 +111,8 @@ def _chain(
         ]
 
     def rise(z: Sequence[Tensor]) -> float:
-        bench.put(clean, z, sigma)
-        found = bench.problem.mean(bench.losses()) - start_loss
+        context.put(clean, z, sigma)
+        found = context.problem.mean(context.losses()) - start_loss
         return found if math.isfinite(found) else math.inf
 
     z = normal()

@@ -3,7 +3,7 @@
 import dataclasses
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.perturbed import pairs
@@ -12,7 +12,7 @@ from ssgd_analysis.weights import Noise
 
 @metric
 def lpf(
-    bench: Bench, *, sigma: float = 0.01, draws: int = 50, value_of: str = "loss"
+    context: MetricContext, *, sigma: float = 0.01, draws: int = 50, value_of: str = "loss"
 ) -> Measurement:
     """(L * K)(w) = E_z L(w + z), z ~ N(0, σ² I): the loss seen through a Gaussian filter.
 
@@ -20,7 +20,7 @@ def lpf(
     second order it is L + ½ σ² Tr H. Not invariant to any rescaling of the weights.
 
     Args:
-        bench: the problem.
+        context: the problem.
         sigma: standard deviation of the noise on every weight, absolute.
         draws: antithetic pairs, at least 2.
         value_of: ``loss``, the smoothed loss; or ``rise``, what it is above the clean loss (then
@@ -38,13 +38,13 @@ def lpf(
     """
     if value_of not in ("loss", "rise"):
         raise InputError(f"value_of '{value_of}' should be loss or rise")
-    found = pairs(bench, Noise(law="gaussian", scale="none"), sigma, draws)
+    found = pairs(context, Noise(law="gaussian", scale="none"), sigma, draws)
     settings = {
         "sigma": sigma,
         "draws": draws,
         "value_of": value_of,
         "antithetic": True,
-        "seed": bench.seed,
+        "seed": context.seed,
         "error": "draws",
     }
     values = found.even if value_of == "rise" else (found.plus + found.minus) / 2

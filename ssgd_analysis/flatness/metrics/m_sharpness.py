@@ -3,14 +3,14 @@
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.ascent import STARTS, worst
 from ssgd_analysis.flatness.ball import Ball
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric
 
 
 @metric
 def m_sharpness(
-    bench: Bench,
+    context: MetricContext,
     *,
     rho: float = 0.05,
     m: int = 128,
@@ -27,7 +27,7 @@ def m_sharpness(
     rescaling of the weights.
 
     Args:
-        bench: the problem.
+        context: the problem.
         rho: radius over all parameters: L2 norm, or with ``linf`` the largest entry.
         m: examples of a group; with as many as there are it is :func:`worst_case`.
         steps: of each ascent that is made in full, one gradient of the group each.
@@ -47,4 +47,4 @@ def m_sharpness(
     """
     if m < 1:
         raise InputError(f"m {m} should be ≥ 1")
-    return worst(bench, Ball(rho, norm), steps, starts, m, "m_sharpness")
+    return worst(context, Ball(rho, norm), steps, starts, m, "m_sharpness")

@@ -7,17 +7,17 @@ from torch import Tensor
 
 from ssgd_analysis.batch import pair
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.loss import accuracy, labelled
-from ssgd_analysis.loss_terms import LossTerms
+from ssgd_analysis.problem.loss import accuracy, labelled
+from ssgd_analysis.problem.loss_terms import LossTerms
 
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 @metric
-def margin(bench: Bench, *, normalise: str = "logits") -> Measurement:
+def margin(context: MetricContext, *, normalise: str = "logits") -> Measurement:
     """Mean over examples of (f_y − max over j ≠ y of f_j) / s, the output margin.
 
     With ``logits``, s is the root mean square over all examples of the distance of the outputs
@@ -26,7 +26,7 @@ def margin(bench: Bench, *, normalise: str = "logits") -> Measurement:
     direction that is flatter.
 
     Args:
-        bench: the problem.
+        context: the problem.
         normalise: ``logits``, or ``none`` for s = 1.
 
     Returns:
@@ -44,7 +44,7 @@ def margin(bench: Bench, *, normalise: str = "logits") -> Measurement:
     """
     if normalise not in ("logits", "none"):
         raise InputError(f"normalise '{normalise}' should be logits or none")
-    problem = bench.problem
+    problem = context.problem
     if problem.takes_model:
         raise InputError("needs the outputs: give a loss of (outputs, targets), not (model, batch)")
     with problem.evaluating(), torch.no_grad():
@@ -54,7 +54,7 @@ def margin(bench: Bench, *, normalise: str = "logits") -> Measurement:
         ]
     shares = problem.label_shares
     assert shares is not None  # of class labels
-    bench.pay(forwards=1)
+    context.pay(forwards=1)
     margins = [float(values.mean()) if len(values) else 0.0 for values, _ in found]
     squares = [square for _, square in found]
     every = torch.cat([values.reshape(-1) for values, _ in found])
@@ -75,7 +75,7 @@ def margin(bench: Bench, *, normalise: str = "logits") -> Measurement:
         "wrong": float((every < 0).double().mean()),
         "scale": scale,
     }
-    measured = of_batches(bench, values, {"normalise": normalise}, shares)
+    measured = of_batches(context, values, {"normalise": normalise}, shares)
     return dataclasses.replace(measured, details=details)
 
 

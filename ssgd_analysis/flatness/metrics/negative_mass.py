@@ -1,13 +1,13 @@
 """The share of negative eigenvalues of the Hessian."""
 
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.surveyed import surveyed
 
 
 @metric
-def negative_mass(bench: Bench) -> Measurement:
+def negative_mass(context: MetricContext) -> Measurement:
     """The share of eigenvalues below −c, c a thousandth of the largest |λ|.
 
     Zero at a minimum, larger at a saddle: it says what kind of point this is rather than how flat
@@ -15,7 +15,7 @@ def negative_mass(bench: Bench) -> Measurement:
     value is the middle of what they bound, and ``low`` to ``high`` of the details the 95% interval.
 
     Args:
-        bench: the problem.
+        context: the problem.
 
     Returns:
         A share, 0 to 1; the error is of the interval, its length over 3.92. There are no samples:
@@ -28,7 +28,7 @@ def negative_mass(bench: Bench) -> Measurement:
         Ghorbani et al. 2019 (arXiv 1901.10159); bounds by Chebyshev, Markov and Stieltjes, see
         :func:`ssgd_analysis.curvature.spectral_density`.
     """
-    found = surveyed(bench)
+    found = surveyed(context)
     share = found.density.negative
     details = {
         "threshold": found.density.threshold,
@@ -40,7 +40,7 @@ def negative_mass(bench: Bench) -> Measurement:
     settings = {
         "probes": found.density.probes,
         "steps": found.density.steps,
-        "seed": bench.seed,
+        "seed": context.seed,
         "error": "probes",
     }
     return Measurement(share.value, share.stderr, settings, details=details)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.perturbed import pairs, weight_noise
@@ -10,7 +10,7 @@ from ssgd_analysis.flatness.perturbed import pairs, weight_noise
 
 @metric
 def noise_robustness(
-    bench: Bench,
+    context: MetricContext,
     *,
     sigma: float = 0.2,
     law: str = "gaussian",
@@ -23,7 +23,7 @@ def noise_robustness(
     ``expected``; ``settings["of"]`` says which. Same draws as ``expected`` at this sigma.
 
     Args:
-        bench: the problem.
+        context: the problem.
         sigma: noise scale, relative to what ``scale`` names.
         law: ``binary``, ``gaussian``, ``sphere`` or ``uniform``.
         scale: ``filter``, ``layer``, ``weight`` (or ``element``) or ``none`` (absolute).
@@ -38,14 +38,14 @@ def noise_robustness(
         WorkError: a loss is not finite.
     """
     noise = weight_noise(law, scale)
-    found = pairs(bench, noise, sigma, draws)
+    found = pairs(context, noise, sigma, draws)
     settings = {
         "sigma": sigma,
         "law": law,
         "scale": noise.scale,
         "draws": draws,
         "of": "loss" if found.drops is None else "accuracy",
-        "seed": bench.seed,
+        "seed": context.seed,
         "error": "draws",
     }
     values = found.even if found.drops is None else found.drops

@@ -7,7 +7,7 @@ import numpy as np
 
 from ssgd_analysis.batch import pair
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.crossing import crossing
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
@@ -19,7 +19,7 @@ STEP = 2**0.25  # for the slope at the crossing
 
 @metric
 def pac_bayes_sigma(
-    bench: Bench,
+    context: MetricContext,
     *,
     target: float = 0.1,
     scale: str = "weight",
@@ -33,7 +33,7 @@ def pac_bayes_sigma(
     bisection. If the drop is not monotone in σ this is one of its crossings of the target.
 
     Args:
-        bench: the problem, usually of the training split.
+        context: the problem, usually of the training split.
         target: mean drop of the accuracy, a share; or mean rise of the loss, nats.
         scale: ``weight`` (or ``element``), magnitude-aware: z_i ~ N(0, σ² w_i²); ``none``,
             isotropic: z_i ~ N(0, σ²); or ``filter``, ``layer``.
@@ -63,12 +63,12 @@ def pac_bayes_sigma(
     if of not in ("accuracy", "loss"):
         raise InputError(f"of '{of}' should be accuracy or loss")
     if of == "accuracy":
-        _check_accuracy(bench, target)
+        _check_accuracy(context, target)
     noise = weight_noise("gaussian", scale)
 
     def drops(sigma: float) -> np.ndarray:
         try:
-            found = pairs(bench, noise, sigma, draws)
+            found = pairs(context, noise, sigma, draws)
         except WorkError:  # noise so large that the loss is not finite is more than it bears
             return np.full(draws, np.inf)
         return found.even if of == "loss" or found.drops is None else found.drops
@@ -97,7 +97,7 @@ def pac_bayes_sigma(
         "tolerance": tolerance,
         "law": "gaussian",
         "sigma": sigma,
-        "seed": bench.seed,
+        "seed": context.seed,
         "error": "draws",
     }
     value = 1 / sigma**2
@@ -108,19 +108,19 @@ def pac_bayes_sigma(
     return of_draws((value * (1 + 2 * (here - here.mean()) / slope)).tolist(), settings)
 
 
-def _check_accuracy(bench: Bench, target: float) -> None:
+def _check_accuracy(context: MetricContext, target: float) -> None:
     """Refuse to measure by an accuracy that is not there, or can't drop so far."""
-    rights = bench.clean_scores[1]
+    rights = context.clean_scores[1]
     if rights is None:
         raise InputError("the targets are no class labels, so there is no accuracy: use of=loss")
     labels: Counter[int] = Counter()
-    for index, batch in enumerate(bench.problem.batches):
-        terms, targets = bench.problem.batch_terms(index), pair(batch)[1].reshape(-1)
+    for index, batch in enumerate(context.problem.batches):
+        terms, targets = context.problem.batch_terms(index), pair(batch)[1].reshape(-1)
         counts = targets >= 0
         if terms is not None and terms.ignored is not None:
             counts &= targets != terms.ignored
         labels.update(targets[counts].tolist())
-    accuracy, chance = bench.problem.label_mean(rights), max(labels.values()) / labels.total()
+    accuracy, chance = context.problem.label_mean(rights), max(labels.values()) / labels.total()
     if accuracy < chance + 2 * target:
         raise InputError(
             f"the accuracy {accuracy:.3g} is not twice the target {target} above the commonest"

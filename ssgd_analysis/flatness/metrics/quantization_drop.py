@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.weights import PLAIN, Filters
 
 
 @metric
-def quantization_drop(bench: Bench, *, bits: int = 4) -> Measurement:
+def quantization_drop(context: MetricContext, *, bits: int = 4) -> Measurement:
     """Accuracy at w − accuracy at Q(w), Q rounding each filter to k bits, symmetric about zero.
 
     In a filter whose largest |weight| is m, weights become the nearest multiple of
@@ -22,7 +22,7 @@ def quantization_drop(bench: Bench, *, bits: int = 4) -> Measurement:
     the rise of the loss takes its place; ``settings["of"]`` says which.
 
     Args:
-        bench: the problem.
+        context: the problem.
         bits: k, from 2 to 16.
 
     Returns:
@@ -39,28 +39,28 @@ def quantization_drop(bench: Bench, *, bits: int = 4) -> Measurement:
     bits = int(bits)  # a curve over radii may give a float
     if not 2 <= bits <= 16:
         raise InputError(f"bits {bits} should be from 2 to 16")
-    losses, rights = bench.clean_scores
-    with bench.moved() as clean:
+    losses, rights = context.clean_scores
+    with context.moved() as clean:
         rounded = [
             rounded_to(weight, bits, filters) if weight.ndim > 1 else weight
-            for weight, filters in zip(clean, bench.filters, strict=True)
+            for weight, filters in zip(clean, context.filters, strict=True)
         ]
-        for parameter, value in zip(bench.parameters, rounded, strict=True):
+        for parameter, value in zip(context.parameters, rounded, strict=True):
             parameter.copy_(value)
-        after_losses, after_rights = bench.scores()
+        after_losses, after_rights = context.scores()
         matrices = [(q, w) for q, w in zip(rounded, clean, strict=True) if w.ndim > 1]
         moved = sum(float((q - w).double().square().sum()) for q, w in matrices)
         size = sum(float(w.double().square().sum()) for _, w in matrices)
     rises = [after - before for after, before in zip(after_losses, losses, strict=True)]
-    values, of, shares = rises, "loss", bench.problem.shares
+    values, of, shares = rises, "loss", context.problem.shares
     if rights is not None and after_rights is not None:
         values = [before - after for before, after in zip(rights, after_rights, strict=True)]
-        of, shares = "accuracy", bench.problem.label_shares or shares
+        of, shares = "accuracy", context.problem.label_shares or shares
     details = {
-        "loss_rise": bench.problem.mean(rises),
+        "loss_rise": context.problem.mean(rises),
         "relative_size": (moved / size) ** 0.5 if size else 0.0,
     }
-    found = of_batches(bench, values, {"bits": bits, "of": of}, shares)
+    found = of_batches(context, values, {"bits": bits, "of": of}, shares)
     return dataclasses.replace(found, details=details)
 
 

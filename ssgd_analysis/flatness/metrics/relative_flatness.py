@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.curvature import HessianOperator
-from ssgd_analysis.curvature.probes import BLOCK
-from ssgd_analysis.curvature.products import differentiable
-from ssgd_analysis.curvature.sampling import Quotients, quotients
+from ssgd_analysis.curvature.estimates.probes import BLOCK
+from ssgd_analysis.curvature.operators.sampling import Quotients, quotients
+from ssgd_analysis.curvature.products.products import differentiable
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness.bench import Bench
-from ssgd_analysis.flatness.layer_edits import is_weighted
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_batches, of_draws
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.symmetries.layer_edits import is_weighted
 from ssgd_analysis.weights import filters_of
 
 EXACT = 8192  # products with the layer's block that are made for an exact value, at most
@@ -23,7 +23,7 @@ PROBES = 256
 
 
 @metric
-def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
+def relative_flatness(context: MetricContext, *, layer: str = "") -> Measurement:
     """κ = Σ_{s,s'} ⟨w_s, w_s'⟩ Tr(H_{s,s'}), rows w_s of one layer's weight matrix W, S × D.
 
     H_{s,s'} is the D × D block of the Hessian between rows s and s'; a row is what feeds one
@@ -37,7 +37,7 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
     the scale of single neurons of the layer below, and that of the logits.
 
     Args:
-        bench: the problem.
+        context: the problem.
         layer: a module with a ``weight``, or a parameter, by name; default: the linear layer or
             convolution that is used last.
 
@@ -54,8 +54,8 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
         Petzka et al. 2021 (arXiv 2001.00939), definition 3; their released script computes the
         upper bound ‖W‖² Tr(H) instead.
     """
-    name, weight = _named(bench.problem, layer) if layer else _last(bench)
-    problem = bench.problem
+    name, weight = _named(context.problem, layer) if layer else _last(context)
+    problem = context.problem
     own = Problem(
         problem.model,
         problem.loss,
@@ -63,8 +63,8 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
         count=problem.count,
         layers=[glob.escape(name)],
     )
-    operator = HessianOperator.of(own, options=bench.options)
-    operator.deadline = bench.deadline
+    operator = HessianOperator.of(own, options=context.options)
+    operator.deadline = context.deadline
     (filters,) = filters_of(problem.model, [weight])
     matrix = filters.rows(filters.moving(weight.detach()))
     # where each of its entries, row by row, stands in the weight
@@ -77,7 +77,7 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
         factor = factor @ left.T  # the root without U's free signs: like models, like samples
     factor = factor.to(operator.dtype)
     size = factor.shape[1] * matrix.shape[1]
-    generator = bench.generator("relative_flatness")
+    generator = context.generator("relative_flatness")
     found: list[Quotients] = []
     for first in range(0, probes or size, BLOCK):
         shape = (size, min(BLOCK, (probes or size) - first))
@@ -91,11 +91,11 @@ def relative_flatness(bench: Bench, *, layer: str = "") -> Measurement:
     each = Quotients.joined(found)
     if not np.isfinite(each.values).all():
         raise WorkError("the Hessian's products are not finite here")
-    bench.pay(products=operator.products)
-    settings = {"layer": name, "probes": probes, "seed": bench.seed}
+    context.pay(products=operator.products)
+    settings = {"layer": name, "probes": probes, "seed": context.seed}
     if probes:
         return of_draws(each.mean().tolist(), {**settings, "error": "probes"})
-    return of_batches(bench, each.values.sum(axis=1).tolist(), settings)
+    return of_batches(context, each.values.sum(axis=1).tolist(), settings)
 
 
 def _named(problem: Problem, layer: str) -> tuple[str, Tensor]:
@@ -112,9 +112,9 @@ def _named(problem: Problem, layer: str) -> tuple[str, Tensor]:
     )
 
 
-def _last(bench: Bench) -> tuple[str, Tensor]:
+def _last(context: MetricContext) -> tuple[str, Tensor]:
     """The weight of the linear layer or convolution that a batch goes through last."""
-    problem = bench.problem
+    problem = context.problem
     own = {id(parameter): name for name, parameter in problem.parameters.items()}
     used: list[nn.Module] = []
     handles = [
@@ -128,7 +128,7 @@ def _last(bench: Bench) -> tuple[str, Tensor]:
             for batch in problem.batches:
                 problem.batch_loss(batch)
                 last |= {id(module): module for module in used[-1:]}
-        bench.pay(forwards=1)
+        context.pay(forwards=1)
     finally:
         for handle in handles:
             handle.remove()

@@ -3,14 +3,14 @@
 import math
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, rise
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.weights import global_norm
 
 
 @metric
-def sam(bench: Bench, *, rho: float = 0.05) -> Measurement:
+def sam(context: MetricContext, *, rho: float = 0.05) -> Measurement:
     """L(w + ρ g/‖g‖) − L(w), g the gradient of the mean loss over all examples.
 
     One first-order step by definition: no search, and a lower bound of the worst case in the L2
@@ -20,7 +20,7 @@ def sam(bench: Bench, *, rho: float = 0.05) -> Measurement:
     as much as ρ times the excess of their :func:`gradient_norm`.
 
     Args:
-        bench: the problem.
+        context: the problem.
         rho: radius, L2 norm over all parameters.
 
     Returns:
@@ -35,13 +35,13 @@ def sam(bench: Bench, *, rho: float = 0.05) -> Measurement:
     """
     if not 0 <= rho < math.inf:
         raise InputError(f"rho {rho} should be ≥ 0 and finite")
-    gradient, before = bench.clean_gradient, bench.clean_losses
+    gradient, before = context.clean_gradient, context.clean_losses
     norm = float(global_norm(gradient))
     if not math.isfinite(norm):
         raise WorkError("the gradient is not finite at these weights")
     if norm == 0:
-        return rise(bench, before, {"rho": rho})
-    with bench.moved() as clean:
-        bench.put(clean, gradient, rho / norm)
-        after = bench.losses()
-    return rise(bench, after, {"rho": rho})
+        return rise(context, before, {"rho": rho})
+    with context.moved() as clean:
+        context.put(clean, gradient, rho / norm)
+        after = context.losses()
+    return rise(context, after, {"rho": rho})

@@ -5,7 +5,7 @@ import dataclasses
 import torch
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.surveyed import spectrum
@@ -14,7 +14,7 @@ PLACE = 5
 
 
 @metric
-def spectral_norm_ratio(bench: Bench, *, tol: float = 1e-3) -> Measurement:
+def spectral_norm_ratio(context: MetricContext, *, tol: float = 1e-3) -> Measurement:
     """λ₁/λ₅ of the Hessian, the largest eigenvalue over the fifth largest.
 
     A shape of the spectrum, not its size: one where the five are equal. The error over examples
@@ -22,7 +22,7 @@ def spectral_norm_ratio(bench: Bench, *, tol: float = 1e-3) -> Measurement:
     the samples are each batch's first-order ratio.
 
     Args:
-        bench: the problem.
+        context: the problem.
         tol: relative residual of the eigenpairs.
 
     Returns:
@@ -36,11 +36,11 @@ def spectral_norm_ratio(bench: Bench, *, tol: float = 1e-3) -> Measurement:
     Reference:
         Foret et al. 2021 (arXiv 2010.01412), who print it beside λ₁ as a proxy of sharpness.
     """
-    found = spectrum(bench, PLACE, tol)
+    found = spectrum(context, PLACE, tol)
     if len(found.largest) < PLACE:
-        raise InputError(f"{bench.problem.n_parameters} parameters have no fifth eigenvalue")
+        raise InputError(f"{context.problem.n_parameters} parameters have no fifth eigenvalue")
     first, fifth = found.largest[0], found.largest[PLACE - 1]
-    rounding = 100 * torch.finfo(bench.problem.dtype).eps * abs(first.value)
+    rounding = 100 * torch.finfo(context.problem.dtype).eps * abs(first.value)
     if not fifth.value > max(fifth.residual_norm, rounding):
         raise InputError(
             f"the fifth eigenvalue {fifth.value:.3g} is not above zero beyond"
@@ -52,8 +52,8 @@ def spectral_norm_ratio(bench: Bench, *, tol: float = 1e-3) -> Measurement:
     settings = {
         "tol": tol,
         "residual": max(first.residual, fifth.residual),
-        "seed": bench.seed,
+        "seed": context.seed,
     }
-    measured = of_batches(bench, each.tolist(), settings)
+    measured = of_batches(context, each.tolist(), settings)
     details = {"eigenvalues": [pair.value for pair in found.largest[:PLACE]]}
     return dataclasses.replace(measured, value=float(ratio), details=details)

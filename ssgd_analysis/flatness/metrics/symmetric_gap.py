@@ -1,6 +1,6 @@
 """What the pair of S-SGD sees of the curvature."""
 
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.perturbed import s_sgd_pairs
@@ -8,7 +8,7 @@ from ssgd_analysis.flatness.perturbed import s_sgd_pairs
 
 @metric
 def symmetric_gap(
-    bench: Bench,
+    context: MetricContext,
     *,
     c: float = 0.1,
     law: str = "binary",
@@ -23,7 +23,7 @@ def symmetric_gap(
     magnitude: a quadratic with a diagonal Hessian has the same gap for every draw.
 
     Args:
-        bench: the problem.
+        context: the problem.
         c: noise scale, relative to what ``scale`` names.
         law: ``binary``, ``gaussian``, ``sphere`` or ``uniform``.
         scale: ``filter``, ``layer``, ``weight`` (or ``element``) or ``none`` (absolute).
@@ -41,5 +41,5 @@ def symmetric_gap(
     Reference:
         Sung et al. 2020 (arXiv 2009.02479), our reading of its noise.
     """
-    found, settings = s_sgd_pairs(bench, c, law, scale, spare, draws)
+    found, settings = s_sgd_pairs(context, c, law, scale, spare, draws)
     return of_draws(found.even.tolist(), settings)

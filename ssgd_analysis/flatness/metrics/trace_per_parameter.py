@@ -2,21 +2,21 @@
 
 import dataclasses
 
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.metrics.trace import hessian_trace
 
 
 @metric
-def trace_per_parameter(bench: Bench, *, probes: int = 32) -> Measurement:
+def trace_per_parameter(context: MetricContext, *, probes: int = 32) -> Measurement:
     """Tr(H) / P, the mean of the P eigenvalues: for networks of different size.
 
     It shares its probes with ``trace``. P counts the parameters that require gradients, tied
     ones once.
 
     Args:
-        bench: the problem.
+        context: the problem.
         probes: Rademacher probes, at least 2.
 
     Returns:
@@ -29,8 +29,8 @@ def trace_per_parameter(bench: Bench, *, probes: int = 32) -> Measurement:
     Reference:
         Dong et al. 2020 (arXiv 1911.03852), the average trace by which they compare layers.
     """
-    found = hessian_trace.on(bench, probes=probes)
+    found = hessian_trace.on(context, probes=probes)
     assert found.samples is not None
-    size = bench.problem.n_parameters
+    size = context.problem.n_parameters
     scaled = of_draws([sample / size for sample in found.samples], found.settings)
     return dataclasses.replace(scaled, details={"n_parameters": size})

@@ -1,13 +1,13 @@
 """The trace of the Hessian in relative coordinates."""
 
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.scaled import scaled_traces
 
 
 @metric
-def trace_weighted(bench: Bench, *, probes: int = 32) -> Measurement:
+def trace_weighted(context: MetricContext, *, probes: int = 32) -> Measurement:
     """Tr(diag(w²) H) = Σ w_i² H_ii, by E[(w∘z)ᵀ H (w∘z)] over Rademacher z.
 
     To second order it is 2/σ² times ``expected`` with noise relative to each weight, without
@@ -15,7 +15,7 @@ def trace_weighted(bench: Bench, *, probes: int = 32) -> Measurement:
     number, so layer, neuron and BatchNorm scale leave it alone exactly.
 
     Args:
-        bench: the problem.
+        context: the problem.
         probes: at least 2.
 
     Returns:
@@ -30,4 +30,4 @@ def trace_weighted(bench: Bench, *, probes: int = 32) -> Measurement:
         Petzka et al. 2021 (arXiv 2001.00939) and Tsuzuku et al. 2020 (arXiv 1901.04653), on
         curvature relative to weights; Hutchinson 1990.
     """
-    return scaled_traces(bench, "trace_weighted", lambda weight: weight, probes)
+    return scaled_traces(context, "trace_weighted", lambda weight: weight, probes)

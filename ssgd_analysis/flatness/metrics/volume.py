@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.crossing import crossing
 from ssgd_analysis.flatness.measurement import Measurement, of_median
 from ssgd_analysis.flatness.metric import metric
@@ -20,7 +20,7 @@ START, LIMIT = 0.1, 100.0  # of relative distances; 100 times the weights leave 
 
 @metric
 def volume(
-    bench: Bench, *, rise: float = 0.1, directions: int = 20, tolerance: float = 0.01
+    context: MetricContext, *, rise: float = 0.1, directions: int = 20, tolerance: float = 0.01
 ) -> Measurement:
     """Median over random directions d of the distance at which L(w ± a d) has risen by ``rise``.
 
@@ -31,7 +31,7 @@ def volume(
     can. To second order it is √(b² + 2 q rise)/q with b = ⟨∇L, d⟩, q = dᵀHd.
 
     Args:
-        bench: the problem.
+        context: the problem.
         rise: of the mean loss over its clean value, nats.
         directions: at least 2.
         tolerance: relative width of the bracket at which bisection stops; the distance is
@@ -55,17 +55,17 @@ def volume(
             f"rise {rise} and tolerance {tolerance} should be > 0 and finite, directions"
             f" {directions} ≥ 2"
         )
-    problem, generator = bench.problem, bench.generator("volume")
-    noise, start_loss = Noise(law="sphere", scale="filter"), problem.mean(bench.clean_losses)
+    problem, generator = context.problem, context.generator("volume")
+    noise, start_loss = Noise(law="sphere", scale="filter"), problem.mean(context.clean_losses)
     sides = np.empty((directions, 2))
-    with bench.moved() as clean:
+    with context.moved() as clean:
         for row in range(directions):
             direction = [
                 noise.sample(weight, generator, filters).mul_(weight.ndim >= 2)
-                for weight, filters in zip(clean, bench.filters, strict=True)
+                for weight, filters in zip(clean, context.filters, strict=True)
             ]
             for column, sign in enumerate((1, -1)):
-                after = functools.partial(_loss_at, bench, clean, direction, sign)
+                after = functools.partial(_loss_at, context, clean, direction, sign)
                 bracket = crossing(
                     after, start_loss + rise, start=START, limit=LIMIT, tolerance=tolerance
                 )
@@ -82,7 +82,7 @@ def volume(
         "tolerance": tolerance,
         "law": "sphere",
         "scale": "filter",
-        "seed": bench.seed,
+        "seed": context.seed,
         "error": "draws",
     }
     found = of_median(distances.tolist(), settings)
@@ -104,7 +104,11 @@ def volume(
 
 
 def _loss_at(
-    bench: Bench, clean: Sequence[Tensor], direction: Sequence[Tensor], sign: int, distance: float
+    context: MetricContext,
+    clean: Sequence[Tensor],
+    direction: Sequence[Tensor],
+    sign: int,
+    distance: float,
 ) -> float:
-    bench.put(clean, direction, sign * distance)
-    return bench.problem.mean(bench.losses())
+    context.put(clean, direction, sign * distance)
+    return context.problem.mean(context.losses())

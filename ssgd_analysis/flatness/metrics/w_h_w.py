@@ -1,22 +1,22 @@
 """The curvature along the weights."""
 
-from ssgd_analysis.curvature.sampling import quotients
+from ssgd_analysis.curvature.operators.sampling import quotients
 from ssgd_analysis.errors import WorkError
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.weights import flattened
 
 
 @metric
-def w_h_w(bench: Bench) -> Measurement:
+def w_h_w(context: MetricContext) -> Measurement:
     """wᵀHw: the second derivative of the loss when all weights grow by the same share.
 
     Where a diagonal change of the weights, w′ = Dw, keeps the function, H′ = D⁻¹HD⁻¹ and the value
     stays: layer, neuron and BatchNorm scale. It sees one direction only, and can be negative.
 
     Args:
-        bench: the problem.
+        context: the problem.
 
     Returns:
         Nats; the error is that of sampling the examples.
@@ -27,9 +27,9 @@ def w_h_w(bench: Bench) -> Measurement:
     Reference:
         Tsuzuku, Sato and Sugiyama 2020 (arXiv 1901.04653), on curvature relative to weights.
     """
-    operator = bench.operator
+    operator = context.operator
     weights = flattened(parameter.detach() for parameter in operator.parameters)
     image, (own,) = quotients(operator, weights.to(operator.dtype)[:, None])
     if not bool(image.isfinite().all()):
         raise WorkError("the Hessian's product is not finite at these weights")
-    return of_batches(bench, own.values[:, 0].tolist(), {})
+    return of_batches(context, own.values[:, 0].tolist(), {})

@@ -2,14 +2,14 @@
 
 from ssgd_analysis.flatness.ascent import STARTS, worst
 from ssgd_analysis.flatness.ball import Ball
-from ssgd_analysis.flatness.bench import Bench
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement
 from ssgd_analysis.flatness.metric import metric
 
 
 @metric
 def worst_case(
-    bench: Bench,
+    context: MetricContext,
     *,
     rho: float = 0.05,
     norm: str = "l2",
@@ -23,7 +23,7 @@ def worst_case(
     rescaling of the weights.
 
     Args:
-        bench: the problem.
+        context: the problem.
         rho: radius over all parameters: L2 norm, or with ``linf`` the largest entry.
         norm: ``l2`` or ``linf``.
         steps: of each ascent that is made in full, one gradient each.
@@ -41,4 +41,4 @@ def worst_case(
         Foret et al. 2021 (arXiv 2010.01412), eq. 1, the maximum that SAM's one step stands for;
         Croce and Hein 2020 (arXiv 2003.01690) for the ascent.
     """
-    return worst(bench, Ball(rho, norm), steps, starts, None, "worst_case")
+    return worst(context, Ball(rho, norm), steps, starts, None, "worst_case")

@@ -10,9 +10,9 @@ from torch import Tensor
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.landscape.directions import Direction
 from ssgd_analysis.landscape.evaluation.plan import EvaluationPlan, chunk_size
-from ssgd_analysis.landscape.evaluation.ways import Casting, Way, plain, traced
-from ssgd_analysis.landscape.recalibration import recalibration
+from ssgd_analysis.landscape.evaluation.strategies import Casting, Strategy, plain, traced
 from ssgd_analysis.problem import Batch, Problem
+from ssgd_analysis.problem.recalibration import recalibration
 from ssgd_analysis.weights import borrowed_buffers, borrowed_weights
 
 PRECISIONS = ("fp32", "bf16")
@@ -95,7 +95,7 @@ class Evaluator:
         """
         return self._evaluate(self._way, places)
 
-    def _evaluate(self, way: Way, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _evaluate(self, way: Strategy, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         places = np.asarray(places, dtype=np.float64)
         if places.ndim != 2 or places.shape[1] != len(self.directions):
             raise InputError(
@@ -173,7 +173,7 @@ class Evaluator:
                 f"the plan '{plan.way}:{plan.chunk}' does not fit this problem: {reason}"
             )
 
-    def _traced(self, plan: EvaluationPlan) -> Way:
+    def _traced(self, plan: EvaluationPlan) -> Strategy:
         rest_moves = self._move_rest is not None or self._recalibrate is not None
         return traced(
             self.problem, self._casting, plan.chunk, self.directions, rest_moves=rest_moves

@@ -311,7 +311,7 @@ def test_bfloat16_is_near():
 
 
 def test_kept_values_that_would_take_too_much_are_computed_at_every_point(monkeypatch):
-    from ssgd_analysis.landscape.evaluation import ways
+    from ssgd_analysis.landscape.evaluation import strategies as ways
 
     problem = images("mlp")
     along = directions(problem, size=0.05)

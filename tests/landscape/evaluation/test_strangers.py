@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.landscape.evaluation import EvaluationPlan, Evaluator, measured_plan
 from ssgd_analysis.landscape.evaluation import plan as planning
-from ssgd_analysis.landscape.evaluation.trace import Trace
+from ssgd_analysis.landscape.evaluation.staged_graph import StagedGraph
 from ssgd_analysis.problem import Problem
 
 COUNT = 40
@@ -181,7 +181,7 @@ def test_a_trace_gives_back_what_there_was():
     problem = problem_of(model)
     weights = list(problem.parameters.values())
     with torch.autocast("cpu", torch.bfloat16, False) as off:
-        Trace(
+        StagedGraph(
             model, weights, [weights], nets.randn(3, 4), rest_moves=False, spare=0, casting=off
         )  # fmt: skip
     for holder, values in zip(holders, before, strict=True):

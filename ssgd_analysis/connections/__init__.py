@@ -1,0 +1,32 @@
+"""Paths from one checkpoint to another, and the barriers on them."""
+
+from ssgd_analysis.connections.connection import (
+    PATHS,
+    Connection,
+    ConnectionSettings,
+    connect,
+    same_examples,
+)
+from ssgd_analysis.connections.curve import train_curve
+from ssgd_analysis.connections.matching import Matching, permutable, weight_matching
+from ssgd_analysis.connections.path import WeightPath, line, put
+from ssgd_analysis.connections.profile import Barrier, Profile, barrier, evaluate_path
+
+__all__ = [
+    "PATHS",
+    "Barrier",
+    "Connection",
+    "ConnectionSettings",
+    "Matching",
+    "Profile",
+    "WeightPath",
+    "barrier",
+    "connect",
+    "evaluate_path",
+    "line",
+    "permutable",
+    "put",
+    "same_examples",
+    "train_curve",
+    "weight_matching",
+]

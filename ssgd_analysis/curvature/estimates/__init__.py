@@ -1,0 +1,1 @@
+"""Traces, densities and diagonals of operators, with their errors."""

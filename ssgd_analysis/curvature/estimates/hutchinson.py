@@ -1,0 +1,51 @@
+"""Hutchinson's estimator: the mean of zᵀHz over random signs."""
+
+from collections.abc import Sequence
+
+import torch
+
+from ssgd_analysis.curvature.estimates.deflation import Deflation
+from ssgd_analysis.curvature.estimates.probes import rademacher
+from ssgd_analysis.curvature.operators.operator import Operator
+from ssgd_analysis.curvature.operators.sampling import Quotients, Scatter, quotients
+
+
+class Hutchinson:
+    """zᵀHz with Rademacher z, projected.
+
+    Args:
+        operator: shape (P, P).
+        known: what is deflated.
+        generator: draws the probes.
+        drawn: samples that are there already.
+        scatter: of their probes.
+
+    The mean of ``scatter.squares``, ‖(I − UUᵀ) Hz‖² of the probes, estimates the squared Frobenius
+    norm of the projected operator at no further product.
+    """
+
+    widening = 1.0
+
+    def __init__(
+        self,
+        operator: Operator,
+        known: Deflation,
+        generator: torch.Generator,
+        drawn: Sequence[Quotients] = (),
+        scatter: Scatter | None = None,
+    ) -> None:
+        self.operator, self.known, self.generator = operator, known, generator
+        self.drawn, self.scatter = list(drawn), scatter
+
+    def grow(self, products: int) -> int:
+        """Draw so many probes."""
+        probes = rademacher(self.operator, products, self.generator)
+        images, (own,) = quotients(self.operator, self.known.project(probes))
+        self.drawn.append(own)
+        found = Scatter.of(probes, self.known.project(images))
+        self.scatter = found if self.scatter is None else self.scatter + found
+        return products
+
+    def samples(self) -> Quotients:
+        """One sample a probe."""
+        return Quotients.joined(self.drawn)

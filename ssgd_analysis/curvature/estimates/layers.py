@@ -1,0 +1,75 @@
+"""Traces of the diagonal blocks of an operator, all out of the same products."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from ssgd_analysis.curvature.estimates.deflation import deflation
+from ssgd_analysis.curvature.estimates.hutchinson import Hutchinson
+from ssgd_analysis.curvature.estimates.probes import BLOCK, rademacher
+from ssgd_analysis.curvature.estimates.trace import Trace, estimated
+from ssgd_analysis.curvature.operators.operator import Operator
+from ssgd_analysis.curvature.operators.sampling import Quotients, Scatter, quotients
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.progress import SILENT, Progress
+
+
+def layer_traces(
+    operator: Operator,
+    places: Sequence[slice],
+    *,
+    generator: torch.Generator,
+    probes: int = 32,
+    deadline: float | None = None,
+    progress: Progress = SILENT,
+) -> list[Trace]:
+    """tr(H_ll) = E[z_l · (H z)_l] for every block l, from one set of probes over all of them.
+
+    The other blocks' part of z adds noise of mean zero, Σ_{m≠l} ‖H_lm‖²_F to a probe's
+    variance, and saves a product for each block.
+
+    Args:
+        operator: symmetric, shape (P, P).
+        places: the blocks.
+        generator: on the operator's device; draws Rademacher probes.
+        probes: how many, at least 2.
+        deadline: of ``time.monotonic()``; no block of probes is begun that would end after it, but
+            the first.
+        progress: told of every product.
+
+    Raises:
+        InputError: fewer than two probes.
+    """
+    if probes < 2:
+        raise InputError(f"the trace needs at least 2 probes for its error, not {probes}")
+    progress.start("layers' traces", probes)
+    found: list[list[Quotients]] = [[] for _ in places]
+    scatters: list[list[Scatter]] = [[] for _ in places]
+    began, spent = time.monotonic(), 0
+    while spent < probes:
+        count = min(BLOCK, probes - spent)
+        now = time.monotonic()
+        if deadline is not None and spent and now + (now - began) / spent * count > deadline:
+            break
+        block = rademacher(operator, count, generator)
+        images, parts = quotients(operator, block, places)
+        for own, part in zip(found, parts, strict=True):
+            own.append(part)
+        # with the other blocks' part in full, where half of it counts: on the safe side
+        for scatter, place in zip(scatters, places, strict=True):
+            scatter.append(Scatter.of(block[place], images[place]))
+        spent += count
+        progress.advance(count)
+    nothing = deflation(operator, None)
+    return [
+        estimated(
+            Hutchinson(operator, nothing, generator, own, sum(scatter[1:], scatter[0])),
+            nothing,
+            probes=spent,
+            method="hutchinson",
+            products=spent,
+            stop="probes" if spent == probes else "time",
+        )
+        for own, scatter in zip(found, scatters, strict=True)
+    ]

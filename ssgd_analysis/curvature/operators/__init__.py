@@ -1,0 +1,1 @@
+"""Symmetric matrices of a problem, by their products with vectors."""

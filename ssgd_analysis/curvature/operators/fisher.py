@@ -1,0 +1,184 @@
+"""Fisher matrices: second moments of the examples' gradients."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import grad
+
+from ssgd_analysis import batch as batching
+from ssgd_analysis import seeds
+from ssgd_analysis.batch import Batch, pair
+from ssgd_analysis.curvature.operators.gauss_newton import GaussNewtonOperator, OutputCurvature
+from ssgd_analysis.curvature.products.linearise import Unsupported
+from ssgd_analysis.curvature.products.plan import Options
+from ssgd_analysis.devices import is_out_of_memory
+from ssgd_analysis.errors import InputError, first_line
+from ssgd_analysis.problem import Problem
+from ssgd_analysis.problem.loss_terms import LossTerms, LossWatch
+
+
+class FisherOperator(GaussNewtonOperator):
+    """Empirical Fisher matrix: the mean over examples of g gᵀ, g an example's loss gradient.
+
+    Labels are the data's, not drawn from the model. An example (a row of the outputs) counts as it
+    does in the loss: F = Σ w_i g_i g_iᵀ / Σ w_i for the loss Σ w_i l_i / Σ w_i, w_i the weights of
+    the example's terms (class weights, labels that are not ignored) and g_i = ∇l_i, l_i the mean
+    over its own terms. With s_i the gradient of l_i by its outputs, M maps u to
+    w_i s_i ⟨s_i, u_i⟩ / Σ w_i.
+
+    Raises:
+        InputError: a loss that is not the mean of its examples' losses.
+    """
+
+    def metric(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
+        """Each example's outer product of its slope."""
+        targets = pair(batch)[1]
+        outputs = outputs.requires_grad_()
+        with LossWatch() as watch:
+            loss = self.problem.output_loss(outputs, targets)
+        slope = torch.autograd.grad(loss, outputs)[0]
+        terms = watch.terms_of(loss, outputs)
+        if terms is None:
+            self._check_examples(outputs, targets, slope)
+        return _outer(slope, terms)
+
+    def flow_metric(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
+        """The same by ``torch.func``."""
+        targets = pair(batch)[1]
+        found: list[LossTerms | None] = []
+
+        def loss(values: Tensor) -> Tensor:
+            with LossWatch(check_labels=False) as watch:
+                value = self.problem.output_loss(values, targets)
+            found.append(watch.terms_of(value, values))
+            return value
+
+        slope = grad(loss)(outputs)
+        return _outer(slope, found[-1])
+
+    def _check_examples(self, outputs: Tensor, targets: Tensor, slope: Tensor) -> None:
+        """Refuse a loss that is not the mean of its examples' losses at these outputs."""
+        count = len(outputs)
+        for index in range(count):
+            row = outputs[index : index + 1].detach().requires_grad_()
+            try:
+                own = self.problem.output_loss(row, targets[index : index + 1])
+                (alone,) = torch.autograd.grad(own, row)
+            except Exception as error:  # a user's loss may raise anything of one example
+                if is_out_of_memory(error):
+                    raise
+                raise InputError(f"{_NO_EXAMPLES} ({first_line(error)})") from error
+            away = float((alone / count - slope[index : index + 1]).norm())
+            if away > self.problem.tolerance * max(
+                float(slope.norm()), float(alone.norm()) / count
+            ):
+                raise InputError(_NO_EXAMPLES)
+
+
+_NO_EXAMPLES = (
+    "Fisher matrices need a loss that is the mean of its examples' losses, which this one is not:"
+    " no gradient belongs to an example; the Hessian and the Gauss-Newton matrix do without"
+)
+
+
+def _outer(slope: Tensor, terms: LossTerms | None) -> OutputCurvature:
+    """U ↦ w_i s_i ⟨s_i, u_i⟩ / Σ w; ``slope``, shape (B, …), holds w_i s_i / Σ w."""
+    batch = len(slope)
+    rows = slope.reshape(batch, -1)  # (B, outputs of an example)
+    factor = torch.full((batch, 1), float(batch), dtype=rows.dtype, device=rows.device)
+    if terms is not None:
+        weights = terms.rows.reshape(batch, -1).sum(dim=1, keepdim=True)
+        factor = torch.where(weights > 0, weights.sum() / weights, 0).to(rows.dtype)
+
+    def metric(vector: Tensor) -> Tensor:
+        inner = (rows * vector.reshape(batch, -1)).sum(dim=1, keepdim=True)
+        return (rows * inner * factor).reshape(slope.shape)
+
+    return metric
+
+
+class MonteCarloFisherOperator(GaussNewtonOperator):
+    """Fisher matrix with labels drawn from the model: an unbiased estimate of the GGN.
+
+    Positions count as in the loss: by the class weights of the data's labels, ignored ones not at
+    all. Cross-entropy is the negative log-likelihood of a categorical label at every position, the
+    mean squared error that of a Gaussian of variance ½. Labels are drawn once, from a fixed
+    seed, so that the operator is one matrix; its error falls as one over the root of the draws.
+
+    Raises:
+        InputError: a loss that is neither (they fix the distribution to draw from).
+
+    Reference:
+        Martens 2020 (arXiv 1412.1193), sections 5 and 9.2; Kunstner et al. 2019 (1905.12558).
+    """
+
+    draws = 1
+    seed = 0
+    differs = False
+
+    def _use(self, problem: Problem, options: Options | None) -> None:
+        if not _draws(problem):
+            raise InputError(
+                "the Monte Carlo Fisher matrix needs cross_entropy or mse, which fix the"
+                " distribution of labels: use --operator ggn or fisher"
+            )
+        super()._use(problem, options)
+
+    def metric(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
+        """The mean over draws of outer products of sampled slopes, along the class axis."""
+        with LossWatch() as watch:
+            loss = self.problem.output_loss(outputs, pair(batch)[1])
+        terms = watch.terms_of(loss, outputs)
+        if terms is None:
+            raise InputError(
+                "the Monte Carlo Fisher matrix needs cross_entropy or mse of the model's outputs as"
+                " they are (not reshaped, scaled or chosen from): use --operator ggn or fisher"
+            )
+        # A state that is built anew must draw the same labels, and another batch others.
+        sums = [float(tensor.double().sum()) for tensor in batching.tensors(pair(batch)[0])]
+        name = f"fisher labels {sums[0] if len(sums) == 1 else sums!r}"
+        generator = seeds.generator(self.seed, name, device=outputs.device)
+        share: Tensor | float
+        if terms.name == "cross_entropy":
+            chances = outputs.movedim(1, -1).softmax(dim=-1)  # (B, …, C)
+            flat = chances.reshape(-1, chances.shape[-1])
+            labels = torch.multinomial(flat, self.draws, replacement=True, generator=generator)
+            hot = F.one_hot(labels.T, flat.shape[1]).to(outputs.dtype)  # (draws, terms, C)
+            slopes = (flat - hot).reshape(self.draws, *chances.shape).movedim(-1, 2)
+            weights = terms.weights
+            if weights.shape != chances.shape[:-1]:  # probabilities as targets: all count alike
+                weights = torch.ones_like(chances[..., 0], dtype=torch.float64)
+            share = (weights / weights.sum()).to(outputs.dtype).unsqueeze(1)
+        else:
+            noise = torch.randn(
+                self.draws,
+                *outputs.shape,
+                generator=generator,
+                dtype=outputs.dtype,
+                device=outputs.device,
+            )
+            each = terms.weights
+            if each.shape != outputs.shape:
+                each = torch.ones_like(outputs, dtype=torch.float64)
+            slopes, share = noise * (2 * each / each.sum()).sqrt().to(outputs.dtype), 1.0
+        weight = share / self.draws
+
+        def metric(vector: Tensor) -> Tensor:
+            if outputs.ndim == 1:
+                return weight * slopes.square().sum(dim=0) * vector
+            inner = (slopes * vector).sum(dim=2, keepdim=True)
+            return weight * (slopes * inner).sum(dim=0)
+
+        return metric
+
+    def flow_metric(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
+        """Not there: labels are drawn."""
+        raise Unsupported("labels are drawn")
+
+
+def _draws(problem: Problem) -> bool:
+    """Whether the loss of every batch fixes a distribution of labels that can be drawn from."""
+    return problem.terms is not None and all(
+        terms.name in ("cross_entropy", "mse_loss") and not terms.smoothed
+        for terms in problem.terms
+    )

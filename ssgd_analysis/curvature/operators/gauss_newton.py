@@ -1,0 +1,91 @@
+"""Positive semi-definite relatives of the Hessian: Jᵀ M J with J the outputs' Jacobian."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp
+
+from ssgd_analysis.batch import Batch, pair
+from ssgd_analysis.curvature.operators.problem_operator import (
+    Multiply,
+    ProblemOperator,
+    linear_gradient,
+)
+from ssgd_analysis.curvature.products.plan import Options
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.problem import Problem
+
+OutputCurvature = Callable[[Tensor], Tensor]
+
+
+class GaussNewtonOperator(ProblemOperator):
+    """Jᵀ M J: J is the Jacobian of a batch's outputs by the weights, M a metric on outputs.
+
+    Raises:
+        InputError: a loss ``(model, batch)``, which hides the outputs.
+    """
+
+    def _use(self, problem: Problem, options: Options | None) -> None:
+        if problem.takes_model:
+            raise InputError(
+                "Gauss-Newton and Fisher matrices need a loss of (outputs, targets): a loss of"
+                " (model, batch) hides the outputs; the Hessian does without"
+            )
+        super()._use(problem, options)
+
+    @abstractmethod
+    def metric(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
+        """M for one batch by autograd, for detached ``outputs``, shape (B, …)."""
+
+    @abstractmethod
+    def flow_metric(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
+        """The same by ``torch.func``."""
+
+    def multiplier(self, batch: Batch) -> tuple[Sequence[Tensor], Multiply]:
+        """J v by double backward with a dummy cotangent, then M, then one backward for Jᵀ."""
+        outputs = self.problem.outputs(pair(batch)[0])
+        metric = self.metric(outputs.detach(), batch)
+        dummy = torch.zeros_like(outputs, requires_grad=True)
+        pulled = torch.autograd.grad(
+            outputs, self.parameters, dummy, create_graph=True, materialize_grads=True
+        )
+
+        def multiply(vector: list[Tensor], members: Sequence[int]) -> list[Tensor]:
+            chosen = [pulled[index] for index in members]
+            (pushed,) = linear_gradient(chosen, [dummy], vector)
+            weights = [self.parameters[index] for index in members]
+            return linear_gradient([outputs], weights, [metric(pushed)])
+
+        return pulled, multiply
+
+    def flow(
+        self, weights: Sequence[Tensor], vector: Sequence[Tensor], batch: Batch
+    ) -> Sequence[Tensor]:
+        """J v in forward mode, M, and Jᵀ in reverse mode."""
+        inputs, _ = pair(batch)
+
+        def outputs(weights: Sequence[Tensor]) -> Tensor:
+            return self.problem.outputs_at(weights, inputs)
+
+        values, pull = vjp(outputs, tuple(weights))[:2]
+        pushed = jvp(outputs, (tuple(weights),), (tuple(vector),))[1]
+        return pull(self.flow_metric(values.detach(), batch)(pushed))[0]
+
+    def difference(self, batch: Batch, move: Callable[[int], None], step: float) -> list[Tensor]:
+        """J v by central differences of the outputs; Jᵀ by one backward."""
+        inputs, _ = pair(batch)
+        with torch.no_grad():
+            move(1)
+            ahead = self.problem.outputs(inputs)
+            move(-1)
+            pushed = (ahead - self.problem.outputs(inputs)) / (2 * step)
+        move(0)
+        outputs = self.problem.outputs(inputs)
+        metric = self.difference_metric(outputs.detach(), batch)
+        return linear_gradient([outputs], self.parameters, [metric(pushed)])
+
+    def difference_metric(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
+        """M for differences: without second derivatives, where there are any in it."""
+        return self.metric(outputs, batch)

@@ -1,0 +1,57 @@
+"""The Hessian of the mean loss."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp
+
+from ssgd_analysis.batch import Batch
+from ssgd_analysis.curvature.operators.problem_operator import (
+    Multiply,
+    ProblemOperator,
+    linear_gradient,
+)
+
+
+class HessianOperator(ProblemOperator):
+    """H = ∇² L(w), L the mean loss over all examples.
+
+    H v = ∇ ⟨∇L, v⟩ (Pearlmutter 1994). Entries in nats per squared weight unit.
+    """
+
+    def multiplier(self, batch: Batch) -> tuple[Sequence[Tensor], Multiply]:
+        """∇ ⟨∇L, v⟩ by double backward."""
+        gradient = self._gradient(batch, create_graph=True)
+
+        def multiply(vector: list[Tensor], members: Sequence[int]) -> list[Tensor]:
+            chosen = [gradient[index] for index in members]
+            return linear_gradient(chosen, [self.parameters[index] for index in members], vector)
+
+        return gradient, multiply
+
+    def flow(
+        self, weights: Sequence[Tensor], vector: Sequence[Tensor], batch: Batch
+    ) -> Sequence[Tensor]:
+        """The derivative of ∇L along v, forward over reverse."""
+
+        def loss(weights: Sequence[Tensor]) -> Tensor:
+            return self.problem.loss_at(weights, batch)
+
+        return jvp(grad(loss), (tuple(weights),), (tuple(vector),))[1]
+
+    def difference(self, batch: Batch, move: Callable[[int], None], step: float) -> list[Tensor]:
+        """(∇L(w + εv) − ∇L(w − εv)) / 2ε."""
+        gradients = []
+        for sign in (1, -1):
+            move(sign)
+            gradients.append(self._gradient(batch))
+        return [(a - b) / (2 * step) for a, b in zip(*gradients, strict=True)]
+
+    def _gradient(self, batch: Batch, create_graph: bool = False) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(
+            self.problem.batch_loss(batch),
+            self.parameters,
+            create_graph=create_graph,
+            materialize_grads=True,
+        )

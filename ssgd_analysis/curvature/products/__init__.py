@@ -1,0 +1,1 @@
+"""How products with a batch's matrix are made, checked and chosen."""

@@ -1,0 +1,120 @@
+"""What a user may fix of the products, and how they are made."""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.files import make_folder, read_json, write_json
+
+# Pieces' worth of memory beside what is kept: a product's own intermediate values, a piece that is
+# built anew where not all are kept, and what the allocator does not give back.
+WORK = 3
+TRACES = ("linear", "compiled")  # the ways that trace the linear map
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may fix.
+
+    Args:
+        way: a name of ``WAYS`` in products.py; ``None``: by measurement
+            in :meth:`Engine.choose`, before that ``graph``.
+        micro_batch: examples multiplied at once; ``None``: by measurement, before that the
+            whole batch.
+        memory: bytes for what is kept, the work on it, and the basis of a search (a quarter of
+            them, 4 GB at most); ``None``: half of what is free.
+    """
+
+    way: str | None = None
+    micro_batch: int | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How products are made, and what is predicted of them.
+
+    Args:
+        way: a name of :data:`ssgd_analysis.curvature.products.products.WAYS`.
+        micro_batch: examples of a piece.
+        pieces: how many there are.
+        kept: how many of them keep their state between products; the others are rebuilt.
+        memory: budget in bytes.
+        basis: bytes of it for a basis of vectors, at most.
+        piece: bytes that one piece keeps, once known.
+        setup: predicted seconds before the first product, once measured.
+        product: predicted seconds of one product over all data, once measured.
+    """
+
+    way: str
+    micro_batch: int
+    pieces: int
+    kept: int
+    memory: int
+    basis: int = 0
+    piece: int | None = None
+    setup: float | None = None
+    product: float | None = None
+
+    @property
+    def peak(self) -> int | None:
+        """Predicted use of memory in bytes: what is kept, the work on a piece, and the basis."""
+        if self.piece is None:
+            return None
+        return self.basis + self.piece * (min(self.kept, self.pieces) + WORK)
+
+
+def keepable(way: str, pieces: int, piece: int, budget: int) -> int:
+    """How many pieces of so many bytes are kept, beside the work on one; differences keep none."""
+    if way == "difference":
+        return 0
+    return min(pieces, max(0, budget - WORK * piece) // max(piece, 1))
+
+
+def describe(plan: Plan) -> str:
+    """A plan in one line, for people."""
+    text = f"{plan.way} products, {plan.micro_batch} examples at once"
+    if plan.way != "difference":
+        text += f", {plan.kept} of {plan.pieces} pieces kept"
+    if plan.peak:
+        text += f", about {plan.peak / 2**20:.0f} of {plan.memory / 2**20:.0f} MiB"
+    if plan.product is not None:
+        text += f", {plan.product:.3g} s a product"
+    return text
+
+
+def recall(folder: Path, key: str) -> Plan | None:
+    """The plan that was measured before for the same kind of problem, if there is one.
+
+    Which way is faster is decided by the clock, and another way rounds otherwise: a kept
+    choice makes a command repeat exactly.
+
+    Args:
+        folder: where plans are kept.
+        key: says of what.
+    """
+    try:
+        return Plan(**read_json(_place(folder, key)))
+    except (InputError, OSError, TypeError):
+        return None  # not there, or of another version
+
+
+def remember(folder: Path, key: str, plan: Plan) -> None:
+    """Keep a plan; a folder that can't be written costs only the next measurement.
+
+    Args:
+        folder: where plans are kept.
+        key: says of what.
+        plan: as measured.
+    """
+    try:
+        make_folder(folder)
+        write_json(_place(folder, key), dataclasses.asdict(plan))
+    except (InputError, WorkError):
+        return
+
+
+def _place(folder: Path, key: str) -> Path:
+    return folder / f"{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}.json"

@@ -1,0 +1,1 @@
+"""Base optimizers by name, and learning-rate schedules."""

@@ -1,0 +1,1 @@
+"""The record of one checkpoint: curvature and metrics, measured, stored, checked, compared."""

@@ -1,0 +1,1 @@
+"""What may be permuted, scaled or folded in a network without changing its function."""
