@@ -2,7 +2,7 @@
 
 ``ascent``: the rise of the loss that ours and the procedure of Andriushchenko et al. 2023 find in
 the same balls, batch by batch of 128, and the passes that each takes. ``metrics``: every metric of
-the table at its defaults on one bench, on networks trained on all training digits and on ResNet-20
+the table at its defaults on one context, on networks trained on all digits and on ResNet-20
 with 2,048 images (hours on a CPU: ``--examples 64`` takes about as many passes). ``starts`` and
 ``samples``: see ``starts.py``. Prints tables;
 ``--json FILE`` writes the numbers.
@@ -26,7 +26,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness import METRICS, Bench
+from ssgd_analysis.flatness import METRICS, MetricContext
 from ssgd_analysis.problem import Problem
 
 BATCH, STEPS = 128, 20
@@ -185,10 +185,10 @@ def published(problem: Problem, rho: float, norm: str, relative: bool) -> dict[s
 
 def ours(problem: Problem, rho: float, norm: str, relative: bool, steps: int) -> dict[str, float]:
     """The same by this package's metrics."""
-    bench = Bench(problem)
+    context = MetricContext(problem)
     name = "adaptive_worst" if relative else "m_sharpness"
     measure: Callable[..., Any] = METRICS[name].measure.on
-    found = measure(bench, rho=rho, norm=norm, steps=steps, m=BATCH, starts=1)
+    found = measure(context, rho=rho, norm=norm, steps=steps, m=BATCH, starts=1)
     return {
         "rise": found.value,
         "gradients": found.cost.gradients,
@@ -225,16 +225,16 @@ def ascents(net: Net, device: str, count: int) -> list[dict[str, Any]]:
 
 
 def costs(net: Net, device: str) -> dict[str, Any]:
-    """Every metric of the table at its defaults, in turn on one bench."""
+    """Every metric of the table at its defaults, in turn on one context."""
     _, problem = trained(net, device, 512)
-    bench = Bench(problem)
+    context = MetricContext(problem)
     rows: list[dict[str, Any]] = []
     began = time.perf_counter()
     for name, entry in METRICS.items():
         start = time.perf_counter()
         measure: Callable[..., Any] = entry.measure.on
         try:
-            found = measure(bench)
+            found = measure(context)
         except InputError as error:
             rows.append({"metric": name, "error": str(error)})
             continue
@@ -252,7 +252,7 @@ def costs(net: Net, device: str) -> dict[str, Any]:
         "examples": problem.n_samples,
         "parameters": problem.n_parameters,
         "metrics": rows,
-        "cost": dataclasses.asdict(bench.cost),
+        "cost": dataclasses.asdict(context.cost),
         "seconds": time.perf_counter() - began,
     }
 
@@ -285,7 +285,7 @@ def show_ascents(rows: list[dict[str, Any]]) -> None:
 def show_costs(found: dict[str, Any]) -> None:
     """Passes over all data and seconds, one row a metric."""
     table = Table(
-        title=f"all metrics at their defaults, one bench: {found['net']},"
+        title=f"all metrics at their defaults, one context: {found['net']},"
         f" {found['examples']} examples, {found['parameters']} parameters"
     )
     kinds = ("forwards", "gradients", "products")

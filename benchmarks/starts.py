@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ssgd_analysis.data import load_data
-from ssgd_analysis.flatness import METRICS, Bench
+from ssgd_analysis.flatness import METRICS, MetricContext
 from ssgd_analysis.problem import Problem
 
 EXAMPLES, STEPS = 256, 300  # trained on, and Adam steps
@@ -139,7 +139,7 @@ def starts(seed: int = 0) -> list[dict[str, Any]]:
         problem = trained(net, seed)
         for name, rho in BALLS:
             measure: Callable[..., Any] = METRICS[name].measure.on
-            found = measure(Bench(problem), rho=rho)
+            found = measure(MetricContext(problem), rho=rho)
             plain = plain_ascent(problem, name == "adaptive_worst", rho, seed + 9)
             rows.append(
                 {
@@ -167,11 +167,13 @@ def samples(net: str = "cnn, GroupNorm", draws: int = 20) -> list[dict[str, Any]
         for _ in range(draws if count < len(targets) else 1):
             chosen = torch.randperm(len(targets), generator=random)[:count]
             part = [(inputs[chosen], targets[chosen])]
-            bench = Bench(Problem(whole.model, F.cross_entropy, part))
+            context = MetricContext(Problem(whole.model, F.cross_entropy, part))
             norm: Callable[..., Any] = METRICS["gradient_norm"].measure.on
             rise: Callable[..., Any] = METRICS["sam"].measure.on
-            gradient = norm(bench)
-            found.append((gradient.value, gradient.details["corrected_square"], rise(bench).value))
+            gradient = norm(context)
+            found.append(
+                (gradient.value, gradient.details["corrected_square"], rise(context).value)
+            )
         norms, squares, rises = zip(*found, strict=True)
         rows.append(
             {

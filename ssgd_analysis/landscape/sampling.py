@@ -10,6 +10,7 @@ import numpy as np
 from ssgd_analysis.landscape.adaptive import fill, refine
 from ssgd_analysis.landscape.evaluation import EvaluationPlan, Evaluator, measured_plan
 from ssgd_analysis.landscape.grid import Grid
+from ssgd_analysis.landscape.partial import PartialResults
 from ssgd_analysis.landscape.settings import LandscapeSettings
 from ssgd_analysis.landscape.slice import LandscapeSlice
 from ssgd_analysis.progress import SILENT, Progress

@@ -9,7 +9,7 @@ import torch
 
 from ssgd_analysis import random_state
 from ssgd_analysis.compare.measurements import is_flatness
-from ssgd_analysis.flatness import METRICS, Bench, resolve
+from ssgd_analysis.flatness import METRICS, MetricContext, resolve
 from ssgd_analysis.methods.loss_scale import attempt
 from ssgd_analysis.studies.board import duration
 from ssgd_analysis.studies.cells import Cell
@@ -82,38 +82,38 @@ def estimate(cells: Sequence[Cell], jobs: int) -> Estimate:
 
 def _timed(cell: Cell, measured: dict[tuple[str, ...], float]) -> tuple[int, float, float]:
     """Steps of an epoch, seconds of a step, seconds of an epoch's evaluation."""
-    bench = prepare(cell.config)
-    size, steps = bench.step_size, bench.steps_per_epoch
+    training = prepare(cell.config)
+    size, steps = training.step_size, training.steps_per_epoch
     if not steps:
         measured.setdefault(cell.metrics, 0.0)
         return 0, 0.0, 0.0
     if cell.metrics not in measured:  # before the steps: at finite weights
-        measured[cell.metrics] = _measuring(cell, bench)
-    step = _step_seconds(cell, bench, size)
+        measured[cell.metrics] = _measuring(cell, training)
+    step = _step_seconds(cell, training, size)
     began = time.monotonic()
-    for problem in bench.splits.values():
+    for problem in training.splits.values():
         problem.evaluate()
     epoch = time.monotonic() - began
     return steps, step, epoch
 
 
-def _step_seconds(cell: Cell, bench: Any, size: int) -> float:
+def _step_seconds(cell: Cell, training: Any, size: int) -> float:
     """Seconds of a mean step, by the passes that its settings make it cost on average.
 
     The sample's steps lie all over the training: noise that starts late, or a pass that only each
     k-th step makes, counts with its share.
     """
-    task = bench.task
+    task = training.task
     for group in task.optimizer.param_groups:
         group["lr"] = TINY_LR  # too large a learning rate is no matter of time
     task.peak_lr = TINY_LR  # what is tied to the learning rate is at its peak
-    inputs, targets = next(bench.data.train.minibatches(size, torch.Generator().manual_seed(0)))
-    bench.model.train()
+    inputs, targets = next(training.data.train.minibatches(size, torch.Generator().manual_seed(0)))
+    training.model.train()
     count, spent, began = -1, 0.0, time.monotonic()
     while count < 1 or time.monotonic() - began < SAMPLE:
         if count == 0:  # the first step makes buffers
             spent, began = task.examples, time.monotonic()
-        attempt(bench.method, inputs, targets, (0.5 + GOLDEN * count) % 1)
+        attempt(training.method, inputs, targets, (0.5 + GOLDEN * count) % 1)
         task.step += 1
         count += 1
     passes = (task.examples - spent) / task.batch_size
@@ -121,11 +121,11 @@ def _step_seconds(cell: Cell, bench: Any, size: int) -> float:
     return (time.monotonic() - began) * mean / passes
 
 
-def _measuring(cell: Cell, bench: Any) -> float:
+def _measuring(cell: Cell, training: Any) -> float:
     """Seconds of a run's metrics."""
     began = time.monotonic()
-    problem = bench.splits["train"]
+    problem = training.splits["train"]
     for metric in filter(is_flatness, cell.metrics):
         name, settings = resolve(metric)
-        METRICS[name].measure.on(Bench(problem, cell.config.seed), **settings)
+        METRICS[name].measure.on(MetricContext(problem, cell.config.seed), **settings)
     return time.monotonic() - began

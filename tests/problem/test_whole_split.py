@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ssgd_analysis import InputError, Problem
 from ssgd_analysis.curvature import OPERATORS, Options
-from ssgd_analysis.flatness import METRICS, Bench
+from ssgd_analysis.flatness import METRICS, MetricContext
 from ssgd_analysis.models import LOSSES
 
 N, CLASSES, POSITIONS = 9, 3, 4
@@ -299,7 +299,7 @@ TEN = (
 @run(max_examples=15)
 @given(drawn())
 def test_ten_metrics_are_the_whole_split_s_or_refused(one):
-    bench = Bench(one.problem, 3)
+    bench = MetricContext(one.problem, 3)
     for name in TEN:
         truth = reference.METRICS[name]
         chosen = {key: value for key, value in truth.settings.items() if key != "seed"}

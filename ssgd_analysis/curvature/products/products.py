@@ -17,6 +17,7 @@ from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature.products.linearise import (
     Linearised,
+    LinearMapCache,
     Unsupported,
     laid_out,
 )
