@@ -175,11 +175,9 @@ def _tests(
     why: Why,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Every metric of every pair, and every pair's overall verdict."""
-    incomparable_why = [_barred(pair, tolerance) for pair in pairs]
+    whys = [_barred(pair, tolerance) for pair in pairs]
     rows = [(metric, index) for metric in metrics for index in range(len(pairs))]
-    cases = [
-        _case(metric, pairs[index], measure, incomparable_why[index], why) for metric, index in rows
-    ]
+    cases = [_case(metric, pairs[index], measure, whys[index], why) for metric, index in rows]
     findings = judge(cases, rule)
     tests = [
         _record(metric, pairs[index], case, finding)
@@ -189,9 +187,7 @@ def _tests(
     for index, pair in enumerate(pairs if metrics else ()):
         own = [i for i, (_, place) in enumerate(rows) if place == index]
         verdict, reason, needed = overall_verdict(
-            [cases[i] for i in own],
-            [findings[i] for i in own],
-            incomparable_why=incomparable_why[index],
+            [cases[i] for i in own], [findings[i] for i in own], incomparable_why=whys[index]
         )
         verdicts.append(
             {

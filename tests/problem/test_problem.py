@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.problem import Problem, accuracy
+from ssgd_analysis.problem import Problem
+from ssgd_analysis.problem.loss import accuracy
 
 
 @pytest.fixture(params=nets.CASES)
