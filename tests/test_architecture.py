@@ -14,10 +14,12 @@ MAX_LINES = 320
 # A new room must get a line here: the design is a decision, not an accident.
 FOUNDATION = {"errors", "files", "progress", "seeds", "devices", "settings", "references"}
 MEASURING = FOUNDATION | {"weights", "batch", "problem", "random_state"}
+RECORDING = MEASURING | {"records", "plots", "pictures"}
 ARROWS = {
     "__init__": {"runs", "training", "methods", "curvature", "flatness", "problem", "errors"},
     "errors": set(),
     "settings": set(),
+    "records": {"errors"},
     "devices": {"errors"},
     "seeds": set(),
     "random_state": {"seeds"},
@@ -38,10 +40,10 @@ ARROWS = {
     "curvature": MEASURING,
     "symmetries": MEASURING,
     "flatness": MEASURING | {"curvature", "symmetries"},
-    "sharpness": MEASURING | {"curvature", "symmetries", "flatness"},
-    "landscape": MEASURING | {"curvature", "ranks"},
-    "connections": MEASURING | {"curvature", "symmetries"},
-    "compare": MEASURING | {"runs", "flatness", "curvature", "sharpness", "training"},
+    "sharpness": RECORDING | {"curvature", "symmetries", "flatness"},
+    "landscape": RECORDING | {"curvature", "ranks"},
+    "connections": RECORDING | {"curvature", "symmetries"},
+    "compare": RECORDING | {"runs", "flatness", "curvature", "sharpness", "training"},
     "plots": {"errors", "files"},
     "pictures": FOUNDATION | {"plots"},
     "report": FOUNDATION | {"plots", "pictures", "compare"},
@@ -174,7 +176,7 @@ def test_rooms_import_only_what_the_design_allows():
 FORBIDDEN = {
     "curvature": {"training", "methods", "runs"},
     "flatness": {"plots", "training", "methods", "runs"},
-    "sharpness": {"plots", "training", "methods", "runs"},
+    "sharpness": {"training", "methods", "runs"},
     "landscape": {"training", "methods", "runs"},
     "connections": {"training", "methods", "runs"},
     "runs": {"training", "curvature"},
