@@ -13,7 +13,7 @@ from ssgd_analysis.batch import Batch, Count
 from ssgd_analysis.errors import InputError, WorkError, unknown
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement
-from ssgd_analysis.problem import Problem, as_problem
+from ssgd_analysis.problem import Problem
 from ssgd_analysis.problem.loss import Loss
 
 P = ParamSpec("P")
@@ -65,7 +65,11 @@ class Metric(Generic[P]):
             settings: the metric's own.
         """
         on: Callable[..., Measurement] = self.on
-        return on(MetricContext(as_problem(model, loss, batches, count=count), seed), **settings)
+        if not isinstance(model, Problem):
+            if loss is None:
+                raise InputError("a model needs a loss and batches, or give a Problem")
+            model = Problem(model, loss, batches, count=count)
+        return on(MetricContext(model, seed), **settings)
 
     def on(self, context: MetricContext, *args: P.args, **settings: P.kwargs) -> Measurement:
         """Measure a problem that is on the context; the cost is what this metric added.

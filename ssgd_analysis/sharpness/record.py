@@ -108,7 +108,7 @@ def prepared(problem: Problem, request: Request, *, progress: Progress = SILENT)
         InputError: a problem that does not fit together, or can't be measured.
         WorkError: the loss is not finite.
     """
-    operator = OPERATORS[request.operator].of(problem, options=request.options)
+    operator = OPERATORS[request.operator](problem, options=request.options)
     operator.prepare(request.products, progress, plans=request.plans)
     for note in problem.notes:
         progress.warn(note)

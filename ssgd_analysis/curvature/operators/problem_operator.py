@@ -3,21 +3,20 @@
 import platform
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from ssgd_analysis import batch as batching
-from ssgd_analysis.batch import Batch, Count
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature.operators.operator import Operator
 from ssgd_analysis.curvature.products.engine import Engine
 from ssgd_analysis.curvature.products.plan import Options, Plan, recall, remember
 from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError, first_line
-from ssgd_analysis.problem import Loss, Problem, as_problem
+from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.weights import filters_of
 
@@ -34,36 +33,21 @@ class ProblemOperator(Operator):
     noticed, and it is built anew (changes through ``.data`` are not).
 
     Args:
-        model: any ``nn.Module``; or a :class:`ssgd_analysis.Problem`, which has the rest.
-        loss: ``(outputs, targets) -> scalar``, the mean over the batch, or ``(model, batch)``.
-        batches: iterable of batches, read once; cached on the model's device.
-        count: see :class:`ssgd_analysis.problem.Problem`.
-        layers: patterns of parameter names; default all.
+        problem: model, loss and batches.
         options: how to multiply; by default double backward on kept graphs.
 
     Raises:
-        InputError: no data, no parameter that requires gradients, or parameters that have no
-            Hessian of this kind: complex ones, sparse gradients, gradients changed by hooks.
+        InputError: no problem, or parameters that have no matrix of this kind: complex ones,
+            sparse gradients, gradients changed by hooks.
     """
 
-    def __init__(
-        self,
-        model: nn.Module | Problem,
-        loss: Loss | None = None,
-        batches: Iterable[Batch] = (),
-        *,
-        count: Count | None = None,
-        layers: Sequence[str] = (),
-        options: Options | None = None,
-    ) -> None:
-        self._use(as_problem(model, loss, batches, count=count, layers=layers), options)
-
-    @classmethod
-    def of(cls, problem: Problem, *, options: Options | None = None) -> Self:
-        """The operator of a problem that exists already; its batches are shared."""
-        operator = cls.__new__(cls)
-        operator._use(problem, options)
-        return operator
+    def __init__(self, problem: Problem, *, options: Options | None = None) -> None:
+        if not isinstance(problem, Problem):
+            raise InputError(
+                f"an operator takes a Problem, not a {type(problem).__name__}:"
+                " Problem(model, loss, batches)"
+            )
+        self._use(problem, options)
 
     def _use(self, problem: Problem, options: Options | None) -> None:
         _check_parameters(problem)

@@ -47,7 +47,6 @@ class Engine:
         self._states: dict[tuple[int, int], State] = {}
         self._traces = LinearMapCache()
         self._double: ProblemOperator | None = None  # a copy in float64, for differences
-        self._checked = False
         self.checks: ProductChecks | None = None
         self.versions: list[tuple[int, int]] = []
         self._buffers: list[Tensor] = []
@@ -96,14 +95,13 @@ class Engine:
     def check(self) -> None:
         """Refuse what can't be measured; once, before the first product or trial."""
         problem = self.operator.problem
-        if self._checked or problem.checked:  # by this operator, or by another over the problem
+        if problem.checked:
             return
         try:
             problem.check()
         except OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):  # products may still do, in pieces
                 raise
-        self._checked = True
 
     def _verify(self) -> None:
         """Hold products against something independent; once a problem and kind of operator."""

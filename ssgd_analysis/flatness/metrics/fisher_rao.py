@@ -24,7 +24,7 @@ def fisher_rao(context: MetricContext) -> Measurement:
     Reference:
         Liang et al. 2019 (arXiv 1711.01530), definition 2 and theorem 3.1.
     """
-    operator = FisherOperator.of(context.problem, options=context.options)
+    operator = FisherOperator(context.problem, options=context.options)
     weights = flattened(operator.parameters).detach()
     values = [float(weights @ product[:, 0]) for _, product in operator.parts(weights[:, None])]
     context.pay(products=1)
