@@ -113,7 +113,7 @@ def searches(net: Net, device: str, top: int = 10, tol: float = 1e-4) -> dict[st
     checked = found.check.products if found.check else 0
     before = operator.products
     start = torch.randn(operator.shape[0], generator=_generator("cpu")).numpy()
-    vectors = eigsh(operator.scipy(), k=top, which="LA", tol=tol, v0=start)[1]
+    vectors = eigsh(operator.to_scipy(), k=top, which="LA", tol=tol, v0=start)[1]
     arpack = operator.products - before
     theirs, _ = certify(operator, torch.as_tensor(vectors.copy(), device=operator.device))
     row = {
@@ -285,7 +285,9 @@ def child(net: Net, device: str, budget: int) -> None:
     model, batches = net.make(device)
     small = [(inputs[:2], targets[:2]) for inputs, targets in batches]
     for way in ("graph", "linear"):  # code and threads are loaded before memory is watched
-        warm = HessianOperator(Problem(model, F.cross_entropy, small), options=Options(way=way))
+        warm = HessianOperator(
+            Problem(model, F.cross_entropy, small), options=Options(strategy=way)
+        )
         vector = torch.randn(warm.shape[0], device=device)
         _ = warm @ vector
     del warm

@@ -1,6 +1,5 @@
 """``ssgd-analyze sharpness``."""
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -202,7 +201,7 @@ def _request(options: dict[str, Any]) -> Any:
         curves=options["curves"],
         per_layer=options["per_layer"],
         options=Options(
-            way=None if options["product"] == "auto" else options["product"],
+            strategy=None if options["product"] == "auto" else options["product"],
             micro_batch=options["micro_batch"],
             memory=options["memory_budget"],
         ),
@@ -244,8 +243,7 @@ class _Work:
         with console.Display(f"{name}: ") as progress:
             plan = prepared(problem, self.request, progress=progress).engine.plan
         return {
-            **dataclasses.asdict(plan),
-            "peak": plan.peak,
+            **plan.to_json(),
             "products": self.request.products,
             "seconds": self._seconds(plan),
             "text": self._told(plan),

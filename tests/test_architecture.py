@@ -21,7 +21,7 @@ ARROWS = {
     "settings": set(),
     "records": {"errors"},
     "devices": {"errors"},
-    "seeds": set(),
+    "seeds": {"errors"},
     "random_state": {"seeds"},
     "files": {"errors"},
     "progress": set(),

@@ -212,7 +212,10 @@ def measure(
         "metrics": metrics,
         "seed": request.seed,
         # times and bytes depend on the machine's moment: they would break exact repetition
-        "plan": {"way": operator.engine.plan.way, "micro_batch": operator.engine.plan.micro_batch},
+        "plan": {
+            "way": operator.engine.plan.strategy,
+            "micro_batch": operator.engine.plan.micro_batch,
+        },
         "cost": {
             "matvecs": math.ceil(operator.products + extra),
             "seconds": time.monotonic() - began,

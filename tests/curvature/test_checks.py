@@ -73,7 +73,7 @@ def test_a_wrong_second_derivative_is_an_error_that_offers_differences(function,
         measure(wrong, Request(top=1, probes=4))
     with pytest.raises(InputError, match="--product difference"):
         METRICS["trace"].measure(wrong.model, wrong.loss, wrong.batches)
-    operator = HessianOperator(wrong, options=Options(way="difference"))
+    operator = HessianOperator(wrong, options=Options(strategy="difference"))
     dense = operator @ torch.eye(wrong.n_parameters, dtype=dtype)
     torch.testing.assert_close(dense.double(), truth(wrong), rtol=1e-4, atol=1e-6)
 
@@ -95,7 +95,7 @@ def test_a_loss_with_a_wrong_second_derivative_is_found_by_gauss_newton_too():
     with pytest.raises(InputError, match="--product difference"):
         _ = GGNOperator(wrong) @ torch.ones(wrong.n_parameters)
     right = problem(torch.tanh)
-    options = Options(way="difference")
+    options = Options(strategy="difference")
     eye = torch.eye(wrong.n_parameters)
     found = GGNOperator(wrong, options=options) @ eye
     torch.testing.assert_close(found, GGNOperator(right) @ eye, rtol=1e-3, atol=1e-5)

@@ -369,7 +369,7 @@ def test_products_beside_arpack(name, k):
         ours += operator.products
         operator = DiagonalOperator(values)
         start = np.random.default_rng(seed).normal(size=len(values))
-        eigsh(operator.scipy(), k, which="LA", tol=1e-4, v0=start, return_eigenvectors=False)
+        eigsh(operator.to_scipy(), k, which="LA", tol=1e-4, v0=start, return_eigenvectors=False)
         theirs += operator.products + k  # a certificate of each value costs it k more
     # the check's price where neighbours crowd: a third; ARPACK makes none and misses copies
     assert ours <= theirs * (1.5 if name == "edge" else 1.05)

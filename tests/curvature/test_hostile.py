@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ssgd_analysis.curvature import HessianOperator, Options
-from ssgd_analysis.curvature.products.products import WAYS
+from ssgd_analysis.curvature.products.products import STRATEGIES
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
 
@@ -140,7 +140,7 @@ def case(name: str) -> nets.Case:
 # models that torch.func can't trace
 UNTRACED = {"buffers_change", "activation_checkpoints"}
 # not "compiled": the same maps as "linear", 20 s of compiling each; test_products.py, slow, has it
-NOT_COMPILED = [way for way in WAYS if way != "compiled"]
+NOT_COMPILED = [name for name in STRATEGIES if name != "compiled"]
 
 
 @pytest.mark.parametrize("way", NOT_COMPILED)
@@ -149,7 +149,7 @@ def test_unusual_models_work(name, way):
     made = case(name)
     before = nets.state(made.model)
     Problem(*made.problem).check()
-    operator = HessianOperator(Problem(*made.problem), options=Options(way=way))
+    operator = HessianOperator(Problem(*made.problem), options=Options(strategy=way))
     vector = nets.randn(operator.shape[0])
     if way == "linear" and name in UNTRACED:
         with pytest.raises(InputError, match="--product linear can't be used"):
@@ -202,7 +202,7 @@ WITHOUT_REFERENCE = {
 def test_wrapped_models_work(name, way):
     with nets.seeded():
         made = nets.Case(WITHOUT_REFERENCE[name](), nets.cross_entropy, X, Y)
-    operator = HessianOperator(Problem(*made.problem), options=Options(way=way))
+    operator = HessianOperator(Problem(*made.problem), options=Options(strategy=way))
     vector = nets.randn(operator.shape[0])
     truth = differences(made, vector)
     assert float((operator @ vector - truth).norm()) < 1e-6 * float(truth.norm())
@@ -213,7 +213,7 @@ def test_parameters_of_several_precisions(way):
     with nets.seeded():
         made = nets.Case(Mixed(), nets.cross_entropy, X, Y)
         exact = Calls(made.model, lambda m, x: m.second(m.first(x).tanh()))
-    operator = HessianOperator(Problem(*made.problem), options=Options(way=way))
+    operator = HessianOperator(Problem(*made.problem), options=Options(strategy=way))
     vector = nets.randn(operator.shape[0])
     found = operator @ vector
     made.model.second.double()

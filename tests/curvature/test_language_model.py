@@ -70,7 +70,7 @@ def batches(batch):
 @pytest.mark.parametrize("micro_batch", [None, 3])
 def test_products_equal_the_dense_matrix(model, batch, dense, way, micro_batch):
     before = nets.state(model)
-    options = Options(way=way, micro_batch=micro_batch)
+    options = Options(strategy=way, micro_batch=micro_batch)
     operator = HessianOperator(Problem(model, loss_fn, batches(batch)), options=options)
     vectors = nets.randn(len(dense), 3)
     error = float((operator @ vectors - dense @ vectors).norm())

@@ -131,7 +131,7 @@ def test_parts_are_the_batches_with_their_shares(case, name):
 
 
 def test_scipy_finds_the_dense_eigenvalues(few, name):
-    operator = OPERATORS[name](Problem(*few.problem)).scipy()
+    operator = OPERATORS[name](Problem(*few.problem)).to_scipy()
     start = np.random.default_rng(0).normal(size=operator.shape[0])
     found = scipy.sparse.linalg.eigsh(operator, k=2, which="LA", v0=start, tol=1e-10)[0]
     truth = torch.linalg.eigvalsh(reference.OPERATORS[name](few))[-2:].numpy()
@@ -140,7 +140,7 @@ def test_scipy_finds_the_dense_eigenvalues(few, name):
 
 def test_scipy_multiplies_every_way():
     matrix = nets.randn(6, 6) + nets.randn(6, 6).T
-    operator, dense = DenseOperator(matrix).scipy(), matrix.numpy()
+    operator, dense = DenseOperator(matrix).to_scipy(), matrix.numpy()
     vectors = nets.randn(6, 3, seed=2).numpy()
     assert operator.dtype == np.float64
     np.testing.assert_allclose(operator @ vectors, dense @ vectors, rtol=1e-13)
@@ -152,7 +152,7 @@ def test_scipy_multiplies_every_way():
 
 
 def test_scipy_keeps_the_precision():
-    operator = DenseOperator(torch.eye(4)).scipy()
+    operator = DenseOperator(torch.eye(4)).to_scipy()
     assert operator.dtype == np.float32
     assert (operator @ np.ones(4, dtype=np.float32)).dtype == np.float32
 
@@ -166,7 +166,7 @@ def test_scipy_takes_any_numpy_array(kind):
     else:
         vector.setflags(write=False)
     np.testing.assert_allclose(
-        DenseOperator(matrix).scipy() @ vector, matrix.numpy() @ vector, rtol=1e-13
+        DenseOperator(matrix).to_scipy() @ vector, matrix.numpy() @ vector, rtol=1e-13
     )
 
 

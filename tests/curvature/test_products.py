@@ -35,18 +35,18 @@ def test_linear_products_equal_the_dense_matrix(net, operator):
     truth = reference.OPERATORS[operator](case) @ vectors
     # micro-batches are traced again, at another size: two networks show it
     for micro_batch in (None, 3) if net in ("conv_batchnorm", "attention") else (None,):
-        options = Options(way="linear", micro_batch=micro_batch)
+        options = Options(strategy="linear", micro_batch=micro_batch)
         found = OPERATORS[operator](Problem(*case.problem), options=options)
         torch.testing.assert_close(
             found @ vectors, truth, rtol=1e-9, atol=1e-11 * float(truth.abs().max())
         )
-        assert found.engine.plan.way == "linear"
+        assert found.engine.plan.strategy == "linear"
 
 
 def test_linear_products_are_refused_where_they_can_not_be_made():
     case = nets.regression()
     linear = HessianOperator(
-        Problem(case.model, huber, case.batches()), options=Options(way="linear")
+        Problem(case.model, huber, case.batches()), options=Options(strategy="linear")
     )
     with pytest.raises(InputError, match="--product linear can't be used"):
         _ = linear @ block(case)
@@ -54,7 +54,7 @@ def test_linear_products_are_refused_where_they_can_not_be_made():
         linear.prepare(10)
     free = HessianOperator(Problem(case.model, huber, case.batches()))
     free.prepare(10_000)
-    assert free.engine.plan.way == "graph"
+    assert free.engine.plan.strategy == "graph"
 
 
 @pytest.mark.parametrize("operator", ["hessian", "ggn", "fisher"])
@@ -79,7 +79,10 @@ def test_differences_are_near(net, operator):
     vectors = block(case)
     truth = reference.OPERATORS[operator](case) @ vectors
     before = nets.state(case.model)
-    found = OPERATORS[operator](Problem(*case.problem), options=Options(way="difference")) @ vectors
+    found = (
+        OPERATORS[operator](Problem(*case.problem), options=Options(strategy="difference"))
+        @ vectors
+    )
     # the step is 6e-6 of the weights' norm: error of order its square, 4e-11, and 1e-16 / step
     assert float((found - truth).norm()) < 1e-6 * float(truth.norm())
     assert nets.state(case.model) == before
@@ -110,7 +113,7 @@ def test_a_trace_that_does_not_hold_is_refused(looks):
         len(x) / nets.N * (HessianOperator(Problem(model, case.loss, [(x, y)])) @ block(case))
         for x, y in batches
     )
-    options = Options(way="linear")
+    options = Options(strategy="linear")
     with pytest.raises(InputError, match="can't be used here"):
         _ = HessianOperator(Problem(model, case.loss, batches), options=options) @ block(case)
     operator = HessianOperator(Problem(model, case.loss, batches))
@@ -121,7 +124,7 @@ def test_a_trace_that_does_not_hold_is_refused(looks):
 @pytest.mark.parametrize("way", ["linear", "graph", "difference"])
 def test_changed_weights_are_noticed(way):
     case = nets.conv_batchnorm()
-    operator = HessianOperator(Problem(*case.problem), options=Options(way=way))
+    operator = HessianOperator(Problem(*case.problem), options=Options(strategy=way))
     _ = operator @ block(case)
     with torch.no_grad():
         for parameter in case.model.parameters():
@@ -140,21 +143,23 @@ def test_choosing_keeps_the_answer(net):
     operator = HessianOperator(Problem(*case.problem))
     operator.prepare(100)
     plan = operator.engine.plan
-    assert plan.way in ("graph", "linear")
+    assert plan.strategy in ("graph", "linear")
     assert plan.setup is not None
     assert plan.product is not None
     truth = reference.hessian(case) @ block(case)
     torch.testing.assert_close(operator @ block(case), truth, rtol=1e-9, atol=1e-10)
     assert nets.state(case.model) == before
-    assert plan.way in describe(plan)
+    assert plan.strategy in describe(plan)
     assert "s a product" in describe(plan)
 
 
 def test_a_fixed_choice_is_kept():
     case = nets.mlp()
-    operator = HessianOperator(Problem(*case.problem), options=Options(way="graph", micro_batch=2))
+    operator = HessianOperator(
+        Problem(*case.problem), options=Options(strategy="graph", micro_batch=2)
+    )
     operator.prepare(100)
-    assert (operator.engine.plan.way, operator.engine.plan.micro_batch) == ("graph", 2)
+    assert (operator.engine.plan.strategy, operator.engine.plan.micro_batch) == ("graph", 2)
     assert operator.engine.plan.pieces == 2 + 2 + 2  # batches of 4, 4 and 3
 
 
@@ -270,7 +275,7 @@ def test_no_second_derivative_names_the_remedy():
     with nets.seeded():
         twice = nets.Case(Squared(), nets.cross_entropy, case.inputs, case.targets)
     for name in ("hessian", "ggn"):
-        operator = OPERATORS[name](Problem(*case.problem), options=Options(way="difference"))
+        operator = OPERATORS[name](Problem(*case.problem), options=Options(strategy="difference"))
         operator.prepare(10)
         truth = reference.OPERATORS[name](twice) @ block(case)
         assert float((operator @ block(case) - truth).norm()) < 1e-6 * float(truth.norm())
@@ -289,7 +294,7 @@ def test_attention_kernels_are_given_back():
         torch.backends.cuda.math_sdp_enabled(),
     )
     for way in ("graph", "linear"):
-        _ = HessianOperator(Problem(*case.problem), options=Options(way=way)) @ block(case)
+        _ = HessianOperator(Problem(*case.problem), options=Options(strategy=way)) @ block(case)
     assert before == (
         torch.backends.cuda.flash_sdp_enabled(),
         torch.backends.cuda.mem_efficient_sdp_enabled(),
@@ -315,18 +320,18 @@ def test_weight_normalisation_against_differences(way):
     step = 1e-5
     ahead = reference.gradient(case, flat + step * direction)
     truth = (ahead - reference.gradient(case, flat - step * direction)) / (2 * step)
-    found = HessianOperator(Problem(*case.problem), options=Options(way=way)) @ direction
+    found = HessianOperator(Problem(*case.problem), options=Options(strategy=way)) @ direction
     assert float((found - truth).norm()) < 1e-7 * float(truth.norm())
 
 
 @pytest.mark.slow  # the compiler takes some 20 s
 def test_compiled_products_are_the_same():
     case = nets.mlp()
-    compiled = HessianOperator(Problem(*case.problem), options=Options(way="compiled"))
+    compiled = HessianOperator(Problem(*case.problem), options=Options(strategy="compiled"))
     torch.testing.assert_close(
         compiled @ block(case), HessianOperator(Problem(*case.problem)) @ block(case)
     )
-    assert compiled.engine.plan.way == "compiled"
+    assert compiled.engine.plan.strategy == "compiled"
 
 
 def test_without_a_compiler_the_reason_is_told(monkeypatch):
@@ -338,6 +343,6 @@ def test_without_a_compiler_the_reason_is_told(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", fails)
     case = nets.mlp()
-    operator = HessianOperator(Problem(*case.problem), options=Options(way="compiled"))
+    operator = HessianOperator(Problem(*case.problem), options=Options(strategy="compiled"))
     with pytest.raises(InputError, match="--product compiled can't be used here: no C\\+\\+ comp"):
         _ = operator @ block(case)

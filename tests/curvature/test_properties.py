@@ -87,10 +87,10 @@ def test_cutting_changes_nothing(case, name, size, micro_batch):
 @given(cases(), operators, sizes)
 def test_ways_agree(case, name, size):
     vectors = nets.randn(len(reference.flat_weights(case.model)), 2)
-    graph = made(case, name, size, way="graph") @ vectors
-    close(made(case, name, size, way="linear") @ vectors, graph)
+    graph = made(case, name, size, strategy="graph") @ vectors
+    close(made(case, name, size, strategy="linear") @ vectors, graph)
     if not any(isinstance(module, nn.ReLU) for module in case.model):  # a step may cross a kink
-        close(made(case, name, size, way="difference") @ vectors, graph, rtol=1e-4, floor=1e-3)
+        close(made(case, name, size, strategy="difference") @ vectors, graph, rtol=1e-4, floor=1e-3)
 
 
 @few

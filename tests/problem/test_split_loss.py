@@ -119,11 +119,10 @@ def test_fisher_weighs_examples_as_the_loss_does(size, micro):
     problem = Problem(model, loss, batches)
     eye = torch.eye(problem.n_parameters, dtype=torch.float64)
     for way in ("graph", "linear"):
-        fisher = FisherOperator(problem, options=Options(way=way, micro_batch=micro))
+        fisher = FisherOperator(problem, options=Options(strategy=way, micro_batch=micro))
         torch.testing.assert_close(fisher @ eye, rows.T @ rows)
     ggn = GGNOperator(problem, options=options) @ eye
-    sampled = MonteCarloFisherOperator(problem, options=options)
-    sampled.draws = 20_000
+    sampled = MonteCarloFisherOperator(problem, draws=20_000, options=options)
     torch.testing.assert_close(sampled @ eye, ggn, rtol=0, atol=0.05 * float(ggn.abs().max()))
 
 
