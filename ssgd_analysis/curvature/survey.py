@@ -88,6 +88,13 @@ def survey(
     Raises:
         InputError: see the functions named.
         WorkError: a product is not finite.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, survey
+        >>> found = survey(DenseOperator(torch.diag(torch.arange(1.0, 9.0))), 2, probes=8)
+        >>> round(found.spectrum.largest[0].value, 3), round(found.trace.value, 3)
+        (8.0, 36.0)
     """
     if density_probes < 2 or density_steps < 2:
         raise InputError(

@@ -66,7 +66,16 @@ def cross_fit(
         progress: told of every product.
 
     Raises:
-        InputError: halves of different shape, or a share outside (0, 1).
+        InputError: halves of different shape, a share outside (0, 1), or both a seed and a
+            generator.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, cross_fit
+        >>> one = DenseOperator(torch.diag(torch.tensor([5.0, 2.0, 1.0])))
+        >>> other = DenseOperator(torch.diag(torch.tensor([4.0, 2.0, 1.0])))
+        >>> [round(value, 3) for value in cross_fit(one, other, None, 1).values]
+        [4.5]
     """
     generator = seeds.given_generator(generator, seed, "cross_fit", device=half_a.device)
     if half_a.shape != half_b.shape:

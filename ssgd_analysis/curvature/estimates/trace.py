@@ -127,8 +127,16 @@ def trace(
         progress: told of every product.
 
     Raises:
-        InputError: an unknown method, too few probes for an error, or vectors that are not
-            orthonormal.
+        InputError: an unknown method, too few probes for an error, vectors that are not
+            orthonormal, or both a seed and a generator.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, trace
+        >>> factor = torch.randn(40, 40, generator=torch.Generator().manual_seed(0))
+        >>> found = trace(DenseOperator(factor @ factor.T), probes=64, seed=0)
+        >>> found.low < float((factor @ factor.T).trace()) < found.high, found.sampling_stderr
+        (True, None)
 
     Reference:
         Hutchinson 1990; Meyer, Musco, Musco and Woodruff, "Hutch++", SOSA 2021; Epperly, Tropp
