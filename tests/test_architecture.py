@@ -43,10 +43,10 @@ ARROWS = {
     "sharpness": RECORDING | {"curvature", "symmetries", "flatness"},
     "landscape": RECORDING | {"curvature", "ranks"},
     "connections": RECORDING | {"curvature", "symmetries"},
-    "compare": RECORDING | {"runs", "flatness", "curvature", "sharpness", "training"},
+    "compare": RECORDING | {"runs", "flatness", "report"},
     "plots": {"errors", "files"},
     "pictures": FOUNDATION | {"plots"},
-    "report": FOUNDATION | {"plots", "pictures", "compare"},
+    "report": FOUNDATION | {"plots", "pictures"},
     "studies": FOUNDATION
     | {"training", "runs", "compare", "flatness", "curvature", "landscape", "methods"}
     | {"plots", "pictures", "report", "random_state", "sharpness"},
