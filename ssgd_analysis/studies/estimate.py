@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ssgd_analysis import random_state
-from ssgd_analysis.compare.measurements import is_flatness
+from ssgd_analysis.compare.metric_kinds import is_flatness
 from ssgd_analysis.flatness import METRICS, MetricContext, resolve
 from ssgd_analysis.methods.loss_scale import attempt
 from ssgd_analysis.studies.board import duration
