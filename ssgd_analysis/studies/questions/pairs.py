@@ -59,9 +59,9 @@ class Pairs(Question):
             clauses.append(
                 (f"{setting.name}: " if setting.name else "") + _differing(rows, omnibus)
             )
-        labels = ", ".join(arm.label for arm in study.arms)
+        names = ", ".join(arm.label for arm in study.arms)
         sentence = (
-            f"Test accuracy of {labels} ({seeds_text(len(study.seeds))}, paired, Holm-corrected"
+            f"Test accuracy of {names} ({seeds_text(len(study.seeds))}, paired, Holm-corrected"
             f" over all pairs of a setting): {' | '.join(clauses)}."
         )
         return Answer(sentence, {"pairs": record})
