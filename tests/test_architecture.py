@@ -18,7 +18,7 @@ RECORDING = MEASURING | {"records", "plots", "pictures"}
 ARROWS = {
     "__init__": {"runs", "training", "methods", "curvature", "flatness", "problem", "errors"},
     "errors": set(),
-    "settings": set(),
+    "settings": {"errors"},
     "records": {"errors"},
     "devices": {"errors"},
     "seeds": set(),
