@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ssgd_analysis.cli.main import cli
 
-from ssgd_analysis import TrainConfig, train
+from ssgd_analysis.runs import TrainConfig
+from ssgd_analysis.training import train
 
 folder = Path(tempfile.mkdtemp(prefix="comparison-", dir="."))
 SEEDS = range(3)
