@@ -40,13 +40,15 @@ def _metrics() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "summary": entry.summary,
-            "invariant_to": list(entry.invariant_to),
-            "radius": entry.radius or None,
-            "radii": list(entry.radii),
-            "flatter": entry.flatter,
+            "summary": metric.summary,
+            "invariant_to": list(metric.invariant_to),
+            "radius": metric.radius or None,
+            "radii": list(metric.radii),
+            "flatter": metric.flatter,
+            "needs": list(metric.needs),
+            "defaults": metric.defaults,
         }
-        for name, entry in METRICS.items()
+        for name, metric in METRICS.items()
     ]
 
 
@@ -99,6 +101,8 @@ def command(kind: str, as_json: bool) -> None:
         if entry.get("radius"):
             radii = ", ".join(f"{radius:g}" for radius in entry["radii"])
             console.answer(f"{'':<{width}}  radius: {entry['radius']}, a curve over {radii}")
+        if entry.get("needs"):
+            console.answer(f"{'':<{width}}  needs: {', '.join(entry['needs'])}")
         for setting in entry.get("settings", ()):
             choices = f" [{'|'.join(setting['choices'])}]" if setting["choices"] else ""
             console.answer(

@@ -16,7 +16,16 @@ FOUNDATION = {"errors", "files", "progress", "seeds", "devices", "settings", "re
 MEASURING = FOUNDATION | {"weights", "batch", "problem", "random_state"}
 RECORDING = MEASURING | {"records", "store", "plots", "pictures"}
 ARROWS = {
-    "__init__": {"runs", "training", "methods", "curvature", "flatness", "problem", "errors"},
+    "__init__": {
+        "runs",
+        "training",
+        "methods",
+        "curvature",
+        "flatness",
+        "sharpness",
+        "problem",
+        "errors",
+    },
     "errors": set(),
     "settings": set(),
     "records": {"errors"},

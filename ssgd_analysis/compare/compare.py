@@ -30,8 +30,10 @@ from ssgd_analysis.flatness import METRICS, resolve
 
 LOSS_TOLERANCE = 0.1
 DEFAULT_METRICS = (
-    "test_accuracy", "train_loss", "lambda_max", "trace", "expected", "adaptive_worst",
-)  # fmt: skip
+    "test_accuracy",
+    "train_loss",
+    *(name for name, metric in METRICS.items() if metric.compared),
+)
 VERDICTS = ("flatter", "sharper", "no difference", "not comparable")
 
 
@@ -153,7 +155,7 @@ def excluded_why(metric: str, pair: Pair) -> tuple[str, str]:
     """Why a metric does not count for the overall verdict, and the part that is circularity."""
     name, given = resolve(metric)
     entry = METRICS[name]
-    settings = {**entry.measure.defaults, **given}
+    settings = {**entry.defaults, **given}
     ring = "; ".join(
         filter(None, (circular(metric, g.config) for g in (pair.group, pair.baseline)))
     )
