@@ -41,13 +41,15 @@ def _metrics() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "summary": entry.summary,
-            "invariant_to": list(entry.invariant_to),
-            "radius": entry.radius or None,
-            "radii": list(entry.radii),
-            "flatter": entry.flatter,
+            "summary": metric.summary,
+            "invariant_to": list(metric.invariant_to),
+            "radius": metric.radius or None,
+            "radii": list(metric.radii),
+            "flatter": metric.flatter,
+            "needs": list(metric.needs),
+            "defaults": metric.defaults,
         }
-        for name, entry in METRICS.items()
+        for name, metric in METRICS.items()
     ]
 
 
@@ -100,7 +102,7 @@ def _description(kind: str, name: str) -> str:
     if kind == "metrics":
         from ssgd_analysis.flatness import METRICS
 
-        return inspect.getdoc(METRICS[name].measure) or ""
+        return inspect.getdoc(METRICS[name]) or ""
     if kind == "studies":
         from ssgd_analysis.studies import describe_study, load_study
 
@@ -148,6 +150,8 @@ def _answer(entry: dict[str, Any], width: int) -> None:
     if entry.get("radius"):
         radii = ", ".join(f"{radius:g}" for radius in entry["radii"])
         console.answer(f"{'':<{width}}  radius: {entry['radius']}, a curve over {radii}")
+    if entry.get("needs"):
+        console.answer(f"{'':<{width}}  needs: {', '.join(entry['needs'])}")
     for setting in entry.get("settings", ()):
         choices = f" [{'|'.join(setting['choices'])}]" if setting["choices"] else ""
         console.answer(

@@ -14,9 +14,18 @@ MAX_LINES = 320
 # A new room must get a line here: the design is a decision, not an accident.
 FOUNDATION = {"errors", "files", "progress", "seeds", "devices", "settings", "references"}
 MEASURING = FOUNDATION | {"weights", "batch", "problem", "random_state"}
-RECORDING = MEASURING | {"records", "plots", "pictures"}
+RECORDING = MEASURING | {"records", "store", "plots", "pictures"}
 ARROWS = {
-    "__init__": {"runs", "training", "methods", "curvature", "flatness", "problem", "errors"},
+    "__init__": {
+        "runs",
+        "training",
+        "methods",
+        "curvature",
+        "flatness",
+        "sharpness",
+        "problem",
+        "errors",
+    },
     "errors": set(),
     "settings": {"errors"},
     "records": {"errors"},
@@ -24,6 +33,7 @@ ARROWS = {
     "seeds": set(),
     "random_state": {"seeds"},
     "files": {"errors"},
+    "store": {"errors", "files"},
     "progress": set(),
     "ranks": set(),
     "parallel": set(),

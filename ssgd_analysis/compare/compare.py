@@ -22,8 +22,10 @@ from ssgd_analysis.progress import SILENT, Progress
 
 LOSS_TOLERANCE = 0.1
 DEFAULT_METRICS = (
-    "test_accuracy", "train_loss", "lambda_max", "trace", "expected", "adaptive_worst",
-)  # fmt: skip
+    "test_accuracy",
+    "train_loss",
+    *(name for name, metric in METRICS.items() if metric.compared),
+)
 
 
 def compare(

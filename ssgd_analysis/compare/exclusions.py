@@ -53,7 +53,7 @@ def excluded_why(metric: str, pair: Pair) -> tuple[str, str]:
     """
     name, given = resolve(metric)
     entry = METRICS[name]
-    settings = {**entry.measure.defaults, **given}
+    settings = {**entry.defaults, **given}
     reasons = [circular(metric, group.config) for group in (pair.group, pair.baseline)]
     circle = "; ".join(filter(None, reasons))
     if circle:

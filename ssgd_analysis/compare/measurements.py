@@ -18,7 +18,8 @@ from ssgd_analysis.compare.pairs import recorded_loss
 from ssgd_analysis.compare.sources import fingerprint
 from ssgd_analysis.errors import InputError, WorkError, first_line
 from ssgd_analysis.files import make_folder, read_json, write_json
-from ssgd_analysis.flatness import METRICS, MetricContext, resolve
+from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.runs import Run
 from ssgd_analysis.runs.checkpoint import Checkpoint, load_checkpoint
@@ -146,7 +147,7 @@ def measure_all(
             continue
         with trying(metric):
             name, settings = resolve(metric)
-            result = METRICS[name].measure.on(context, **settings)
+            result = METRICS[name].on(context, **settings)
             _keep(path, {"key": key, **dataclasses.asdict(result)})
             found[metric] = result.value
             on_measured(metric)
@@ -173,7 +174,7 @@ def _place(
         "problem": {name: fingerprint(getattr(config, name)) for name in ("model", "data", "loss")},
         "data": [config.label_noise, config.val, config.seed],
         "weights": hashlib.blake2b(content, digest_size=8).hexdigest(),
-        "metric": f"{name}{inspect.signature(METRICS[name].measure)}",
+        "metric": f"{name}{inspect.signature(METRICS[name])}",
         "settings": settings,
         "outputs": [target, how.normalize],
         "version": version("ssgd-analysis"),

@@ -138,8 +138,10 @@ def test_temperature_measures_at_the_other_sides_loss(trained):
             last.weight.div_(degrees)
             last.bias.div_(degrees)
         # noise relative to each weight shrinks along, so that scaling the last layer is the same
-        by_hand = module.METRICS["expected"].measure(
-            problem.model, problem.loss, problem.batches, seed=better.run.config().seed, draws=4
+        by_hand = module.METRICS["expected"](
+            Problem(problem.model, problem.loss, problem.batches),
+            seed=better.run.config().seed,
+            draws=4,
         )
         found = measure(better.run, "expected:draws=4", None, better.target)
         assert found == pytest.approx(by_hand.value, rel=1e-2)  # float32 differences of losses
