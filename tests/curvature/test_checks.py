@@ -72,7 +72,7 @@ def test_a_wrong_second_derivative_is_an_error_that_offers_differences(function,
     with pytest.raises(InputError, match="--product difference"):
         measure(wrong, Request(top=1, probes=4))
     with pytest.raises(InputError, match="--product difference"):
-        METRICS["trace"].measure(wrong.model, wrong.loss, wrong.batches)
+        METRICS["trace"](Problem(wrong.model, wrong.loss, wrong.batches))
     operator = HessianOperator(wrong, options=Options(strategy="difference"))
     dense = operator @ torch.eye(wrong.n_parameters, dtype=dtype)
     torch.testing.assert_close(dense.double(), truth(wrong), rtol=1e-4, atol=1e-6)

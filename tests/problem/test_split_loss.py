@@ -137,7 +137,7 @@ def test_metrics_of_example_gradients_weigh_them_too():
     loss = nn.CrossEntropyLoss(weight=WEIGHT)
     for size in (N, 16, 7):
         batches = list(zip(nets.randn(N, 4).split(size), targets.split(size)))  # noqa: B905
-        found = METRICS["gradient_covariance_trace"].measure(model, loss, batches)
+        found = METRICS["gradient_covariance_trace"](Problem(model, loss, batches))
         assert found.value == pytest.approx(truth, rel=1e-9)
 
 
@@ -237,7 +237,7 @@ def test_accuracy_counts_labelled_positions_only(label):
     assert Problem(Shift(), loss, [(logits, targets)]).evaluate()[1] == 1.0
     halves = list(zip(logits.split(1), targets.split(1)))  # noqa: B905
     assert Problem(Shift(), loss, halves).evaluate()[1] == 1.0
-    margin = METRICS["margin"].measure(Shift(), loss, halves)
+    margin = METRICS["margin"](Problem(Shift(), loss, halves))
     assert margin.details["wrong"] == 0.0
 
 

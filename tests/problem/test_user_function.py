@@ -51,7 +51,7 @@ def test_an_adapter_that_merges_itself_is_measured_unmerged():
     torch.testing.assert_close(dense, truth, rtol=1e-6, atol=1e-8)
     assert float(truth.diagonal()[:12].abs().min()) > 0  # the adapter has derivatives
     for name in ("lambda_max", "expected", "worst_case"):
-        METRICS[name].measure(model, F.cross_entropy, [(x, y)])
+        METRICS[name](Problem(model, F.cross_entropy, [(x, y)]))
     assert nets.state(model) == before
     assert not problem.notes
 

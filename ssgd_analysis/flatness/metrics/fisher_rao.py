@@ -7,7 +7,10 @@ from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.weights import flattened
 
 
-@metric
+@metric(
+    "Fisher-Rao norm: weights times Fisher matrix times weights",
+    invariant_to=("layer", "neuron", "batchnorm", "permutation"),
+)
 def fisher_rao(context: MetricContext) -> Measurement:
     """⟨w, F w⟩ with the empirical Fisher F: the mean over examples of ⟨g_i, w⟩².
 

@@ -20,7 +20,11 @@ EXACT = 8192  # products with the layer's block that are made for an exact value
 PROBES = 256
 
 
-@metric
+@metric(
+    "curvature of the last layer weighted by the products of its rows",
+    invariant_to=("layer", "batchnorm", "permutation", "folding"),
+    needs=("a linear layer or convolution",),
+)
 def relative_flatness(context: MetricContext, *, layer: str = "") -> Measurement:
     """κ = Σ_{s,s'} ⟨w_s, w_s'⟩ Tr(H_{s,s'}), rows w_s of one layer's weight matrix W, S × D.
 

@@ -8,7 +8,10 @@ from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.weights import flattened
 
 
-@metric
+@metric(
+    "curvature along the weights, w·Hw",
+    invariant_to=("layer", "neuron", "batchnorm", "permutation"),
+)
 def w_h_w(context: MetricContext) -> Measurement:
     """wᵀHw: the second derivative of the loss when all weights grow by the same share.
 
