@@ -63,7 +63,7 @@ def cross_fit(
         share_a: examples of the first half over all.
         max_products: budget of the search on each half.
         deadline: of ``time.monotonic()``.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
         InputError: halves of different shape, a share outside (0, 1), or both a seed and a
@@ -84,7 +84,7 @@ def cross_fit(
         raise InputError(f"the share {share_a} of the first half should be between 0 and 1")
     before = half_a.products + half_b.products
     totals, variances = np.zeros(min(k, half_a.shape[0])), np.zeros(min(k, half_a.shape[0]))
-    for finder, judge, share in ((half_a, half_b, 1 - share_a), (half_b, half_a, share_a)):
+    for finder, other, share in ((half_a, half_b, 1 - share_a), (half_b, half_a, share_a)):
         found = eigenpairs(
             finder,
             k,
@@ -96,9 +96,9 @@ def cross_fit(
             deadline=deadline,
             progress=progress,
         )
-        judged = quotients(judge, found.vectors)[1][0]
-        error = judged.stderr()
-        totals += share * judged.mean()
+        measured = quotients(other, found.vectors)[1][0]
+        error = measured.stderr()
+        totals += share * measured.mean()
         variances += math.nan if error is None else (share * error) ** 2
     unknown = bool(np.isnan(variances).any())
     return CrossFit(

@@ -98,7 +98,7 @@ def eigenpairs(
             allowed. What guards against bad ones is the check, so leave it on.
         check: look for missed copies.
         deadline: of ``time.monotonic()``; the search stops early enough to certify.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
         InputError: a k below 1, a tolerance that is not positive, an unknown ``by``, or a start

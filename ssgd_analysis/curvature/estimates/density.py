@@ -110,7 +110,7 @@ def spectral_density(
         deflate: the eigenpairs known: a spectrum of this operator, at no product, or orthonormal
             vectors, shape (P, m), at m products.
         deadline: of ``time.monotonic()``; the runs are cut short by it, at 2 steps or more.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
         InputError: too few probes or steps, vectors that are not orthonormal, or both a seed and

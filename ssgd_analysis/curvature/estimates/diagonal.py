@@ -58,7 +58,7 @@ def diagonal(
         generator: instead of a seed, on the operator's device, for callers that share streams.
         probes: products, at least 2 (4 for XDiag).
         method: see above.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
         InputError: an unknown method, too few probes, or both a seed and a generator.

@@ -39,7 +39,7 @@ def layer_traces(
         probes: how many, at least 2.
         deadline: of ``time.monotonic()``; no block of probes is begun that would end after it, but
             the first.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
         InputError: fewer than two probes, or both a seed and a generator.

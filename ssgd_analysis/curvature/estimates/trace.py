@@ -124,7 +124,7 @@ def trace(
             cannot stop it. A trace that nearly cancels may never meet it: see ``stop``.
         max_probes: budget with ``tol``.
         deadline: of ``time.monotonic()``; no further block is begun that would end after it.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
         InputError: an unknown method, too few probes for an error, vectors that are not
@@ -222,7 +222,7 @@ def grow(
         offset: the known part of the trace, which the samples do not hold.
         most: budget with ``tol``.
         deadline: of ``time.monotonic()``.
-        progress: told of every product.
+        progress: reports every product.
 
     Returns:
         All products spent, and what ended it: ``stop`` of a :class:`Trace`.

@@ -23,13 +23,13 @@ from ssgd_analysis.progress import SILENT, Progress
 class ProblemOperator(Operator):
     """An operator over the weights of a model: the mean over examples of each batch's matrix.
 
-    Evaluation mode is set while a batch is prepared and given back. What is kept between
-    products belongs to the weights at that time; weights or buffers changed in place since are
-    noticed, and it is built anew (changes through ``.data`` are not).
+    Evaluation mode is set while a batch is prepared and given back. States that stay between
+    products belong to the weights at that time; weights or buffers changed in place since are
+    noticed, and states are built anew (changes through ``.data`` are not noticed).
 
     Args:
         problem: model, loss and batches.
-        options: how to multiply; by default double backward on kept graphs.
+        options: how to multiply; by default double backward on graphs that stay in memory.
 
     Raises:
         InputError: no problem, or parameters that have no matrix of this kind: complex ones,
@@ -83,8 +83,8 @@ class ProblemOperator(Operator):
 
         Args:
             products: how many are expected.
-            progress: told what is tried, and of a plan that has to be lowered later.
-            plans: folder where measured plans are kept and looked for.
+            progress: reports what is tried, and a plan that has to be lowered later.
+            plans: folder where measured plans are stored and looked for.
 
         Raises:
             InputError: an operation without a second derivative, or a problem that can't be
@@ -158,7 +158,7 @@ class ProblemOperator(Operator):
 
 
 class BatchOperator(Operator):
-    """Some batches of an operator, as an operator; what is kept for them is shared.
+    """Some batches of an operator, as an operator; their states are shared.
 
     Args:
         operator: the whole.
