@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ssgd_analysis import random_state
-from ssgd_analysis.compare.measurements import is_flatness
+from ssgd_analysis.compare.metric_kinds import is_flatness
 from ssgd_analysis.flatness import METRICS, resolve
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.methods.loss_scale import attempt
@@ -46,7 +46,7 @@ class Estimate:
             f"{self.runs} runs, {self.passes:,.0f} forward-backward passes: about"
             f" {duration(whole)} with {self.jobs} processes, from a timed sample of steps"
             f" (training {duration(self.training / self.jobs)}, measuring"
-            f" {duration(self.measuring / self.jobs)}; less with --batch-seeds)"
+            f" {duration(self.measuring / self.jobs)})"
         )
 
 
