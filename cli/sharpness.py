@@ -178,7 +178,7 @@ def _settings(options: dict[str, Any]) -> Any:
     return SharpnessSettings(
         **{name: options[name] for name in fields},
         options=Options(
-            way=None if options["product"] == "auto" else options["product"],
+            strategy=None if options["product"] == "auto" else options["product"],
             micro_batch=options["micro_batch"],
             memory=options["memory_budget"],
         ),

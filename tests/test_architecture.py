@@ -30,7 +30,7 @@ ARROWS = {
     "settings": {"errors"},
     "records": {"errors"},
     "devices": {"errors"},
-    "seeds": set(),
+    "seeds": {"errors"},
     "random_state": {"seeds"},
     "files": {"errors"},
     "store": {"errors", "files"},
