@@ -23,8 +23,8 @@ def cross_check_pyhessian(
     """Top eigenvalues by us and by PyHessian's power iteration, each with its true residual.
 
     PyHessian works on a copy of the model; the residuals of its vectors are computed with our
-    operator. Its power iteration finds the largest by magnitude, so a negative one may stand among them, and it
-    stops when the value, not the vector, has settled.
+    operator. Its power iteration finds the largest by magnitude, so a negative one may stand
+    among them, and it stops when the value, not the vector, has settled.
 
     Args:
         problem: what to measure.
