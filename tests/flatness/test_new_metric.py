@@ -38,7 +38,7 @@ def _in_the_table(monkeypatch):
     monkeypatch.setitem(METRICS, "made_up", made_up)
 
 
-def tests_of(path: str) -> ModuleType:
+def module_at(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(Path(path).stem, TESTS / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -76,11 +76,11 @@ def test_it_is_measured_in_a_record_and_by_the_command(run, tmp_path):
 
 def test_docs_must_name_it():
     with pytest.raises(AssertionError, match="made_up"):
-        tests_of("test_docs.py").test_docs_name_every_method_and_metric()
+        module_at("test_docs.py").test_docs_name_every_method_and_metric()
 
 
 def test_its_invariances_are_tested():
-    invariance = tests_of("flatness/test_invariance.py")
+    invariance = module_at("flatness/test_invariance.py")
     held = invariance.test_a_claim_holds_on_every_network_and_no_claim_fails_on_one
     held("made_up", "permutation")
     with pytest.raises(AssertionError, match="stays"):  # it is invariant, and does not claim it
