@@ -42,7 +42,7 @@ def rescale_check(
         options: how curvature products are made.
         deadline: of ``time.monotonic()``; metrics of copies that do not fit are ``None`` with the
             reason ``why``.
-        progress: told of every copy.
+        progress: shows every copy.
 
     Returns:
         ``factor``, ``tolerance`` (relative change of outputs that counts as none), ``metrics``
