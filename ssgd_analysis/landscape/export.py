@@ -32,19 +32,27 @@ def write_csv(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path)
     Raises:
         WorkError: the disk is full or the folder not writable.
     """
-    axes = [name for name in ("alpha", "beta") if name in arrays]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    columns = [name for name in VALUES if name in arrays]
-    table.writerow(["checkpoint", "repeat", *axes, *columns])
-    places = np.meshgrid(*(arrays[axis] for axis in axes), indexing="ij")
-    for grid, values in _grids(record, arrays):
-        cells = [place.ravel().tolist() for place in places]
-        cells += [values[name].ravel().tolist() for name in columns]
-        for row in zip(*cells, strict=True):
-            table.writerow([grid["checkpoint"], grid["repeat"], *map(_cell, row)])
+    for number, row in enumerate(point_rows(record, arrays)):
+        if not number:
+            table.writerow(row)
+        table.writerow(map(_cell, row.values()))
     write_text(path, text.getvalue())
     return path
+
+
+def point_rows(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """One row a point: checkpoint, repeat, coordinates and values; NaN: not finite."""
+    axes = [name for name in ("alpha", "beta") if name in arrays]
+    columns = [name for name in VALUES if name in arrays]
+    coordinates = np.meshgrid(*(arrays[axis] for axis in axes), indexing="ij")
+    for grid, values in _grids(record, arrays):
+        cells = [coordinate.ravel().tolist() for coordinate in coordinates]
+        cells += [values[name].ravel().tolist() for name in columns]
+        facts = {"checkpoint": grid["checkpoint"], "repeat": grid["repeat"]}
+        for row in zip(*cells, strict=True):
+            yield facts | dict(zip([*axes, *columns], row, strict=True))
 
 
 def write_vtk(record: dict[str, Any], arrays: dict[str, np.ndarray], stem: Path) -> list[Path]:
@@ -94,9 +102,9 @@ def _grids(
         yield grid, {name: values[number] for name, values in stacked.items()}
 
 
-def _cell(value: float | bool) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
+def _cell(value: str | float | bool) -> str:
+    if isinstance(value, str | int):  # booleans are integers, too
+        return str(value).lower() if isinstance(value, bool) else str(value)
     return repr(value) if math.isfinite(value) else ""
 
 

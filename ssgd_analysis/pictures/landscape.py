@@ -54,6 +54,32 @@ def landscape_pictures(record: dict[str, Any], arrays: Arrays, stem: Path) -> li
     ]
 
 
+def landscape_axes(record: dict[str, Any], arrays: Arrays, axes: Any = None) -> Any:
+    """Draw the losses of all lines, or of the first plane, into one panel.
+
+    Args:
+        record: as in ``landscape.json``.
+        arrays: as in ``landscape.npz``.
+        axes: matplotlib axes; ``None``: a new figure.
+
+    Returns:
+        The axes.
+    """
+    record = jsonable(record)
+    losses = {name: array for name, array in arrays.items() if "accuracy" not in name}
+    names, draw = _names(record), _lines
+    if record["settings"]["dims"] == 2:
+        names, draw = names[:1], _planes
+        between = record["settings"]["directions"] == "between"
+        shown = record["checkpoints"] if between else record["checkpoints"][:1]
+        record = record | {"grids": record["grids"][:1], "checkpoints": shown}
+        size = len(arrays["alpha"]), len(arrays["beta"])
+        losses = {name: arrays[name] for name in ("alpha", "beta")}
+        losses["loss"] = arrays["loss"].reshape(-1, *size)[0]
+    figure = draw(record, losses, names, axes)
+    return figure.axes[0] if axes is None else axes
+
+
 def _names(record: dict[str, Any]) -> list[str]:
     """Of the checkpoints that have grids of their own; empty for what lies between them."""
     if record["settings"]["directions"] == "between":
@@ -106,7 +132,7 @@ def _marks(record: dict[str, Any], facts: dict[str, Any]) -> list[Mark]:
     ]  # fmt: skip
 
 
-def _lines(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
+def _lines(record: dict[str, Any], arrays: Arrays, names: list[str], axes: Any = None) -> Any:
     parts = {
         name: _values(arrays, name, 1, len(names))
         for name in ("loss", "accuracy", "test_loss", "test_accuracy")
@@ -139,6 +165,7 @@ def _lines(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
         ylabel=words["loss"],
         accuracy_label=words["accuracy"],
         notes=landscape_notes(record, arrays),
+        axes=axes,
     )
 
 
@@ -176,7 +203,7 @@ def _predicted(record: dict[str, Any], facts: dict[str, Any]) -> str:
     return ", ".join(["predicted", *(f"λ{n} = {v / norm**2:.3g}" for n, v, norm in found)])
 
 
-def _planes(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
+def _planes(record: dict[str, Any], arrays: Arrays, names: list[str], axes: Any = None) -> Any:
     repeats = len(record["grids"]) // len(names)
     shown = repeats if repeats * len(names) <= MOST else 1
     count = shown * len(names)
@@ -209,6 +236,7 @@ def _planes(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
         label=words["loss"],
         accuracy_label=words["accuracy"],
         notes=landscape_notes(record, arrays, first_of=repeats if shown < repeats else 0),
+        axes=axes,
     )
 
 

@@ -38,14 +38,14 @@ def landscape_notes(
         str(len(arrays[n])) for n in ("alpha", "beta") if n in arrays
     )
     split = "train and test" if record["split"] == "both" else record["split"]
-    what = ["loss" if record.get("loss") is None else str(record["loss"]), f"{split} split"]
-    what += [_examples(record)] if record.get("n_samples") else []
+    what = ["loss" if record["loss"] is None else str(record["loss"]), f"{split} split"]
+    what += [_examples(record)]
     how = [_directions(settings), f"{size} points"]
     if settings["repeats"] > 1:
         how.append(f"{settings['repeats']} draws" + ", the first shown" * bool(first_of))
-    if record.get("batchnorm", True):  # records of old do not say
+    if record["batchnorm"]:
         how.append(f"BatchNorm {'frozen' if settings['bn'] == 'frozen' else 'recalibrated'}")
-    if settings.get("precision", "fp32") != "fp32":
+    if settings["precision"] != "fp32":
         how.append(settings["precision"])
     how.append(f"seed {settings['seed']}")
     more = [_sight(record), _variance(record), _outside(record), _interpolated(record, arrays)]
@@ -69,7 +69,7 @@ def _examples(record: dict[str, Any]) -> str:
     count = f"{record['n_samples']:,}"
     if record["split"] != "both":
         return f"{count} examples"
-    test = record.get("n_test_samples")
+    test = record["n_test_samples"]
     return f"{count} train examples" if test is None else f"{count} train, {test:,} test examples"
 
 
@@ -86,7 +86,7 @@ def _directions(settings: dict[str, Any]) -> str:
         "vectors": "given vectors" if plane else "given vector",
     }
     words = [names[settings["directions"]], NORMALIZED[settings["normalize"]]]
-    if settings["directions"] != "between" and settings.get("biases"):
+    if settings["directions"] != "between" and settings["biases"]:
         words.append(MOVED[settings["biases"]])
     return ", ".join(word for word in words if word)
 

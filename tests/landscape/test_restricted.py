@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssgd_analysis.connections import line, train_curve
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, sample_landscape
+from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, landscape
 from ssgd_analysis.landscape.directions import eigen_directions, gradient_directions
 from ssgd_analysis.problem import Problem
 
@@ -36,7 +36,7 @@ def flat(direction: list[Tensor]) -> Tensor:
 
 def landscape(*problems: Problem, **options):
     subjects = [NamedProblem(f"run {i}", problem) for i, problem in enumerate(problems)]
-    return sample_landscape(subjects, LandscapeSettings(**options))
+    return landscape(subjects, LandscapeSettings(**options))
 
 
 def test_eigen_directions_are_those_of_the_block():

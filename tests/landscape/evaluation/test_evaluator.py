@@ -316,7 +316,7 @@ def test_kept_values_that_would_take_too_much_are_computed_at_every_point(monkey
     problem = images("mlp")
     along = directions(problem, size=0.05)
     truth = by_hand(problem, along, PLACES)[0]
-    monkeypatch.setattr(ways, "KEPT", 100)
+    monkeypatch.setattr(ways, "STORED", 100)
     loss = Evaluator(problem, along, plan=EvaluationPlan("traced", 8)).evaluate(PLACES)[0]
     np.testing.assert_allclose(loss, truth, rtol=1e-5)  # float32, as above
 
