@@ -384,9 +384,7 @@ def test_more_points_than_fit_are_refused(tmp_path):
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_line_has_two_ends(count):
     with pytest.raises(InputError, match="two checkpoints"):
-        landscape(
-            [subject(nets.mlp())] * count, LandscapeSettings(directions="between", points=4)
-        )
+        landscape([subject(nets.mlp())] * count, LandscapeSettings(directions="between", points=4))
 
 
 @pytest.mark.parametrize("other", [nets.tied, nets.frozen, nets.unused])

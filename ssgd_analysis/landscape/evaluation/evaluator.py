@@ -173,9 +173,7 @@ class Evaluator:
 
     def _traced(self, plan: EvaluationPlan) -> Strategy:
         rest_moves = self._move_rest is not None or self._recalibrate is not None
-        return traced(
-            self.problem, self._casting, plan.chunk, self.directions, rest_moves=rest_moves
-        )
+        return traced(self.problem, self._casting, plan.chunk, rest_moves=rest_moves)
 
     def _differs(
         self, found: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.ndarray]

@@ -64,7 +64,6 @@ def traced(
     problem: Problem,
     casting: Casting,
     size: int,
-    directions: Sequence[Sequence[Tensor]],
     *,
     rest_moves: bool,
 ) -> Strategy:
@@ -89,34 +88,22 @@ def traced(
         whole = _laid_out(torch.cat([whole, whole[:missing]]))
     parts = list(whole.split(size))
     with problem.evaluating():
-        for spare in (STORED // 2 // len(parts), 0):
-            graph = StagedGraph(
-                problem.model,
-                list(problem.parameters.values()),
-                directions,
-                parts[0],
-                rest_moves=rest_moves,
-                spare=spare,
-                casting=casting(),
-            )
-            chunks = [graph.fix(parts[0])]
-            fits = len(parts) * chunks[0].nbytes <= STORED
-            if fits:
-                break  # else without outputs that must be stored at the origin
-        chunks += [graph.fix(part) for part in parts[1:]] if fits else []
+        graph = StagedGraph(
+            problem.model,
+            list(problem.parameters.values()),
+            parts[0],
+            rest_moves=rest_moves,
+            casting=casting(),
+        )
+        chunks = [graph.chunk_values(parts[0])]
+        fits = len(parts) * sum(value.nbytes for value in chunks[0]) <= STORED
+        chunks += [graph.chunk_values(part) for part in parts[1:]] if fits else []
     lengths = [len(given) for given in inputs]
-    row: list[float] | None = None
 
     def scores(position: Sequence[float]) -> list[Score]:
-        nonlocal row
-        if position[:-1] != row:
-            row = None  # until all have moved: an interruption may come between
-            for chunk in chunks:
-                chunk.to_row(position)
-            row = list(position[:-1])
-        prepared = graph.prepare(position)
-        ready = chunks if fits else (graph.fix(part) for part in parts)
-        outputs = _joined([graph.outputs(prepared, chunk) for chunk in ready])
+        point = graph.point_values()
+        ready = chunks if fits else (graph.chunk_values(part) for part in parts)
+        outputs = _joined([graph.outputs(point, chunk) for chunk in ready])
         if len(outputs) != len(whole):
             raise Unsupported("outputs that do not count examples")
         cut = outputs[:count].split(lengths)
