@@ -9,7 +9,7 @@ from ssgd_analysis.connections.connection import (
     same_examples,
 )
 from ssgd_analysis.connections.curve import train_curve
-from ssgd_analysis.connections.matching import Matching, permutable, weight_matching
+from ssgd_analysis.connections.matching import Matching, weight_matching
 from ssgd_analysis.connections.path import WeightPath, line, put
 from ssgd_analysis.connections.profile import Barrier, Profile, barrier, evaluate_path
 from ssgd_analysis.connections.record import ConnectionRecord
@@ -28,7 +28,6 @@ __all__ = [
     "evaluate_path",
     "find_connection",
     "line",
-    "permutable",
     "put",
     "same_examples",
     "train_curve",

@@ -10,8 +10,7 @@ from ssgd_analysis.errors import InputError, OutOfTimeError, WorkError, first_li
 from ssgd_analysis.flatness import METRICS, Measurement, MetricContext, difference, resolve
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
-from ssgd_analysis.symmetries.structure import tolerance
-from ssgd_analysis.symmetries.transformations import PRESERVING, TRANSFORMATIONS, Changed
+from ssgd_analysis.symmetries import PRESERVING, TRANSFORMATIONS, Changed, tolerance
 
 ALWAYS = ("lambda_max", "trace")
 DEFAULT = ("adaptive_worst", "expected")
