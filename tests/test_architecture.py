@@ -16,17 +16,27 @@ FOUNDATION = {"errors", "files", "progress", "seeds", "devices", "settings", "re
 MEASURING = FOUNDATION | {"weights", "batch", "problem", "random_state"}
 RECORDING = MEASURING | {"records", "store", "plots", "pictures"}
 ARROWS = {
-    "__init__": {"runs", "training", "methods", "curvature", "flatness", "problem", "errors"},
+    "__init__": {
+        "runs",
+        "training",
+        "methods",
+        "curvature",
+        "flatness",
+        "sharpness",
+        "problem",
+        "errors",
+    },
     "errors": set(),
-    "settings": set(),
+    "settings": {"errors"},
     "records": {"errors"},
     "devices": {"errors"},
-    "seeds": set(),
+    "seeds": {"errors"},
     "random_state": {"seeds"},
     "files": {"errors"},
     "store": {"errors", "files"},
     "progress": set(),
     "ranks": set(),
+    "parallel": set(),
     "references": {"errors"},
     "batch": {"errors"},
     "weights": {"errors", "batch"},
@@ -37,20 +47,20 @@ ARROWS = {
     "methods": MEASURING | {"ranks"},
     "runs": MEASURING | {"data", "models", "optimizers", "methods"},
     "training": MEASURING
-    | {"ranks", "data", "models", "optimizers", "methods", "runs", "curvature"},
+    | {"ranks", "parallel", "data", "models", "optimizers", "methods", "runs", "curvature"},
     "curvature": MEASURING,
     "symmetries": MEASURING,
     "flatness": MEASURING | {"curvature", "symmetries"},
     "sharpness": RECORDING | {"curvature", "symmetries", "flatness"},
     "landscape": RECORDING | {"curvature", "ranks"},
     "connections": RECORDING | {"curvature", "symmetries"},
-    "compare": RECORDING | {"runs", "flatness", "curvature", "sharpness", "training"},
+    "compare": RECORDING | {"runs", "flatness", "report"},
     "plots": {"errors", "files"},
     "pictures": FOUNDATION | {"plots"},
-    "report": FOUNDATION | {"plots", "pictures", "compare"},
+    "report": FOUNDATION | {"plots", "pictures"},
     "studies": FOUNDATION
     | {"training", "runs", "compare", "flatness", "curvature", "landscape", "methods"}
-    | {"plots", "pictures", "report", "random_state", "sharpness"},
+    | {"plots", "pictures", "report", "random_state", "sharpness", "parallel"},
 }
 
 

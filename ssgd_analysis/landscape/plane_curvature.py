@@ -46,7 +46,7 @@ class PlaneCurvature:
         facts = dict(NO_CURVATURE)
         problem, directions = slice_.named.problem, slice_.directions
         try:
-            operator = HessianOperator.of(problem)
+            operator = HessianOperator(problem)
             gradient = problem.gradient()
             moved = [problem.split(operator @ flattened(d)) for d in directions]
         except (InputError, WorkError) as error:
@@ -78,7 +78,7 @@ class PlaneCurvature:
             return slice_.eigenvalues[0]
         problem = slice_.named.problem
         if id(problem) not in self._largest:
-            operator = HessianOperator.of(problem)
+            operator = HessianOperator(problem)
             (pair,) = eigenpairs(
                 operator,
                 1,

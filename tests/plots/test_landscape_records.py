@@ -5,7 +5,7 @@ import dataclasses
 import nets
 import pytest
 import torch
-from landscape_records import landscape
+from landscape_records import landscape as built_landscape
 
 from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, landscape
 from ssgd_analysis.problem import Problem
@@ -37,7 +37,7 @@ def subjects(count: int, path: bool, test: bool) -> list[NamedProblem]:
 )  # fmt: skip
 def test_keys_marks_and_units(directions, dims, count, split):
     names = tuple(f"run-{number}" for number in range(count))
-    built, arrays = landscape(directions, dims=dims, names=names, points=5, split=split)
+    built, arrays = built_landscape(directions, dims=dims, names=names, points=5, split=split)
     normalize = built["settings"]["normalize"]
     settings = LandscapeSettings(dims=dims, directions=directions, normalize=normalize, points=5)
     made = landscape(subjects(count, directions == "trajectory", split == "both"), settings)
