@@ -151,7 +151,7 @@ def _write_plane(
     steps = _spacing(alpha), _spacing(beta)
     if None in steps:
         axes = {"x": alpha, "y": beta, "z": np.zeros(1)}
-        return _write(stem.with_name(f"{stem.name}.vtr"), "RectilinearGrid", points, place=axes)
+        return _write(stem.with_name(f"{stem.name}.vtr"), "RectilinearGrid", points, points_at=axes)
     origin = f"{float(alpha[0])!r} {float(beta[0])!r} 0"
     about = {"Origin": origin, "Spacing": f"{steps[0]!r} {steps[1]!r} 1"}
     return _write(stem.with_name(f"{stem.name}.vti"), "ImageData", points, attributes=about)
@@ -168,9 +168,9 @@ def _write_surface(
     loss = points["loss"]
     height = np.where(np.isfinite(loss), (loss - lowest) / unit, 0.0)  # holes are hidden
     axes = np.broadcast_arrays(alpha[:, None], beta[None, :], height)
-    place = np.stack([axis.ravel(order="F") for axis in axes], axis=-1)
+    corners = np.stack([axis.ravel(order="F") for axis in axes], axis=-1)
     about = {"lowest_loss": np.array([lowest]), "loss_per_height": np.array([unit])}
-    return _write(path, "StructuredGrid", points, place={"points": place}, field=about)
+    return _write(path, "StructuredGrid", points, points_at={"points": corners}, field=about)
 
 
 def _write(
@@ -178,7 +178,7 @@ def _write(
     kind: str,
     points: Mapping[str, np.ndarray],
     *,
-    place: Mapping[str, np.ndarray] | None = None,
+    points_at: Mapping[str, np.ndarray] | None = None,
     field: Mapping[str, np.ndarray] | None = None,
     attributes: Mapping[str, str] | None = None,
 ) -> Path:
@@ -195,8 +195,9 @@ def _write(
     if field:
         _add_arrays(ET.SubElement(grid, "FieldData"), field)
     piece = ET.SubElement(grid, "Piece", Extent=extent)
-    if place:
-        _add_arrays(ET.SubElement(piece, "Points" if "points" in place else "Coordinates"), place)
+    if points_at:
+        kind_of_points = "Points" if "points" in points_at else "Coordinates"
+        _add_arrays(ET.SubElement(piece, kind_of_points), points_at)
     # VTK lets x run fastest, and x is alpha, the first axis
     fast = {name: value.ravel(order="F") for name, value in points.items()}
     _add_arrays(ET.SubElement(piece, "PointData", Scalars="loss"), fast)

@@ -240,9 +240,7 @@ def test_frozen_layers_stay_along_a_landscape():
         bn: LandscapeSettings(points=3, bn=bn, curvature=False) for bn in ("frozen", "recalibrate")
     }
     found = {
-        bn: landscape([NamedProblem("one", problem, case.batches())], settings).arrays[
-            "loss"
-        ]
+        bn: landscape([NamedProblem("one", problem, case.batches())], settings).arrays["loss"]
         for bn, settings in chosen.items()
     }
     torch.testing.assert_close(*map(torch.from_numpy, found.values()), rtol=1e-12, atol=0)
