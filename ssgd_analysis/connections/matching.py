@@ -29,7 +29,7 @@ class Matching:
 
     Args:
         end: all its tensors by name; as a function the network is the same.
-        permutations: for each group of units, which old unit is at each place, shape (units,).
+        permutations: for each group of units, the old unit at each new index, shape (units,).
         groups: the groups.
         left: why tensors were not permuted, one line a reason.
         check: max |Δoutput| / max |output| in float64.
