@@ -121,12 +121,6 @@ if TYPE_CHECKING:
 @click.option(
     "--track-samples", type=COUNT, help="First training examples to use, at most (default: 2048)."
 )
-@click.option(
-    "--batch-seeds",
-    type=COUNT,
-    metavar="N",
-    help="Train N seeds at once, from the given one on, each into its own folder OUT/seed-S.",
-)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out where it stopped.")
 @json_option
 @computing
@@ -134,7 +128,6 @@ def command(
     out: Path,
     assignments: tuple[str, ...],
     optimizer_assignments: tuple[str, ...],
-    batch_seeds: int | None,
     resume: bool,
     as_json: bool,
     **given: Any,
@@ -150,12 +143,6 @@ def command(
 
     chosen = {key: value for key, value in given.items() if value not in (None, ())}
     with launched() as ranks:
-        if batch_seeds is not None:
-            if ranks.size > 1:
-                raise InputError("--batch-seeds trains in one process, not under torchrun")
-            both = (assignments, optimizer_assignments)
-            _train_seeds(batch_seeds, out, chosen, both, resume, as_json)
-            return
         try:
             result, finished = _train(
                 out, chosen, assignments, optimizer_assignments, resume, ranks
@@ -212,27 +199,6 @@ def _assign(
         chosen["settings"] = TrainConfig.parsed_settings(chosen["method"], list(assignments))
     if optimizer_assignments:
         chosen["optimizer_settings"] = parse_assignments("--optimizer-set", optimizer_assignments)
-
-
-def _train_seeds(
-    count: int,
-    out: Path,
-    chosen: dict[str, Any],
-    assignments: tuple[tuple[str, ...], tuple[str, ...]],
-    resume: bool,
-    as_json: bool,
-) -> None:
-    """``--batch-seeds``: the settings of a run that is there hold for all seeds."""
-    from ssgd_analysis.cli.train_seeds import seed_folders, train_seeds
-
-    from ssgd_analysis.runs import Run, TrainConfig
-
-    folders = seed_folders(out, chosen["seed"], count)
-    there = [run for run in map(Run, folders.values()) if resume and run.exists]
-    chosen = _joined(vars(there[0].config()) if there else {}, chosen)
-    _assign(chosen, *assignments)
-    jobs = [(TrainConfig(**{**chosen, "seed": seed}), path) for seed, path in folders.items()]
-    train_seeds(jobs, resume, as_json)
 
 
 def _joined(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -27,14 +27,12 @@ class Resources:
     Args:
         out: the study's folder.
         jobs: processes at once, one thread each.
-        bundle: runs of one arm and setting that a process trains together.
         device: for training and measuring.
         data_dir: for data files.
     """
 
     out: Path
     jobs: int
-    bundle: int
     device: str
     data_dir: Path | None
 
