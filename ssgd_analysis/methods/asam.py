@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ssgd_analysis.methods.ascent import steepness
 from ssgd_analysis.methods.base import MethodSettings, setting
+from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.methods.sam import SAM, SAMSettings
-from ssgd_analysis.methods.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +33,20 @@ class ASAM(SAM):
 
     Settings = ASAMSettings
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        super().__init__(task, settings)
+    def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        super().__init__(passes, settings)
         everything = self.settings.scaled == "all"
-        self.scaled = {p for name, p in task.parameters if everything or "weight" in name}
+        self.scaled = {p for name, p in passes.parameters if everything or "weight" in name}
 
-    def climb(self, parameters: list[Tensor], slopes: list[Tensor]) -> None:
-        """Move the parameters uphill, in place; ``slopes`` is used up."""
+    def climb(self, parameters: list[Tensor], grads: list[Tensor]) -> None:
+        """Move the parameters uphill, in place; ``grads`` is used up."""
         places = [i for i, parameter in enumerate(parameters) if parameter in self.scaled]
         units = [parameters[i].abs().add_(self.settings.eta) for i in places]
-        chosen = [slopes[i] for i in places]
+        chosen = [grads[i] for i in places]
         if places:
             torch._foreach_mul_(chosen, units)
-        norm = steepness(slopes)
+        norm = steepness(grads)
         if places:
             torch._foreach_mul_(chosen, units)
-        torch._foreach_mul_(slopes, self.settings.rho / norm)
-        torch._foreach_add_(parameters, slopes)
+        torch._foreach_mul_(grads, self.settings.rho / norm)
+        torch._foreach_add_(parameters, grads)

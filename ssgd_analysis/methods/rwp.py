@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import setting
-from ssgd_analysis.methods.noisy_points import FilterNoiseMethod, FilterNoiseSettings, Point
+from ssgd_analysis.methods.filter_noise import FilterNoiseMethod, FilterNoiseSettings
+from ssgd_analysis.methods.points import Point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class RandomWeightPerturbation(FilterNoiseMethod):
     Settings = RWPSettings
 
     @classmethod
-    def passes(cls, settings: Any) -> float:
+    def passes_per_step(cls, settings: Any) -> float:
         """One over each minibatch."""
         return 2
 
@@ -56,6 +57,6 @@ class RandomWeightPerturbation(FilterNoiseMethod):
             raise InputError("a step takes two minibatches: at least 2 examples")
         half, alpha = len(inputs) // 2, self.settings.noisy_share
         return [
-            Point(inputs=inputs[half:], targets=targets[half:], share=1 - alpha, sign=0),
-            Point(inputs=inputs[:half], targets=targets[:half], share=alpha),
+            Point(sign=0, share=1 - alpha, examples=(inputs[half:], targets[half:])),
+            Point(share=alpha, examples=(inputs[:half], targets[:half])),
         ]

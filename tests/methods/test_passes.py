@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 from readings.base import Still, bits, make_method, minibatch, network
+from ssgd_analysis.methods.task import LossScale, Overflow
 from torch import nn
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import METHODS, Task
 from ssgd_analysis.methods.loss_scale import attempt
-from ssgd_analysis.methods.task import LossScale, Overflow
 from ssgd_analysis.models import load_loss
 
 
