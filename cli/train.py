@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,13 @@ from ssgd_analysis.cli.options import (
     COUNT,
     NATURAL,
     POSITIVE,
+    command_line,
     computing,
     example,
     json_option,
 )
+from ssgd_analysis.cli.train_answers import answer_run, answer_seeds, tracking_pictures
+from ssgd_analysis.cli.train_settings import settings_of
 
 from ssgd_analysis.errors import InputError, WorkError
 
@@ -121,6 +125,18 @@ if TYPE_CHECKING:
 @click.option(
     "--track-samples", type=COUNT, help="First training examples to use, at most (default: 2048)."
 )
+@click.option(
+    "--seeds",
+    type=COUNT,
+    metavar="N",
+    help="Train N seeds, from --seed on, each into its own folder OUT/seed-S.",
+)
+@click.option(
+    "--jobs",
+    type=COUNT,
+    metavar="N",
+    help="With --seeds: processes at once, of one thread each (default: one a core).",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out where it stopped.")
 @json_option
 @computing
@@ -128,6 +144,8 @@ def command(
     out: Path,
     assignments: tuple[str, ...],
     optimizer_assignments: tuple[str, ...],
+    seeds: int | None,
+    jobs: int | None,
     resume: bool,
     as_json: bool,
     **given: Any,
@@ -137,33 +155,69 @@ def command(
     The folder --out gets config.json, history.jsonl (a line an epoch), final.safetensors and
     what --resume needs. With --resume the other options may be left out; they are the run's.
     With --track also tracking.jsonl (a line a measurement) and the picture tracking.png.
+    With --seeds N there are N such folders, OUT/seed-S; --resume finishes the unfinished ones.
     Under torchrun each process takes its part of every minibatch.
     """
     from ssgd_analysis.ranks import launched
 
     chosen = {key: value for key, value in given.items() if value not in (None, ())}
+    both = (assignments, optimizer_assignments)
     with launched() as ranks:
+        if seeds is not None:
+            if ranks.size > 1:
+                raise InputError("--seeds starts processes of its own: leave torchrun out")
+            with _interruptible(out, seeds):
+                results = _train_seeds(out, seeds, jobs, chosen, both, resume)
+            answer_seeds(results, as_json)
+            return
+        _check_single(out, jobs, resume)
         try:
-            result, finished = _train(
-                out, chosen, assignments, optimizer_assignments, resume, ranks
-            )
+            with _interruptible(out):
+                result, finished = _train(out, chosen, both, resume, ranks)
         except (InputError, WorkError) as error:
             if ranks.first:
                 raise
             sys.exit(2 if isinstance(error, InputError) else 1)  # the first process says it once
     if ranks.first:
-        _answer(out, result, resume and finished, as_json)
+        answer_run(out, result, resume and finished, as_json)
+
+
+def _check_single(out: Path, jobs: int | None, resume: bool) -> None:
+    """Refuse what only makes sense for several seeds.
+
+    Raises:
+        InputError: ``--jobs`` alone, or a folder of several seeds' runs to be resumed.
+    """
+    if jobs is not None:
+        raise InputError("--jobs is for several runs: give --seeds N too")
+    several = list(out.glob("seed-*/config.json"))
+    if resume and several and not (out / "config.json").exists():
+        raise InputError(f"{out} holds the runs of {len(several)} seeds: give --seeds N too")
+
+
+@contextlib.contextmanager
+def _interruptible(out: Path, seeds: int | None = None) -> Iterator[None]:
+    """After Ctrl-C, say how to go on.
+
+    Raises:
+        WorkError: the work was interrupted.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        options = {"resume": True, "seeds": seeds, "out": out}
+        line = command_line("train", [], options)
+        raise WorkError(f"interrupted; what was finished is kept, go on with: {line}") from None
 
 
 def _train(
     out: Path,
-    chosen: dict[str, Any],
-    assignments: tuple[str, ...],
-    optimizer_assignments: tuple[str, ...],
+    given: dict[str, Any],
+    assignments: tuple[tuple[str, ...], tuple[str, ...]],
     resume: bool,
     ranks: "Ranks",
 ) -> tuple[dict[str, Any], bool]:
-    """What ``train`` returns, and whether it was there before."""
+    """The result of ``train``, and whether the run was finished before."""
     from ssgd_analysis.progress import SILENT
     from ssgd_analysis.ranks import own_device
     from ssgd_analysis.runs import Run, TrainConfig
@@ -171,9 +225,8 @@ def _train(
 
     run = Run(out)
     known = vars(ranks.once(run.config)) if resume and ranks.once(lambda: run.exists) else {}
-    chosen = _joined(known, chosen)
+    chosen = settings_of(known, given, *assignments)
     chosen["device"] = own_device(chosen["device"], ranks)
-    _assign(chosen, assignments, optimizer_assignments)
     config = TrainConfig(**chosen)
     finished = ranks.once(lambda: run.exists and run.finished)
     with console.Display() if ranks.first else contextlib.nullcontext(SILENT) as progress:
@@ -181,72 +234,39 @@ def _train(
             result = train(config, out, resume=resume, progress=progress, ranks=ranks)
         except WorkError:  # how the curvature went before a divergence is worth seeing
             if ranks.first:
-                _pictures(run)
+                tracking_pictures(run)
             raise
     if "tracking" in result and ranks.first:
-        result["tracking"]["pictures"] = _pictures(run, kept=finished)
+        result["tracking"]["pictures"] = tracking_pictures(run, kept=finished)
     return result, finished
 
 
-def _assign(
-    chosen: dict[str, Any], assignments: tuple[str, ...], optimizer_assignments: tuple[str, ...]
-) -> None:
-    """Put what ``--set`` and ``--optimizer-set`` say among the settings."""
-    from ssgd_analysis.methods.base import parse_assignments
-    from ssgd_analysis.runs import TrainConfig
+def _train_seeds(
+    out: Path,
+    seeds: int,
+    jobs: int | None,
+    given: dict[str, Any],
+    assignments: tuple[tuple[str, ...], tuple[str, ...]],
+    resume: bool,
+) -> list[tuple[Path, Any]]:
+    """The folder and the result, or the error, of each seed's run."""
+    from ssgd_analysis.runs import Run, TrainConfig
+    from ssgd_analysis.training import seed_folders, train_seeds
 
-    if assignments:
-        chosen["settings"] = TrainConfig.parsed_settings(chosen["method"], list(assignments))
-    if optimizer_assignments:
-        chosen["optimizer_settings"] = parse_assignments("--optimizer-set", optimizer_assignments)
-
-
-def _joined(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What was asked for, over the settings of a run that is resumed."""
-    from ssgd_analysis.devices import resolve_device
-
-    chosen: dict[str, Any] = dict(given)
-    if "track" in chosen:
-        chosen["track"] = list(chosen["track"])
-    if "data_dir" in chosen:
-        chosen["data_dir"] = str(chosen["data_dir"].resolve())
-    context = click.get_current_context()
-    for key in ("seed", "device"):
-        default = context.get_parameter_source(key) is click.core.ParameterSource.DEFAULT
-        if known and default:
-            chosen[key] = known[key]
-    if known:
-        resolve_device(chosen["device"])  # it may be another machine
-    for key in ("method", "data", "model"):
-        if key not in chosen and key not in known:
-            raise InputError(f"missing option --{key}")
-    return {**known, **chosen}
-
-
-def _answer(out: Path, result: dict[str, Any], was_done: bool, as_json: bool) -> None:
-    if was_done:
-        console.say(f"{out} is finished; nothing to do")
-    if as_json:
-        console.answer_json(result)
-        return
-    console.answer_runs([(out, result["final"])])
-    if tracking := result.get("tracking"):
-        console.say(
-            f"tracking took {tracking['share']:.0%} of the time ({tracking['seconds']:.1f} s,"
-            f" {tracking['measurements']} measurements, {tracking['products']} products)"
+    folders = seed_folders(out, range(given["seed"], given["seed"] + seeds))
+    there = [run for run in map(Run, folders.values()) if resume and run.exists]
+    finished = [run.folder for run in there if run.finished]
+    if finished:
+        left = f"{seeds - len(finished)} of {seeds} left" if len(finished) < seeds else "all"
+        console.say(f"finished already: {', '.join(path.name for path in finished)} ({left})")
+    known = vars(there[0].config()) if there else {}
+    config = TrainConfig(**settings_of(known, given, *assignments))
+    with console.Display() as progress:
+        results = train_seeds(
+            config, out, seeds=list(folders), jobs=jobs, resume=resume, progress=progress
         )
-        for path in tracking["pictures"]:
-            console.answer(str(path))
-
-
-def _pictures(run: Any, *, kept: bool = False) -> list[Path]:
-    """Draw what was tracked, if anything; ``kept``: unless there is a picture."""
-    from ssgd_analysis.pictures.tracking import tracking_pictures
-
-    paths = [run.folder / f"tracking.{kind}" for kind in ("png", "pdf")]
-    records = run.tracked()
-    if not records:
-        return []
-    if kept and all(path.is_file() for path in paths):
-        return paths
-    return tracking_pictures(records, vars(run.config()), run.folder / "tracking")
+    for result in results.values():
+        if isinstance(result, dict) and "tracking" in result:
+            run = Run(Path(result["run"]))
+            result["tracking"]["pictures"] = tracking_pictures(run, kept=run.folder in finished)
+    return [(folder, results[seed]) for seed, folder in folders.items()]

@@ -10,8 +10,8 @@ from typing import Any
 from ssgd_analysis.compare import MeasureSettings
 from ssgd_analysis.compare.measurements import measure_all
 from ssgd_analysis.errors import WorkError
+from ssgd_analysis.parallel import parallel
 from ssgd_analysis.runs import Run, TrainConfig
-from ssgd_analysis.studies.parallel import parallel
 from ssgd_analysis.training import train
 
 

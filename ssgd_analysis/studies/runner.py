@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from joblib import cpu_count
-
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.files import jsonable, make_folder, read_json, write_json
+from ssgd_analysis.parallel import default_jobs
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.runs import Run
 from ssgd_analysis.studies.board import Board
@@ -65,7 +64,7 @@ def run_study(
     """
     began = time.monotonic()
     study = _claim(study, out, resume, seeds)
-    jobs = jobs or (cpu_count() if device == "cpu" else 1)
+    jobs = jobs or default_jobs(device)
     means = Resources(out, jobs, device, data_dir)
     tuning, failures = _tune(study, means, progress)
     cells = final_cells(study, means, None if tuning is None else choices(tuning))
@@ -112,7 +111,7 @@ def plan(
     Raises:
         InputError: data that is not there.
     """
-    jobs = jobs or (cpu_count() if device == "cpu" else 1)
+    jobs = jobs or default_jobs(device)
     means = Resources(out, jobs, device, data_dir)
     middle: Chosen = {
         (setting.name, arm.label): {n: r.at(0.5) for n, r in study.search(arm).items()}

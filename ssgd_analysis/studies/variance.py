@@ -11,9 +11,9 @@ import numpy as np
 from ssgd_analysis import random_state
 from ssgd_analysis.compare.groups import PROBLEM
 from ssgd_analysis.methods.noise_variance import noise_variance
+from ssgd_analysis.parallel import parallel
 from ssgd_analysis.runs import Run, TrainConfig
 from ssgd_analysis.runs.tensors import read_tensors
-from ssgd_analysis.studies.parallel import parallel
 from ssgd_analysis.studies.spec import Study
 from ssgd_analysis.training.setup import prepare
 
