@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -163,21 +164,23 @@ class WeightNoiseMethod(Method):
         """The size c of the noise now; 0 where the step is SGD's."""
         return self.settings.noise_scale * scheduled(self.settings, when)
 
+    def seed_of(self, step: int, draw: int) -> int:
+        """The seed of one draw; each rank has its own where the ranks' noise differs."""
+        rank = self.passes.rank if self.settings.noise_across_ranks == "different" else 0
+        return noise_seed(self.passes.seed, step, draw, rank)
+
     def moving(self, scale: float, when: When) -> AbstractContextManager[MoveTo]:
         """Lend the weights, or the products of their layers, to be moved to the points.
 
         Raises:
             InputError: noise of each example for a compiled model.
         """
-        passes, rank = self.passes, self.passes.rank
-        if self.mover.products and passes.compiled is not None:
+        if self.mover.products and self.passes.compiled is not None:
             raise InputError(COMPILED)
-        own = rank if self.settings.noise_across_ranks == "different" else 0
         step, turn = self.turn_of(when.step)
+        scales = [scale] * len(self.mover.parameters)
         return moving_to_points(
-            self.mover.moving([scale] * len(self.mover.parameters), rank),
-            lambda draw: noise_seed(passes.seed, step, draw, own),
-            turn,
+            self.mover.moving(scales, self.passes.rank), partial(self.seed_of, step), turn
         )
 
     def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:

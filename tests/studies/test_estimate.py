@@ -82,7 +82,7 @@ def test_float16_steps_that_overflow_are_skipped(tmp_path, monkeypatch):
 
     def overflowing(config):
         parts = prepare(config)
-        parts.task.scale.value = 2.0**120
+        parts.passes.scale.value = 2.0**120
         return parts
 
     monkeypatch.setattr(module, "prepare", overflowing)
