@@ -1,6 +1,7 @@
 """Options that several commands share, and the values they accept."""
 
 import contextlib
+import difflib
 import functools
 import math
 import re
@@ -12,6 +13,8 @@ from typing import Any
 
 import click
 from ssgd_analysis.cli import console
+
+from ssgd_analysis.settings import Declaration, declarations
 
 
 class Number(click.ParamType):
@@ -39,6 +42,72 @@ COUNT = Number(int, 1)
 NATURAL = Number(int, 0)
 AMOUNT = Number(float, 0)
 POSITIVE = Number(float, 0, above=True)
+
+
+def settings_options(
+    settings: type, without: Sequence[str] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """One option for each declared setting of a class.
+
+    An option that is not given is passed on as ``None`` (several times: as an empty tuple), so
+    that its default stands in one place, the declaration.
+
+    Args:
+        settings: a dataclass of :func:`ssgd_analysis.settings.setting` fields.
+        without: names that get no option.
+    """
+    made = [_option(each) for each in declarations(settings) if each.name not in without]
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        return functools.reduce(lambda so_far, option: option(so_far), reversed(made), command)
+
+    return decorated
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given; a text or number several times as a list."""
+    named = {key: list(v) if isinstance(v, tuple) else v for key, v in options.items()}
+    return {key: value for key, value in named.items() if value not in (None, [])}
+
+
+def _option(each: Declaration) -> Callable[..., Any]:
+    name = f"--{each.name.replace('_', '-')}"
+    form: dict[str, Any] = {"help": _help(each), "metavar": each.metavar, "default": None}
+    if each.kind is bool:
+        return click.option(
+            f"{name}/--no-{name[2:]}" if each.default else name, is_flag=True, **form
+        )
+    if each.choices:
+        return click.option(name, type=Choice(each.choices), **form)
+    if each.kind in (int, float):
+        above = each.above is not None
+        low = each.above if each.above is not None else each.minimum
+        low = -math.inf if low is None else low
+        return click.option(name, type=Number(each.kind, low, above=above), **form)
+    if each.kind is list:
+        return click.option(name, multiple=True, **{**form, "default": ()})
+    return click.option(name, **form)
+
+
+def _help(each: Declaration) -> str:
+    """The meaning, with the default where the meaning does not tell it."""
+    told = "(default" in each.meaning or each.default in (None, "", [])
+    if told or each.kind is bool:
+        return each.meaning
+    shown = f"{each.default:g}" if isinstance(each.default, float) else each.default
+    return f"{each.meaning.removesuffix('.')} (default: {shown})."
+
+
+class Choice(click.Choice):
+    """One of several words; a mistyped one is answered with the nearest."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse, or say what would be right."""
+        if value not in self.choices:
+            near = difflib.get_close_matches(value, self.choices, n=1, cutoff=0.5)
+            hint = f": did you mean '{near[0]}'?" if near else ""
+            self.fail(f"'{value}' is unknown{hint} ({', '.join(self.choices)})", param, ctx)
+        return value
 
 
 class Bytes(click.ParamType):
@@ -117,7 +186,7 @@ def checkpoint_options(
         *[
             click.option(
                 "--split",
-                type=click.Choice(list(splits)),
+                type=Choice(list(splits)),
                 default="train",
                 help="Examples to use (default: train).",
             )
@@ -126,7 +195,7 @@ def checkpoint_options(
         click.option("--batch-size", type=COUNT, help="Examples computed at once."),
         click.option(
             "--dtype",
-            type=click.Choice(["float32", "float64"]),
+            type=Choice(["float32", "float64"]),
             default="float32",
             help="Precision (default: float32).",
         ),

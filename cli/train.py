@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 from ssgd_analysis.cli import console
 from ssgd_analysis.cli.options import (
-    AMOUNT,
     COUNT,
-    NATURAL,
-    POSITIVE,
     command_line,
     computing,
     example,
+    given,
     json_option,
+    settings_options,
 )
 from ssgd_analysis.cli.train_answers import answer_run, answer_seeds, tracking_pictures
 from ssgd_analysis.cli.train_settings import settings_of
 
 from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.settings.training import TrainSettings
 
 if TYPE_CHECKING:
     from ssgd_analysis.ranks import Ranks
@@ -33,16 +33,9 @@ if TYPE_CHECKING:
         "--epochs 20 --out runs/train"
     )
 )
-@click.option("--method", help="How to train: `ssgd-analyze list methods`.")
-@click.option("--data", help="Data: a name of `ssgd-analyze list data`, or a reference.")
-@click.option("--model", help="Model: a name of `ssgd-analyze list models`, or a reference.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the run.")
 @click.option(
     "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A setting of the method."
-)
-@click.option(
-    "--optimizer",
-    help="Base optimizer: `ssgd-analyze list optimizers` (default: the method's, else sgd).",
 )
 @click.option(
     "--optimizer-set",
@@ -51,80 +44,7 @@ if TYPE_CHECKING:
     metavar="NAME=VALUE",
     help="An option of the base optimizer's own.",
 )
-@click.option(
-    "--lr",
-    type=POSITIVE,
-    help="Peak learning rate (default: 0.1; other optimizers than sgd: theirs).",
-)
-@click.option(
-    "--lr-scaling",
-    metavar="RULE",
-    help="none, linear or sqrt: the rate is for --base-batch and grows with the batch or its"
-    " square root (default: none).",
-)
-@click.option("--base-batch", type=COUNT, help="For --lr-scaling (default: 128).")
-@click.option(
-    "--momentum", type=AMOUNT, help="Momentum (default: sgd 0.9, rmsprop 0, lars 0.9, muon 0.95)."
-)
-@click.option("--nesterov", is_flag=True, default=None, help="Nesterov momentum.")
-@click.option(
-    "--weight-decay", type=AMOUNT, help="Weight decay, at the clean weights (default: 0)."
-)
-@click.option("--schedule", help="constant, step or cosine (default: constant).")
-@click.option("--warmup", type=AMOUNT, metavar="EPOCHS", help="Linear warm-up (default: 0).")
-@click.option("--batch-size", type=COUNT, help="Examples of a minibatch (default: 128).")
-@click.option("--epochs", type=COUNT, help="Passes over the data (default: 30).")
-@click.option(
-    "--accumulate", type=COUNT, metavar="N", help="Micro-batches of each pass (default: 1)."
-)
-@click.option(
-    "--clip", type=POSITIVE, metavar="NORM", help="Shorten longer gradients to it (default: off)."
-)
-@click.option(
-    "--early-stop",
-    type=NATURAL,
-    metavar="EPOCHS",
-    help="Stop after so many epochs without a lower val_loss, give out the best epoch's weights;"
-    " needs --val (default: 0, never).",
-)
-@click.option(
-    "--label-smoothing", type=AMOUNT, help="Of the training loss (default: 0); cross_entropy only."
-)
-@click.option(
-    "--train-samples", type=NATURAL, metavar="N", help="Use N training examples (default: 0, all)."
-)
-@click.option("--label-noise", type=AMOUNT, help="Share of wrong training labels (default: 0).")
-@click.option("--val", type=AMOUNT, help="Share of train held out for choices (default: 0).")
-@click.option(
-    "--augment/--no-augment", default=None, help="The data's usual augmentation (default: on)."
-)
-@click.option("--loss", help="cross_entropy, mse or a reference (default: cross_entropy).")
-@click.option("--count", help="Reference of a function that counts a batch's examples.")
-@click.option(
-    "--precision",
-    help="Of the forward pass: fp32, bf16 or fp16, with a loss scale (default: fp32).",
-)
-@click.option("--compile", is_flag=True, default=None, help="torch.compile the forward pass.")
-@click.option(
-    "--channels-last",
-    metavar="WHEN",
-    help="Memory format of images: on, off or auto, for convolutional models (default: auto).",
-)
-@click.option(
-    "--save-every", type=NATURAL, metavar="EPOCHS", help="Keep checkpoints (default: 0, none)."
-)
-@click.option(
-    "--track",
-    multiple=True,
-    metavar="KIND[:N]",
-    help="Measure through training: sharpness[:K], trace[:PROBES], third-order[:DRAWS].",
-)
-@click.option(
-    "--track-every", type=COUNT, metavar="EPOCHS", help="Between measurements (default: 1)."
-)
-@click.option(
-    "--track-samples", type=COUNT, help="First training examples to use, at most (default: 2048)."
-)
+@settings_options(TrainSettings, without=("seed", "device", "data_dir", "label"))
 @click.option(
     "--seeds",
     type=COUNT,
@@ -148,7 +68,7 @@ def command(
     jobs: int | None,
     resume: bool,
     as_json: bool,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Train one model with one method.
 
@@ -160,7 +80,7 @@ def command(
     """
     from ssgd_analysis.ranks import launched
 
-    chosen = {key: value for key, value in given.items() if value not in (None, ())}
+    chosen = given(options)
     both = (assignments, optimizer_assignments)
     with launched() as ranks:
         if seeds is not None:

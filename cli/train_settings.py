@@ -24,8 +24,8 @@ def settings_of(
     Raises:
         InputError: a missing option, or a setting that does not exist.
     """
-    from ssgd_analysis.methods.base import parse_assignments
     from ssgd_analysis.runs import TrainConfig
+    from ssgd_analysis.settings import read_assignments
 
     chosen = {**known, **_asked_for(known, given)}
     for key in ("method", "data", "model"):
@@ -34,7 +34,7 @@ def settings_of(
     if assignments:
         chosen["settings"] = TrainConfig.parsed_settings(chosen["method"], list(assignments))
     if optimizer_assignments:
-        chosen["optimizer_settings"] = parse_assignments("--optimizer-set", optimizer_assignments)
+        chosen["optimizer_settings"] = read_assignments("--optimizer-set", optimizer_assignments)
     return chosen
 
 
@@ -43,8 +43,6 @@ def _asked_for(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     from ssgd_analysis.devices import resolve_device
 
     chosen = dict(given)
-    if "track" in chosen:
-        chosen["track"] = list(chosen["track"])
     if "data_dir" in chosen:
         chosen["data_dir"] = str(chosen["data_dir"].resolve())
     context = click.get_current_context()

@@ -1,12 +1,14 @@
 """The documents are executed, so that they cannot rot."""
 
 import dataclasses
+import doctest
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
-import torch
+from method_checks import DOCS, methods_without_docs
 from ssgd_analysis.cli.main import COMMANDS
 
 from ssgd_analysis.flatness import METRICS
@@ -15,7 +17,15 @@ from ssgd_analysis.optimizers.table import OPTIMIZERS
 from ssgd_analysis.runs import TrainConfig
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "figures" / "README.md"]
+DOCS = ROOT / "docs"
+CONCEPTS = sorted((DOCS / "concepts").glob("*.md"))
+PAGES = [
+    ROOT / "README.md",
+    *sorted(DOCS.glob("*.md")),
+    *CONCEPTS,
+    DOCS / "studies" / "README.md",
+    ROOT / "figures" / "README.md",
+]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -23,15 +33,39 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_and_pictures_exist(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+def anchors(page: Path) -> set[str]:
+    """What a link may name after ``#``: the headings as mkdocs spells them, and explicit ids."""
+    text = page.read_text(encoding="utf-8")
+    found = set(re.findall(r'<a id="([^"]+)"', text))
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        found.add(re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_links_anchors_and_pictures_exist(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
-            assert (page.parent / target).exists(), target
+            path, _, anchor = target.partition("#")
+            there = page.parent / path if path else page
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target
+
+
+def test_the_site_lists_every_page():
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[2]
+    listed = set(re.findall(r": (\S+\.md)$", nav, re.MULTILINE))
+    pages = [*DOCS.glob("*.md"), *CONCEPTS, DOCS / "studies" / "README.md"]
+    assert listed == {page.relative_to(DOCS).as_posix() for page in pages}
+
+
+@pytest.mark.parametrize("page", CONCEPTS, ids=lambda page: page.stem)
+def test_the_examples_of_the_concept_pages_are_true(page):
+    assert not doctest.testfile(str(page), module_relative=False).failed
 
 
 def test_readme_opens_with_the_picture_and_the_two_commands():
-    start = README[:700]
+    start = README[:1000]
     assert start.index("figures/digits.png") < start.index("make demo") < start.index("make test")
 
 
@@ -39,27 +73,37 @@ def test_readme_names_every_command_and_room():
     for command in COMMANDS:
         assert f"| `{command}` |" in README
     rooms = [p.name for p in (ROOT / "ssgd_analysis").iterdir() if (p / "__init__.py").is_file()]
-    tops = ["cli", "figures", "benchmarks", "docs", "tests"]
+    tops = ["cli", "examples", "figures", "benchmarks", "docs", "tests"]
     for room in [*rooms, *tops]:
         assert f"{room}/" in README, room
 
 
 def test_docs_name_every_method_and_metric():
-    methods = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    methods = DOCS.read_text(encoding="utf-8")
     metrics = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert all(f"| `{name}` |" in methods for name in METHODS)
+    assert methods_without_docs() == set()
     assert set(re.findall(r"^### (\w+)$", metrics, re.MULTILINE)) == set(METRICS)
     for field in dataclasses.fields(METHODS["s-sgd"].Settings):
         assert field.name in methods
 
 
-def test_the_first_session_works_in_an_empty_folder(tmp_path, monkeypatch, run):
+@pytest.fixture
+def readers_folder(tmp_path, monkeypatch):
+    """An empty folder with the ``net.py`` of README in it, to work in."""
     monkeypatch.chdir(tmp_path)
-    session = next(block for block in blocks("sh") if "runs/sgd-0" in block)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    script = next(block for block in blocks("python") if block.startswith("# net.py"))
+    (tmp_path / "net.py").write_text(script, encoding="utf-8")
+    yield tmp_path
+    sys.modules.pop("net", None)
+
+
+def test_readmes_session_works_in_an_empty_folder(readers_folder, run):
+    session = next(block for block in blocks("sh") if "--out runs/sgd" in block)
     for line in session.strip().splitlines():
         outcome = run(*shlex.split(line)[1:])
         assert outcome.status == 0, (line, outcome.err)
-    assert (tmp_path / "report" / "report.html").is_file()
+    assert (readers_folder / "report" / "report.html").is_file()
 
 
 @pytest.mark.slow
@@ -82,31 +126,17 @@ def test_the_example_of_every_help_page_works(tmp_path, monkeypatch, run, comman
         assert outcome.status == 0, (line, outcome.err)
 
 
-def test_the_optimizer_snippet_runs():
-    model = torch.nn.Linear(4, 2)
-    names = {
-        "torch": torch,
-        "model": model,
-        "loss_fn": torch.nn.functional.cross_entropy,
-        "batches": [(torch.randn(5, 4), torch.randint(2, (5,)))] * 2,
-    }
-    before = model.weight.detach().clone()
-    exec(next(block for block in blocks("python") if "SSGD" in block), names)
-    assert not torch.equal(model.weight, before)
-
-
-def test_the_curvature_snippet_runs():
-    model = torch.nn.Linear(4, 2)
-    names = {
-        "torch": torch,
-        "model": model,
-        "loss_fn": torch.nn.functional.cross_entropy,
-        "batches": [(torch.randn(5, 4), torch.randint(2, (5,)))] * 2,
-        "v": torch.randn(10),
-    }
-    exec(next(block for block in blocks("python") if "HessianOperator" in block), names)
-    assert names["Hv"].shape == (10,)
+def test_readmes_python_runs_as_printed(readers_folder, run):
+    for method in ("sgd", "s-sgd"):
+        names = "--model net.py:make --data net.py:load --epochs 2 --save-every 1 --seeds 2"
+        run("train", "--method", method, *names.split(), "--out", f"runs/{method}")
+    names: dict[str, object] = {}
+    for block in blocks("python"):
+        if not block.startswith("# net.py"):
+            exec(block, names)
+    assert names["Hv"].shape == (names["problem"].n_parameters,)
     assert len(names["spectrum"].largest) == 5
+    assert (readers_folder / "plane" / "landscape.json").is_file()
 
 
 def test_help_states_the_true_defaults(run):

@@ -11,6 +11,7 @@ from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.methods.points import draw_units
+from ssgd_analysis.methods.trained_on import TrainedOn, noise_of_size
 from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import filters_of, included
 
@@ -47,6 +48,11 @@ class AntiPGD(Method):
         self.noisy = list(named.values())
         self.filters = filters_of(passes.model, self.noisy)
         self.carried = 0  # number of the noise that the weights carry; 0: none
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """The noise that the weights carry."""
+        return noise_of_size(settings.noise_law, "none", settings.noise_scale, 1.0)
 
     def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """That at w; see :meth:`Method.gradient`."""

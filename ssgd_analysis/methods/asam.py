@@ -1,6 +1,8 @@
 """Adaptive sharpness-aware minimisation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from ssgd_analysis.methods.ascent import steepness
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.methods.sam import SAM, SAMSettings
+from ssgd_analysis.methods.trained_on import TrainedOn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,11 @@ class ASAM(SAM):
         super().__init__(passes, settings)
         everything = self.settings.scaled == "all"
         self.scaled = {p for name, p in passes.parameters if everything or "weight" in name}
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """A worst case within a radius relative to each weight."""
+        return [TrainedOn(kind="adaptive ascent", low=settings.rho, high=settings.rho)]
 
     def climb(self, parameters: list[Tensor], grads: list[Tensor]) -> None:
         """Move the parameters uphill, in place; ``grads`` is used up."""

@@ -1,6 +1,8 @@
 """Uphill steps from w: what SAM and its kin share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
 from ssgd_analysis.methods.gradient_sum import refuse_sparse
 from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.trained_on import TrainedOn
 from ssgd_analysis.weights import borrowed_weights, global_norm
 
 SMALLEST = 1e-12  # a norm below counts as this, so that a zero gradient climbs nowhere
@@ -33,6 +36,11 @@ class AscentMethod(Method):
     def __init__(self, passes: Passes, settings: MethodSettings) -> None:
         super().__init__(passes, settings)
         self.parameters = [parameter for _, parameter in passes.parameters]
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """A worst case within the radius ``rho``."""
+        return [TrainedOn(kind="ascent", low=settings.rho, high=settings.rho)]
 
     def pass_at(
         self, place: int, inputs: Tensor, targets: Tensor, share: float = 1.0

@@ -11,51 +11,24 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.batch import Batch
-from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.loss_scale import SMALLEST, Overflow
 from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.trained_on import TrainedOn
 from ssgd_analysis.methods.when import When
-from ssgd_analysis.settings import is_kind
-
-
-def setting(
-    default: Any,
-    meaning: str,
-    *,
-    choices: Sequence[str] = (),
-    minimum: float | None = None,
-    maximum: float | None = None,
-) -> Any:
-    """A field of a method's settings, with what it means and what it may be."""
-    limits = {"minimum": minimum, "maximum": maximum}
-    metadata = {"meaning": meaning, "choices": tuple(choices), **limits}
-    return dataclasses.field(default=default, metadata=metadata)
+from ssgd_analysis.settings import Settings, declarations, make_typed, read_assignments
+from ssgd_analysis.settings import setting as setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MethodSettings:
-    """A method's own hyper-parameters, checked when made.
+class MethodSettings(Settings):
+    """A method's own hyper-parameters, checked when they are made.
 
     Raises:
         InputError: a value of the wrong type, out of range or not among the choices.
     """
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, choices = getattr(self, field.name), field.metadata["choices"]
-            kind = type(field.default)
-            if not is_kind(kind, value):
-                raise InputError(f"{field.name}={value!r} is not a {kind.__name__}")
-            if choices and value not in choices:
-                raise InputError(f"{field.name}={value} should be one of {', '.join(choices)}")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InputError(f"{field.name}={value} should be finite")
-            minimum = field.metadata["minimum"]
-            if minimum is not None and value < minimum:
-                raise InputError(f"{field.name}={value} should be at least {minimum:g}")
-            maximum = field.metadata["maximum"]
-            if maximum is not None and value > maximum:
-                raise InputError(f"{field.name}={value} should be at most {maximum:g}")
+    OPTIONS: ClassVar[bool] = False  # errors write name=value, as --set does
 
 
 class Method(ABC):
@@ -104,6 +77,16 @@ class Method(ABC):
         Otherwise a pass normalises by its own examples, of which it needs at least two.
         """
         return getattr(settings, "bn_stats", "") == "frozen"
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """What the method lowers in training besides the loss: metrics of it are no evidence.
+
+        Args:
+            settings: of the method.
+            lr_schedule: of the learning rate, which the noise may follow.
+        """
+        return ()
 
     @abstractmethod
     def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
@@ -193,16 +176,7 @@ class Method(ABC):
 
 def describe_settings(method: type[Method]) -> list[dict[str, Any]]:
     """Name, type, default, choices and meaning of each of a method's settings."""
-    return [
-        {
-            "name": field.name,
-            "type": type(field.default).__name__,
-            "default": field.default,
-            "choices": list(field.metadata["choices"]),
-            "meaning": field.metadata["meaning"],
-        }
-        for field in dataclasses.fields(method.Settings)
-    ]
+    return [each.record() for each in declarations(method.Settings)]
 
 
 def make_settings(name: str, method: type[Method], values: Mapping[str, Any]) -> MethodSettings:
@@ -216,28 +190,10 @@ def make_settings(name: str, method: type[Method], values: Mapping[str, Any]) ->
     Raises:
         InputError: an unknown name, or a value of the wrong type, out of range or no choice.
     """
-    fields = {field.name: field for field in dataclasses.fields(method.Settings)}
-    typed = {}
-    for key, value in values.items():
-        if not fields:
-            raise InputError(f"method '{name}' has no settings, so none called '{key}'")
-        if key not in fields:
-            raise unknown(f"setting of {name}", key, fields)
-        kind: Any = type(fields[key].default)
-        try:
-            typed[key] = _read(kind, value)
-        except (ValueError, KeyError):
-            raise InputError(f"{key}={value}: '{value}' is not a {kind.__name__}") from None
-    return method.Settings(**typed)
-
-
-def _read(kind: Any, value: Any) -> Any:
-    """The value as ``kind``; raises ValueError or KeyError where it is something else."""
-    if isinstance(value, str):
-        return {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
-    if not is_kind(kind, value):
-        raise ValueError
-    return kind(value)
+    known = declarations(method.Settings)
+    if values and not known:
+        raise InputError(f"method '{name}' has no settings, so none called '{next(iter(values))}'")
+    return method.Settings(**make_typed(name, known, values))
 
 
 def parse_settings(name: str, method: type[Method], assignments: Sequence[str]) -> MethodSettings:
@@ -246,20 +202,4 @@ def parse_settings(name: str, method: type[Method], assignments: Sequence[str]) 
     Raises:
         InputError: not of that form, an unknown name, or a value that does not fit.
     """
-    return make_settings(name, method, parse_assignments("--set", assignments))
-
-
-def parse_assignments(option: str, assignments: Sequence[str]) -> dict[str, str]:
-    """Names and texts of ``NAME=VALUE``; the last of a name counts.
-
-    Args:
-        option: that they were given with, for errors.
-        assignments: the texts.
-
-    Raises:
-        InputError: not of that form.
-    """
-    for assignment in assignments:
-        if "=" not in assignment:
-            raise InputError(f"{option} {assignment} should be NAME=VALUE")
-    return dict(assignment.split("=", 1) for assignment in assignments)
+    return make_settings(name, method, read_assignments("--set", assignments))

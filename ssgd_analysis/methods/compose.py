@@ -10,6 +10,7 @@ from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings
 from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.trained_on import TrainedOn
 from ssgd_analysis.methods.when import When
 
 
@@ -112,6 +113,10 @@ def composed(method: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[Me
         @classmethod
         def minibatches(cls, settings: Any) -> int:
             return method.minibatches(settings)
+
+        @classmethod
+        def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+            return method.trained_on(settings, lr_schedule)
 
         @classmethod
         def freezes_batchnorm(cls, settings: Any) -> bool:

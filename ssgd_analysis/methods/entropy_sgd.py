@@ -1,6 +1,7 @@
 """Entropy-SGD."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
 from ssgd_analysis.methods.passes import Passes, split_minibatch
+from ssgd_analysis.methods.trained_on import TrainedOn
 from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import borrowed_weights, filters_of
 
@@ -61,6 +63,12 @@ class EntropySGD(Method):
     def minibatches(cls, settings: Any) -> int:
         """One for each inner step."""
         return settings.inner_steps
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """The local entropy; with scoping γ grows without end."""
+        high = math.inf if settings.scoping else settings.gamma
+        return [TrainedOn(kind="entropy", low=settings.gamma, high=high)]
 
     def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """Leave w − μ; see :meth:`Method.gradient`.

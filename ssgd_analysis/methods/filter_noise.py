@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.noise_schedule import multiple
 from ssgd_analysis.methods.points import NoisyPointsMethod
+from ssgd_analysis.methods.trained_on import FILTER_NORM, TrainedOn
 from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights.groups import group_norms
 
@@ -39,6 +41,13 @@ class FilterNoiseMethod(NoisyPointsMethod):
     """Gaussian noise n with standard deviation γ‖w_f‖, f the filter; a vector is one filter."""
 
     Settings = FilterNoiseSettings
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """Noise in proportion to the filters' norms."""
+        if not settings.noise_scale:
+            return ()
+        return [TrainedOn(kind="noise", law="gaussian", scale=FILTER_NORM)]
 
     def scale_noise(self, units: Sequence[Tensor], when: When) -> Sequence[Tensor]:
         """γ‖w_f‖ times the draw."""

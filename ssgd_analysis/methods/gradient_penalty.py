@@ -1,12 +1,15 @@
 """Penalising the gradient's norm."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, leave
 from ssgd_analysis.methods.base import setting
+from ssgd_analysis.methods.trained_on import TrainedOn
 from ssgd_analysis.methods.when import When
 
 
@@ -32,6 +35,12 @@ class GradientPenalty(AscentMethod):
     def passes_per_step(cls, settings: GradientPenaltySettings) -> float:
         """One at each end of the difference."""
         return 2
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """The gradient's norm, and SAM's worst case."""
+        norm = [TrainedOn(kind="gradient")] if settings.alpha else []
+        return [*norm, *super().trained_on(settings, lr_schedule)]
 
     def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """The mean of the two ends, by α; see :meth:`Method.gradient`."""

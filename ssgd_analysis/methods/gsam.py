@@ -1,12 +1,15 @@
 """Surrogate-gap guided sharpness-aware minimisation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, inner, leave, steepness
 from ssgd_analysis.methods.base import setting
+from ssgd_analysis.methods.trained_on import TrainedOn
 from ssgd_analysis.methods.when import When
 
 
@@ -39,6 +42,14 @@ class GSAM(AscentMethod):
     def passes_per_step(cls, settings: GSAMSettings) -> float:
         """One to climb, one at the top."""
         return 2
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """A worst case within the radii of the schedule."""
+        low = settings.rho
+        if settings.rho_schedule != "constant":
+            low = min(low, settings.rho_min)
+        return [TrainedOn(kind="ascent", low=low, high=settings.rho)]
 
     def radius(self, when: When) -> float:
         """ρ of the step."""

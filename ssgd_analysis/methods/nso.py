@@ -9,6 +9,7 @@ from torch import Tensor
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.methods.points import NoisyPointsMethod, Point
+from ssgd_analysis.methods.trained_on import TrainedOn, noise_of_size
 from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import LAWS
 
@@ -66,6 +67,14 @@ class NoiseStabilityOptimization(NoisyPointsMethod):
     def passes_per_step(cls, settings: Any) -> float:
         """One for each sign of each draw, one at w if λ > 0 or asked for."""
         return settings.pairs * (1 + settings.two_point) + settings.clean
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """The noise, unless its gradients have no share."""
+        if not settings.noisy_share:
+            return ()
+        factor = 1.0 if settings.noise_schedule == "constant" else 0.0
+        return noise_of_size(settings.noise_law, "none", settings.noise_scale, factor)
 
     def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
         """w, where it counts, then the pairs."""

@@ -129,7 +129,7 @@ class NoisyPointsMethod(Method):
         named = included(dict(passes.parameters), self.settings.exclude, passes.model)
         self.choose_noisy(list(named.values()))
 
-    def choose_noisy(self, noisy: Sequence[nn.Parameter]) -> None:
+    def choose_noisy(self, noisy: Sequence[Tensor]) -> None:
         """Choose the parameters that get noise."""
         self.noisy: list[Tensor] = list(noisy)
         self.filters = filters_of(self.passes.model, self.noisy)

@@ -10,6 +10,7 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import setting
 from ssgd_analysis.methods.filter_noise import FilterNoiseMethod, FilterNoiseSettings
 from ssgd_analysis.methods.points import Point
+from ssgd_analysis.methods.trained_on import TrainedOn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,11 @@ class RandomWeightPerturbation(FilterNoiseMethod):
     def minibatches(cls, settings: Any) -> int:
         """One for each pass."""
         return 2
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """Noise in proportion to the filters' norms, unless its gradient has no share."""
+        return super().trained_on(settings, lr_schedule) if settings.noisy_share else ()
 
     def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
         """The weights w on the second minibatch, w + n on the first.

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.methods.points import NoisyPointsMethod, Point, part_points
+from ssgd_analysis.methods.trained_on import TrainedOn, noise_of_size
 from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import Filters
 from ssgd_analysis.weights.groups import group_norms
@@ -70,6 +71,15 @@ class SmoothOut(NoisyPointsMethod):
     def smallest_pass(cls, settings: Any, batch_size: int) -> int:
         """The smallest part's."""
         return batch_size // settings.ghost_batches
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """The noise: a is a half-width, or makes each filter's norm exact, as the sphere's law."""
+        factor = 1.0 if settings.smoothing == "constant" else 0.0
+        if settings.adapt_type == "filter":
+            return noise_of_size("sphere", "filter", settings.strength, factor)
+        size = settings.strength / (math.sqrt(3) if settings.noise_law == "uniform" else 1.0)
+        return noise_of_size(settings.noise_law, settings.adapt_type, size, factor)
 
     def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
         """One for each ghost batch."""

@@ -25,6 +25,7 @@ from ssgd_analysis.methods.points import (
     noise_seed,
     sum_over_points,
 )
+from ssgd_analysis.methods.trained_on import TrainedOn, noise_of_size
 from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import LAWS, SCALES, Noise, filters_of, included
 
@@ -142,6 +143,17 @@ class WeightNoiseMethod(Method):
         """The mean over training of a noisy step's passes and the one of a step without noise."""
         noisy = settings.noise_stop - settings.noise_start if settings.noise_scale else 0.0
         return 1 + noisy * (cls.passes_with_noise(settings) - 1)
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """The noise, unless its span is empty."""
+        if settings.noise_start >= settings.noise_stop:
+            return ()
+        schedule, end = settings.noise_schedule, settings.noise_end
+        if schedule == "lr":
+            schedule, end = lr_schedule, 0.0
+        size, factor = settings.noise_scale, 1.0 if schedule == "constant" else end
+        return noise_of_size(settings.noise_law, settings.noise_relative_to, size, factor)
 
     def examples_of(self, inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
         """The examples for each point: the same minibatch for all."""

@@ -2,9 +2,6 @@
 
 import math
 
-SCHEDULES = ("constant", "step", "cosine")
-LR_SCALINGS = ("none", "linear", "sqrt")
-
 
 def scaled_rate(rate: float, rule: str, batch: int, base: int) -> float:
     """A learning rate that was chosen at one batch size, for another.

@@ -18,7 +18,7 @@ from ssgd_analysis.models import Loss, load_count, load_model, placed_loss
 from ssgd_analysis.optimizers.table import make_optimizer
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.ranks import SINGLE, Ranks
-from ssgd_analysis.runs.config import PRECISIONS, TrainConfig
+from ssgd_analysis.runs.config import AUTOCAST, TrainConfig
 from ssgd_analysis.runs.data import prepare_data
 from ssgd_analysis.weights import borrowed_buffers, borrowed_modes, set_training
 
@@ -102,7 +102,7 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
         optimizer,
         batch_size=config.batch_size,
         seed=config.seed,
-        autocast=PRECISIONS[config.precision],
+        autocast=AUTOCAST[config.precision],
         accumulate=config.accumulate,
         clip=config.clip,
         ranks=ranks,

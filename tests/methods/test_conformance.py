@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from method_checks import methods_without_reading
 from readings import READINGS
 from readings.base import (
     HeavyBall,
@@ -41,7 +42,7 @@ def _network_with_bn(seed: int = 0) -> nn.Sequential:
 
 
 def test_every_method_is_held_to_its_equation():
-    assert set(READINGS) == set(METHODS), "a new method owes a slow reading of its equation"
+    assert methods_without_reading() == set(), "a new method owes a slow reading of its equation"
 
 
 def _examples(name: str, settings: dict) -> int:

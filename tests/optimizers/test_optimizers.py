@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.methods.base import parse_assignments
 from ssgd_analysis.optimizers.layerwise import LAMB, LARS
 from ssgd_analysis.optimizers.muon import Muon, muon_groups, orthogonalised
 from ssgd_analysis.optimizers.schedule import learning_rate
@@ -19,6 +18,7 @@ from ssgd_analysis.optimizers.table import (
     make_optimizer,
     read_settings,
 )
+from ssgd_analysis.settings import read_assignments
 
 STRANGERS = ["lion", "adabelief", "shampoo", "soap", "ranger"]
 
@@ -348,7 +348,7 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 def test_own_options_are_typed_by_the_constructor():
-    given = parse_assignments(
+    given = read_assignments(
         "--optimizer-set", ["betas=0.8,0.9", "eps=1e-5", "amsgrad=true", "foreach=none"]
     )
     read = read_settings("adam", given)
@@ -376,7 +376,7 @@ def test_a_real_number_whose_default_is_whole():
 )
 def test_own_options_that_do_not_fit_are_refused(assignment, words):
     with pytest.raises(InputError, match=words):
-        read_settings("adam", parse_assignments("--optimizer-set", [assignment]))
+        read_settings("adam", read_assignments("--optimizer-set", [assignment]))
 
 
 def test_a_value_that_the_class_refuses_is_one_line():

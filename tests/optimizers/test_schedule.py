@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from ssgd_analysis.optimizers.schedule import SCHEDULES, learning_rate
+from ssgd_analysis.optimizers.schedule import learning_rate
+from ssgd_analysis.settings.training import SCHEDULES
 
 
 @pytest.mark.parametrize("step", [0, 1, 57, 99])

@@ -1,0 +1,23 @@
+"""Settings of commands, methods and records, each declared once; nothing here imports torch."""
+
+from ssgd_analysis.settings.setting import (
+    Declaration,
+    Settings,
+    declarations,
+    is_kind,
+    json_schema,
+    make_typed,
+    read_assignments,
+    setting,
+)
+
+__all__ = [
+    "Declaration",
+    "Settings",
+    "declarations",
+    "is_kind",
+    "json_schema",
+    "make_typed",
+    "read_assignments",
+    "setting",
+]
