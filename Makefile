@@ -57,7 +57,6 @@ docs: .venv/.installed ## the documents as a site, in build/site
 
 benchmark: .venv/.installed-test ## methods, curvature and landscapes beside their peers (an hour)
 	@$(BIN)/python benchmarks/training.py
-	@$(BIN)/python benchmarks/batch_seeds.py
 	@$(BIN)/python benchmarks/curvature.py
 	@$(BIN)/python benchmarks/correctness.py
 	@$(BIN)/python benchmarks/landscape.py

@@ -13,7 +13,7 @@ The epochs are the package's own loop with all it does at a step (schedule, coun
 the loss, progress), beside: a loop over resident tensors, `torch loop`; a loop over a
 `DataLoader`, `torch DataLoader`; and the former with `TwoStepSAM`. All ask for the loss at
 every step. "CPU ×" is the same ratio in the process's CPU seconds, in rounds of their own: it tells
-the same on a machine that is busy. For many seeds at once see `benchmarks/batch_seeds.py`.
+the same on a machine that is busy.
 """
 
 import argparse

@@ -19,12 +19,6 @@ from ssgd_analysis.cli.options import COUNT, command_line, computing, example, j
     "--seeds", type=COUNT, help="How many seeds; with --resume more than there are (default: all)."
 )
 @click.option(
-    "--batch-seeds",
-    type=COUNT,
-    default=1,
-    help="Runs of one arm that a process trains as one (default: 1).",
-)
-@click.option(
     "--scale",
     type=click.Choice(["full", "tiny"]),
     default="full",
@@ -39,7 +33,6 @@ def command(
     jobs: int | None,
     resume: bool,
     seeds: int | None,
-    batch_seeds: int,
     scale: str,
     dry_run: bool,
     as_json: bool,
@@ -81,7 +74,6 @@ def command(
         "jobs": jobs,
         "resume": resume,
         "seeds": seeds,
-        "batch_seeds": batch_seeds if batch_seeds > 1 else None,
         "scale": scale if scale != "full" else None,
         "seed": seed or None,
     }
@@ -91,7 +83,6 @@ def command(
             out,
             resume=resume,
             seeds=seeds,
-            batch_seeds=batch_seeds,
             command=command_line("study", [name], options),
             progress=progress,
             **where,

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,15 @@ import click
 from ssgd_analysis.cli import console
 from ssgd_analysis.cli.options import (
     COUNT,
+    command_line,
     computing,
     example,
     given,
     json_option,
     settings_options,
 )
+from ssgd_analysis.cli.train_answers import answer_run, answer_seeds, tracking_pictures
+from ssgd_analysis.cli.train_settings import settings_of
 
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.settings.training import TrainSettings
@@ -42,10 +46,16 @@ if TYPE_CHECKING:
 )
 @settings_options(TrainSettings, without=("seed", "device", "data_dir", "label"))
 @click.option(
-    "--batch-seeds",
+    "--seeds",
     type=COUNT,
     metavar="N",
-    help="Train N seeds at once, from the given one on, each into its own folder OUT/seed-S.",
+    help="Train N seeds, from --seed on, each into its own folder OUT/seed-S.",
+)
+@click.option(
+    "--jobs",
+    type=COUNT,
+    metavar="N",
+    help="With --seeds: processes at once, of one thread each (default: one a core).",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out where it stopped.")
 @json_option
@@ -54,7 +64,8 @@ def command(
     out: Path,
     assignments: tuple[str, ...],
     optimizer_assignments: tuple[str, ...],
-    batch_seeds: int | None,
+    seeds: int | None,
+    jobs: int | None,
     resume: bool,
     as_json: bool,
     **options: Any,
@@ -64,39 +75,69 @@ def command(
     The folder --out gets config.json, history.jsonl (a line an epoch), final.safetensors and
     what --resume needs. With --resume the other options may be left out; they are the run's.
     With --track also tracking.jsonl (a line a measurement) and the picture tracking.png.
+    With --seeds N there are N such folders, OUT/seed-S; --resume finishes the unfinished ones.
     Under torchrun each process takes its part of every minibatch.
     """
     from ssgd_analysis.ranks import launched
 
     chosen = given(options)
+    both = (assignments, optimizer_assignments)
     with launched() as ranks:
-        if batch_seeds is not None:
+        if seeds is not None:
             if ranks.size > 1:
-                raise InputError("--batch-seeds trains in one process, not under torchrun")
-            both = (assignments, optimizer_assignments)
-            _train_seeds(batch_seeds, out, chosen, both, resume, as_json)
+                raise InputError("--seeds starts processes of its own: leave torchrun out")
+            with _interruptible(out, seeds):
+                results = _train_seeds(out, seeds, jobs, chosen, both, resume)
+            answer_seeds(results, as_json)
             return
+        _check_single(out, jobs, resume)
         try:
-            result, finished = _train(
-                out, chosen, assignments, optimizer_assignments, resume, ranks
-            )
+            with _interruptible(out):
+                result, finished = _train(out, chosen, both, resume, ranks)
         except (InputError, WorkError) as error:
             if ranks.first:
                 raise
             sys.exit(2 if isinstance(error, InputError) else 1)  # the first process says it once
     if ranks.first:
-        _answer(out, result, resume and finished, as_json)
+        answer_run(out, result, resume and finished, as_json)
+
+
+def _check_single(out: Path, jobs: int | None, resume: bool) -> None:
+    """Refuse what only makes sense for several seeds.
+
+    Raises:
+        InputError: ``--jobs`` alone, or a folder of several seeds' runs to be resumed.
+    """
+    if jobs is not None:
+        raise InputError("--jobs is for several runs: give --seeds N too")
+    several = list(out.glob("seed-*/config.json"))
+    if resume and several and not (out / "config.json").exists():
+        raise InputError(f"{out} holds the runs of {len(several)} seeds: give --seeds N too")
+
+
+@contextlib.contextmanager
+def _interruptible(out: Path, seeds: int | None = None) -> Iterator[None]:
+    """After Ctrl-C, say how to go on.
+
+    Raises:
+        WorkError: the work was interrupted.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        options = {"resume": True, "seeds": seeds, "out": out}
+        line = command_line("train", [], options)
+        raise WorkError(f"interrupted; what was finished is kept, go on with: {line}") from None
 
 
 def _train(
     out: Path,
-    chosen: dict[str, Any],
-    assignments: tuple[str, ...],
-    optimizer_assignments: tuple[str, ...],
+    given: dict[str, Any],
+    assignments: tuple[tuple[str, ...], tuple[str, ...]],
     resume: bool,
     ranks: "Ranks",
 ) -> tuple[dict[str, Any], bool]:
-    """What ``train`` returns, and whether it was there before."""
+    """The result of ``train``, and whether the run was finished before."""
     from ssgd_analysis.progress import SILENT
     from ssgd_analysis.ranks import own_device
     from ssgd_analysis.runs import Run, TrainConfig
@@ -104,9 +145,8 @@ def _train(
 
     run = Run(out)
     known = vars(ranks.once(run.config)) if resume and ranks.once(lambda: run.exists) else {}
-    chosen = _joined(known, chosen)
+    chosen = settings_of(known, given, *assignments)
     chosen["device"] = own_device(chosen["device"], ranks)
-    _assign(chosen, assignments, optimizer_assignments)
     config = TrainConfig(**chosen)
     finished = ranks.once(lambda: run.exists and run.finished)
     with console.Display() if ranks.first else contextlib.nullcontext(SILENT) as progress:
@@ -114,93 +154,39 @@ def _train(
             result = train(config, out, resume=resume, progress=progress, ranks=ranks)
         except WorkError:  # how the curvature went before a divergence is worth seeing
             if ranks.first:
-                _pictures(run)
+                tracking_pictures(run)
             raise
     if "tracking" in result and ranks.first:
-        result["tracking"]["pictures"] = _pictures(run, kept=finished)
+        result["tracking"]["pictures"] = tracking_pictures(run, kept=finished)
     return result, finished
 
 
-def _assign(
-    chosen: dict[str, Any], assignments: tuple[str, ...], optimizer_assignments: tuple[str, ...]
-) -> None:
-    """Put what ``--set`` and ``--optimizer-set`` say among the settings."""
-    from ssgd_analysis.runs import TrainConfig
-    from ssgd_analysis.settings import read_assignments
-
-    if assignments:
-        chosen["settings"] = TrainConfig.parsed_settings(chosen["method"], list(assignments))
-    if optimizer_assignments:
-        chosen["optimizer_settings"] = read_assignments("--optimizer-set", optimizer_assignments)
-
-
 def _train_seeds(
-    count: int,
     out: Path,
-    chosen: dict[str, Any],
+    seeds: int,
+    jobs: int | None,
+    given: dict[str, Any],
     assignments: tuple[tuple[str, ...], tuple[str, ...]],
     resume: bool,
-    as_json: bool,
-) -> None:
-    """``--batch-seeds``: the settings of a run that is there hold for all seeds."""
-    from ssgd_analysis.cli.train_seeds import seed_folders, train_seeds
-
+) -> list[tuple[Path, Any]]:
+    """The folder and the result, or the error, of each seed's run."""
     from ssgd_analysis.runs import Run, TrainConfig
+    from ssgd_analysis.training import seed_folders, train_seeds
 
-    folders = seed_folders(out, chosen["seed"], count)
+    folders = seed_folders(out, range(given["seed"], given["seed"] + seeds))
     there = [run for run in map(Run, folders.values()) if resume and run.exists]
-    chosen = _joined(vars(there[0].config()) if there else {}, chosen)
-    _assign(chosen, *assignments)
-    jobs = [(TrainConfig(**{**chosen, "seed": seed}), path) for seed, path in folders.items()]
-    train_seeds(jobs, resume, as_json)
-
-
-def _joined(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What was asked for, over the settings of a run that is resumed."""
-    from ssgd_analysis.devices import resolve_device
-
-    chosen: dict[str, Any] = dict(given)
-    if "track" in chosen:
-        chosen["track"] = list(chosen["track"])
-    if "data_dir" in chosen:
-        chosen["data_dir"] = str(chosen["data_dir"].resolve())
-    context = click.get_current_context()
-    for key in ("seed", "device"):
-        default = context.get_parameter_source(key) is click.core.ParameterSource.DEFAULT
-        if known and default:
-            chosen[key] = known[key]
-    if known:
-        resolve_device(chosen["device"])  # it may be another machine
-    for key in ("method", "data", "model"):
-        if key not in chosen and key not in known:
-            raise InputError(f"missing option --{key}")
-    return {**known, **chosen}
-
-
-def _answer(out: Path, result: dict[str, Any], was_done: bool, as_json: bool) -> None:
-    if was_done:
-        console.say(f"{out} is finished; nothing to do")
-    if as_json:
-        console.answer_json(result)
-        return
-    console.answer_runs([(out, result["final"])])
-    if tracking := result.get("tracking"):
-        console.say(
-            f"tracking took {tracking['share']:.0%} of the time ({tracking['seconds']:.1f} s,"
-            f" {tracking['measurements']} measurements, {tracking['products']} products)"
+    finished = [run.folder for run in there if run.finished]
+    if finished:
+        left = f"{seeds - len(finished)} of {seeds} left" if len(finished) < seeds else "all"
+        console.say(f"finished already: {', '.join(path.name for path in finished)} ({left})")
+    known = vars(there[0].config()) if there else {}
+    config = TrainConfig(**settings_of(known, given, *assignments))
+    with console.Display() as progress:
+        results = train_seeds(
+            config, out, seeds=list(folders), jobs=jobs, resume=resume, progress=progress
         )
-        for path in tracking["pictures"]:
-            console.answer(str(path))
-
-
-def _pictures(run: Any, *, kept: bool = False) -> list[Path]:
-    """Draw what was tracked, if anything; ``kept``: unless there is a picture."""
-    from ssgd_analysis.pictures.tracking import tracking_pictures
-
-    paths = [run.folder / f"tracking.{kind}" for kind in ("png", "pdf")]
-    records = run.tracked()
-    if not records:
-        return []
-    if kept and all(path.is_file() for path in paths):
-        return paths
-    return tracking_pictures(records, vars(run.config()), run.folder / "tracking")
+    for result in results.values():
+        if isinstance(result, dict) and "tracking" in result:
+            run = Run(Path(result["run"]))
+            result["tracking"]["pictures"] = tracking_pictures(run, kept=run.folder in finished)
+    return [(folder, results[seed]) for seed, folder in folders.items()]

@@ -21,7 +21,7 @@ from typing import Any
 
 _PLACES = {
     "SSGD": "methods",
-    "TrainConfig": "training",
+    "TrainConfig": "runs",
     "train": "training",
     "Problem": "problem",
     "HessianOperator": "curvature",

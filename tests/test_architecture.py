@@ -26,6 +26,7 @@ ARROWS = {
     "files": {"errors"},
     "progress": set(),
     "ranks": set(),
+    "parallel": set(),
     "references": {"errors"},
     "batch": {"errors"},
     "weights": {"errors", "batch"},
@@ -36,7 +37,7 @@ ARROWS = {
     "methods": MEASURING | {"ranks"},
     "runs": MEASURING | {"data", "models", "optimizers", "methods"},
     "training": MEASURING
-    | {"ranks", "data", "models", "optimizers", "methods", "runs", "curvature"},
+    | {"ranks", "parallel", "data", "models", "optimizers", "methods", "runs", "curvature"},
     "curvature": MEASURING,
     "symmetries": MEASURING,
     "flatness": MEASURING | {"curvature", "symmetries"},
@@ -49,7 +50,7 @@ ARROWS = {
     "report": FOUNDATION | {"plots", "pictures", "compare"},
     "studies": FOUNDATION
     | {"training", "runs", "compare", "flatness", "curvature", "landscape", "methods"}
-    | {"plots", "pictures", "report", "random_state", "sharpness"},
+    | {"plots", "pictures", "report", "random_state", "sharpness", "parallel"},
 }
 
 

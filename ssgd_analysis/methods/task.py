@@ -1,7 +1,6 @@
 """What a method works on, and the counting of its passes."""
 
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -111,10 +110,6 @@ class Task:
         self.peak_lr: float | None = None  # highest learning rate of the training, if known
         self.steps_per_epoch = 1  # set by whoever makes the steps
         self.examples = 0.0  # examples that went forward and backward so far
-        # Makes the passes of `backward` instead of this task, where runs are stacked: the same
-        # arguments, adds the same to `.grad`, returns the loss.
-        self.run_pass: Callable[[Tensor, Tensor, float], float] | None = None
-        self.run_update: Callable[[], None] | None = None  # likewise, the base optimizer's step
 
     @property
     def gradients(self) -> float:
@@ -177,10 +172,7 @@ class Task:
             # torch's fused optimizers walk through memory: they take other strides for the same
             if slope is not None and slope.stride() != parameter.stride():
                 parameter.grad = torch.empty_like(parameter).copy_(slope)
-        if self.run_update is None:
-            self.optimizer.step()
-        else:
-            self.run_update()
+        self.optimizer.step()
         if self.scale is not None:
             self.scale.keep()
 
@@ -195,7 +187,7 @@ class Task:
         """
         self.examples += len(inputs)
         try:
-            return (self.run_pass or self.pass_alone)(inputs, targets, share)
+            return self._pass(inputs, targets, share)
         except RuntimeError as error:
             if self.autocast != torch.float16 or "not implemented for 'Half'" not in str(error):
                 raise
@@ -203,7 +195,7 @@ class Task:
                 f"--precision fp16: {first_line(error)} on this device; bf16 or fp32 may do"
             ) from error
 
-    def pass_alone(self, inputs: Tensor, targets: Tensor, share: float) -> float:
+    def _pass(self, inputs: Tensor, targets: Tensor, share: float) -> float:
         """The pass of :meth:`backward`, uncounted.
 
         Raises:

@@ -1,8 +1,8 @@
-"""The runs of a study: where they lie, what is trained, bundles that share a process."""
+"""The runs of a study: where they lie, and what is trained."""
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,9 @@ from typing import Any
 from ssgd_analysis.compare import MeasureSettings
 from ssgd_analysis.compare.measurements import measure_all
 from ssgd_analysis.errors import WorkError
+from ssgd_analysis.parallel import parallel
 from ssgd_analysis.runs import Run, TrainConfig
-from ssgd_analysis.studies.parallel import parallel
 from ssgd_analysis.training import train
-from ssgd_analysis.training.together import train_together
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ def run_cells(
     cells: Sequence[Cell],
     *,
     jobs: int,
-    bundle: int,
     on_done: Callable[[Cell, dict[str, Any]], None] = lambda cell, done: None,
 ) -> dict[str, str]:
     """Train and measure; what is done already is skipped.
@@ -54,7 +52,6 @@ def run_cells(
     Args:
         cells: the runs.
         jobs: processes at once.
-        bundle: runs of one arm and setting that a process trains together.
         on_done: told of each run: its ``error``, its last history ``record`` and the ``seconds``
             that its training and measuring took now.
 
@@ -62,77 +59,26 @@ def run_cells(
         Folder → why its run failed.
     """
     by_folder = {str(cell.folder): cell for cell in cells}
-    calls = [
-        (
-            train_bundle,
-            ([(cell.config, cell.folder) for cell in members], members[0].metrics),
-        )
-        for members in _bundles(cells, bundle)
-    ]
+    calls = [(_train_and_measure, (cell.config, cell.folder, cell.metrics)) for cell in cells]
     failures = {}
-    for finished in parallel(calls, jobs):
-        for done in finished:
-            if done["error"]:
-                failures[done["folder"]] = done["error"]
-            on_done(by_folder[done["folder"]], done)
+    for done in parallel(calls, jobs):
+        if done["error"]:
+            failures[done["folder"]] = done["error"]
+        on_done(by_folder[done["folder"]], done)
     return failures
 
 
-def _bundles(cells: Iterable[Cell], size: int) -> list[list[Cell]]:
-    """Cells of one arm and setting, so many together, in the order of their first ones."""
-    waiting: dict[tuple[str, str], list[list[Cell]]] = {}
-    found = []
-    for cell in cells:
-        own = waiting.setdefault((cell.setting, cell.arm), [])
-        if not own or len(own[-1]) >= size:
-            own.append([])
-            found.append(own[-1])
-        own[-1].append(cell)
-    return found
-
-
-def train_bundle(
-    jobs: Sequence[tuple[TrainConfig, Path]], metrics: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Some runs and their metrics; a run that fails is a result, not the end of the study."""
+def _train_and_measure(config: TrainConfig, folder: Path, metrics: Sequence[str]) -> dict[str, Any]:
+    """One run and its metrics; a run that fails is a result, not the end of the study."""
     began = time.monotonic()
-    trained = _trained(jobs)
-    share = (time.monotonic() - began) / len(jobs)
-    results = []
-    for (config, folder), outcome in zip(jobs, trained, strict=True):
-        began = time.monotonic()
-        if not isinstance(outcome, Exception) and metrics:
-            outcome = _tried(
-                measure_all, Run(folder), metrics, MeasureSettings(device=config.device)
-            )
-        failed = isinstance(outcome, Exception)
-        results.append(
-            {
-                "folder": str(folder),
-                "error": _why(outcome) if isinstance(outcome, Exception) else None,
-                "record": None if failed else Run(folder).history()[-1],
-                "seconds": share + time.monotonic() - began,
-            }
-        )
-    return results
-
-
-def _trained(jobs: Sequence[tuple[TrainConfig, Path]]) -> Sequence[Any]:
-    """Each run's result, or the exception that ended it."""
-    if len(jobs) == 1:
-        config, folder = jobs[0]
-        return [_tried(train, config, folder, resume=True)]
-    return train_together(jobs, resume=True)
-
-
-def _tried(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """A function's result, or its exception."""
+    record, why = None, None
     try:
-        return function(*arguments, **options)
+        train(config, folder, resume=True)
+        if metrics:
+            measure_all(Run(folder), metrics, MeasureSettings(device=config.device))
+        record = Run(folder).history()[-1]
     except Exception as error:
-        return error
-
-
-def _why(error: Exception) -> str:
-    kind = "" if isinstance(error, WorkError) else f"{type(error).__name__}: "
-    return f"{kind}{error}"
+        kind = "" if isinstance(error, WorkError) else f"{type(error).__name__}: "
+        why = f"{kind}{error}"
+    seconds = time.monotonic() - began
+    return {"folder": str(folder), "error": why, "record": record, "seconds": seconds}

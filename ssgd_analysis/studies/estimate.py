@@ -45,7 +45,7 @@ class Estimate:
             f"{self.runs} runs, {self.passes:,.0f} forward-backward passes: about"
             f" {duration(whole)} with {self.jobs} processes, from a timed sample of steps"
             f" (training {duration(self.training / self.jobs)}, measuring"
-            f" {duration(self.measuring / self.jobs)}; less with --batch-seeds)"
+            f" {duration(self.measuring / self.jobs)})"
         )
 
 

@@ -10,12 +10,12 @@ from ssgd_analysis.compare import Group, Measurements, MeasureSettings, Rule, co
 from ssgd_analysis.compare.measurements import is_flatness, measure_all
 from ssgd_analysis.compare.pairs import pairs_of
 from ssgd_analysis.errors import WorkError
+from ssgd_analysis.parallel import parallel
 from ssgd_analysis.progress import Progress
 from ssgd_analysis.runs import Run
 from ssgd_analysis.studies.budget import spending
 from ssgd_analysis.studies.cells import Cell
 from ssgd_analysis.studies.gains import Values
-from ssgd_analysis.studies.parallel import parallel
 from ssgd_analysis.studies.spec import Study, group_name
 from ssgd_analysis.studies.variance import noise_variances
 
@@ -27,14 +27,12 @@ class Resources:
     Args:
         out: the study's folder.
         jobs: processes at once, one thread each.
-        bundle: runs of one arm and setting that a process trains together.
         device: for training and measuring.
         data_dir: for data files.
     """
 
     out: Path
     jobs: int
-    bundle: int
     device: str
     data_dir: Path | None
 

@@ -8,10 +8,10 @@ import numpy as np
 from ssgd_analysis.compare import Group
 from ssgd_analysis.files import make_folder
 from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, sample_landscape, save_arrays
+from ssgd_analysis.parallel import parallel
 from ssgd_analysis.progress import Progress
 from ssgd_analysis.runs.checkpoint import load_checkpoint
 from ssgd_analysis.studies.cells import slug
-from ssgd_analysis.studies.parallel import parallel
 from ssgd_analysis.studies.spec import Study
 
 Landscapes = dict[str, dict[str, np.ndarray]]  # "group/1" and "group/2" → arrays

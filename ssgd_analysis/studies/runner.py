@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from joblib import cpu_count
-
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.files import jsonable, make_folder, read_json, write_json
+from ssgd_analysis.parallel import default_jobs
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.runs import Run
 from ssgd_analysis.studies.board import Board
@@ -38,7 +37,6 @@ def run_study(
     jobs: int | None = None,
     resume: bool = False,
     seeds: int | None = None,
-    batch_seeds: int = 1,
     device: str = "cpu",
     data_dir: Path | None = None,
     command: str = "",
@@ -52,7 +50,6 @@ def run_study(
         jobs: processes, one thread each; default: one a core, on a GPU one in all.
         resume: keep every result that is there.
         seeds: how many there shall be: with ``resume`` more than there were; default: the study's.
-        batch_seeds: runs of one arm and setting that a process trains together.
         device: for training and measuring.
         data_dir: for data files.
         command: what was typed, for the report.
@@ -67,14 +64,14 @@ def run_study(
     """
     began = time.monotonic()
     study = _claim(study, out, resume, seeds)
-    jobs = jobs or (cpu_count() if device == "cpu" else 1)
-    means = Resources(out, jobs, batch_seeds, device, data_dir)
+    jobs = jobs or default_jobs(device)
+    means = Resources(out, jobs, device, data_dir)
     tuning, failures = _tune(study, means, progress)
     cells = final_cells(study, means, None if tuning is None else choices(tuning))
     fresh = sum(not Run(cell.folder).finished for cell in cells)
     failures |= _missing(study, tuning)
     board = Board(progress, "training and measuring", cells, "test_accuracy", jobs)
-    failures |= run_cells(cells, jobs=jobs, bundle=batch_seeds, on_done=board)
+    failures |= run_cells(cells, jobs=jobs, on_done=board)
     groups = grouped(study, [cell for cell in cells if str(cell.folder) not in failures])
     result = judged(study, groups, means, progress)
     result |= {"failures": failures, "tuning": tuning}
@@ -89,7 +86,6 @@ def run_study(
     session = {
         "command": command,
         "jobs": jobs,
-        "batch_seeds": batch_seeds,
         "trained": fresh,
         "seconds": round(time.monotonic() - began, 1),
         "machine": machine(),
@@ -115,8 +111,8 @@ def plan(
     Raises:
         InputError: data that is not there.
     """
-    jobs = jobs or (cpu_count() if device == "cpu" else 1)
-    means = Resources(out, jobs, 1, device, data_dir)
+    jobs = jobs or default_jobs(device)
+    means = Resources(out, jobs, device, data_dir)
     middle: Chosen = {
         (setting.name, arm.label): {n: r.at(0.5) for n, r in study.search(arm).items()}
         for setting in study.settings
@@ -198,7 +194,7 @@ def _tune(
         return None, {}
     board = Board(progress, "tuning", cells, "val_accuracy", means.jobs)
     assert study.tuning is not None
-    failures = run_cells(cells, jobs=means.jobs, bundle=means.bundle, on_done=board)
+    failures = run_cells(cells, jobs=means.jobs, on_done=board)
     record = jsonable(tuned(study, cells, failures))
     keep_tuning(means.out, record)
     return record, {}  # a trial that diverged is a result of the tuning, and stands there

@@ -11,9 +11,9 @@ import numpy as np
 from ssgd_analysis import random_state
 from ssgd_analysis.compare.groups import PROBLEM
 from ssgd_analysis.methods.noise_variance import noise_variance
+from ssgd_analysis.parallel import parallel
 from ssgd_analysis.runs import Run, TrainConfig
 from ssgd_analysis.runs.tensors import read_tensors
-from ssgd_analysis.studies.parallel import parallel
 from ssgd_analysis.studies.spec import Study
 from ssgd_analysis.training.setup import prepare
 
@@ -122,15 +122,15 @@ def _of_run(
     for scale in scales:
         own = _at(config, scale)
         with random_state.seeded(own.seed):
-            bench = prepare(own)
-            bench.model.train()
-            size = bench.step_size
-            inputs = bench.data.train.inputs[:size]
-            targets = bench.data.train.targets
+            parts = prepare(own)
+            parts.model.train()
+            size = parts.step_size
+            inputs = parts.data.train.inputs[:size]
+            targets = parts.data.train.targets
             assert targets is not None
             for weights in WEIGHTS:
                 if weights == "final":
-                    bench.model.load_state_dict(read_tensors(Run(folder).final)[0])
-                value = noise_variance(bench.method, inputs, targets[:size], draws)
+                    parts.model.load_state_dict(read_tensors(Run(folder).final)[0])
+                value = noise_variance(parts.method, inputs, targets[:size], draws)
                 found[weights, scale, label] = value["variance"]
     return str(folder), found

@@ -1,6 +1,6 @@
 """The one loop that all methods share."""
 
 from ssgd_analysis.training.loop import train
-from ssgd_analysis.training.together import train_together
+from ssgd_analysis.training.train_seeds import seed_folders, train_seeds
 
-__all__ = ["train", "train_together"]
+__all__ = ["seed_folders", "train", "train_seeds"]

@@ -19,7 +19,6 @@ from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.ranks import SINGLE, Ranks
 from ssgd_analysis.runs.config import TrainConfig
 from ssgd_analysis.runs.folder import Run, SilentRun, is_done
-from ssgd_analysis.training.company import ALONE, Company
 from ssgd_analysis.training.early_stop import EarlyStop
 from ssgd_analysis.training.setup import prepare
 from ssgd_analysis.training.track import Tracker, summary
@@ -36,7 +35,6 @@ def train(
     *,
     resume: bool = False,
     progress: Progress = SILENT,
-    company: Company = ALONE,
     ranks: Ranks = SINGLE,
 ) -> dict[str, Any]:
     """Train one model and leave a run folder.
@@ -47,7 +45,6 @@ def train(
         resume: go on where the run in the folder was stopped; bit-identical on the CPU to a
             run that was not. A finished run is left alone.
         progress: told of every step.
-        company: other runs that this one goes with; ``train_together`` gives it.
         ranks: the processes that share every pass; the first alone writes and evaluates.
 
     Returns:
@@ -62,7 +59,7 @@ def train(
     if not ranks.once(lambda: is_done(run, config, resume)):
         with random_state.seeded(config.seed):
             mine = run if ranks.first else SilentRun(folder)
-            _Training(config, mine, progress, company, ranks).run_to_end()
+            _Training(config, mine, progress, ranks).run_to_end()
     return ranks.once(lambda: _result(run, config))
 
 
@@ -82,20 +79,15 @@ class _Training:
     """The state of one training, from its parts to its end."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        run: Run,
-        progress: Progress,
-        company: Company = ALONE,
-        ranks: Ranks = SINGLE,
+        self, config: TrainConfig, run: Run, progress: Progress, ranks: Ranks = SINGLE
     ) -> None:
-        self.config, self.run, self.progress, self.company = config, run, progress, company
+        self.config, self.run, self.progress = config, run, progress
         self.ranks, self.early = ranks, EarlyStop(config.early_stop, config.epochs)
-        bench = prepare(config, ranks)
-        self.data, self.model, self.task = bench.data, bench.model, bench.task
-        self.method, self.splits = bench.method, bench.splits
+        parts = prepare(config, ranks)
+        self.data, self.model, self.task = parts.data, parts.model, parts.task
+        self.method, self.splits = parts.method, parts.splits
         # Of every step's cost on a small network, these are worth working out once.
-        self.step_size, self.steps_per_epoch = bench.step_size, bench.steps_per_epoch
+        self.step_size, self.steps_per_epoch = parts.step_size, parts.steps_per_epoch
         self.total_steps = config.epochs * self.steps_per_epoch
         self.peak_lr, self.warmup = config.peak_lr, round(config.warmup * self.steps_per_epoch)
         if self.steps_per_epoch == 0:
@@ -117,7 +109,6 @@ class _Training:
         self.history: list[dict[str, Any]] = []
         self.seconds, self.saved = 0.0, -math.inf  # the latter: when the state was last written
         self.good: tuple[int, dict[str, Tensor]] | None = None  # weights newer than that state
-        company.join(self.task)
 
     def run_to_end(self) -> None:
         """All epochs that are not done, then the final weights."""
@@ -133,7 +124,6 @@ class _Training:
         done = len(self.history)
         self.progress.start("training", self.total_steps)
         self.progress.advance(self.task.step, f"epoch {done}/{self.config.epochs}")
-        self.company.ready()
         for epoch in range(done + 1, self.config.epochs + 1):
             if self.early.over:
                 break
@@ -181,7 +171,6 @@ class _Training:
         if type(self.method).finish is Method.finish:  # the weights are what they are
             yield
             return
-        self.company.settle()
         batches = self.splits["train"].batches
         if last:
             self.method.finish(batches)
@@ -196,7 +185,6 @@ class _Training:
     def _track(self, epoch: int, rate: float, loss: float | None = None) -> None:
         """Measure the curvature, where the config wants it now."""
         if self.ranks.first and self._tracks(epoch):
-            self.company.settle()
             self.progress.advance(0, f"epoch {epoch}/{self.config.epochs} measuring")
             self.tracker.measure(epoch, rate, self.task.step / self.total_steps, loss)
 
@@ -213,7 +201,8 @@ class _Training:
 
     def _evaluate(self, epoch: int, rate: float) -> dict[str, Any]:
         record: dict[str, Any] = {"epoch": epoch, "step": self.task.step}
-        for name, (loss, accuracy) in self.company.evaluate(self.splits).items():
+        for name, problem in self.splits.items():
+            loss, accuracy = problem.evaluate()
             record[f"{name}_loss"], record[f"{name}_accuracy"] = loss, accuracy
         if not math.isfinite(record["train_loss"]):
             self._diverged(epoch, record["train_loss"])
@@ -253,15 +242,14 @@ class _Training:
         when: a resumed run makes the epochs since then again, to the same bits.
         """
         elapsed = time.monotonic() - self.saved
-        pause = SAVE_SECONDS * self.company.runs  # the time is shared with the others
-        return elapsed >= pause or self._last(epoch) or self._keeps(epoch) or self._tracks(epoch)
+        due = elapsed >= SAVE_SECONDS or self._last(epoch)
+        return due or self._keeps(epoch) or self._tracks(epoch)
 
     def _save(self, epoch: int) -> None:
         if not self._due(epoch):
             weights = self.model.state_dict().items()
             self.good = self.task.step, {name: value.clone() for name, value in weights}
             return
-        self.company.settle()
         state = {
             "epoch": epoch,
             "step": self.task.step,
@@ -289,10 +277,9 @@ class _Training:
             buffer.copy_(state["buffers"][name])
         load_state(self.task.optimizer, state["optimizer"])
         self.method.load_state_dict(state["method"])
-        if "task" in state:  # states of earlier versions have none
-            self.task.load_state_dict(state["task"])
-            self.early.load_state_dict(state["early"])
-        if self.config.track:  # states of earlier versions have nothing of it
+        self.task.load_state_dict(state["task"])
+        self.early.load_state_dict(state["early"])
+        if self.config.track:
             found, count = self.run.tracked(), state["tracker"]["records"]
             kept = _counted(self.run.folder / "tracking.jsonl", found, count, "measurements")
             self.tracker.load_state_dict(state["tracker"], kept)

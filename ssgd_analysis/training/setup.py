@@ -122,9 +122,9 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
     for each in splits.values():
         each.check(deterministic=False)
     _check_gradient(model, loss, data.train, config.loss)
-    bench = TrainingParts(config, data, model, task, method, splits)
-    _check_batchnorm(bench)
-    return bench
+    parts = TrainingParts(config, data, model, task, method, splits)
+    _check_batchnorm(parts)
+    return parts
 
 
 def _smoothed(loss: Loss, amount: float) -> Loss:
@@ -149,12 +149,12 @@ def _convolves(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
-def _check_batchnorm(bench: TrainingParts) -> None:
+def _check_batchnorm(parts: TrainingParts) -> None:
     """Refuse passes over one example where BatchNorm has no variance to divide by."""
-    config, method, model = bench.config, bench.method, bench.model
+    config, method, model = parts.config, parts.method, parts.model
 
     def smallest(size: int) -> int:
-        return method.smallest_pass(method.settings, size) // bench.task.world // config.accumulate
+        return method.smallest_pass(method.settings, size) // parts.task.world // config.accumulate
 
     frozen = getattr(method.settings, "bn_stats", "") == "frozen"
     if frozen or smallest(config.batch_size) >= 2:
@@ -164,11 +164,11 @@ def _check_batchnorm(bench: TrainingParts) -> None:
     try:
         with _tried(model), torch.no_grad():
             model.train()
-            model(bench.data.train.inputs[:1])
+            model(parts.data.train.inputs[:1])
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        most = len(bench.data.train) // method.minibatches(method.settings)
+        most = len(parts.data.train) // method.minibatches(method.settings)
         fits = (size for size in range(config.batch_size, most + 1) if smallest(size) >= 2)
         if size := next(fits, 0):
             remedy = f"--batch-size {config.batch_size} should be at least {size}"
@@ -178,7 +178,7 @@ def _check_batchnorm(bench: TrainingParts) -> None:
                 f"{key}={value}" for key, value in config.settings.items() if value != usual[key]
             ]
             cuts += [f"--accumulate {config.accumulate}"] * (config.accumulate > 1)
-            cuts += [f"{bench.task.world} processes"] * (bench.task.world > 1)
+            cuts += [f"{parts.task.world} processes"] * (parts.task.world > 1)
             count = config.batch_size // max(smallest(config.batch_size), 1)
             blame = f"{', '.join(cuts)} cuts {config.batch_size} examples into {count} parts, and "
             remedy = f"{blame if cuts else ''}no --batch-size up to {most} helps: change that"

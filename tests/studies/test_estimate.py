@@ -81,9 +81,9 @@ def test_float16_steps_that_overflow_are_skipped(tmp_path, monkeypatch):
     prepare = module.prepare
 
     def overflowing(config):
-        bench = prepare(config)
-        bench.task.scale.value = 2.0**120
-        return bench
+        parts = prepare(config)
+        parts.task.scale.value = 2.0**120
+        return parts
 
     monkeypatch.setattr(module, "prepare", overflowing)
     found = estimate([cell(tmp_path, precision="fp16", noise_scale=0.1)], jobs=1)

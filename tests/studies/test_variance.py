@@ -81,11 +81,11 @@ def test_every_arm_has_its_own_settings_of_the_study(tmp_path):
             Run(tmp_path / "run").config(), method=method, settings=settings
         )
         with random_state.seeded(config.seed):
-            bench = prepare(config)
-        bench.model.load_state_dict(read_tensors(Run(tmp_path / "run").final)[0])
-        bench.model.train()
-        examples = (bench.data.train.inputs[:64], bench.data.train.targets[:64])
-        return noise_variance(bench.method, *examples, draws=16)["variance"]
+            parts = prepare(config)
+        parts.model.load_state_dict(read_tensors(Run(tmp_path / "run").final)[0])
+        parts.model.train()
+        examples = (parts.data.train.inputs[:64], parts.data.train.targets[:64])
+        return noise_variance(parts.method, *examples, draws=16)["variance"]
 
     absolute = variance(plain)
     for arm in study.arms:

@@ -73,9 +73,9 @@ def test_a_stopped_run_gives_out_what_its_history_says(tmp_path, method):
     assert record["epoch"] == record["best_epoch"] + 2 < 40
     assert record["val_loss"] == min(entry["val_loss"] for entry in history)
     assert record["val_loss"] == history[record["best_epoch"] - 1]["val_loss"]
-    bench = prepare(chosen)
-    bench.model.load_state_dict(final(tmp_path / "a"))
-    assert bench.splits["val"].evaluate()[0] == record["val_loss"]
+    parts = prepare(chosen)
+    parts.model.load_state_dict(final(tmp_path / "a"))
+    assert parts.splits["val"].evaluate()[0] == record["val_loss"]
 
     class Killed(Exception):
         pass
@@ -115,12 +115,12 @@ def test_a_kill_between_the_stop_and_the_final_weights(tmp_path):
 
 
 def test_label_smoothing_is_torchs_and_of_training_only():
-    bench = prepare(config(label_smoothing=0.2, model="mlp"))
+    parts = prepare(config(label_smoothing=0.2, model="mlp"))
     outputs, targets = torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0])
     expected = torch.nn.functional.cross_entropy(outputs, targets, label_smoothing=0.2)
-    assert torch.equal(bench.task.loss(outputs, targets), expected)
+    assert torch.equal(parts.task.loss(outputs, targets), expected)
     plain = torch.nn.functional.cross_entropy(outputs, targets)
-    assert all(torch.equal(p.loss(outputs, targets), plain) for p in bench.splits.values())
+    assert all(torch.equal(p.loss(outputs, targets), plain) for p in parts.splits.values())
 
 
 def test_rates_grow_with_the_batch():

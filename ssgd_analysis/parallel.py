@@ -1,24 +1,34 @@
-"""Independent calls over the cores: processes of one thread each, that die with their parent."""
+"""Independent calls over the cores, in processes of one thread each that die with their parent."""
 
 import functools
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
+def default_jobs(device: str) -> int:
+    """How many processes to use when nobody says: one for each core, on a GPU one in all."""
+    return cpu_count() if device == "cpu" else 1
+
+
 def parallel(calls: Sequence[Call], jobs: int) -> Iterator[Any]:
-    """Results of independent calls, in the order in which they are done.
+    """Yield the results of independent calls, in the order in which the calls finish.
 
     Args:
         calls: functions that can be pickled, and their arguments.
-        jobs: processes at once; with one, the calls run here.
+        jobs: the number of processes at once; with one, the calls run in this process.
+
+    Example:
+        >>> sorted(parallel([(abs, (-3,)), (abs, (2,))], jobs=1))
+        [2, 3]
     """
     workers = Parallel(n_jobs=min(jobs, max(len(calls), 1)), return_as="generator_unordered")
     parent = os.getpid()
@@ -38,13 +48,14 @@ def _one_thread(parent: int, function: Callable[..., Any], arguments: tuple[Any,
 
 @functools.cache
 def _begin_worker(parent: int) -> None:
-    """Once in each worker process.
+    """Prepare a worker process, once.
 
-    stdout is the parent's, for its answer: what a stranger's model prints goes to stderr.
-    joblib's workers outlive a parent that was killed by five minutes; they would go on
-    writing into the folder of a study that is being resumed, so they end soon after it.
+    The parent's stdout holds its answer, so what a user's model prints here goes to stderr. The
+    parent alone handles Ctrl-C. A worker of joblib outlives a parent that was killed by five
+    minutes and would go on writing into a folder that is being resumed; here it ends soon after.
     """
     os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.backends.cudnn.allow_tf32 = False  # as resolve_device does in the parent
 
     def watch() -> None:
