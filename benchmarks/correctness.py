@@ -127,7 +127,7 @@ def by_eigenthings(net: Net, dtype: torch.dtype) -> Tensor:
 
 def by_difference(net: Net, dtype: torch.dtype) -> Tensor:
     """Ours with ``--product difference``, the remedy that its refusals name."""
-    return ours(net, dtype, Options(way="difference"))
+    return ours(net, dtype, Options(strategy="difference"))
 
 
 def plainly(tool: Tool) -> Tool:

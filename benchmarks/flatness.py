@@ -26,7 +26,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness import METRICS, MetricContext
+from ssgd_analysis.flatness import METRICS
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 
 BATCH, STEPS = 128, 20
@@ -187,7 +188,7 @@ def ours(problem: Problem, rho: float, norm: str, relative: bool, steps: int) ->
     """The same by this package's metrics."""
     context = MetricContext(problem)
     name = "adaptive_worst" if relative else "m_sharpness"
-    measure: Callable[..., Any] = METRICS[name].measure.on
+    measure: Callable[..., Any] = METRICS[name].on
     found = measure(context, rho=rho, norm=norm, steps=steps, m=BATCH, starts=1)
     return {
         "rise": found.value,
@@ -232,7 +233,7 @@ def costs(net: Net, device: str) -> dict[str, Any]:
     began = time.perf_counter()
     for name, entry in METRICS.items():
         start = time.perf_counter()
-        measure: Callable[..., Any] = entry.measure.on
+        measure: Callable[..., Any] = entry.on
         try:
             found = measure(context)
         except InputError as error:

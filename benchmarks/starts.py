@@ -17,7 +17,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ssgd_analysis.data import load_data
-from ssgd_analysis.flatness import METRICS, MetricContext
+from ssgd_analysis.flatness import METRICS
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 
 EXAMPLES, STEPS = 256, 300  # trained on, and Adam steps
@@ -138,7 +139,7 @@ def starts(seed: int = 0) -> list[dict[str, Any]]:
     for net in NETS:
         problem = trained(net, seed)
         for name, rho in BALLS:
-            measure: Callable[..., Any] = METRICS[name].measure.on
+            measure: Callable[..., Any] = METRICS[name].on
             found = measure(MetricContext(problem), rho=rho)
             plain = plain_ascent(problem, name == "adaptive_worst", rho, seed + 9)
             rows.append(
@@ -168,8 +169,8 @@ def samples(net: str = "cnn, GroupNorm", draws: int = 20) -> list[dict[str, Any]
             chosen = torch.randperm(len(targets), generator=random)[:count]
             part = [(inputs[chosen], targets[chosen])]
             context = MetricContext(Problem(whole.model, F.cross_entropy, part))
-            norm: Callable[..., Any] = METRICS["gradient_norm"].measure.on
-            rise: Callable[..., Any] = METRICS["sam"].measure.on
+            norm: Callable[..., Any] = METRICS["gradient_norm"].on
+            rise: Callable[..., Any] = METRICS["sam"].on
             gradient = norm(context)
             found.append(
                 (gradient.value, gradient.details["corrected_square"], rise(context).value)

@@ -21,8 +21,8 @@ from ssgd_analysis.cli.options import AMOUNT, COUNT, POSITIVE, computing, exampl
     "--metric",
     "metrics",
     multiple=True,
-    help="A flatness metric, also with settings as expected:sigma=0.2,law=binary, a name of the"
-    " history, or all, every flatness metric (default: test_accuracy, train_loss, lambda_max,"
+    help="A flatness metric, maybe with settings as expected:sigma=0.2,law=binary; a name of the"
+    " history; or all, for every flatness metric (default: test_accuracy, train_loss, lambda_max,"
     " trace, expected, adaptive_worst).",
 )
 @click.option("--baseline", help="Method or group to compare with (default: sgd).")
@@ -36,13 +36,14 @@ from ssgd_analysis.cli.options import AMOUNT, COUNT, POSITIVE, computing, exampl
 @click.option(
     "--match-by",
     type=click.Choice(["checkpoints", "temperature"]),
-    help="Equal train loss by choice among kept checkpoints, or by logits scaled by a temperature"
-    " fitted on train; implies --match-loss (default: checkpoints).",
+    help="How to reach equal train loss: choose among saved checkpoints, or scale the logits by a"
+    " temperature fitted to the train split; implies --match-loss (default: checkpoints).",
 )
 @click.option(
     "--normalize-logits",
     is_flag=True,
-    help="Logits of standard deviation one over the classes, so that their scale has no effect.",
+    help="Scale the logits to standard deviation one over the classes, so that their size has no"
+    " effect.",
 )
 @click.option(
     "--margin",
@@ -59,9 +60,9 @@ from ssgd_analysis.cli.options import AMOUNT, COUNT, POSITIVE, computing, exampl
 @click.option("--samples", type=COUNT, help="First N examples (default: all).")
 @click.option(
     "--correlate",
-    "correlating",
+    "correlations",
     is_flag=True,
-    help="Rank correlation of every metric with test error and generalisation gap.",
+    help="Also give the rank correlation of every metric with test error and generalisation gap.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for report.html, tables and pictures."
@@ -79,7 +80,7 @@ def command(
     margin: float,
     split: str,
     samples: int | None,
-    correlating: bool,
+    correlations: bool,
     out: Path | None,
     as_json: bool,
     device: str,
@@ -88,89 +89,37 @@ def command(
 ) -> None:
     """Compare runs: groups by method and settings, seeds are repeats.
 
-    PATHs are runs or folders of runs. Metrics that no run has yet are measured, and kept in
-    the run's folder.
+    PATHs are runs or folders of runs. Metrics that a run does not have yet are measured, and
+    stored in its folder.
     """
-    from ssgd_analysis.compare import (
-        Measurements,
-        MeasureSettings,
-        Rule,
-        compare,
-        find_runs,
-        group_runs,
-    )
-    from ssgd_analysis.compare.compare import DEFAULT_METRICS, seed_values
-    from ssgd_analysis.compare.correlate import correlate
-    from ssgd_analysis.compare.measurements import is_flatness
-    from ssgd_analysis.errors import InputError
+    from ssgd_analysis.compare import DEFAULT_METRICS, MeasureSettings, Rule, compare
     from ssgd_analysis.files import make_folder
-    from ssgd_analysis.flatness import METRICS, all_metrics
-    from ssgd_analysis.pictures.correlations import correlation_tables
-    from ssgd_analysis.report.comparison import write_comparison
-    from ssgd_analysis.report.tables import group_rows, how, narrow, outcome_rows, pair_tables
+    from ssgd_analysis.report.tables import comparison_notes, comparison_tables
 
-    if normalize_logits and match_by == "temperature":
-        raise InputError(
-            "--normalize-logits takes out the scale of the logits that --match-by temperature sets:"
-            " choose one of them"
-        )
-    finished, unfinished = find_runs(paths)
-    groups = group_runs(finished)
     if out is not None:
-        make_folder(out)
-    wanted = all_metrics(metrics) or DEFAULT_METRICS
+        make_folder(out)  # so that a wrong one is refused before anything is measured
     with console.Display() as progress:
-        progress.start("measuring", len(finished) * sum(map(is_flatness, wanted)))
-        for run in unfinished:
-            progress.warn(f"{run.folder} is not finished and left out")
-        measure = Measurements(
-            wanted,
-            MeasureSettings(split, samples, seed, device, data_dir, normalize_logits),
-            lambda run, metric: progress.advance(1, f"{metric} of {run.folder.name}"),
-        )
-        result = compare(
-            groups,
-            measure,
-            metrics=wanted,
+        found = compare(
+            paths,
+            metrics=metrics or DEFAULT_METRICS,
             baseline=baseline,
             loss_tolerance=loss_tolerance,
             match_loss=match_loss or match_by is not None,
             match_by=match_by or "checkpoints",
             rule=Rule(margin=margin),
-            train_loss=measure.train_loss,
-            why=measure.why,
-            optional=METRICS if "all" in metrics else (),
+            settings=MeasureSettings(split, samples, seed, device, data_dir, normalize_logits),
+            correlations=correlations,
+            progress=progress,
         )
-        result["normalized_logits"] = normalize_logits
-        values = {group.name: seed_values(group, wanted, measure) for group in groups}
-        if correlating:
-            result["correlations"] = correlate(groups, measure, metrics=wanted)
-    written = [] if out is None else write_comparison(out, result, values)
+    written = [] if out is None else found.save(out)
     if as_json:
-        console.answer_json(result)
+        console.answer_json(found.to_json())
         return
-    console.answer_table(*narrow(*group_rows(result)))
-    console.answer()
-    for title, table in pair_tables(result["tests"]).items():
+    document = found.document()
+    for title, table in comparison_tables(document):
         console.answer_table(*table, title=title)
         console.answer()
-    if result["outcomes"]:
-        console.answer_table(*outcome_rows(result["outcomes"]), title="outcomes")
-        console.answer()
-    if correlating:
-        for title, table in correlation_tables(result["correlations"]).items():
-            console.answer_table(*table, title=title)
-            console.answer()
-        console.answer(f"correlations: {result['correlations']['convention']}")
-    for one in result["missing"]:
-        console.answer(f"{one['metric']} is missing in {one['run']}: {one['why']}")
-    for group in result["groups"]:
-        if len(group["seeds"]) < 2:
-            console.answer(f"{group['name']}: one seed carries no interval; train at least two")
-    if result["tests"]:
-        for text in (result["rule"]["text"], how(result)):
-            console.answer_text(text)
-            console.answer()
-    console.answer_text(result["verdict"])
+    for note in comparison_notes(document):
+        console.answer_text(note) if note else console.answer()
     for path in written:
         console.answer(str(path))

@@ -1,5 +1,6 @@
 """``ssgd-analyze list``."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -40,13 +41,15 @@ def _metrics() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "summary": entry.summary,
-            "invariant_to": list(entry.invariant_to),
-            "radius": entry.radius or None,
-            "radii": list(entry.radii),
-            "flatter": entry.flatter,
+            "summary": metric.summary,
+            "invariant_to": list(metric.invariant_to),
+            "radius": metric.radius or None,
+            "radii": list(metric.radii),
+            "flatter": metric.flatter,
+            "needs": list(metric.needs),
+            "defaults": metric.defaults,
         }
-        for name, entry in METRICS.items()
+        for name, metric in METRICS.items()
     ]
 
 
@@ -54,8 +57,8 @@ def _optimizers() -> list[dict[str, Any]]:
     from ssgd_analysis.optimizers.table import OPTIMIZERS, PREFIX
 
     listed = [{"name": name, "summary": entry.summary} for name, entry in OPTIMIZERS.items()]
-    stranger = {"name": f"{PREFIX}NAME", "summary": "most of the package pytorch-optimizer"}
-    return [*listed, stranger]
+    others = {"name": f"{PREFIX}NAME", "summary": "most of the package pytorch-optimizer"}
+    return [*listed, others]
 
 
 def _studies() -> list[dict[str, Any]]:
@@ -65,7 +68,7 @@ def _studies() -> list[dict[str, Any]]:
 
 
 def _systems() -> list[dict[str, Any]]:
-    return []  # the literature's systems are not built yet
+    return []  # there are none yet
 
 
 KINDS: dict[str, Callable[[], list[dict[str, Any]]]] = {
@@ -79,12 +82,46 @@ KINDS: dict[str, Callable[[], list[dict[str, Any]]]] = {
 }
 
 
-@click.command(name="list", epilog=example("ssgd-analyze list methods"))
+SINGULAR = {
+    "methods": "method",
+    "models": "model",
+    "data": "data set",
+    "metrics": "metric",
+    "optimizers": "optimizer",
+    "studies": "study",
+    "systems": "system",
+}
+
+
+def _description(kind: str, name: str) -> str:
+    """What an entry says of itself in full; empty where its summary says all."""
+    if kind == "methods":
+        from ssgd_analysis.methods import METHODS
+
+        return inspect.getdoc(METHODS[name]) or ""
+    if kind == "metrics":
+        from ssgd_analysis.flatness import METRICS
+
+        return inspect.getdoc(METRICS[name]) or ""
+    if kind == "studies":
+        from ssgd_analysis.studies import describe_study, load_study
+
+        return describe_study(load_study(name))
+    return ""
+
+
+@click.command(name="list", epilog=example("ssgd-analyze list methods s-sgd"))
 @click.argument("kind", type=click.Choice(list(KINDS)))
+@click.argument("name", required=False)
 @json_option
-def command(kind: str, as_json: bool) -> None:
-    """What exists by name: methods with their settings, metrics with their invariances, etc."""
+def command(kind: str, name: str | None, as_json: bool) -> None:
+    """What exists by name: methods with their settings, metrics with their invariances, etc.
+
+    With NAME it shows that entry in full.
+    """
     entries = KINDS[kind]()
+    if name is not None:
+        entries = [_one(kind, name, entries)]
     if as_json:
         console.answer_json(entries)
         return
@@ -92,16 +129,35 @@ def command(kind: str, as_json: bool) -> None:
         console.answer(f"no {kind} yet")
     width = max((len(entry["name"]) for entry in entries), default=0)
     for entry in entries:
-        console.answer(f"{entry['name']:<{width}}  {entry['summary']}")
-        if "invariant_to" in entry:
-            names = ", ".join(entry["invariant_to"]) or "nothing"
-            console.answer(f"{'':<{width}}  invariant to: {names}")
-        if entry.get("radius"):
-            radii = ", ".join(f"{radius:g}" for radius in entry["radii"])
-            console.answer(f"{'':<{width}}  radius: {entry['radius']}, a curve over {radii}")
-        for setting in entry.get("settings", ()):
-            choices = f" [{'|'.join(setting['choices'])}]" if setting["choices"] else ""
-            console.answer(
-                f"{'':<{width}}  --set {setting['name']}={setting['default']}{choices}:"
-                f" {setting['meaning']}"
-            )
+        _answer(entry, width)
+
+
+def _one(kind: str, name: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """The entry of a name, with its description."""
+    from ssgd_analysis.errors import unknown
+
+    found = next((entry for entry in entries if entry["name"] == name), None)
+    if found is None:
+        raise unknown(SINGULAR[kind], name, [entry["name"] for entry in entries])
+    return {**found, "description": _description(kind, name)}
+
+
+def _answer(entry: dict[str, Any], width: int) -> None:
+    console.answer(f"{entry['name']:<{width}}  {entry['summary']}")
+    if "invariant_to" in entry:
+        names = ", ".join(entry["invariant_to"]) or "nothing"
+        console.answer(f"{'':<{width}}  invariant to: {names}")
+    if entry.get("radius"):
+        radii = ", ".join(f"{radius:g}" for radius in entry["radii"])
+        console.answer(f"{'':<{width}}  radius: {entry['radius']}, a curve over {radii}")
+    if entry.get("needs"):
+        console.answer(f"{'':<{width}}  needs: {', '.join(entry['needs'])}")
+    for setting in entry.get("settings", ()):
+        choices = f" [{'|'.join(setting['choices'])}]" if setting["choices"] else ""
+        console.answer(
+            f"{'':<{width}}  --set {setting['name']}={setting['default']}{choices}:"
+            f" {setting['meaning']}"
+        )
+    if entry.get("description"):
+        console.answer()
+        console.answer(entry["description"])

@@ -1,7 +1,6 @@
 """``ssgd-analyze sharpness``."""
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,6 @@ from ssgd_analysis.cli.sharpness_tables import print_differences, print_sharpnes
 def command(
     checkpoints: tuple[str, ...],
     only_plan: bool,
-    cross_check: bool,
     save_vectors: bool,
     time_budget: float | None,
     out: Path | None,
@@ -118,202 +116,79 @@ def command(
     """
     from ssgd_analysis.compare.sources import fingerprint
     from ssgd_analysis.errors import InputError
-    from ssgd_analysis.files import make_folder, write_json
-    from ssgd_analysis.flatness import METRICS, resolve
-    from ssgd_analysis.report.sharpness import sharpness_pictures
-    from ssgd_analysis.sharpness import store
-    from ssgd_analysis.sharpness.differences import differences
+    from ssgd_analysis.files import make_folder
+    from ssgd_analysis.sharpness import CheckpointProblem, measure_all, plan
 
-    if cross_check and options["operator"] != "hessian":
-        raise InputError("--cross-check compares Hessians: use it with --operator hessian")
     if out is None and (save_vectors or resume):
         raise InputError(f"--{'save-vectors' if save_vectors else 'resume'} needs --out")
-    request = _request(options)
-    if options["curves"] and not any(METRICS[resolve(m)[0]].radius for m in request.metrics):
-        with_radius = ", ".join(name for name, entry in METRICS.items() if entry.radius)
-        raise InputError(f"--curves needs a --metric that has a radius: {with_radius}")
-    ends = None if time_budget is None else time.monotonic() + time_budget
+    settings = _settings(options)
     opened = load_checkpoints(checkpoints, options)
     if out is not None:
         make_folder(out)
-    results: list[dict[str, Any]] = []
-    factor = options["rescale_factor"] if options["rescale_check"] else None
-    work = _Work(request, cross_check, out if save_vectors else None, factor)
-    for index, checkpoint in enumerate(opened):
-        problem = checkpoint.problem(
+    problems = (
+        CheckpointProblem(
+            checkpoint.name,
+            checkpoint.problem(
+                options["split"],
+                samples=options["samples"],
+                batch_size=options["batch_size"],
+                layers=options["layers"],
+            ),
             options["split"],
-            samples=options["samples"],
-            batch_size=options["batch_size"],
-            layers=options["layers"],
+            [fingerprint(name) for name in checkpoint.references.values()],
         )
-        named = {"checkpoint": checkpoint.name, "split": options["split"]}
+        for checkpoint in opened
+    )
+    with console.Display() as progress:
         if only_plan:
-            results.append({**named, "plan": work.plan(checkpoint.name, problem)})
-            continue
-        place = None if out is None else out / "checkpoints" / f"{index:03d}.json"
-        code = [fingerprint(name) for name in checkpoint.references.values()]
-        key = f"{problem.fingerprint()} {code} {request} {options} {cross_check} {time_budget}"
-        found = store.kept(place, key) if resume and place is not None else None
-        if found is not None and save_vectors and not _has_vectors(found):
-            console.say(f"{checkpoint.name}: measured again, as no vectors were kept")
-            found = None
-        if found is not None:
-            console.say(f"{checkpoint.name}: taken from {place}")
+            plans = [plan(problem, settings, progress=progress) for problem in problems]
+            records = None
         else:
-            deadline = None if ends is None else _share(ends, len(opened) - index)
-            found = work.measure(index, checkpoint.name, problem, deadline)
-            if place is not None:
-                store.keep(place, key, found)
-        results.append({**named, **found})
-    answer: dict[str, Any] = {"checkpoints": results}
-    if len(results) > 1 and not only_plan:
-        answer["differences"] = differences(results)
-    pictures = [] if out is None or only_plan else sharpness_pictures(answer, out)
-    if out is not None and not only_plan:
-        write_json(out / "sharpness.json", answer)
+            records = measure_all(
+                problems,
+                settings,
+                count=len(opened),
+                time_budget=time_budget,
+                folder=out,
+                resume=resume,
+                with_vectors=save_vectors,
+                progress=progress,
+            )
+    if records is None:
+        _answer_plans(plans, as_json)
+        return
+    files = [] if out is None else records.save(out)
+    answer = records.to_json()
     if as_json:
         console.answer_json(answer)
         return
-    for result in results:
-        if only_plan:
-            console.answer(f"{result['checkpoint']}: {result['plan']['text']}")
-        else:
-            print_sharpness(result)
+    for result in answer["checkpoints"]:
+        print_sharpness(result)
     print_differences(answer.get("differences", []))
-    for picture in pictures:
+    for picture in files[1:]:
         console.answer(str(picture))
 
 
-def _request(options: dict[str, Any]) -> Any:
+def _settings(options: dict[str, Any]) -> Any:
     from ssgd_analysis.curvature import Options
     from ssgd_analysis.files import cache_folder
-    from ssgd_analysis.flatness import all_metrics
-    from ssgd_analysis.sharpness.record import Request
+    from ssgd_analysis.sharpness import SharpnessSettings
 
-    metrics = options["metrics"]
-    return Request(
-        operator=options["operator"],
-        top=options["top"],
-        tol=options["tol"],
-        probes=options["probes"],
-        trace_tol=options["trace_tol"],
-        metrics=all_metrics(metrics),
-        optional="all" in metrics,
-        curves=options["curves"],
-        per_layer=options["per_layer"],
+    fields = {field.name for field in dataclasses.fields(SharpnessSettings)} & options.keys()
+    return SharpnessSettings(
+        **{name: options[name] for name in fields},
         options=Options(
-            way=None if options["product"] == "auto" else options["product"],
+            strategy=None if options["product"] == "auto" else options["product"],
             micro_batch=options["micro_batch"],
             memory=options["memory_budget"],
         ),
         plans=cache_folder() / "plans",
-        seed=options["seed"],
     )
 
 
-def _has_vectors(record: dict[str, Any]) -> bool:
-    path = record.get("vectors")
-    return path is not None and Path(path).is_file()
-
-
-def _share(ends: float, left: int) -> float:
-    """This checkpoint's deadline: what time is left is shared evenly."""
-    now = time.monotonic()
-    return now + max(0.0, ends - now) / left
-
-
-def _part(deadline: float | None, stages: int) -> float | None:
-    """The deadline of the next of so many stages, if there is one."""
-    return None if deadline is None else _share(deadline, stages)
-
-
-class _Work:
-    """Measures checkpoint after checkpoint; eigenvectors of one start the search of the next."""
-
-    def __init__(
-        self, request: Any, cross_check: bool, vectors: Path | None, factor: float | None
-    ) -> None:
-        self.request, self.cross_check, self.vectors = request, cross_check, vectors
-        self.factor = factor
-        self.last: Any = None
-
-    def plan(self, name: str, problem: Any) -> dict[str, Any]:
-        """Memory and time, predicted."""
-        from ssgd_analysis.sharpness.record import prepared
-
-        with console.Display(f"{name}: ") as progress:
-            plan = prepared(problem, self.request, progress=progress).engine.plan
-        return {
-            **dataclasses.asdict(plan),
-            "peak": plan.peak,
-            "products": self.request.products,
-            "seconds": self._seconds(plan),
-            "text": self._told(plan),
-        }
-
-    def _seconds(self, plan: Any) -> float:
-        return (plan.setup or 0.0) + self.request.products * (plan.product or 0.0)
-
-    def _told(self, plan: Any) -> str:
-        from ssgd_analysis.curvature.products.plan import describe
-
-        took = _duration(self._seconds(plan))
-        return f"{describe(plan)}; about {self.request.products} products, {took}"
-
-    def measure(
-        self, index: int, name: str, problem: Any, deadline: float | None
-    ) -> dict[str, Any]:
-        from ssgd_analysis.errors import OutOfTimeError
-        from ssgd_analysis.sharpness import store
-        from ssgd_analysis.sharpness.cross_check import cross_check_pyhessian
-        from ssgd_analysis.sharpness.record import measure, prepared
-        from ssgd_analysis.sharpness.rescale_check import rescale_check
-
-        like = self.last is not None and self.last.parameters == {
-            name: parameter.shape for name, parameter in problem.parameters.items()
-        }
-        rescaling = self.factor is not None
-        with console.Display(f"{name}: ") as progress:
-            operator = prepared(problem, self.request, progress=progress)
-            progress.say(self._told(operator.engine.plan))
-            found = measure(
-                problem,
-                self.request,
-                operator=operator,
-                start=self.last.vectors if like else None,
-                deadline=_part(deadline, 1 + self.cross_check + rescaling),
-                progress=progress,
-            )
-            record = found.record
-            if self.cross_check:
-                record["cross_check"] = cross_check_pyhessian(
-                    problem,
-                    self.request.top,
-                    seed=self.request.seed,
-                    deadline=_part(deadline, 1 + rescaling),
-                )
-            if self.factor is not None:
-                try:
-                    record["rescale_check"] = rescale_check(
-                        problem,
-                        [m for m, found in record["metrics"].items() if found["value"] is not None],
-                        factor=self.factor,
-                        seed=self.request.seed,
-                        options=self.request.options,
-                        deadline=deadline,
-                        progress=progress,
-                    )
-                except OutOfTimeError as error:
-                    record["rescale_check"] = {"factor": self.factor, "why": str(error)}
-        self.last = found
-        if self.vectors is not None:
-            path = self.vectors / f"vectors-{index:03d}.safetensors"
-            store.save_vectors(path, found)
-            record["vectors"] = str(path)
-        return record
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+def _answer_plans(plans: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        console.answer_json({"checkpoints": plans})
+        return
+    for found in plans:
+        console.answer(f"{found['checkpoint']}: {found['plan']['text']}")

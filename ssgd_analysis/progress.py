@@ -1,6 +1,7 @@
 """What long work says of itself while it runs; the command line decides how it looks."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -15,6 +16,9 @@ class Progress(Protocol):
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """How all parts of the work stand now; replaces the table before."""
+
+    def say(self, message: str) -> None:
+        """A line about the work."""
 
     def warn(self, message: str) -> None:
         """Something the user should know, that does not stop the work."""
@@ -32,8 +36,39 @@ class Silent:
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Ignore."""
 
+    def say(self, message: str) -> None:
+        """Ignore."""
+
     def warn(self, message: str) -> None:
         """Ignore."""
 
 
 SILENT = Silent()
+
+
+@dataclass(frozen=True)
+class Prefixed:
+    """The progress of one part of the work: every line and label begins with its name."""
+
+    whole: Progress
+    prefix: str
+
+    def start(self, label: str, total: int | None = None) -> None:
+        """Begin a stage."""
+        self.whole.start(self.prefix + label, total)
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Some more steps are done."""
+        self.whole.advance(steps, note)
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """How all parts of the work stand."""
+        self.whole.table(header, rows)
+
+    def say(self, message: str) -> None:
+        """A line about the work."""
+        self.whole.say(self.prefix + message)
+
+    def warn(self, message: str) -> None:
+        """A warning, which says itself what it is about."""
+        self.whole.warn(message)

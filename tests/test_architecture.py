@@ -14,16 +14,26 @@ MAX_LINES = 320
 # A new room must get a line here: the design is a decision, not an accident.
 FOUNDATION = {"errors", "files", "progress", "seeds", "devices", "settings", "references"}
 MEASURING = FOUNDATION | {"weights", "batch", "problem", "random_state"}
-RECORDING = MEASURING | {"records", "plots", "pictures"}
+RECORDING = MEASURING | {"records", "store", "plots", "pictures"}
 ARROWS = {
-    "__init__": {"runs", "training", "methods", "curvature", "flatness", "problem", "errors"},
+    "__init__": {
+        "runs",
+        "training",
+        "methods",
+        "curvature",
+        "flatness",
+        "sharpness",
+        "problem",
+        "errors",
+    },
     "errors": set(),
     "settings": {"errors"},
     "records": {"errors"},
     "devices": {"errors"},
-    "seeds": set(),
+    "seeds": {"errors"},
     "random_state": {"seeds"},
     "files": {"errors"},
+    "store": {"errors", "files"},
     "progress": set(),
     "ranks": set(),
     "parallel": set(),
@@ -44,10 +54,10 @@ ARROWS = {
     "sharpness": RECORDING | {"curvature", "symmetries", "flatness"},
     "landscape": RECORDING | {"curvature", "ranks"},
     "connections": RECORDING | {"curvature", "symmetries"},
-    "compare": RECORDING | {"runs", "flatness", "curvature", "sharpness", "training"},
+    "compare": RECORDING | {"runs", "flatness", "report"},
     "plots": {"errors", "files"},
     "pictures": FOUNDATION | {"plots"},
-    "report": FOUNDATION | {"plots", "pictures", "compare"},
+    "report": FOUNDATION | {"plots", "pictures"},
     "studies": FOUNDATION
     | {"training", "runs", "compare", "flatness", "curvature", "landscape", "methods"}
     | {"plots", "pictures", "report", "random_state", "sharpness", "parallel"},

@@ -5,21 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.flatness.metric import Perturbation
 from ssgd_analysis.runs import TrainConfig
 
 NEAR = 2.0  # radii within this factor are the same radius
 
-# metric → the setting that is its radius, for each kind of thing that methods train on
-NOISE = {
-    "expected": "sigma",
-    "symmetric_gap": "c",
-    "asymmetry": "c",
-    "noise_robustness": "sigma",
-    "lpf": "sigma",
-}
-ASCENT = {"sam": "rho", "worst_case": "rho", "m_sharpness": "rho"}
-ADAPTIVE = {"adaptive_worst": "rho"}
-ENTROPY = {"local_entropy": "gamma"}
 ADAPTIVE_METHODS = {"asam"}
 # Gaussian noise in proportion to each filter's norm, as LPF-SGD's own measure has it: relative to
 # the rms its size is another in each layer, so that no radius can be told from it
@@ -55,33 +45,33 @@ def circular(metric: str, config: TrainConfig) -> str:
         config: of the group.
     """
     name, given = resolve(metric)
-    return trained_on(name, {**METRICS[name].measure.defaults, **given}, config)
+    return trained_on(name, {**METRICS[name].defaults, **given}, config)
 
 
 def trained_on(name: str, own: dict[str, Any], config: TrainConfig) -> str:
     """The same of a metric's name with all its settings."""
-    method = config.method.partition("+")[0]
-    what = (
-        _noise(name, own, method, config)
-        or _ascent(name, own, method, config.settings)
-        or _entropy(name, own, method, config.settings)
+    method, perturbs = config.method.partition("+")[0], METRICS[name].perturbs
+    what = perturbs and (
+        _noise(perturbs, own, method, config)
+        or _ascent(perturbs, own, method, config.settings)
+        or _entropy(perturbs, own, method, config.settings)
     )
     return f"{config.method} trained on {what}" if what else ""
 
 
-def _noise(name: str, own: dict[str, Any], method: str, config: TrainConfig) -> str:
-    if name not in NOISE:
+def _noise(perturbs: Perturbation, own: dict[str, Any], method: str, config: TrainConfig) -> str:
+    if perturbs.kind != "noise":
         return ""
-    law, scale = ("gaussian", "none") if name == "lpf" else (own["law"], own["scale"])
+    law, scale = perturbs.law or own["law"], perturbs.scale or own["scale"]
     settings = config.settings
     if method in FILTER_NORM:
-        alike = law == "gaussian" and (scale == "filter" or name == "lpf")
+        alike = law == "gaussian" and (scale == "filter" or bool(perturbs.law))
         gamma = settings["noise_scale"] * settings.get("noisy_share", 1.0)
         return "gaussian noise in proportion to filter norms" if alike and gamma else ""
     noise = noise_of(method, settings, getattr(config, "schedule", "constant"))
     if noise is None or (law, scale) != (noise.law, noise.scale):
         return ""
-    if not _near(own[NOISE[name]], noise.low, noise.high):
+    if not _near(own[perturbs.radius], noise.low, noise.high):
         return ""
     return f"{law} noise relative to {scale} at c = {noise.high:g}"
 
@@ -121,30 +111,34 @@ def _smoothout(settings: dict[str, Any]) -> Noise:
     return Noise(settings["noise_law"], settings["adapt_type"], low * factor, size * factor)
 
 
-def _ascent(name: str, own: dict[str, Any], method: str, settings: dict[str, Any]) -> str:
+def _ascent(
+    perturbs: Perturbation, own: dict[str, Any], method: str, settings: dict[str, Any]
+) -> str:
     """SAM and its kin are known by their radius ρ."""
     if "rho" not in settings:
         return ""
-    if name == "gradient_norm" and method == "gradient-penalty" and settings["alpha"]:
+    if perturbs.kind == "gradient" and method == "gradient-penalty" and settings["alpha"]:
         return "the norm of the gradient"
     adaptive = method in ADAPTIVE_METHODS or bool(settings.get("adaptive", False))
-    radii = ADAPTIVE if adaptive else ASCENT
+    kind = "adaptive ascent" if adaptive else "ascent"
     rho, least = settings["rho"], settings["rho"]
     if settings.get("rho_schedule", "constant") != "constant":
         least = min(rho, settings["rho_min"])
     ball = own.get("norm", "l2") == "l2"
-    if name in radii and ball and _near(own[radii[name]], least, max(rho, least)):
+    if perturbs.kind == kind and ball and _near(own[perturbs.radius], least, max(rho, least)):
         return f"a worst case at rho = {rho:g}"
     return ""
 
 
-def _entropy(name: str, own: dict[str, Any], method: str, settings: dict[str, Any]) -> str:
+def _entropy(
+    perturbs: Perturbation, own: dict[str, Any], method: str, settings: dict[str, Any]
+) -> str:
     """Entropy-SGD, whose γ grows without end where there is scoping."""
-    if name not in ENTROPY or method != "entropy-sgd":
+    if perturbs.kind != "entropy" or method != "entropy-sgd":
         return ""
     gamma = settings["gamma"]
     most = math.inf if settings.get("scoping", 0.0) else gamma
-    return "the local entropy" if _near(own["gamma"], gamma, most) else ""
+    return "the local entropy" if _near(own[perturbs.radius], gamma, most) else ""
 
 
 def _near(radius: float, low: float, high: float) -> bool:

@@ -123,6 +123,8 @@ def tau_b(x: np.ndarray, y: np.ndarray) -> float | None:
     """Kendall's τ-b; ``None`` where all values of one side are equal, or there is one run."""
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
+    if len(x) == 2:  # scipy divides by the number of runs minus two
+        return float(np.sign(x[1] - x[0]) * np.sign(y[1] - y[0]))
     return float(stats.kendalltau(x, y, method="asymptotic").statistic)  # its p is not used
 
 

@@ -13,25 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from ssgd_analysis.compare.matching import Scaled, check_cross_entropy, normalized, temperature
+from ssgd_analysis.compare.metric_kinds import HISTORY_METRICS, check_metric
 from ssgd_analysis.compare.pairs import recorded_loss
 from ssgd_analysis.compare.sources import fingerprint
-from ssgd_analysis.errors import InputError, WorkError, first_line, unknown
+from ssgd_analysis.errors import InputError, WorkError, first_line
 from ssgd_analysis.files import make_folder, read_json, write_json
-from ssgd_analysis.flatness import METRICS, MetricContext, resolve
+from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.runs import Run
 from ssgd_analysis.runs.checkpoint import Checkpoint, load_checkpoint
-
-HISTORY_METRICS = (
-    "test_accuracy",
-    "train_accuracy",
-    "test_loss",
-    "train_loss",
-    "val_accuracy",
-    "val_loss",
-    "weight_norm",
-    "gradients",
-)
 
 
 @dataclass(frozen=True)
@@ -54,30 +45,6 @@ class MeasureSettings:
     device: str = "cpu"
     data_dir: Path | None = None
     normalize: bool = False
-
-
-def is_flatness(metric: str) -> bool:
-    """Whether a metric, maybe with settings, is measured; else it is in the history."""
-    return metric.partition(":")[0] in METRICS
-
-
-def check_metric(name: str) -> None:
-    """Refuse what is neither a flatness metric, maybe with settings, nor in the history.
-
-    Raises:
-        InputError: with the nearest name; or ``starts=0``, which searches each run as long as it
-            happens to rise.
-    """
-    if name in HISTORY_METRICS:
-        return
-    if not is_flatness(name):
-        raise unknown("metric", name, [*HISTORY_METRICS, *METRICS])
-    _, settings = resolve(name)
-    if settings.get("starts") == 0:
-        raise InputError(
-            f"metric {name}: a search that goes on until it stops rising favours some runs: give"
-            " starts=N, as many for every run"
-        )
 
 
 def measured(
@@ -180,7 +147,7 @@ def measure_all(
             continue
         with trying(metric):
             name, settings = resolve(metric)
-            result = METRICS[name].measure.on(context, **settings)
+            result = METRICS[name].on(context, **settings)
             _keep(path, {"key": key, **dataclasses.asdict(result)})
             found[metric] = result.value
             on_measured(metric)
@@ -207,7 +174,7 @@ def _place(
         "problem": {name: fingerprint(getattr(config, name)) for name in ("model", "data", "loss")},
         "data": [config.label_noise, config.val, config.seed],
         "weights": hashlib.blake2b(content, digest_size=8).hexdigest(),
-        "metric": f"{name}{inspect.signature(METRICS[name].measure)}",
+        "metric": f"{name}{inspect.signature(METRICS[name])}",
         "settings": settings,
         "outputs": [target, how.normalize],
         "version": version("ssgd-analysis"),
@@ -251,64 +218,6 @@ def _changed(
     if model is problem.model:
         return problem
     return Problem(model, problem.loss, problem.batches, count=problem.count)
-
-
-class Measurements:
-    """Metrics of runs as ``compare`` asks for them: all of one checkpoint at once.
-
-    Called as ``(run, metric, step=None, target=None)``; see :func:`measure_all`. What a run lacks
-    or refuses is ``None``, and :meth:`why` says why.
-
-    Args:
-        metrics: what will be asked for.
-        how: split, seed, ….
-        on_measured: told of every run and metric that had to be computed.
-    """
-
-    def __init__(
-        self,
-        metrics: Sequence[str],
-        how: MeasureSettings,
-        on_measured: Callable[[Run, str], None] = lambda run, metric: None,
-    ) -> None:
-        self.how, self._tell = how, on_measured
-        self._flatness = [metric for metric in dict.fromkeys(metrics) if is_flatness(metric)]
-        self._known: dict[tuple[str, int | None, float | None], dict[str, float | None]] = {}
-        self._losses: dict[tuple[str, int | None], float] = {}
-        self._refused: dict[tuple[str, str], str] = {}
-
-    def __call__(
-        self, run: Run, metric: str, step: int | None = None, target: float | None = None
-    ) -> float | None:
-        """The value, or ``None``."""
-        known = self._known.setdefault((str(run.folder), step, target), {})
-        if metric not in known:
-            wanted = [*(self._flatness if is_flatness(metric) else ()), metric]
-            found = measure_all(
-                run,
-                list(dict.fromkeys(wanted)),
-                self.how,
-                step=step,
-                target=target,
-                on_measured=lambda name: self._tell(run, name),
-                on_refused=lambda name, why: self._refuse(run, name, why),
-            )
-            known.update(found)
-        return known[metric]
-
-    def _refuse(self, run: Run, metric: str, why: str) -> None:
-        self._refused.setdefault((str(run.folder), metric), why)
-
-    def why(self, run: Run, metric: str) -> str:
-        """Why a run has no value of a metric; empty where nothing was refused."""
-        return self._refused.get((str(run.folder), metric), "")
-
-    def train_loss(self, run: Run, step: int | None = None) -> float:
-        """See :func:`train_loss`."""
-        key = (str(run.folder), step)
-        if key not in self._losses:
-            self._losses[key] = train_loss(run, self.how, step)
-        return self._losses[key]
 
 
 def _keep(path: Path, record: dict[str, Any]) -> None:

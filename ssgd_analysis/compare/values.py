@@ -1,40 +1,63 @@
-"""The values of a metric, run by run; and the runs that lack it, with the reason."""
+"""The values of a metric, run by run, and the runs that lack it, with the reason."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol, TypeGuard
 
 from ssgd_analysis.compare.groups import Group
 from ssgd_analysis.compare.pairs import RunCheckpoint
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.runs import Run
 
-Measure = Callable[..., float | None]  # (run, metric, step[, target])
-Why = Callable[[Run, str], str]  # (run, metric): why the measure is None
+
+class MetricSource(Protocol):
+    """Where a comparison gets its numbers from.
+
+    :class:`ssgd_analysis.compare.Measurements` reads and measures them.
+    """
+
+    def __call__(
+        self, run: Run, metric: str, step: int | None = None, target: float | None = None
+    ) -> float | None:
+        """The metric of a run.
+
+        Args:
+            run: the run.
+            metric: its name, maybe with settings.
+            step: of a checkpoint; ``None``: the final weights.
+            target: train loss that the logits are scaled to; ``None``: they stay.
+
+        Returns:
+            ``None`` where there is no value.
+        """
+
+    def why(self, run: Run, metric: str) -> str:
+        """Why a run has no value of a metric; empty where it was not refused."""
+
+    def train_loss(self, run: Run, step: int | None = None) -> float:
+        """The train loss of a run at a step; NaN where it is not known."""
 
 
-def seed_values(group: Group, metrics: Sequence[str], measure: Measure) -> dict[str, list[float]]:
-    """Metric → its values at the final weights, seed by seed; left out: what is not finite."""
-    found = {
-        metric: [measure(run, metric, None) for run in group.runs.values()] for metric in metrics
-    }
+def seed_values(
+    group: Group, metrics: Sequence[str], source: MetricSource
+) -> dict[str, list[float]]:
+    """Metric → its finite values at the final weights, in the order of the seeds."""
     return {
-        metric: [v for v in values if v is not None and math.isfinite(v)]
-        for metric, values in found.items()
+        metric: [value for run in group.runs.values() if _finite(value := source(run, metric))]
+        for metric in metrics
     }
 
 
 def missing_runs(
     groups: Sequence[Group],
     metrics: Sequence[str],
-    measure: Measure,
-    why: Why,
+    source: MetricSource,
     optional: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """The runs that lack a metric at their final weights, and why.
 
     Raises:
-        InputError: every run refused a metric that is not optional: so it is no matter of one run.
+        InputError: every run refused a metric that is not optional.
     """
     missing = []
     for metric in metrics:
@@ -42,9 +65,9 @@ def missing_runs(
             (group, run)
             for group in groups
             for run in group.runs.values()
-            if not _finite(measure(run, metric, None))
+            if not _finite(source(run, metric))
         ]
-        reasons = [why(run, metric) for _, run in lacking]
+        reasons = [source.why(run, metric) for _, run in lacking]
         every = len(reasons) == sum(len(group.runs) for group in groups)
         if reasons and all(reasons) and every and metric not in optional:
             raise InputError(reasons[0])
@@ -53,47 +76,32 @@ def missing_runs(
                 "group": group.name,
                 "run": str(run.folder),
                 "metric": metric,
-                "why": reason or "it is not there or not finite",
+                "why": reason or "it was not recorded, or is not finite",
             }
             for (group, run), reason in zip(lacking, reasons, strict=True)
         ]
     return missing
 
 
-def _values(places: Sequence[RunCheckpoint], metric: str, measure: Measure) -> list[float | None]:
-    """One value a run; ``None`` where it is missing or not finite."""
-    found = [
-        measure(place.run, metric, place.step)
-        if place.target is None
-        else measure(place.run, metric, place.step, place.target)
-        for place in places
-    ]
-    return [value if _finite(value) else None for value in found]
-
-
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def known_values(
-    places: tuple[list[RunCheckpoint], list[RunCheckpoint]],
+def paired_values(
+    sides: tuple[list[RunCheckpoint], list[RunCheckpoint]],
     metric: str,
-    measure: Measure,
+    source: MetricSource,
     paired: bool,
 ) -> tuple[tuple[list[float], list[float]], list[RunCheckpoint]]:
-    """Both sides' values without the runs, or by pairs the pairs, that lack one; and these runs.
+    """Both sides' values, without the runs (of pairs: the pairs) that lack one; and these runs.
 
     Args:
-        places: of both sides, by pairs in the same order.
+        sides: the checkpoints of both sides, of pairs in the same order.
         metric: its name.
-        measure: gives its value at a place.
-        paired: whether the i-th places of both belong together.
+        source: gives its values.
+        paired: whether the i-th checkpoints of both sides belong together.
     """
-    a, b = (_values(side, metric, measure) for side in places)
+    a, b = (_values(side, metric, source) for side in sides)
     lacking = [
-        place
-        for side, values in zip(places, (a, b), strict=True)
-        for place, value in zip(side, values, strict=True)
+        checkpoint
+        for side, values in zip(sides, (a, b), strict=True)
+        for checkpoint, value in zip(side, values, strict=True)
         if value is None
     ]
     if paired:
@@ -102,10 +110,23 @@ def known_values(
     return ([x for x in a if x is not None], [y for y in b if y is not None]), lacking
 
 
-def without(lacking: Sequence[RunCheckpoint], metric: str, why: Why) -> str:
-    """Which runs are left out, in words; runs of one reason together."""
+def without(lacking: Sequence[RunCheckpoint], metric: str, source: MetricSource) -> str:
+    """Which runs are left out, in words; runs with the same reason together."""
     reasons: dict[str, list[str]] = {}
-    for place in lacking:
-        reasons.setdefault(why(place.run, metric), []).append(place.run.folder.name)
+    for checkpoint in lacking:
+        reason = source.why(checkpoint.run, metric)
+        reasons.setdefault(reason, []).append(checkpoint.run.folder.name)
     parts = [", ".join(names) + f" ({why})" * bool(why) for why, names in reasons.items()]
     return f"{metric} is missing or not finite in some runs: {'; '.join(parts)}" if parts else ""
+
+
+def _values(
+    checkpoints: Sequence[RunCheckpoint], metric: str, source: MetricSource
+) -> list[float | None]:
+    """One value a run; ``None`` where it is missing or not finite."""
+    found = [source(c.run, metric, c.step, c.target) for c in checkpoints]
+    return [value if _finite(value) else None for value in found]
+
+
+def _finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)

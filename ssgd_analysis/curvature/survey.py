@@ -174,7 +174,12 @@ def _known_square(spectrum: Spectrum, rest: Deflation) -> float:
 
 
 def more_squares(
-    operator: Operator, found: Survey, count: int, *, generator: torch.Generator
+    operator: Operator,
+    found: Survey,
+    count: int,
+    *,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
 ) -> np.ndarray:
     """The survey's estimates of ‖H‖²_F and ``count`` more, a product each.
 
@@ -182,11 +187,16 @@ def more_squares(
         operator: the one surveyed.
         found: the survey.
         count: how many more.
-        generator: draws the probes.
+        seed: of the probes, by default 0; it picks the stream ``"squares"``.
+        generator: instead of a seed, on the operator's device.
+
+    Raises:
+        InputError: both a seed and a generator.
 
     Returns:
         Shape (probes + count,).
     """
+    generator = seeds.given_generator(generator, seed, "squares", device=operator.device)
     rest = deflation(operator, found.spectrum)
     extra = Hutchinson(operator, rest, generator)
     grow(extra, 0, count)

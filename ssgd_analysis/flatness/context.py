@@ -73,7 +73,7 @@ class MetricContext:
     def operator(self) -> HessianOperator:
         """The Hessian, made at the first use."""
         if self._operator is None:
-            self._operator = HessianOperator.of(self.problem, options=self.options)
+            self._operator = HessianOperator(self.problem, options=self.options)
             self._operator.deadline = self.deadline
         return self._operator
 

@@ -46,7 +46,7 @@ class PlaneCurvature:
         facts = dict(UNSEEN)
         problem = frame.subject.problem
         try:
-            operator = HessianOperator.of(problem)
+            operator = HessianOperator(problem)
             gradient = problem.gradient()
             moved = [problem.split(operator @ flattened(d)) for d in frame.directions]
         except (InputError, WorkError) as error:
@@ -77,7 +77,7 @@ class PlaneCurvature:
             return frame.eigenvalues[0]
         problem = frame.subject.problem
         if id(problem) not in self._found:
-            operator = HessianOperator.of(problem)
+            operator = HessianOperator(problem)
             (pair,) = eigenpairs(
                 operator,
                 1,

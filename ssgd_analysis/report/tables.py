@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ssgd_analysis.pictures.correlations import correlation_tables
 from ssgd_analysis.plots.metric_names import NAMES
+
+Table = tuple[list[str], list[list[str]]]  # header and rows
 
 
 def number(value: float | None) -> str:
@@ -182,6 +185,33 @@ def test_csv(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[obje
         for test in by_weight(tests)
     ]
     return [*plain, *(name for names in pairs.values() for name in names)], rows
+
+
+def comparison_tables(result: dict[str, Any]) -> list[tuple[str, Table]]:
+    """Title and table of everything that a terminal shows, in order; the groups have no title."""
+    tables = [("", narrow(*group_rows(result))), *pair_tables(result["tests"]).items()]
+    if result["outcomes"]:
+        tables.append(("outcomes", outcome_rows(result["outcomes"])))
+    if "correlations" in result:
+        tables += correlation_tables(result["correlations"]).items()
+    return tables
+
+
+def comparison_notes(result: dict[str, Any]) -> list[str]:
+    """The paragraphs below the tables; an empty one is a blank line. The verdict comes last."""
+    notes = [
+        *(f"{one['metric']} is missing in {one['run']}: {one['why']}" for one in result["missing"]),
+        *(
+            f"{group['name']}: one seed gives no interval; train at least two"
+            for group in result["groups"]
+            if len(group["seeds"]) < 2
+        ),
+    ]
+    if "correlations" in result:
+        notes.insert(0, f"correlations: {result['correlations']['convention']}")
+    if result["tests"]:
+        notes += [result["rule"]["text"], "", how(result), ""]
+    return [*notes, result["verdict"]]
 
 
 def how(result: dict[str, Any]) -> str:

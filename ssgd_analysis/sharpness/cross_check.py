@@ -37,7 +37,7 @@ def cross_check_pyhessian(
         the common ranks, relative to our λ₁; ``right``: for each rank, whose residual is
         smaller; ``note``. PyHessian's list is ``None`` where it fails, and the note says how.
     """
-    operator = HessianOperator.of(problem)
+    operator = HessianOperator(problem)
     generator = seeds.generator(seed, "lambda_max", device=operator.device)
     spectrum = eigenpairs(
         operator, top, tol=1e-6, smallest=False, generator=generator, deadline=deadline

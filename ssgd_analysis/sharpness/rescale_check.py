@@ -7,17 +7,15 @@ from typing import Any
 from ssgd_analysis import seeds
 from ssgd_analysis.curvature import Options
 from ssgd_analysis.errors import InputError, OutOfTimeError, WorkError, first_line
-from ssgd_analysis.flatness import METRICS, Measurement, MetricContext, difference, resolve
+from ssgd_analysis.flatness import METRICS, Measurement, difference, resolve
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.symmetries.structure import tolerance
 from ssgd_analysis.symmetries.transformations import PRESERVING, TRANSFORMATIONS, Changed
 
-ALWAYS = ("lambda_max", "trace")
-DEFAULT = ("adaptive_worst", "expected")
 RESCALINGS = ("layer", "neuron", "batchnorm")
 STILL = 0.05  # a metric that moved by less is said to have stayed, whatever it claims
-LABELS = {"lambda_max": "λ_max"}
 
 
 def rescale_check(
@@ -36,8 +34,9 @@ def rescale_check(
 
     Args:
         problem: is left alone.
-        metrics: names, with settings as in :func:`ssgd_analysis.flatness.resolve`; λ_max and trace
-            come first in any case. Default: ``adaptive_worst`` and ``expected``.
+        metrics: names, with settings as in :func:`ssgd_analysis.flatness.resolve`. Of those that
+            comparisons measure by default, the ones that rescaling moves (λ_max, trace) come first
+            in any case, and the others (expected, adaptive_worst) are the default here.
         factor: a.
         seed: of all that is random, the same for all copies.
         options: how curvature products are made.
@@ -56,7 +55,10 @@ def rescale_check(
         WorkError: a metric of the network itself is not finite.
         OutOfTimeError: those of the network itself do not fit before the deadline.
     """
-    texts = tuple(dict.fromkeys((*ALWAYS, *(metrics or DEFAULT))))
+    compared = {name: metric for name, metric in METRICS.items() if metric.compared}
+    decide = [name for name, metric in compared.items() if metric.invariant({})]
+    move = [name for name in compared if name not in decide]
+    texts = tuple(dict.fromkeys((*move, *(metrics or decide))))
     tables = {n: entry for n, entry in TRANSFORMATIONS.items() if entry.kind == PRESERVING}
     progress.start("rescale check", 1 + sum(1 + entry.scales for entry in tables.values()))
 
@@ -112,15 +114,15 @@ def _distance(ratio: float) -> float:
 
 def _invariances(text: str) -> tuple[str, ...]:
     name, settings = resolve(text)
-    entry = METRICS[name]
-    return entry.invariances({**entry.measure.defaults, **settings})
+    metric = METRICS[name]
+    return metric.invariances({**metric.defaults, **settings})
 
 
 def _measured(context: MetricContext, text: str) -> Measurement | Exception:
     """A measurement, or why there is none."""
     name, settings = resolve(text)
     try:
-        return METRICS[name].measure.on(context, **settings)
+        return METRICS[name].on(context, **settings)
     except (InputError, WorkError) as error:
         return error
 
@@ -158,7 +160,7 @@ def _says(record: dict[str, Any]) -> Iterator[str]:
     moved, stayed = [], []
     for text in record["metrics"]:
         name, _, settings = text.partition(":")
-        label = ":".join(filter(None, (LABELS.get(name, name), settings)))
+        label = ":".join(filter(None, (METRICS[name].label, settings)))
         rows = [(kind, change, change["metrics"][text]["ratio"]) for kind, change in changes]
         known = [row for row in rows if row[2] is not None]
         if not known:

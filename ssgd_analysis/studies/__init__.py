@@ -1,6 +1,6 @@
 """Grids of runs: a TOML file each, one runner for all."""
 
-from ssgd_analysis.studies.load import check_study, list_studies, load_study
+from ssgd_analysis.studies.load import check_study, describe_study, list_studies, load_study
 from ssgd_analysis.studies.runner import plan, run_study, with_seeds
 from ssgd_analysis.studies.spec import Arm, Setting, Study
 
@@ -9,6 +9,7 @@ __all__ = [
     "Setting",
     "Study",
     "check_study",
+    "describe_study",
     "list_studies",
     "load_study",
     "plan",

@@ -52,8 +52,8 @@ def run_cells(
     Args:
         cells: the runs.
         jobs: processes at once.
-        on_done: told of each run: its ``error``, its last history ``record`` and the ``seconds``
-            that its training and measuring took now.
+        on_done: is called with each run: its ``error``, its last history ``record`` and the
+            ``seconds`` that its training and measuring took now.
 
     Returns:
         Folder → why its run failed.

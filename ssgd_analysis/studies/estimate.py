@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from ssgd_analysis import random_state
-from ssgd_analysis.compare.measurements import is_flatness
-from ssgd_analysis.flatness import METRICS, MetricContext, resolve
+from ssgd_analysis.compare.metric_kinds import is_flatness
+from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.methods.loss_scale import attempt
 from ssgd_analysis.studies.board import duration
 from ssgd_analysis.studies.cells import Cell
@@ -127,5 +128,5 @@ def _measuring(cell: Cell, training: Any) -> float:
     problem = training.splits["train"]
     for metric in filter(is_flatness, cell.metrics):
         name, settings = resolve(metric)
-        METRICS[name].measure.on(MetricContext(problem, cell.config.seed), **settings)
+        METRICS[name].on(MetricContext(problem, cell.config.seed), **settings)
     return time.monotonic() - began

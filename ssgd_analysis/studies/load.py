@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ssgd_analysis.compare import Rule
-from ssgd_analysis.compare.measurements import check_metric
+from ssgd_analysis.compare.metric_kinds import check_metric
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.studies.cells import slug
-from ssgd_analysis.studies.questions.questions import QUESTIONS
+from ssgd_analysis.studies.questions import QUESTIONS
 from ssgd_analysis.studies.search import Range, Tuning
 from ssgd_analysis.studies.spec import TRAIN_FIELDS, Arm, Setting, Study
 
@@ -56,6 +56,28 @@ def list_studies() -> list[dict[str, Any]]:
         {"name": name, "summary": _parse(name, text, "full").summary}
         for name, text in _embedded().items()
     ]
+
+
+def describe_study(study: Study) -> str:
+    """Question, arms, settings, seeds and budget of a study, one line each.
+
+    Example:
+        >>> print(describe_study(load_study("symmetry")).splitlines()[0])
+        question: symmetry, of symmetric against two independent
+    """
+    data = study.train.get("data", "set by the settings")
+    budget = "as the arms say" if study.budget is None else f"{study.budget:g} epochs of one pass"
+    lines = {
+        "question": f"{study.question}, of {study.focus} against {study.against}",
+        "arms": ", ".join(f"{arm.label} ({arm.method})" for arm in study.arms),
+        "settings": ", ".join(filter(None, (setting.name for setting in study.settings))) or "one",
+        "data and model": f"{data}, {study.train.get('model', 'set by the settings')}",
+        "budget of a run": budget,
+        "seeds": f"{len(study.seeds)}",
+        "tuning": f"{study.tuning.trials} trials an arm" if study.tuning else "none",
+        "metrics": ", ".join(study.metrics),
+    }
+    return "\n".join(f"{name}: {text}" for name, text in lines.items())
 
 
 def _embedded() -> dict[str, str]:
@@ -232,11 +254,7 @@ def check_study(study: Study) -> None:
         for arm in study.arms:
             middle = {name: range_.at(0.5) for name, range_ in study.search(arm).items()}
             study.config(setting, arm, study.seeds[0], chosen=middle)
-    if study.question in NEEDS_AXIS:
-        _check_axis(study)
-
-
-NEEDS_AXIS = ("trend", "strength")
+    QUESTIONS[study.question].check(study)
 
 
 def _distinct(study: str, kind: str, names: Sequence[str]) -> None:
@@ -247,24 +265,3 @@ def _distinct(study: str, kind: str, names: Sequence[str]) -> None:
         if other != name or names.count(name) > 1:
             both = "" if other == name else f": '{other}' and '{name}' are both '{slug(name)}'"
             raise InputError(f"study '{study}': two {kind}s have the same name{both}")
-
-
-def _check_axis(study: Study) -> None:
-    """Refuse an axis along which nothing lies, or whose places tuning would move."""
-    said = f"study '{study.name}': the question '{study.question}' needs an axis"
-    if not study.axis:
-        raise InputError(f"{said}: a field of [train] or a setting of the method")
-    focus = next(arm for arm in study.arms if arm.label == study.focus)
-    own = [arm for arm in study.arms if arm.method == focus.method]
-    if any(study.axis in study.search(arm) for arm in own):
-        raise InputError(f"{said} that is not tuned: '{study.axis}' is")
-    if study.question == "trend":  # from setting to setting, by its logarithm
-        lines = [[study.along(setting, focus) for setting in study.settings]]
-        known = all(place and place > 0 for place in lines[0])
-    else:  # from arm to arm
-        lines = [[study.along(setting, arm) for arm in own] for setting in study.settings]
-        known = all(place is not None for line in lines for place in line)
-    if not known:
-        raise InputError(f"{said} of numbers: '{study.axis}' is none in some places")
-    if any(len(set(line)) < 2 for line in lines):
-        raise InputError(f"{said} with at least two places: '{study.axis}' has one")

@@ -13,19 +13,31 @@ from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.runs import Run
 from ssgd_analysis.studies.board import Board
 from ssgd_analysis.studies.cells import Cell, run_cells, slug
+from ssgd_analysis.studies.comparison import (
+    Resources,
+    compare_arms,
+    group_cells,
+    measure_variances,
+    seeded_values,
+)
 from ssgd_analysis.studies.estimate import Estimate, estimate
-from ssgd_analysis.studies.judging import Resources, grouped, judged, seeded_values, variances
 from ssgd_analysis.studies.landscapes import sample_landscapes
 from ssgd_analysis.studies.load import check_study
-from ssgd_analysis.studies.questions.questions import QUESTIONS
+from ssgd_analysis.studies.questions import QUESTIONS
+from ssgd_analysis.studies.questions.answer import UNTUNED, count_failures
 from ssgd_analysis.studies.report import write_study
 from ssgd_analysis.studies.sessions import add_session, machine
 from ssgd_analysis.studies.spec import Study
-from ssgd_analysis.studies.tuning import Chosen, choices, keep_tuning, tuned, tuning_cells
-from ssgd_analysis.studies.verdict import UNTUNED, lost_runs
+from ssgd_analysis.studies.tuning import (
+    Chosen,
+    choices,
+    tuning_cells,
+    tuning_record,
+    write_tuning,
+)
 
 STAND_IN = (
-    "STAND-IN at the tiny scale: it proves that the study's file runs, and says nothing about any"
+    "STAND-IN at the tiny scale: this shows that the study's file runs, and says nothing about any"
     " method. "
 )
 
@@ -53,7 +65,7 @@ def run_study(
         device: for training and measuring.
         data_dir: for data files.
         command: what was typed, for the report.
-        progress: told of every run and measurement.
+        progress: is advanced at every run and measurement.
 
     Returns:
         The JSON object of the ``study`` command.
@@ -65,23 +77,23 @@ def run_study(
     began = time.monotonic()
     study = _claim(study, out, resume, seeds)
     jobs = jobs or default_jobs(device)
-    means = Resources(out, jobs, device, data_dir)
-    tuning, failures = _tune(study, means, progress)
-    cells = final_cells(study, means, None if tuning is None else choices(tuning))
+    resources = Resources(out, jobs, device, data_dir)
+    tuning, failures = _tune(study, resources, progress)
+    cells = final_cells(study, resources, None if tuning is None else choices(tuning))
     fresh = sum(not Run(cell.folder).finished for cell in cells)
-    failures |= _missing(study, tuning)
+    failures |= _untuned(study, tuning)
     board = Board(progress, "training and measuring", cells, "test_accuracy", jobs)
     failures |= run_cells(cells, jobs=jobs, on_done=board)
-    groups = grouped(study, [cell for cell in cells if str(cell.folder) not in failures])
-    result = judged(study, groups, means, progress)
+    groups = group_cells(study, [cell for cell in cells if str(cell.folder) not in failures])
+    result = compare_arms(study, groups, resources, progress)
     result |= {"failures": failures, "tuning": tuning}
     if study.variance_scales:
-        result["variance"] = variances(study, groups, means, progress)
+        result["variance"] = measure_variances(study, groups, resources, progress)
     values = seeded_values(study, result["by_seed"])
-    answer = QUESTIONS[study.question](study, result, values)
+    answer = QUESTIONS[study.question].answer(study, result, values)
     result["answer"] = answer.record
     begin = STAND_IN if study.scale == "tiny" else ""
-    result["verdict"] = begin + answer.sentence + _lost(study, failures)
+    result["verdict"] = begin + answer.sentence + _failed_runs(study, failures)
     landscapes = sample_landscapes(study, groups, out, device, jobs, progress)
     session = {
         "command": command,
@@ -112,25 +124,25 @@ def plan(
         InputError: data that is not there.
     """
     jobs = jobs or default_jobs(device)
-    means = Resources(out, jobs, device, data_dir)
+    resources = Resources(out, jobs, device, data_dir)
     middle: Chosen = {
         (setting.name, arm.label): {n: r.at(0.5) for n, r in study.search(arm).items()}
         for setting in study.settings
         for arm in study.arms
     }
-    cells = tuning_cells(study, out, device, data_dir) + final_cells(study, means, middle)
+    cells = tuning_cells(study, out, device, data_dir) + final_cells(study, resources, middle)
     return estimate(cells, jobs)
 
 
-def final_cells(study: Study, means: Resources, chosen: Chosen | None) -> list[Cell]:
+def final_cells(study: Study, resources: Resources, chosen: Chosen | None) -> list[Cell]:
     """The runs that the answer is made of, with the tuned values."""
     return [
         Cell(
             setting.name,
             arm.label,
-            means.out / "runs" / slug(setting.name) / f"{slug(arm.label)}-seed{seed}",
+            resources.out / "runs" / slug(setting.name) / f"{slug(arm.label)}-seed{seed}",
             study.config(
-                setting, arm, seed, device=means.device, data_dir=means.data_dir, chosen=own
+                setting, arm, seed, device=resources.device, data_dir=resources.data_dir, chosen=own
             ),
             tuple(study.metrics),
         )
@@ -186,30 +198,30 @@ def _continued(study: Study, found: Any, out: Path, seeds: int | None) -> Study:
 
 
 def _tune(
-    study: Study, means: Resources, progress: Progress
+    study: Study, resources: Resources, progress: Progress
 ) -> tuple[dict[str, Any] | None, dict[str, str]]:
-    """Train the trials, choose, keep the record; ``None`` where nothing is tuned."""
-    cells = tuning_cells(study, means.out, means.device, means.data_dir)
+    """Train the trials, choose, write the record; ``None`` where nothing is tuned."""
+    cells = tuning_cells(study, resources.out, resources.device, resources.data_dir)
     if not cells:
         return None, {}
-    board = Board(progress, "tuning", cells, "val_accuracy", means.jobs)
+    board = Board(progress, "tuning", cells, "val_accuracy", resources.jobs)
     assert study.tuning is not None
-    failures = run_cells(cells, jobs=means.jobs, on_done=board)
-    record = jsonable(tuned(study, cells, failures))
-    keep_tuning(means.out, record)
+    failures = run_cells(cells, jobs=resources.jobs, on_done=board)
+    record = jsonable(tuning_record(study, cells, failures))
+    write_tuning(resources.out, record)
     return record, {}  # a trial that diverged is a result of the tuning, and stands there
 
 
-def _lost(study: Study, failures: Mapping[str, str]) -> str:
-    """That runs are missing from the numbers, where the answer does not say so itself."""
-    if not failures or study.question == "rivals":
+def _failed_runs(study: Study, failures: Mapping[str, str]) -> str:
+    """That runs are missing from the numbers, unless the answer says so itself."""
+    if not failures or QUESTIONS[study.question].mentions_failures:
         return ""
-    lost = lost_runs(study, failures)
-    said = "1 run failed and is" if lost == 1 else f"{lost} runs failed and are"
-    return f" {said} left out."
+    count = count_failures(study, failures)
+    subject = "1 run failed and is" if count == 1 else f"{count} runs failed and are"
+    return f" {subject} left out."
 
 
-def _missing(study: Study, tuning: Mapping[str, Any] | None) -> dict[str, str]:
+def _untuned(study: Study, tuning: Mapping[str, Any] | None) -> dict[str, str]:
     """Arms without a single trial that came to its end."""
     return {
         f"{one['setting']} {one['arm']}".strip(): UNTUNED

@@ -1,4 +1,4 @@
-"""Equal care: the same number of trials for every arm, by one sampler, judged on validation."""
+"""Equal tuning: the same number of trials for every arm, from one sampler, by validation."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -127,10 +127,13 @@ def points(tuning: Tuning, ranges: Mapping[str, Range]) -> list[dict[str, float]
     ]
 
 
-def judged(runs: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
-    """One trial's numbers, means over its seeds; ``None`` is a run that failed.
+def trial_scores(runs: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """One trial's validation accuracy and loss, averaged over its seeds.
 
-    Only validation numbers are read: never those of the test examples.
+    Only validation numbers are read, never those of the test examples.
+
+    Args:
+        runs: the last history record of each seed's run; ``None``: it failed.
     """
     failed = sum(run is None for run in runs)
     known = [run for run in runs if run is not None]

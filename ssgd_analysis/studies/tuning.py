@@ -8,7 +8,7 @@ from ssgd_analysis.files import write_json
 from ssgd_analysis.report import write_table
 from ssgd_analysis.runs import Run
 from ssgd_analysis.studies.cells import Cell, slug
-from ssgd_analysis.studies.search import best, judged, points
+from ssgd_analysis.studies.search import best, points, trial_scores
 from ssgd_analysis.studies.spec import Study
 
 Chosen = dict[tuple[str, str], dict[str, float] | None]  # None: every trial failed
@@ -45,7 +45,9 @@ def tuning_cells(study: Study, out: Path, device: str, data_dir: Path | None) ->
     ]
 
 
-def tuned(study: Study, cells: Sequence[Cell], failures: Mapping[str, str]) -> dict[str, Any]:
+def tuning_record(
+    study: Study, cells: Sequence[Cell], failures: Mapping[str, str]
+) -> dict[str, Any]:
     """The record of the tuning: every trial's values and validation numbers, and the choice.
 
     Args:
@@ -66,7 +68,7 @@ def tuned(study: Study, cells: Sequence[Cell], failures: Mapping[str, str]) -> d
             ranges = study.search(arm)
             tried = points(study.tuning, ranges)
             trials = [
-                {"values": values, **judged(runs[setting.name, arm.label, trial])}
+                {"values": values, **trial_scores(runs[setting.name, arm.label, trial])}
                 for trial, values in enumerate(tried)
             ]
             choice = best(trials)
@@ -85,8 +87,8 @@ def tuned(study: Study, cells: Sequence[Cell], failures: Mapping[str, str]) -> d
     record = {
         name: getattr(study.tuning, name) for name in ("trials", "seeds", "val", "sampler", "share")
     }
-    judge = "validation accuracy, of equals by validation loss"
-    return {**record, "sampler_seed": study.tuning.seed, "chosen_by": judge, "arms": arms}
+    criterion = "validation accuracy, and among equals by validation loss"
+    return {**record, "sampler_seed": study.tuning.seed, "chosen_by": criterion, "arms": arms}
 
 
 def choices(record: Mapping[str, Any]) -> Chosen:
@@ -94,7 +96,7 @@ def choices(record: Mapping[str, Any]) -> Chosen:
     return {(one["setting"], one["arm"]): one["chosen"] for one in record["arms"]}
 
 
-def keep_tuning(out: Path, record: Mapping[str, Any]) -> None:
+def write_tuning(out: Path, record: Mapping[str, Any]) -> None:
     """Write ``tuning.json`` and ``tuning.csv``: one row a trial."""
     write_json(out / "tuning.json", record)
     names = list(dict.fromkeys(name for one in record["arms"] for name in one["ranges"]))

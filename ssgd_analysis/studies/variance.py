@@ -41,7 +41,7 @@ def noise_variances(
         jobs: processes at once.
         configs: label → settings of each arm in these runs' setting, tuned ones included; arms
             that are not there are left out. Default: those of the study's first setting.
-        on_done: told of every run.
+        on_done: is called after every run.
 
     Returns:
         Rows ``weights``, ``scale``, ``arm``, ``variance`` (mean over runs), ``ratio`` and

@@ -147,7 +147,7 @@ class Tracker:
         ``sure``: look for eigenvalues that a warm start may have missed, for half as many
         products again.
         """
-        operator = HessianOperator.of(self.problem)
+        operator = HessianOperator(self.problem)
         found: dict[str, Any] = {}
         if "sharpness" in self.counts:
             spectrum = eigenpairs(

@@ -286,6 +286,30 @@ def test_compare_writes_a_report(tmp_path, run, runs):
     assert "data:image/png;base64" in page
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "words"),
+    [
+        ("methods", "s-sgd", "--set noise_scale=0.1"),
+        ("models", "mlp", "mlp"),
+        ("data", "digits", "digits"),
+        ("metrics", "expected", "invariant to:"),
+        ("optimizers", "sgd", "sgd"),
+        ("studies", "symmetry", "arms: one-sided (wni), two independent (wni-2)"),
+    ],
+)
+def test_list_shows_one_entry_in_full(run, kind, name, words):
+    text = run("list", kind, name).out
+    assert words in text
+    (entry,) = run("list", kind, name, "--json").json
+    assert entry["name"] == name
+    assert entry["description"] in text
+    if kind in ("methods", "metrics", "studies"):
+        assert len(entry["description"].splitlines()) > 3
+    wrong = run("list", kind, name[:-1] + "_")
+    assert wrong.status == 2
+    assert f"did you mean '{name}'?" in wrong.error
+
+
 @pytest.mark.parametrize("kind", ["methods", "models", "data", "metrics", "studies", "systems"])
 def test_list(run, kind):
     entries = run("list", kind, "--json").json

@@ -16,11 +16,11 @@ from ssgd_analysis.connections import ConnectionSettings
 from ssgd_analysis.curvature import Options
 from ssgd_analysis.landscape import LandscapeSettings
 from ssgd_analysis.runs import TrainConfig
-from ssgd_analysis.sharpness.record import Request
+from ssgd_analysis.sharpness import SharpnessSettings
 
 PAIRS = [
     (landscape.command, LandscapeSettings),
-    (sharpness.command, Request),
+    (sharpness.command, SharpnessSettings),
     (sharpness.command, Options),
     (connect.command, ConnectionSettings),
     (compare.command, Rule),

@@ -16,7 +16,8 @@ from ssgd_analysis.compare import (
     measured,
 )
 from ssgd_analysis.compare.groups import _names
-from ssgd_analysis.compare.measurements import check_metric
+from ssgd_analysis.compare.metric_kinds import check_metric
+from ssgd_analysis.compare.pairs import recorded_loss
 from ssgd_analysis.compare.sources import fingerprint
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.report.tables import pair_tables
@@ -46,16 +47,29 @@ def make(tmp_path):
     return build
 
 
-def planted(values):
-    """A measure that reads (method, seed, step) from a table; the history for the rest."""
+class Planted:
+    """A source whose values, reasons and train losses are functions."""
 
-    def measure(run, metric, step):
+    def __init__(self, value, why=lambda run, metric: "", train_loss=recorded_loss):
+        self.value, self.why, self.loss = value, why, train_loss
+
+    def __call__(self, run, metric, step=None, target=None):
+        return self.value(run, metric, step)
+
+    def train_loss(self, run, step=None):
+        return self.loss(run, step)
+
+
+def planted(values, **reasons):
+    """A source that reads (method, seed, step) from a table; the history for the rest."""
+
+    def value(run, metric, step):
         if metric != "lambda_max":
             return measured(run, metric, step=step)
         config = run.config()
         return values[(config.method, config.seed, step)]
 
-    return measure
+    return Planted(value, **reasons)
 
 
 def finished(tmp_path):
@@ -67,8 +81,8 @@ SHARP = {("sgd", s, None): 10 + 0.1 * s for s in range(5)}
 
 def verdict(tmp_path, values, **options):
     groups = group_runs(finished(tmp_path))
-    result = compare(groups, planted(values), metrics=["lambda_max"], **options)
-    (test,) = result["tests"]
+    found = compare(groups, source=planted(values), metrics=["lambda_max"], **options)
+    (test,) = found.tests
     return test
 
 
@@ -197,8 +211,8 @@ def test_the_baseline_shares_the_settings(tmp_path, make):
             for batch in (32, 64):
                 make(method, seed, [0.5], batch_size=batch)
     groups = group_runs(finished(tmp_path))
-    result = compare(groups, lambda run, metric, step: 1.0, metrics=["lambda_max"])
-    pairs = {(t["group"], t["baseline"]) for t in result["tests"]}
+    found = compare(groups, source=Planted(lambda *_: 1.0), metrics=["lambda_max"])
+    pairs = {(t["group"], t["baseline"]) for t in found.tests}
     assert {
         ("s-sgd batch_size=32", "sgd batch_size=32"),
         ("s-sgd batch_size=64", "sgd batch_size=64"),
@@ -216,7 +230,8 @@ def test_holm_counts_all_metrics_and_groups(tmp_path, make):
         return table[config.method] + 0.1 * config.seed * (1 + table[config.method])
 
     metrics = ["lambda_max", "trace"]
-    tests = compare(group_runs(finished(tmp_path)), measure, metrics=metrics)["tests"]
+    groups = group_runs(finished(tmp_path))
+    tests = compare(groups, source=Planted(measure), metrics=metrics).tests
     assert len(tests) == 4
     smallest = min(tests, key=lambda t: t["p"])
     assert smallest["p_holm"] == pytest.approx(4 * smallest["p"])
@@ -227,9 +242,9 @@ def test_accuracy_is_an_outcome_not_a_flatness_test(tmp_path, make):
         make("sgd", seed, [0.5], accuracy=0.90 + 0.001 * seed)
         make("s-sgd", seed, [0.5], accuracy=0.95 + 0.0011 * seed)
     groups = group_runs(finished(tmp_path))
-    result = compare(groups, planted({}), metrics=["test_accuracy"])
-    assert result["tests"] == []
-    assert result["outcomes"][0]["verdict"] == "higher"
+    found = compare(groups, source=planted({}), metrics=["test_accuracy"])
+    assert found.tests == []
+    assert found.outcomes[0]["verdict"] == "higher"
 
 
 def test_unfinished_runs_are_told_apart_and_twins_refused(tmp_path, make):
@@ -353,8 +368,9 @@ def test_two_groups_of_one_method_are_compared(tmp_path, make):
         make("sgd", seed, [0.5], lr=0.1)
         make("sgd", seed, [0.5], lr=0.2)
     groups = group_runs(finished(tmp_path))
-    result = compare(groups, lambda run, *_: run.config().seed * 1.0, metrics=["lambda_max"])
-    assert [(t["group"], t["baseline"]) for t in result["tests"]] == [("sgd lr=0.2", "sgd lr=0.1")]
+    source = Planted(lambda run, *_: run.config().seed * 1.0)
+    tests = compare(groups, source=source, metrics=["lambda_max"]).tests
+    assert [(t["group"], t["baseline"]) for t in tests] == [("sgd lr=0.2", "sgd lr=0.1")]
 
 
 def test_outcomes_are_corrected_metric_by_metric(tmp_path, make):
@@ -362,7 +378,8 @@ def test_outcomes_are_corrected_metric_by_metric(tmp_path, make):
         make("sgd", seed, [0.5 + 0.01 * seed], accuracy=0.90 + 0.003 * seed)
         make("s-sgd", seed, [0.51 + 0.012 * seed], accuracy=0.91 + 0.004 * seed)
     groups = group_runs(finished(tmp_path))
-    outcomes = compare(groups, planted({}), metrics=["test_accuracy", "train_loss"])["outcomes"]
+    metrics = ["test_accuracy", "train_loss"]
+    outcomes = compare(groups, source=planted({}), metrics=metrics).outcomes
     assert [o["p_holm"] for o in outcomes] == [o["p"] for o in outcomes]  # one test of each
 
 
@@ -386,15 +403,17 @@ def test_the_percentage_shown_is_of_the_losses_shown(tmp_path, make):
 
 
 def lacking(values, *missing, reason="the layer has no weights"):
-    """A measure that refuses a metric of some (method, seed), and why."""
+    """A source that refuses a metric of some (method, seed), and says why."""
 
     def gone(run):
         return (run.config().method, run.config().seed) in missing
 
-    def measure(run, metric, step):
+    def value(run, metric, step):
         return None if metric == "lambda_max" and gone(run) else planted(values)(run, metric, step)
 
-    return measure, lambda run, metric: reason if metric == "lambda_max" and gone(run) else ""
+    return Planted(
+        value, why=lambda run, metric: reason if metric == "lambda_max" and gone(run) else ""
+    )
 
 
 @pytest.mark.parametrize("shift", [0, 7])
@@ -404,26 +423,26 @@ def test_a_run_that_lacks_a_metric_is_left_out_and_named(tmp_path, make, shift):
         make("sgd", seed, [0.5])
         make("s-sgd", seed + shift, [0.5])
         values["s-sgd", seed + shift, None] = 5 + 0.11 * seed
-    measure, why = lacking(values, ("s-sgd", 1 + shift))
+    source = lacking(values, ("s-sgd", 1 + shift))
     groups = group_runs(finished(tmp_path))
-    result = compare(groups, measure, metrics=["lambda_max", "train_loss"], why=why)
+    found = compare(groups, source=source, metrics=["lambda_max", "train_loss"])
     name = f"s-sgd-{1 + shift}"
-    assert result["missing"] == [
+    assert found.missing == [
         {
             "group": "s-sgd", "run": str(tmp_path / "runs" / name), "metric": "lambda_max",
             "why": "the layer has no weights",
         }
     ]  # fmt: skip
-    assert {g["name"]: g["metrics"]["lambda_max"]["n"] for g in result["groups"]} == {
+    assert {g["name"]: g["metrics"]["lambda_max"]["n"] for g in found.groups} == {
         "sgd": 4, "s-sgd": 3,
     }  # fmt: skip
-    (test,) = result["tests"]
+    (test,) = found.tests
     assert (test["verdict"], test["n"], test["paired"]) == ("flatter", 3, not shift)
     kept = [5 + 0.11 * seed for seed in (0, 2, 3)]
     base = [SHARP["sgd", seed, None] for seed in ((0, 2, 3) if not shift else range(4))]
     assert test["difference"] == pytest.approx(sum(kept) / 3 - sum(base) / len(base))
     assert f"in some runs: {name} (the layer has no weights)" in test["why"]
-    assert [o["n"] for o in result["outcomes"]] == [4]
+    assert [o["n"] for o in found.outcomes] == [4]
 
 
 def test_a_group_without_a_metric_is_not_comparable_with_the_reason(tmp_path, make):
@@ -431,15 +450,15 @@ def test_a_group_without_a_metric_is_not_comparable_with_the_reason(tmp_path, ma
     for seed in range(3):
         make("sgd", seed, [0.5])
         make("s-sgd", seed, [0.5])
-    measure, why = lacking(values, *(("s-sgd", seed) for seed in range(3)))
+    source = lacking(values, *(("s-sgd", seed) for seed in range(3)))
     groups = group_runs(finished(tmp_path))
-    (test,) = compare(groups, measure, metrics=["lambda_max"], why=why)["tests"]
+    (test,) = compare(groups, source=source, metrics=["lambda_max"]).tests
     assert (test["verdict"], test["difference"]) == ("not comparable", None)
     assert "s-sgd-0, s-sgd-1, s-sgd-2 (the layer has no weights)" in test["why"]
     everyone = [(m, seed) for m in ("sgd", "s-sgd") for seed in range(3)]
-    measure, why = lacking(values, *everyone)
+    source = lacking(values, *everyone)
     with pytest.raises(InputError, match="the layer has no weights"):
-        compare(groups, measure, metrics=["lambda_max"], why=why)
+        compare(groups, source=source, metrics=["lambda_max"])
 
 
 def test_a_run_without_a_train_loss_is_not_comparable(tmp_path, make):
@@ -447,10 +466,11 @@ def test_a_run_without_a_train_loss_is_not_comparable(tmp_path, make):
         make("sgd", seed, [0.5])
         make("s-sgd", seed, [0.5])
     groups = group_runs(finished(tmp_path))
-    (test,) = compare(
-        groups, lambda run, *_: 1.0 + run.config().seed, metrics=["lambda_max"],
+    source = Planted(
+        lambda run, *_: 1.0 + run.config().seed,
         train_loss=lambda run, step: float("nan") if run.config().seed else 0.5,
-    )["tests"]  # fmt: skip
+    )
+    (test,) = compare(groups, source=source, metrics=["lambda_max"]).tests
     assert test["verdict"] == "not comparable"
     assert "train loss of some runs is not known" in test["why"]
 

@@ -23,6 +23,12 @@ def literal_tau_b(x, y):
     return inner / math.sqrt(untied[0] * untied[1])
 
 
+def test_two_runs_have_a_sign():
+    """scipy's asymptotic formula divides by n − 2."""
+    assert kendall([1.0, 2.0], [3.0, 5.0]).tau == 1
+    assert kendall([1.0, 2.0], [5.0, 3.0]).tau == -1
+
+
 def test_tau_by_hand():
     # 6 pairs: 5 in order, 1 not
     assert kendall([1, 2, 3, 4], [1, 3, 2, 4]).tau == pytest.approx(4 / 6)

@@ -138,15 +138,19 @@ def test_temperature_measures_at_the_other_sides_loss(trained):
             last.weight.div_(degrees)
             last.bias.div_(degrees)
         # noise relative to each weight shrinks along, so that scaling the last layer is the same
-        by_hand = module.METRICS["expected"].measure(
-            problem.model, problem.loss, problem.batches, seed=better.run.config().seed, draws=4
+        by_hand = module.METRICS["expected"](
+            Problem(problem.model, problem.loss, problem.batches),
+            seed=better.run.config().seed,
+            draws=4,
         )
         found = measure(better.run, "expected:draws=4", None, better.target)
         assert found == pytest.approx(by_hand.value, rel=1e-2)  # float32 differences of losses
         assert found != pytest.approx(measure(better.run, "expected:draws=4"), rel=0.02)
-    result = compare(groups, measure, metrics=METRICS, match_loss=True, match_by="temperature")
-    assert result["matched_by"] == "temperature"
-    test = result["tests"][0]
+    result = compare(
+        groups, source=measure, metrics=METRICS, match_loss=True, match_by="temperature"
+    )
+    assert result.matched_by == "temperature"
+    test = result.tests[0]
     assert test["train_loss"][0] == test["train_loss"][1]
     assert test["final_train_loss"][0] != test["final_train_loss"][1]
     assert test["steps"] == [[None, None]] * 3
@@ -162,11 +166,15 @@ def test_loss_beyond_any_temperature_is_not_comparable(trained, tmp_path):
     metrics = ["expected:draws=4"]
     measure = Measurements(metrics, MeasureSettings())
     result = compare(
-        groups_of(tmp_path), measure, metrics=metrics, match_loss=True, match_by="temperature"
+        groups_of(tmp_path),
+        source=measure,
+        metrics=metrics,
+        match_loss=True,
+        match_by="temperature",
     )
-    assert result["tests"][0]["verdict"] == "not comparable"
-    assert "no temperature brings both to the train loss 1e+09" in result["tests"][0]["why"]
-    assert result["overall"][0]["verdict"] == "not comparable"
+    assert result.tests[0]["verdict"] == "not comparable"
+    assert "no temperature brings both to the train loss 1e+09" in result.tests[0]["why"]
+    assert result.overall[0]["verdict"] == "not comparable"
 
 
 def test_temperature_of_groups_without_common_seeds(trained, tmp_path):
@@ -296,17 +304,17 @@ def test_a_rescaled_copy_is_no_different(rescaled):
     metrics = [*RAW, *INVARIANT]
     result = compare(
         groups_of(rescaled),
-        Measurements(metrics, MeasureSettings()),
+        source=Measurements(metrics, MeasureSettings()),
         metrics=metrics,
         baseline="sgd",
     )
-    tests = {test["metric"]: test for test in result["tests"]}
+    tests = {test["metric"]: test for test in result.tests}
     for metric in INVARIANT:
         assert tests[metric]["verdict"] == "no difference", tests[metric]
         assert tests[metric]["counts"]
         # float32: the same function to rounding
         assert abs(tests[metric]["relative"]) < 1e-3
-    (overall,) = result["overall"]
+    (overall,) = result.overall
     assert overall["verdict"] == "no difference"
     assert overall["counted"] == list(INVARIANT)
     moved = [metric for metric in RAW if abs(tests[metric]["relative"]) > 0.5]
@@ -316,7 +324,9 @@ def test_a_rescaled_copy_is_no_different(rescaled):
         if tests[metric]["verdict"] in ("flatter", "sharper"):
             assert f"{metric} ({tests[metric]['verdict']})" in overall["why"]
     assert "without weight: " in overall["why"]
-    assert overall["why"].endswith(": rescaling weights moves it and leaves the function as it is")
+    assert overall["why"].endswith(
+        ": rescaling the weights changes it although the function stays the same"
+    )
     assert any(tests[metric]["verdict"] in ("flatter", "sharper") for metric in RAW)
 
 
@@ -324,28 +334,35 @@ def test_one_checkpoint_and_its_rescaled_copy_are_no_different(rescaled):
     runs = find_runs([rescaled / side / "0" for side in ("plain", "copies")])[0]
     metrics = ["lambda_max", *INVARIANT]
     result = compare(
-        group_runs(runs), Measurements(metrics, MeasureSettings()), metrics=metrics, baseline="sgd"
+        group_runs(runs),
+        source=Measurements(metrics, MeasureSettings()),
+        metrics=metrics,
+        baseline="sgd",
     )
-    assert result["overall"][0]["verdict"] == "no difference"
-    assert result["tests"][0]["verdict"] == "not comparable"  # λ_max, one seed
+    assert result.overall[0]["verdict"] == "no difference"
+    assert result.tests[0]["verdict"] == "not comparable"  # λ_max, one seed
 
 
 def test_values_that_are_not_finite_are_not_judged(trained):
-    result = compare(
-        groups_of(trained),
-        lambda run, *_: math.inf if run.config().seed == 1 else run.config().lr,
-        metrics=["expected"],
-        loss_tolerance=1.0,
-    )
-    assert "not finite in some runs" in result["tests"][0]["why"]
-    assert result["overall"][0]["verdict"] == "not comparable"
+    class Infinite(Measurements):
+        def __call__(self, run, metric, step=None, target=None):
+            return math.inf if run.config().seed == 1 else run.config().lr
+
+    source = Infinite(["expected"], MeasureSettings())
+    groups = groups_of(trained)
+    result = compare(groups, source=source, metrics=["expected"], loss_tolerance=1.0)
+    assert "not finite in some runs" in result.tests[0]["why"]
+    assert result.overall[0]["verdict"] == "not comparable"
 
 
 def test_raw_metrics_alone_decide_nothing(rescaled):
     result = compare(
-        groups_of(rescaled), Measurements(RAW, MeasureSettings()), metrics=RAW, baseline="sgd"
+        groups_of(rescaled),
+        source=Measurements(RAW, MeasureSettings()),
+        metrics=RAW,
+        baseline="sgd",
     )
-    (overall,) = result["overall"]
+    (overall,) = result.overall
     assert overall["verdict"] == "not comparable"
     assert "none of the metrics counts" in overall["why"]
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness import METRICS, Measurement, MetricContext, difference
+from ssgd_analysis.flatness import METRICS, Measurement, difference
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import Noise
 
 
 def measure(name: str, case: nets.Case, **options) -> Measurement:
-    return METRICS[name].measure(*case.problem, **options)
+    return METRICS[name](Problem(*case.problem), **options)
 
 
 def coverage(truth: float, found: list[Measurement]) -> float:
@@ -119,7 +120,7 @@ def test_local_entropy_has_the_sign_and_scale_of_its_definition():
     free = math.log(2 * math.pi / gamma) / 2
     own = (0.4**2 - 1) ** 2 + 0.3 * 0.4
     truth = -math.log(float(torch.trapezoid(density, grid))) - own + free
-    found = METRICS["local_entropy"].measure(model, loss, [batch], gamma=gamma, draws=1000)
+    found = METRICS["local_entropy"](Problem(model, loss, [batch]), gamma=gamma, draws=1000)
     assert abs(found.value - truth) <= 4 * found.stderr
     assert found.stderr < 0.03
 
@@ -200,7 +201,7 @@ def test_local_entropy_without_a_finite_loss():
         return torch.where(model.weight == 1, 0.0, math.inf).sum()
 
     with pytest.raises(WorkError, match="larger gamma"):
-        METRICS["local_entropy"].measure(model, cliff, [batch])
+        METRICS["local_entropy"](Problem(model, cliff, [batch]))
 
 
 # --- the symmetric pair ---
@@ -244,8 +245,8 @@ def test_an_asymmetric_valley():
         return (model.weight**2 + model.weight**3).sum()
 
     options = {"c": c, "scale": "none"}  # ±0.1 on the one weight
-    odd = METRICS["asymmetry"].measure(model, loss, [batch], **options)
-    even = METRICS["symmetric_gap"].measure(model, loss, [batch], **options)
+    odd = METRICS["asymmetry"](Problem(model, loss, [batch]), **options)
+    even = METRICS["symmetric_gap"](Problem(model, loss, [batch]), **options)
     assert odd.value == pytest.approx(c**3, rel=1e-12)
     assert even.value == pytest.approx(c**2, rel=1e-12)
     assert odd.details["symmetric_gap"] == pytest.approx(even.value, rel=1e-12)
@@ -264,20 +265,20 @@ def test_spared_parameters_do_not_move():
 @pytest.mark.parametrize("net", ["mlp", "conv_batchnorm"])
 def test_gap_is_expected_sharpness_at_the_same_noise(net):
     context = MetricContext(Problem(*nets.CASES[net]().problem), 4)
-    gap = METRICS["symmetric_gap"].measure.on(context, spare="none", draws=6)
+    gap = METRICS["symmetric_gap"].on(context, spare="none", draws=6)
     options = {"law": "binary", "scale": "filter", "sigma": 0.1, "draws": 6}
-    again = METRICS["expected"].measure.on(context, **options)
+    again = METRICS["expected"].on(context, **options)
     assert gap.value == again.value
     assert again.cost.forwards == 0  # one set of perturbations for both
 
 
 def test_metrics_of_the_same_noise_share_their_passes():
     context = MetricContext(Problem(*nets.mlp().problem))
-    METRICS["symmetric_gap"].measure.on(context)
+    METRICS["symmetric_gap"].on(context)
     assert context.cost.forwards == 101
-    METRICS["asymmetry"].measure.on(context)
-    METRICS["expected"].measure.on(context, sigma=0.2)
-    METRICS["noise_robustness"].measure.on(context)
+    METRICS["asymmetry"].on(context)
+    METRICS["expected"].on(context, sigma=0.2)
+    METRICS["noise_robustness"].on(context)
     assert context.cost.forwards == 201
 
 
@@ -425,9 +426,9 @@ def test_targets_of_a_strangers_loss_need_not_be_a_tensor():
         return nets.cross_entropy(outputs, targets[0])
 
     batches = [(x, (y, None)) for x, y in case.batches()]
-    found = METRICS["symmetric_gap"].measure(case.model, loss, batches)
+    found = METRICS["symmetric_gap"](Problem(case.model, loss, batches))
     assert found.value == measure("symmetric_gap", case).value
-    robust = METRICS["noise_robustness"].measure(case.model, loss, batches)
+    robust = METRICS["noise_robustness"](Problem(case.model, loss, batches))
     assert robust.settings["of"] == "loss"
 
 

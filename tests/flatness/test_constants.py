@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssgd_analysis.flatness import METRICS, MetricContext
+from ssgd_analysis.flatness import METRICS
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.metrics.quantization_drop import rounded_to
 from ssgd_analysis.landscape.directions.direction import normalized
 from ssgd_analysis.landscape.directions.random import random_directions
@@ -63,7 +64,7 @@ def problem() -> Problem:
 def test_metrics_leave_constants_alone(name, chosen):
     found = problem()
     frozen = found.model.body.weight.detach().clone()
-    METRICS[name].measure.on(MetricContext(found, 1), **chosen)
+    METRICS[name].on(MetricContext(found, 1), **chosen)
     assert found.model.seen
     for row, _, body in found.model.seen:
         assert bool((row == 0.5).all())
@@ -78,7 +79,7 @@ def test_an_ascent_that_starts_at_random_leaves_them_alone(steps):
     found = problem()
     flat = Problem(found.model, lambda y, t: y.square().sum() * 0, found.batches)
     for name in ("worst_case", "adaptive_worst"):
-        METRICS[name].measure.on(MetricContext(flat, 1), steps=steps)
+        METRICS[name].on(MetricContext(flat, 1), steps=steps)
     assert all(bool((row == 0.5).all()) for row, _, _ in found.model.seen)
     assert len({nets.bits(weight) for _, weight, _ in found.model.seen}) > 1
 
@@ -95,7 +96,7 @@ def test_a_constant_has_no_part_in_the_size_of_noise(name):
         context = MetricContext(Problem(found.model, found.loss, unused), 1)
         chosen = {"scale": "filter"} if name in ("expected", "noise_robustness") else {}
         chosen |= SETTINGS.get(name, [{}])[0] if name != "expected" else {}
-        values.append(METRICS[name].measure.on(context, **chosen).value)
+        values.append(METRICS[name].on(context, **chosen).value)
     assert values[0] == values[1]
 
 

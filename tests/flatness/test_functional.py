@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness import METRICS, Measurement, MetricContext, curve, difference
+from ssgd_analysis.flatness import METRICS, Measurement, curve, difference
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.crossing import crossing
 from ssgd_analysis.flatness.measurement import of_median
 from ssgd_analysis.flatness.metrics.quantization_drop import rounded_to
@@ -22,7 +23,7 @@ ALL = ("input_jacobian", "margin", "quantization_drop", "noise_robustness", "vol
 
 
 def measure(name: str, case: nets.Case, **options) -> Measurement:
-    return METRICS[name].measure(*case.problem, **options)
+    return METRICS[name](Problem(*case.problem), **options)
 
 
 def linear(outputs: int = 3, count: int = nets.N) -> nets.Case:
@@ -80,12 +81,12 @@ def test_jacobian_by_random_projections():
     case = nets.Case(model, nets.mse, nets.randn(4000, 4), torch.zeros(4000, 64).double())
     batches = case.batches(500)
     norm = float(model.weight.detach().norm())
-    found = METRICS["input_jacobian"].measure(model, case.loss, batches, probes=16)
+    found = METRICS["input_jacobian"](Problem(model, case.loss, batches), probes=16)
     assert not found.settings["exact"]
     assert found.cost.gradients == pytest.approx(16)
     # 4000 roots that scatter by 1/√32 of themselves know the mean to 0.3%: four of these
     assert found.value == pytest.approx((1 - 1 / 64) * norm, rel=0.012)
-    exact = METRICS["input_jacobian"].measure(model, case.loss, batches, probes=64)
+    exact = METRICS["input_jacobian"](Problem(model, case.loss, batches), probes=64)
     assert exact.value == pytest.approx(norm, rel=1e-12)
 
 
@@ -154,7 +155,7 @@ def test_error_of_margin_knows_that_the_scale_is_estimated():
 
     values = np.array([without(left) for left in every])
     jackknife = (99 / 100 * ((values - values.mean()) ** 2).sum()) ** 0.5
-    found = METRICS["margin"].measure(case.model, case.loss, case.batches(8))
+    found = METRICS["margin"](Problem(case.model, case.loss, case.batches(8)))
     assert found.stderr == pytest.approx(jackknife, rel=0.02)  # both to order 1/100
     assert np.mean(found.samples) == pytest.approx(found.value, rel=1e-9)
 
@@ -307,9 +308,9 @@ def test_a_loss_that_does_not_rise_so_far():
     with torch.no_grad():
         model.weight.fill_(0.1)
     batch = torch.ones(1, 2)
-    assert METRICS["volume"].measure(model, bounded(1.0), [batch], rise=0.5).value > 0
+    assert METRICS["volume"](Problem(model, bounded(1.0), [batch]), rise=0.5).value > 0
     with pytest.raises(InputError, match="smaller rise"):
-        METRICS["volume"].measure(model, bounded(1.0), [batch], rise=2.0)
+        METRICS["volume"](Problem(model, bounded(1.0), [batch]), rise=2.0)
 
 
 def test_a_loss_that_rises_at_once_has_no_radius():
@@ -320,7 +321,7 @@ def test_a_loss_that_rises_at_once_has_no_radius():
         return ((model.weight - start).abs().max() > 1e-9).double()
 
     with pytest.raises(InputError, match=r"within 0\.0001 times the weights.*larger rise"):
-        METRICS["volume"].measure(model, cliff, [torch.ones(1, 2)], rise=0.5)
+        METRICS["volume"](Problem(model, cliff, [torch.ones(1, 2)]), rise=0.5)
 
 
 # --- the loss takes the model; bad settings ---
@@ -336,9 +337,9 @@ def test_a_loss_that_takes_the_model(name):
     batches = [{"x": x, "y": y} for x, y in case.batches()]
     if name in ("input_jacobian", "margin"):
         with pytest.raises(InputError, match=r"^needs the outputs"):
-            METRICS[name].measure(case.model, with_model, batches)
+            METRICS[name](Problem(case.model, with_model, batches))
         return
-    found = METRICS[name].measure(case.model, with_model, batches)
+    found = METRICS[name](Problem(case.model, with_model, batches))
     assert found.settings.get("of", "loss") == "loss"
     assert math.isfinite(found.value)
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness import METRICS, Measurement, MetricContext, examples
+from ssgd_analysis.flatness import METRICS, Measurement, examples
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.examples import example_gradients
 from ssgd_analysis.problem import Problem
 
@@ -29,7 +30,7 @@ def context(case: nets.Case) -> MetricContext:
 
 
 def on(name: str, where: MetricContext) -> Measurement:
-    return METRICS[name].measure.on(where)
+    return METRICS[name].on(where)
 
 
 def check(case: nets.Case, where: MetricContext) -> None:
@@ -191,7 +192,7 @@ def test_low_precision_is_no_reason_to_refuse(dtype, seed):
     inputs, targets = nets.randn(64, 4, seed=seed), nets.labels(64, seed=seed)
     truth = reference.covariance_trace(nets.Case(case.model, case.loss, inputs, targets))
     low = nets.Case(case.model.to(dtype), case.loss, inputs.to(dtype), targets)
-    found = METRICS["gradient_covariance_trace"].measure(low.model, low.loss, low.batches(16))
+    found = METRICS["gradient_covariance_trace"](Problem(low.model, low.loss, low.batches(16)))
     assert found.value == pytest.approx(truth, rel=0.02)  # eight bits in all, 64 examples averaged
 
 

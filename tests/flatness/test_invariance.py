@@ -10,7 +10,8 @@ from scipy import stats
 from torch import nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness import METRICS, Measurement, MetricContext, difference
+from ssgd_analysis.flatness import METRICS, Measurement, difference
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.symmetries.transformations import TRANSFORMATIONS
 
@@ -97,7 +98,7 @@ def context(net: str, kind: str | None) -> MetricContext | None:
 def measured(name: str, net: str, kind: str | None) -> Measurement | None:
     """``None``: the metric can't be had of this problem."""
     try:
-        return METRICS[name].measure.on(context(net, kind), **SETTINGS.get(name, {}))
+        return METRICS[name].on(context(net, kind), **SETTINGS.get(name, {}))
     except InputError:
         return None
 
@@ -183,7 +184,7 @@ RATIOS = {
 def test_moves_as_much_as_published(label, kind):
     settings, layer, neuron = RATIOS[label]
     published = layer if kind == "layer" else neuron
-    measure = METRICS[label.split(",")[0]].measure
+    measure = METRICS[label.split(",")[0]]
     before, after = (measure.on(context("relu", kind_), **settings) for kind_ in (None, kind))
     ratio = after.value / before.value
     if published == 1.0:
@@ -201,7 +202,7 @@ def test_weights_before_a_batchnorm_scale_by_powers(kind, power):
     problem = conv()
     only = Problem(problem.model, problem.loss, problem.batches, layers=["0", "3"])
     changed = TRANSFORMATIONS["batchnorm"](only, 5.0).problem
-    before, after = (METRICS[kind].measure.on(MetricContext(one)) for one in (only, changed))
+    before, after = (METRICS[kind].on(MetricContext(one)) for one in (only, changed))
     assert after.value / before.value == pytest.approx(5.0**power, rel=1e-5)
 
 

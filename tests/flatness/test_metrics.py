@@ -13,6 +13,7 @@ from torch import nn
 from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness import METRICS, Measurement
+from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import Noise
 
 CASES = {**nets.CASES, "quadratic": nets.quadratic, "relu": nets.relu}
@@ -26,7 +27,7 @@ def measure(name: str, case: nets.Case, **options) -> Measurement:
 
 
 def on(name: str, *problem, **options) -> Measurement:
-    return METRICS[name].measure(*problem, **{**reference.METRICS[name].needs, **options})
+    return METRICS[name](Problem(*problem), **{**reference.METRICS[name].needs, **options})
 
 
 @pytest.fixture(params=METRICS)
@@ -304,7 +305,7 @@ def test_adaptive_worst_of_one_weight(rho):
         model.weight.fill_(2.0)
     one = torch.ones(1, 1, dtype=torch.float64)
     # L = (w − 1)² at w = 2: the worst of w = 2 + 2u, |u| ≤ ρ, is at u = ρ
-    found = METRICS["adaptive_worst"].measure(model, nets.mse, [(one, one)], rho=rho)
+    found = METRICS["adaptive_worst"](Problem(model, nets.mse, [(one, one)]), rho=rho)
     assert found.value == pytest.approx((1 + 2 * rho) ** 2 - 1, rel=1e-12)
 
 
@@ -397,7 +398,7 @@ def test_adaptive_worst_leaves_an_exact_stationary_point():
     with torch.no_grad():
         model.weight.fill_(1.0)
     x = 30 * torch.eye(2, dtype=torch.float64)
-    found = METRICS["adaptive_worst"].measure(
-        model, torch.nn.functional.mse_loss, [(x, x.sum(1, keepdim=True))]
+    found = METRICS["adaptive_worst"](
+        Problem(model, torch.nn.functional.mse_loss, [(x, x.sum(1, keepdim=True))])
     )
     assert found.value > 1.0

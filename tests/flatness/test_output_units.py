@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ssgd_analysis.flatness import METRICS, MetricContext
+from ssgd_analysis.flatness import METRICS
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.landscape.directions.direction import normalized
 from ssgd_analysis.landscape.directions.random import random_directions
 from ssgd_analysis.problem import Problem
@@ -94,7 +95,7 @@ def test_metrics_by_filter_stay(net, metric):
         # rounding costs so small a network no accuracy: the rise of its loss, then
         found.details.get("loss_rise", found.value)
         for found in (
-            METRICS[metric].measure.on(MetricContext(problem, 1), **METRICS_BY_FILTER[metric])
+            METRICS[metric].on(MetricContext(problem, 1), **METRICS_BY_FILTER[metric])
             for problem in both(net)
         )
     )
@@ -106,7 +107,7 @@ def test_filters_along_the_wrong_axis_would_not_stay():
     benches = [MetricContext(problem, 1) for problem in both("transposed")]
     for context in benches:
         context.filters = [PLAIN] * len(context.parameters)
-    before, after = (METRICS["symmetric_gap"].measure.on(context).value for context in benches)
+    before, after = (METRICS["symmetric_gap"].on(context).value for context in benches)
     assert not 1 / 3 < after / before < 3
 
 
@@ -156,6 +157,6 @@ def test_relative_flatness_has_a_row_for_each_unit(net, last):
         rows = [numbers[:, o].flatten() for o in range(6)]
     kappa = sum((flat[s] @ flat[t]) * matrix[s][:, t].diagonal().sum() for s in rows for t in rows)
     layer = {} if last else {"layer": "0"}
-    found = METRICS["relative_flatness"].measure.on(MetricContext(problem), **layer)
+    found = METRICS["relative_flatness"].on(MetricContext(problem), **layer)
     assert found.settings["layer"] == "0.weight"
     assert found.value == pytest.approx(float(kappa), rel=1e-9)

@@ -19,7 +19,8 @@ from ssgd_analysis.curvature.estimates.hutchinson import Hutchinson
 from ssgd_analysis.curvature.estimates.probes import rademacher
 from ssgd_analysis.curvature.survey import _known_square, more_squares
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness import METRICS, Measurement, MetricContext
+from ssgd_analysis.flatness import METRICS, Measurement
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.metrics import relative_flatness as relative
 from ssgd_analysis.flatness.surveyed import surveyed
 from ssgd_analysis.problem import Problem
@@ -57,7 +58,7 @@ def context(case: nets.Case, seed: int = 0) -> MetricContext:
 
 
 def on(name: str, where: MetricContext, **settings) -> Measurement:
-    return METRICS[name].measure.on(where, **settings)
+    return METRICS[name].on(where, **settings)
 
 
 # --- the survey's squares ---
@@ -603,13 +604,13 @@ def test_all_eigenvectors_known(name):
         "density_moments": float(values.square().mean()),
         "negative_mass": 0.0,
     }[name]
-    assert METRICS[name].measure(*problem).value == pytest.approx(truth, rel=1e-5, abs=1e-12)
+    assert METRICS[name](Problem(*problem)).value == pytest.approx(truth, rel=1e-5, abs=1e-12)
 
 
 def test_the_trace_does_not_depend_on_what_was_measured_before():
     case = nets.mlp()
     alone = MetricContext(Problem(*case.problem))
     after = MetricContext(Problem(*case.problem))
-    METRICS["frobenius"].measure.on(after)
-    found = [METRICS["trace"].measure.on(context).value for context in (alone, after)]
+    METRICS["frobenius"].on(after)
+    found = [METRICS["trace"].on(context).value for context in (alone, after)]
     assert found[0] == found[1]

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ssgd_analysis.data import load_data
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness import METRICS, MetricContext
+from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.flatness.ascent import STARTS
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 
 BALLS = ("worst_case", "m_sharpness", "adaptive_worst")
@@ -98,7 +99,7 @@ def test_defaults_find_what_long_ascents_from_six_starts_find(net, name, rho):
     w = reference.flat_weights(case.model)
     scale = w.abs() if name == "adaptive_worst" else torch.ones_like(w)
     truth = plain_ascent(case, scale, rho, starts=6, steps=200)
-    found = METRICS[name].measure(case.model, case.loss, case.batches(16), rho=rho)
+    found = METRICS[name](Problem(case.model, case.loss, case.batches(16)), rho=rho)
     assert found.value >= 0.97 * truth  # what is promised; no upper bound: ours may find more
     assert found.details["from_clean"] <= found.value
 
@@ -106,8 +107,8 @@ def test_defaults_find_what_long_ascents_from_six_starts_find(net, name, rho):
 def test_one_start_falls_short_where_there_are_several_maxima():
     """Else the test above would say nothing of the starts."""
     case = group_norm()
-    alone = METRICS["adaptive_worst"].measure(*case.problem, starts=1)
-    many = METRICS["adaptive_worst"].measure(*case.problem)
+    alone = METRICS["adaptive_worst"](Problem(*case.problem), starts=1)
+    many = METRICS["adaptive_worst"](Problem(*case.problem))
     assert alone.value < 0.8 * many.value
     assert many.details["from_clean"] == pytest.approx(alone.value, rel=1e-9)
 
@@ -126,7 +127,7 @@ def test_the_slope_may_lead_to_the_lower_side():
         return (model.w / 2 + 3 * (-model.w).relu() ** 2 + 0 * batch).mean()
 
     batches = [torch.zeros(2, 1, dtype=torch.float64)]
-    found = METRICS["worst_case"].measure(OneWeight(), loss, batches, rho=1.0)
+    found = METRICS["worst_case"](Problem(OneWeight(), loss, batches), rho=1.0)
     assert found.details["from_clean"] == pytest.approx(0.5)
     assert found.value == pytest.approx(2.5)
 
@@ -135,7 +136,7 @@ def test_the_slope_may_lead_to_the_lower_side():
 def test_more_starts_find_no_less(name):
     case = group_norm()
     found = [
-        METRICS[name].measure(case.model, case.loss, case.batches(16), rho=1.0, starts=starts)
+        METRICS[name](Problem(case.model, case.loss, case.batches(16)), rho=1.0, starts=starts)
         for starts in (1, 2, 32)
     ]
     values = [one.value for one in found]
@@ -147,14 +148,16 @@ def test_more_starts_find_no_less(name):
 @pytest.mark.parametrize("m", [0, 12])
 def test_the_spread_of_the_starts_is_told(m):
     case = nets.trained()
-    found = METRICS["adaptive_worst"].measure(case.model, case.loss, case.batches(16), rho=2.0, m=m)
+    found = METRICS["adaptive_worst"](
+        Problem(case.model, case.loss, case.batches(16)), rho=2.0, m=m
+    )
     low, high = found.details["ends"]
     assert found.details["bound"] == "lower"
     assert high == pytest.approx(found.value, rel=1e-9)
     assert low <= found.details["from_clean"] <= high
     least, middle, most = found.details["tried"]
     assert least <= middle <= most <= high * (1 + 1e-12)
-    alone = METRICS["adaptive_worst"].measure(*case.problem, starts=1)
+    alone = METRICS["adaptive_worst"](Problem(*case.problem), starts=1)
     assert alone.details["tried"] is None
     assert alone.details["ends"] == pytest.approx([alone.value, alone.value], rel=1e-12)
 
@@ -162,24 +165,26 @@ def test_the_spread_of_the_starts_is_told(m):
 def test_rounds_go_on_until_the_best_stops_rising():
     case = nets.trained()
     fixed, rounds = (
-        METRICS["worst_case"].measure(case.model, case.loss, case.batches(16), rho=1.0, starts=n)
+        METRICS["worst_case"](Problem(case.model, case.loss, case.batches(16)), rho=1.0, starts=n)
         for n in (STARTS, 0)
     )
     assert rounds.value >= fixed.value
     assert rounds.details["starts"] >= STARTS
     assert rounds.settings["starts"] == 0
     few = nets.mlp()  # 11 examples give 24 starts, and no more
-    assert METRICS["worst_case"].measure(*few.problem, starts=0).details["starts"] == 2 * nets.N + 2
+    assert (
+        METRICS["worst_case"](Problem(*few.problem), starts=0).details["starts"] == 2 * nets.N + 2
+    )
 
 
 def test_an_unfit_number_of_starts_is_refused():
     with pytest.raises(InputError, match="starts -1 should be"):
-        METRICS["worst_case"].measure(*nets.mlp().problem, starts=-1)
+        METRICS["worst_case"](Problem(*nets.mlp().problem), starts=-1)
 
 
 def test_cost_of_the_search():
     case = nets.trained()
-    cost = METRICS["worst_case"].measure(case.model, case.loss, case.batches(16)).cost
+    cost = METRICS["worst_case"](Problem(case.model, case.loss, case.batches(16))).cost
     # 20 steps; 31 starts of 3; three of these 17 more; 15 examples, each in two directions; and
     # whether batches may be cut: all of them, and in halves
     assert cost.gradients == pytest.approx(20 + 31 * 3 + 3 * 17 + 15 / 60 + 2)
@@ -207,10 +212,10 @@ def test_starts_are_random_where_no_example_stands_alone():
         seen.append(len(targets))
         return case.loss(outputs, targets)
 
-    found = METRICS["worst_case"].measure(case.model, loss, case.batches())
+    found = METRICS["worst_case"](Problem(case.model, loss, case.batches()))
     assert found.details["starts"] == STARTS
     assert min(seen) > 1
-    other = METRICS["worst_case"].measure(case.model, loss, case.batches(), seed=1)
+    other = METRICS["worst_case"](Problem(case.model, loss, case.batches()), seed=1)
     assert found.details["tried"] != other.details["tried"]
 
 
@@ -225,6 +230,6 @@ def test_an_example_without_a_label_is_no_start():
 
     context = MetricContext(Problem(case.model, loss, [(case.inputs, targets)]))
     context.keep("divisible", True)
-    found = METRICS["worst_case"].measure.on(context)
+    found = METRICS["worst_case"].on(context)
     assert found.details["starts"] == 2 * (nets.N - 4) + 2
     assert np.isfinite(found.value)

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.flatness import METRICS, Measurement, MetricContext, curve
+from ssgd_analysis.flatness import METRICS, Measurement, curve
 from ssgd_analysis.flatness.ball import checkpoints
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.metrics import keskar
 from ssgd_analysis.problem import Problem
 
@@ -23,7 +24,7 @@ CASES = {"mlp": nets.mlp, "conv_batchnorm": nets.conv_batchnorm, "relu": nets.re
 
 
 def measure(name: str, case: nets.Case, **options) -> Measurement:
-    return METRICS[name].measure(*case.problem, **options)
+    return METRICS[name](Problem(*case.problem), **options)
 
 
 def scale_of(name: str, case: nets.Case) -> Tensor:
@@ -350,8 +351,8 @@ def test_steps_cost_a_gradient_each(name):
     cost = measure(name, case, steps=7, starts=1).cost
     assert (cost.forwards, cost.gradients, cost.products) == (2, 7, 0)  # clean and last losses
     context = MetricContext(Problem(*case.problem))
-    METRICS["sam"].measure.on(context)  # pays for the clean losses and gradient
-    assert METRICS[name].measure.on(context, steps=7, starts=1).cost.gradients == 6
+    METRICS["sam"].on(context)  # pays for the clean losses and gradient
+    assert METRICS[name].on(context, steps=7, starts=1).cost.gradients == 6
 
 
 @pytest.mark.parametrize(("m", "check"), [(3, 1), (4, 0)])
@@ -370,7 +371,7 @@ def test_cost_is_what_was_spent(name):
         seen.append(len(targets))
         return case.loss(outputs, targets)
 
-    cost = METRICS[name].measure(case.model, counting, case.batches()).cost
+    cost = METRICS[name](Problem(case.model, counting, case.batches())).cost
     passes = 1 + cost.forwards + cost.gradients  # the first one reads what batches weigh
     assert sum(seen) == pytest.approx(nets.N * passes)
 
@@ -382,7 +383,7 @@ def test_settings_are_what_fixes_the_number(name):
     if name in ("worst_case", "m_sharpness"):  # a random direction where there is no slope
         assert found.value != measure(name, minimum(), seed=4).value
     settings = set(found.settings) - {"seed", "error"}
-    assert settings == set(METRICS[name].measure.defaults)
+    assert settings == set(METRICS[name].defaults)
 
 
 # --- minima, and worse ---
@@ -429,7 +430,7 @@ def test_losses_that_overflow_are_told(name):
     strength = "epsilon" if name == "keskar" else "rho"
     before = nets.state(case.model)
     with pytest.raises(WorkError, match=r"finite|is inf|is nan"):
-        METRICS[name].measure(case.model, loss, case.batches(), **{strength: 10.0})
+        METRICS[name](Problem(case.model, loss, case.batches()), **{strength: 10.0})
     assert nets.state(case.model) == before
 
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ssgd_analysis import InputError, Problem
 from ssgd_analysis.curvature import OPERATORS, Options
-from ssgd_analysis.flatness import METRICS, MetricContext
+from ssgd_analysis.flatness import METRICS
+from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.models import LOSSES
 
 N, CLASSES, POSITIONS = 9, 3, 4
@@ -266,7 +267,7 @@ def test_products_are_the_whole_split_s_or_refused(one, name, micro_batch, way):
     if may_look_like_a_sum(one):
         refusals.append(A_SUM)
     eye = torch.eye(one.problem.n_parameters, dtype=torch.float64)
-    options = Options(way=way, micro_batch=micro_batch)
+    options = Options(strategy=way, micro_batch=micro_batch)
     refused = ""
     try:
         operator = OPERATORS[name](one.problem, options=options)
@@ -304,7 +305,7 @@ def test_ten_metrics_are_the_whole_split_s_or_refused(one):
         truth = reference.METRICS[name]
         chosen = {key: value for key, value in truth.settings.items() if key != "seed"}
         try:
-            found = METRICS[name].measure.on(bench, **chosen)
+            found = METRICS[name].on(bench, **chosen)
         except InputError as error:
             found = error
         if isinstance(found, InputError) and A_SUM in str(found):

@@ -12,7 +12,9 @@ from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.files import jsonable
 from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.problem import Problem
-from ssgd_analysis.sharpness.record import Request, measure
+from ssgd_analysis.progress import SILENT
+from ssgd_analysis.sharpness import SharpnessRecord, SharpnessSettings
+from ssgd_analysis.sharpness.build import build, prepare
 
 # INTERFACE.md, section 2, sharpness: what one checkpoint's object holds besides its name
 KEYS = {
@@ -29,7 +31,16 @@ ASKED = [
 
 
 def record(case: nets.Case, **request) -> dict:
-    return measure(Problem(*case.problem), Request(**request)).record
+    return measured(Problem(*case.problem), SharpnessSettings(**request)).document
+
+
+def measured(problem, settings, *, start=None, deadline=None) -> SharpnessRecord:
+    operator = prepare(problem, settings, SILENT)
+    document, vectors = build(
+        operator, problem, settings, start=start, deadline=deadline, progress=SILENT
+    )
+    shapes = {name: parameter.shape for name, parameter in problem.parameters.items()}
+    return SharpnessRecord("", None, document, vectors, shapes)
 
 
 @pytest.mark.parametrize("operator", reference.OPERATORS)
@@ -59,7 +70,7 @@ def test_metrics_are_those_of_the_table(operator):
     found = record(case, operator=operator, metrics=ASKED, seed=4)
     assert list(found["metrics"]) == ASKED
     for name, measured in zip(METRICS, found["metrics"].values(), strict=True):
-        alone = METRICS[name].measure(*case.problem, seed=4, **NEEDS[name])
+        alone = METRICS[name](Problem(*case.problem), seed=4, **NEEDS[name])
         traces = ("trace", "trace_per_parameter")
         if name in traces and operator == "hessian":  # known better: its outliers are deflated
             assert abs(measured["value"] - alone.value) < 5 * (measured["stderr"] + alone.stderr)
@@ -81,7 +92,9 @@ def test_is_the_json_of_the_contract():
 
 
 def test_a_seed_repeats():
-    options = Options(way="graph", micro_batch=4)  # else the clock chooses, and rounding differs
+    options = Options(
+        strategy="graph", micro_batch=4
+    )  # else the clock chooses, and rounding differs
     first, again = (
         jsonable(record(nets.mlp(), metrics=ASKED, seed=1, options=options)) for _ in range(2)
     )
@@ -108,7 +121,7 @@ def test_a_loss_that_is_not_finite_fails_before_long_work():
     # three batches, read once and evaluated once
     calls = nets.RaisesAfter(lambda outputs, targets: outputs.sum() * float("inf"), 6)
     with pytest.raises(WorkError):
-        measure(Problem(case.model, calls, case.batches()), Request())
+        measured(Problem(case.model, calls, case.batches()), SharpnessSettings())
 
 
 def test_a_later_batch_that_is_not_finite_fails_too():
@@ -139,15 +152,15 @@ def test_cross_fit_stands_beside_every_eigenvalue():
     for entry in record(case, top=3)["eigenvalues"]:
         assert set(entry["cross_fit"]) == {"value", "stderr"}
         assert entry["cross_fit"]["value"] <= 1.5 * abs(entry["value"])
-    single = measure(Problem(case.model, case.loss, case.batches(nets.N)), Request())
-    assert "cross_fit" not in single.record["eigenvalues"][0]
+    single = measured(Problem(case.model, case.loss, case.batches(nets.N)), SharpnessSettings())
+    assert "cross_fit" not in single.document["eigenvalues"][0]
 
 
 def test_eigenvectors_come_with_the_values():
     case = nets.mlp()
-    found = measure(Problem(*case.problem), Request(top=3, tol=1e-8))
+    found = measured(Problem(*case.problem), SharpnessSettings(top=3, tol=1e-8))
     vectors, dense = found.vectors, reference.hessian(case)
-    values = torch.tensor([entry["value"] for entry in found.record["eigenvalues"]])
+    values = torch.tensor([entry["value"] for entry in found.document["eigenvalues"]])
     torch.testing.assert_close(dense @ vectors, vectors * values, rtol=1e-6, atol=1e-7)
     assert sum(shape.numel() for shape in found.parameters.values()) == len(vectors)
 
@@ -155,15 +168,15 @@ def test_eigenvectors_come_with_the_values():
 def test_a_start_changes_only_the_cost():
     case = nets.mlp()
     problem = Problem(*case.problem)
-    cold = measure(problem, Request(top=2, tol=1e-6))
-    warm = measure(problem, Request(top=2, tol=1e-6), start=cold.vectors)
-    for a, b in zip(cold.record["eigenvalues"], warm.record["eigenvalues"], strict=True):
+    cold = measured(problem, SharpnessSettings(top=2, tol=1e-6))
+    warm = measured(problem, SharpnessSettings(top=2, tol=1e-6), start=cold.vectors)
+    for a, b in zip(cold.document["eigenvalues"], warm.document["eigenvalues"], strict=True):
         assert a["value"] == pytest.approx(b["value"], rel=1e-6)
 
 
 def test_a_deadline_gives_the_best_there_is():
     case = nets.mlp()
-    found = measure(Problem(*case.problem), Request(tol=1e-12), deadline=0.0).record
+    found = measured(Problem(*case.problem), SharpnessSettings(tol=1e-12), deadline=0.0).document
     assert found["stop"] == "time"
     truth = torch.linalg.eigvalsh(reference.hessian(case))
     for entry in found["eigenvalues"]:
@@ -188,7 +201,9 @@ def test_a_radius_without_a_value_does_not_cost_the_others():
 
     text = "expected:scale=none,sigma=0.0001"
     problem = Problem(case.model, walled, case.batches())
-    found = measure(problem, Request(metrics=[text], curves=True)).record["metrics"][text]
+    found = measured(problem, SharpnessSettings(metrics=[text], curves=True)).document["metrics"][
+        text
+    ]
     assert found["value"] is not None
     assert found["curve"]["radii"] == [0.003, 0.01, 0.02, 0.05]
     assert found["curve"]["values"][0] is not None
@@ -198,22 +213,22 @@ def test_a_radius_without_a_value_does_not_cost_the_others():
 def test_products_of_metrics_are_counted():
     case = nets.mlp()
     plain, more = (
-        record(case, metrics=names, options=Options(way="graph"))["cost"]["matvecs"]
+        record(case, metrics=names, options=Options(strategy="graph"))["cost"]["matvecs"]
         for names in ([], ["fisher_rao"])
     )
     assert more == plain + 1
-    other = record(case, operator="ggn", metrics=["w_h_w"], options=Options(way="graph"))
+    other = record(case, operator="ggn", metrics=["w_h_w"], options=Options(strategy="graph"))
     assert (
         other["cost"]["matvecs"]
-        > record(case, operator="ggn", options=Options(way="graph"))["cost"]["matvecs"]
+        > record(case, operator="ggn", options=Options(strategy="graph"))["cost"]["matvecs"]
     )
 
 
 def test_what_does_not_fit_into_the_time_is_null_and_says_why():
     case = nets.mlp()
-    asked = Request(metrics=["expected", "worst_case", "lambda_max", "layer_lambda_max"],
+    asked = SharpnessSettings(metrics=["expected", "worst_case", "lambda_max", "layer_lambda_max"],
                     per_layer=True)  # fmt: skip
-    found = measure(Problem(*case.problem), asked, deadline=0.0).record
+    found = measured(Problem(*case.problem), asked, deadline=0.0).document
     assert found["trace"]["stop"] == "time"
     for name in ("expected", "worst_case", "layer_lambda_max"):
         assert found["metrics"][name]["value"] is None
@@ -228,8 +243,8 @@ def test_a_deadline_ends_a_metric_in_the_middle_and_gives_the_weights_back():
     case = nets.mlp()
     before = nets.state(case.model)
     began = time.monotonic()
-    asked = Request(metrics=["expected:draws=1000000", "gradient_norm"])
-    found = measure(Problem(*case.problem), asked, deadline=began + 3).record
+    asked = SharpnessSettings(metrics=["expected:draws=1000000", "gradient_norm"])
+    found = measured(Problem(*case.problem), asked, deadline=began + 3).document
     assert time.monotonic() - began < 10  # it would take minutes
     assert [found["metrics"][name]["value"] for name in asked.metrics] == [None, None]
     assert nets.state(case.model) == before
@@ -237,4 +252,4 @@ def test_a_deadline_ends_a_metric_in_the_middle_and_gives_the_weights_back():
 
 def test_covariance_has_no_layers_and_says_so_before_any_work():
     with pytest.raises(InputError, match="per-layer"):
-        Request(operator="covariance", per_layer=True)
+        SharpnessSettings(operator="covariance", per_layer=True)

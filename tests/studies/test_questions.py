@@ -7,7 +7,7 @@ import pytest
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.studies.load import check_study, load_study
-from ssgd_analysis.studies.questions.questions import QUESTIONS
+from ssgd_analysis.studies.questions import QUESTIONS
 
 SEEDS = range(10)
 BATCHES = (32, 64, 128, 256)
@@ -49,7 +49,7 @@ def by_batch(gain):
 
 
 def answer(spec, values, **result):
-    return QUESTIONS[spec.question](spec, result, values)
+    return QUESTIONS[spec.question].answer(spec, result, values)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_trend(tmp_path, gain, way):
     assert f"over SGD in test accuracy {way} with the batch size" in found.sentence
     slope = next(one for one in found.record["slopes"] if one["rival"] == "SGD")
     assert slope["mean"] == pytest.approx(100 * (gain(256) - gain(32)) / 3, abs=1e-6)
-    end = {"grows": "higher than", "shrinks": "lower than"}.get(way, "higher than")
-    assert f"at 256 its test accuracy is {end} SGD, SAM" in found.sentence
+    end = {"grows": "higher", "shrinks": "lower"}.get(way, "higher")
+    assert f"At 256 the test accuracy of S-SGD is {end} than that of SGD, SAM" in found.sentence
 
 
 def test_a_shared_seed_effect_does_not_hide_a_paired_gain(tmp_path):
@@ -85,8 +85,8 @@ def test_each(tmp_path):
     )
     sentence = answer(spec, values).sentence
     assert "is shown in 1 of 3 settings (constant) and reversed in cosine" in sentence
-    told = "against SAM it is higher in constant, lower in cosine, not shown to differ in step"
-    assert told in sentence
+    words = "SAM its accuracy is higher in constant, lower in cosine, not shown to differ in step"
+    assert words in sentence
 
 
 def strengths(tmp_path, curve):
@@ -153,7 +153,7 @@ def test_symmetry(tmp_path, gain, way):
     ]  # fmt: skip
     found = answer(spec, planted(means, noise=0.004), variance=variance)
     assert f"symmetry {way}:" in found.sentence
-    assert "0.25 ± 0.01 at c = 0.1" in found.sentence
+    assert "of two, is 0.25 ± 0.01 at c = 0.1" in found.sentence
     one = next(row for row in found.record["pooled"] if row["rival"] == "one")
     assert one["verdict"] == "lower"
 
@@ -188,7 +188,7 @@ def test_a_gain_that_equal_rates_do_not_show_is_doubted(tmp_path, at_equal_rates
     assert "b: -1.00" in found.sentence
     assert found.record["same_trials"]["mean"] == pytest.approx(100 * at_equal_rates)
     assert found.record["same_trials"]["n"] == 4
-    assert ("it may be the chosen values" in found.sentence) == doubted
+    assert ("it may come from the values" in found.sentence) == doubted
     tuning["arms"][0]["trials"][0]["values"] = {"lr": 5.0}  # other values: nothing to pair
     assert answer(spec, planted(means), tuning=tuning).record["same_trials"] is None
 
@@ -204,12 +204,12 @@ def test_an_arm_without_runs_is_said_to_be_no_different_from_none(tmp_path, ques
     spec = study(tmp_path, question, THREE, BY_BATCH, axis="batch_size", against="SGD")
     values = {key: found for key, found in by_batch(lambda b: 0).items() if key[1] != "SAM"}
     found = answer(spec, values)
-    for words in ("differ from SGD, SAM", "SAM it is not shown", "differ: SAM"):
+    for words in ("differ from that of SGD, SAM", "SAM its accuracy is not shown", "differ: SAM"):
         assert words not in found.sentence
     rows = [*found.record.get("gains", ()), *found.record.get("pooled", ())]
     assert all(row["verdict"] == "not compared" for row in rows if row["rival"] == "SAM")
-    told = {"trend": "not compared with SAM (no run)", "each": "SAM it is not compared (no run)"}
-    assert told.get(question, "") in found.sentence
+    words = {"trend": "not compared with SAM (no run)", "each": "is not compared (no run)"}
+    assert words.get(question, "") in found.sentence
 
 
 def test_a_question_without_its_axis_is_refused(tmp_path):
@@ -249,7 +249,7 @@ def test_the_variance_of_one_run_has_no_error(tmp_path):
     spec = study(tmp_path, "symmetry", arms, {"a": ""}, against="two")
     row = {"weights": "final", "scale": 0.1, "arm": "symmetric", "ratio": 0.25, "ratio_error": None}
     found = answer(spec, planted({("a", arm): 0.9 for arm in arms}), variance=[row])
-    assert "'s, 0.25 at c = 0.1" in found.sentence
+    assert "of two, is 0.25 at c = 0.1" in found.sentence
 
 
 def test_the_test_of_pooled_gains_can_reach_the_corrected_level(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.studies.search import Range, Tuning, best, judged, points
+from ssgd_analysis.studies.search import Range, Tuning, best, points, trial_scores
 
 LR, C = Range(0.01, 1.0, log=True), Range(0.0, 2.0)
 
@@ -71,10 +71,10 @@ def record(accuracy, loss):
 
 def test_the_best_is_the_most_accurate_then_the_lowest_loss():
     trials = [
-        judged([record(0.9, 1.0), record(0.8, 1.0)]),
-        judged([record(0.7, 0.5), record(1.0, 0.1)]),
-        judged([record(0.9, 0.1), None]),  # one seed diverged: no choice
-        judged([record(0.6, 0.0), record(0.9, 0.0)]),
+        trial_scores([record(0.9, 1.0), record(0.8, 1.0)]),
+        trial_scores([record(0.7, 0.5), record(1.0, 0.1)]),
+        trial_scores([record(0.9, 0.1), None]),  # one seed diverged: no choice
+        trial_scores([record(0.6, 0.0), record(0.9, 0.0)]),
     ]
     assert [one["failed"] for one in trials] == [0, 0, 1, 0]
     assert best(trials) == 1

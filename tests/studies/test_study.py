@@ -9,7 +9,7 @@ import pytest
 from ssgd_analysis.runs import Run
 from ssgd_analysis.studies import list_studies, load_study
 from ssgd_analysis.studies.cells import slug
-from ssgd_analysis.studies.verdict import study_verdict
+from ssgd_analysis.studies.questions.rivals import study_verdict
 
 TINY = """
 summary = "a small one"
@@ -141,7 +141,7 @@ def planted_overall(group, verdict, why=""):
 @pytest.mark.parametrize(
     ("verdict", "why", "words"),
     [
-        ("sharper", "", "(expected rise count) it is flatter than SGD 2× (by expected rise)"),
+        ("sharper", "", "count (expected rise), it is flatter than SGD 2× (by expected rise)"),
         ("flatter", "", "it is sharper than SGD 2× (by expected rise)"),
         ("no difference", "", "it is no different from SGD 2×"),
         ("not comparable", "", "it is not comparable with SGD 2×"),
@@ -169,8 +169,8 @@ def test_the_sentence_speaks_of_the_focus(spec, verdict, why, words):
     assert study.matched
     small, large = study_verdict(study, result).split(" | ")
     assert words in small
-    assert "accuracy (95.1%) is higher than SGD 2×" in small
-    assert "accuracy (95.1%) is lower than SGD 2×" in large
+    assert "accuracy (95.1%) is higher than that of SGD 2×" in small
+    assert "accuracy (95.1%) is lower than that of SGD 2×" in large
     assert "it is no different from SGD 2×" in large
 
 
@@ -260,7 +260,7 @@ def test_an_arm_whose_every_trial_fails_is_told(tmp_path, run, tuned):
     found = run("study", tuned, "--out", tmp_path / "out", "--jobs", 1, "--json")
     assert found.status == 0, found.err
     assert found.json["failures"] == {"bad": "every tuning trial failed"}
-    assert "against bad it is not compared (no run)" in found.json["verdict"]
+    assert "against bad its accuracy is not compared (no run)" in found.json["verdict"]
     assert found.json["verdict"].endswith("2 runs failed and are left out.")  # both seeds
 
 

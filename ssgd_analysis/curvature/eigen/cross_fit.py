@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssgd_analysis import seeds
 from ssgd_analysis.curvature.eigen.eigenpairs import eigenpairs
 from ssgd_analysis.curvature.operators.operator import Operator
 from ssgd_analysis.curvature.operators.sampling import quotients
@@ -36,7 +37,8 @@ def cross_fit(
     vectors: Tensor | None,
     k: int,
     *,
-    generator: torch.Generator,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
     tol: float = 1e-2,
     share_a: float = 0.5,
     max_products: int = 200,
@@ -55,7 +57,8 @@ def cross_fit(
         half_b: of the other half.
         vectors: to start from, those of all examples, shape (P, m), or ``None``.
         k: how many eigenvalues.
-        generator: on the operators' device.
+        seed: of the random vectors, by default 0; it picks the stream ``"cross_fit"``.
+        generator: instead of a seed, on the operator's device, for callers that share streams.
         tol: relative residual of the halves' vectors; the sampling error is far larger.
         share_a: examples of the first half over all.
         max_products: budget of the search on each half.
@@ -65,6 +68,7 @@ def cross_fit(
     Raises:
         InputError: halves of different shape, or a share outside (0, 1).
     """
+    generator = seeds.given_generator(generator, seed, "cross_fit", device=half_a.device)
     if half_a.shape != half_b.shape:
         raise InputError(f"the halves have different shapes {half_a.shape} and {half_b.shape}")
     if not 0 < share_a < 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssgd_analysis import seeds
 from ssgd_analysis.curvature.eigen.krylov import KrylovBasis, capacity
 from ssgd_analysis.curvature.eigen.lanczos import Check, Goal, Search, lockstep
 from ssgd_analysis.curvature.operators.operator import Operator
@@ -65,7 +66,8 @@ def eigenpairs(
     operator: Operator,
     k: int,
     *,
-    generator: torch.Generator,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
     tol: float = 1e-4,
     max_products: int = 1000,
     smallest: bool = True,
@@ -86,7 +88,8 @@ def eigenpairs(
     Args:
         operator: symmetric, shape (P, P).
         k: how many of the largest; at most P are returned.
-        generator: on the operator's device; picks all random vectors.
+        seed: of the random vectors, by default 0; it picks the stream ``"lambda_max"``.
+        generator: instead of a seed, on the operator's device, for callers that share streams.
         tol: relative residual to reach.
         max_products: budget of operator products for search and check; k + 1 more certify.
         smallest: wait for the smallest one too; else it is as good as it happens to be.
@@ -110,6 +113,7 @@ def eigenpairs(
         operator,
         [slice(0, operator.shape[0])],
         k,
+        seed=seed,
         generator=generator,
         tol=tol,
         max_products=max_products,
@@ -128,7 +132,8 @@ def block_eigenpairs(
     blocks: Sequence[slice],
     k: int,
     *,
-    generator: torch.Generator,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
     tol: float = 1e-4,
     max_products: int = 1000,
     smallest: bool = True,
@@ -148,6 +153,7 @@ def block_eigenpairs(
         operator: block diagonal over ``blocks``, shape (P, P).
         blocks: disjoint slices of the P entries.
         k: how many of the largest of each block.
+        seed: see :func:`eigenpairs`.
         generator: see :func:`eigenpairs`.
         tol: see :func:`eigenpairs`.
         max_products: see :func:`eigenpairs`.
@@ -166,6 +172,7 @@ def block_eigenpairs(
         InputError: see :func:`eigenpairs`.
         WorkError: see :func:`eigenpairs`.
     """
+    generator = seeds.given_generator(generator, seed, "lambda_max", device=operator.device)
     if k < 1:
         raise InputError(f"the number of eigenvalues {k} should be at least 1")
     if not tol > 0 or not math.isfinite(tol):

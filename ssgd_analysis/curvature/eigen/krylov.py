@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.curvature.operators.operator import Operator
+from ssgd_analysis.curvature.products.plan import BASIS_VECTORS
 from ssgd_analysis.errors import WorkError
 
-BASIS_VECTORS = 600  # beyond it the projected problem costs more than it saves
 CHUNK = 1 << 20  # columns rotated at once by a restart: no second basis in memory
 
 

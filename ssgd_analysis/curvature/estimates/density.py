@@ -8,6 +8,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
+from ssgd_analysis import seeds
 from ssgd_analysis.curvature.eigen.eigenpairs import Spectrum
 from ssgd_analysis.curvature.estimates.cumulative import cumulative_bounds
 from ssgd_analysis.curvature.estimates.deflation import Deflation, deflation
@@ -76,7 +77,8 @@ class Density:
 def spectral_density(
     operator: Operator,
     *,
-    generator: torch.Generator,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
     probes: int = 4,
     steps: int = 40,
     deflate: Tensor | Spectrum | Deflation | None = None,
@@ -101,7 +103,8 @@ def spectral_density(
 
     Args:
         operator: symmetric, shape (P, P).
-        generator: on the operator's device.
+        seed: of the random vectors, by default 0; it picks the stream ``"density"``.
+        generator: instead of a seed, on the operator's device, for callers that share streams.
         probes: Lanczos runs, at least 2 (for the error); they share their products.
         steps: products of each run, at least 2.
         deflate: the eigenpairs known: a spectrum of this operator, at no product, or orthonormal
@@ -115,6 +118,7 @@ def spectral_density(
     Reference:
         Ubaru, Chen and Saad 2017; Ghorbani, Krishnan and Xiao 2019, section 2.
     """
+    generator = seeds.given_generator(generator, seed, "density", device=operator.device)
     if probes < 2 or steps < 2:
         raise InputError(f"the density needs at least 2 probes and 2 steps, not {probes}, {steps}")
     rest = deflation(operator, deflate)

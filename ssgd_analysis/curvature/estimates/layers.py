@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ssgd_analysis import seeds
 from ssgd_analysis.curvature.estimates.deflation import deflation
 from ssgd_analysis.curvature.estimates.hutchinson import Hutchinson
 from ssgd_analysis.curvature.estimates.probes import BLOCK, rademacher
@@ -19,7 +20,8 @@ def layer_traces(
     operator: Operator,
     places: Sequence[slice],
     *,
-    generator: torch.Generator,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
     probes: int = 32,
     deadline: float | None = None,
     progress: Progress = SILENT,
@@ -32,7 +34,8 @@ def layer_traces(
     Args:
         operator: symmetric, shape (P, P).
         places: the blocks.
-        generator: on the operator's device; draws Rademacher probes.
+        seed: of the random vectors, by default 0; it picks the stream ``"layer traces"``.
+        generator: instead of a seed, on the operator's device, for callers that share streams.
         probes: how many, at least 2.
         deadline: of ``time.monotonic()``; no block of probes is begun that would end after it, but
             the first.
@@ -41,6 +44,7 @@ def layer_traces(
     Raises:
         InputError: fewer than two probes.
     """
+    generator = seeds.given_generator(generator, seed, "layer traces", device=operator.device)
     if probes < 2:
         raise InputError(f"the trace needs at least 2 probes for its error, not {probes}")
     progress.start("layers' traces", probes)

@@ -13,6 +13,7 @@ from scipy.stats import chi2
 from scipy.stats import t as student
 from torch import Tensor
 
+from ssgd_analysis import seeds
 from ssgd_analysis.curvature.eigen.eigenpairs import Spectrum
 from ssgd_analysis.curvature.estimates.deflation import Deflation, deflation
 from ssgd_analysis.curvature.estimates.hutchinson import Hutchinson
@@ -85,7 +86,8 @@ class Estimator(Protocol):
 def trace(
     operator: Operator,
     *,
-    generator: torch.Generator,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
     probes: int = 32,
     method: str = "hutchinson",
     deflate: Tensor | Spectrum | Deflation | None = None,
@@ -110,7 +112,8 @@ def trace(
 
     Args:
         operator: symmetric, shape (P, P).
-        generator: on the operator's device; draws the probes.
+        seed: of the random vectors, by default 0; it picks the stream ``"trace"``.
+        generator: instead of a seed, on the operator's device, for callers that share streams.
         probes: products on random vectors; as many as dimensions make the last two exact.
         method: see above.
         deflate: directions whose part is computed and not estimated: those of a spectrum of this
@@ -131,6 +134,7 @@ def trace(
         Hutchinson 1990; Meyer, Musco, Musco and Woodruff, "Hutch++", SOSA 2021; Epperly, Tropp
         and Webber, "XTrace", SIAM J. Matrix Anal. Appl. 45 (2024).
     """
+    generator = seeds.given_generator(generator, seed, "trace", device=operator.device)
     if method not in LEAST_PROBES:
         raise InputError(f"the trace method {method!r} is none of {', '.join(LEAST_PROBES)}")
     least = LEAST_PROBES[method]

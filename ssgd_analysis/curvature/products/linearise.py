@@ -130,7 +130,7 @@ class Linearised:
 
 
 class LinearMapCache:
-    """The traces of an operator by the shape of a batch, and its weights as they read them.
+    """The linear maps of a matrix by the shape of a batch, and the weights as these read them.
 
     Args:
         compiled: see :class:`Linearised`.
@@ -152,7 +152,7 @@ class LinearMapCache:
         self._weights = None
 
     def of(self, shape: object, trace: Callable[[], Linearised]) -> Linearised:
-        """The trace for a shape, made at the first call."""
+        """The map for a shape, traced at the first call."""
         if shape not in self._made:
             self._made[shape] = trace()
         return self._made[shape]

@@ -4,10 +4,19 @@ from ssgd_analysis.flatness.ascent import STARTS, worst
 from ssgd_analysis.flatness.ball import Ball
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement
-from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.metric import Perturbation, metric
 
 
-@metric
+@metric(
+    "largest rise of the loss found within an elementwise relative ball, a lower bound",
+    invariant_to=("layer", "neuron", "batchnorm", "permutation"),
+    radius="rho",
+    radii=(0.1, 0.2, 0.5, 1.0, 2.0),
+    linf_radii=(0.001, 0.002, 0.004, 0.008),
+    note="lower bound",
+    compared=True,
+    perturbs=Perturbation("adaptive ascent", "rho"),
+)
 def adaptive_worst(
     context: MetricContext,
     *,

@@ -6,11 +6,18 @@ import numpy as np
 
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
-from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.metric import RELATIVE, Perturbation, metric
 from ssgd_analysis.flatness.perturbed import s_sgd_pairs
 
 
-@metric
+@metric(
+    "half the difference of both sides' loss under S-SGD's own noise, mean size",
+    invariant_to=("layer", "batchnorm", "permutation", "folding"),
+    radius="c",
+    radii=RELATIVE,
+    flatter=None,
+    perturbs=Perturbation("noise", "c"),
+)
 def asymmetry(
     context: MetricContext,
     *,

@@ -14,7 +14,10 @@ from ssgd_analysis.flatness.surveyed import squares, surveyed
 MOMENTS = 4
 
 
-@metric
+@metric(
+    "mean squared eigenvalue of the Hessian; moments 1 to 4",
+    invariant_to=("permutation",),
+)
 def density_moments(context: MetricContext, *, probes: int = 32) -> Measurement:
     """The second moment of the spectral distribution, (1/P) Σ λ² = ‖H‖²_F / P; and its first four.
 

@@ -2,11 +2,18 @@
 
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
-from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.metric import RELATIVE, Perturbation, metric
 from ssgd_analysis.flatness.perturbed import pairs, weight_noise
 
 
-@metric
+@metric(
+    "mean rise of the loss under random relative weight noise, antithetic pairs",
+    invariant_to=("layer", "neuron", "batchnorm", "permutation"),
+    radius="sigma",
+    radii=RELATIVE,
+    compared=True,
+    perturbs=Perturbation("noise", "sigma"),
+)
 def expected(
     context: MetricContext,
     *,

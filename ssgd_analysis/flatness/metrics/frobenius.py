@@ -10,7 +10,10 @@ from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.surveyed import squares
 
 
-@metric
+@metric(
+    "Frobenius norm of the Hessian",
+    invariant_to=("permutation",),
+)
 def frobenius(context: MetricContext, *, probes: int = 32) -> Measurement:
     """‖H‖_F = √(Σ λ²), by E‖Hz‖² = ‖H‖²_F over Rademacher z.
 

@@ -7,7 +7,11 @@ from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
 
 
-@metric
+@metric(
+    "spread of the examples' gradients: trace of their covariance",
+    invariant_to=("permutation", "decay"),
+    needs=("a loss that is the mean of its examples' losses",),
+)
 def gradient_covariance_trace(context: MetricContext) -> Measurement:
     """Tr Σ = 1/(N − 1) Σ ‖g_i − ∇L‖², g_i the gradient of example i's own loss.
 

@@ -12,7 +12,12 @@ from ssgd_analysis.flatness.metrics.gradient_covariance_trace import gradient_co
 from ssgd_analysis.weights import global_norm
 
 
-@metric
+@metric(
+    "batch size whose gradient noise is as large as the gradient",
+    invariant_to=("permutation",),
+    flatter=None,
+    needs=("a loss that is the mean of its examples' losses",),
+)
 def gradient_noise_scale(context: MetricContext) -> Measurement:
     """B_simple = tr Σ / ‖∇L‖², the batch size whose noise is as long as the gradient.
 

@@ -10,11 +10,16 @@ from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.examples import example_gradients
 from ssgd_analysis.flatness.measurement import Measurement, of_batches
-from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.metric import Perturbation, metric
 from ssgd_analysis.weights import flattened
 
 
-@metric
+@metric(
+    "norm of the gradient of the mean loss over these examples",
+    invariant_to=("permutation",),
+    note="of these examples",
+    perturbs=Perturbation("gradient"),
+)
 def gradient_norm(context: MetricContext) -> Measurement:
     """‖∇L(w)‖₂ of the mean loss over all examples.
 

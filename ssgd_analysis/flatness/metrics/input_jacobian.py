@@ -13,7 +13,11 @@ from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.weights.noise import random_signs
 
 
-@metric
+@metric(
+    "mean norm of the derivative of the outputs by the inputs",
+    invariant_to=("layer", "neuron", "batchnorm", "permutation", "folding"),
+    needs=("inputs of real numbers", "a loss of (outputs, targets)"),
+)
 def input_jacobian(context: MetricContext, *, of: str = "logits", probes: int = 32) -> Measurement:
     """E_x ‖∂f/∂x‖_F, the mean over examples of the Frobenius norm of the input-output Jacobian.
 

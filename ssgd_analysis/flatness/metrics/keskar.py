@@ -17,7 +17,13 @@ from ssgd_analysis.weights import flattened
 CHUNK = 1 << 14  # parameters whose entries of all columns are in float64 at once
 
 
-@metric
+@metric(
+    "largest loss found in a box of size epsilon, per cent of 1 + loss, a lower bound",
+    invariant_to=("permutation",),
+    radius="epsilon",
+    radii=(0.0001, 0.0002, 0.0005, 0.001, 0.002),
+    note="lower bound",
+)
 def keskar(
     context: MetricContext, *, epsilon: float = 1e-3, subspace: int = 0, iterations: int = 10
 ) -> Measurement:

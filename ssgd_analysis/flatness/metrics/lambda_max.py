@@ -6,7 +6,12 @@ from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.surveyed import spectrum
 
 
-@metric
+@metric(
+    "largest eigenvalue of the Hessian",
+    invariant_to=("permutation",),
+    label="λ_max",
+    compared=True,
+)
 def lambda_max(context: MetricContext, *, tol: float = 1e-3) -> Measurement:
     """The largest eigenvalue (algebraic) of the Hessian of the mean loss.
 

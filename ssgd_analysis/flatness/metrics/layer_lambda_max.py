@@ -8,7 +8,10 @@ from ssgd_analysis.flatness.measurement import Measurement, of_batches
 from ssgd_analysis.flatness.metric import metric
 
 
-@metric
+@metric(
+    "largest over parameter tensors of squared norm times largest eigenvalue of the block",
+    invariant_to=("layer", "batchnorm", "permutation"),
+)
 def layer_lambda_max(context: MetricContext, *, tol: float = 1e-3) -> Measurement:
     """max_l ‖w_l‖² λ_max(H_ll), l over the parameter tensors: weights and biases apart.
 

@@ -6,7 +6,10 @@ from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.scaled import scaled_traces
 
 
-@metric
+@metric(
+    "sum over parameter tensors of squared norm times trace of the Hessian's block",
+    invariant_to=("layer", "batchnorm", "permutation"),
+)
 def layer_trace(context: MetricContext, *, probes: int = 32) -> Measurement:
     """Σ_l ‖w_l‖² Tr(H_ll), l over the parameter tensors: weights and biases apart.
 

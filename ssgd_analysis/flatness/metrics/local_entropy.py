@@ -11,14 +11,18 @@ from torch import Tensor
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
-from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.metric import Perturbation, metric
 
 SIZES = (1.0, 0.5, 0.25, 0.125)  # of the moves, in turn: stiff directions accept small ones only
 
 LEAST = 1.5  # effective draws: below, one of them has more than four fifths of the weight
 
 
-@metric
+@metric(
+    "minus the log of the low-loss share of a Gaussian around the weights",
+    invariant_to=("permutation",),
+    perturbs=Perturbation("entropy", "gamma"),
+)
 def local_entropy(
     context: MetricContext, *, gamma: float = 1e4, draws: int = 16, steps: int = 8
 ) -> Measurement:

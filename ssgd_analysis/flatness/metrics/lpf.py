@@ -5,12 +5,18 @@ import dataclasses
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
-from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.metric import ABSOLUTE, Perturbation, metric
 from ssgd_analysis.flatness.perturbed import pairs
 from ssgd_analysis.weights import Noise
 
 
-@metric
+@metric(
+    "mean loss under absolute Gaussian weight noise, LPF-SGD's smoothed loss",
+    invariant_to=("permutation",),
+    radius="sigma",
+    radii=ABSOLUTE,
+    perturbs=Perturbation("noise", "sigma", law="gaussian", scale="none"),
+)
 def lpf(
     context: MetricContext, *, sigma: float = 0.01, draws: int = 50, value_of: str = "loss"
 ) -> Measurement:

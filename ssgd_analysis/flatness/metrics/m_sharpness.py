@@ -5,10 +5,18 @@ from ssgd_analysis.flatness.ascent import STARTS, worst
 from ssgd_analysis.flatness.ball import Ball
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement
-from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.metric import BALL, BALL_LINF, Perturbation, metric
 
 
-@metric
+@metric(
+    "mean over groups of m examples of each group's own worst case, a lower bound",
+    invariant_to=("permutation",),
+    radius="rho",
+    radii=BALL,
+    linf_radii=BALL_LINF,
+    note="lower bound",
+    perturbs=Perturbation("ascent", "rho"),
+)
 def m_sharpness(
     context: MetricContext,
     *,

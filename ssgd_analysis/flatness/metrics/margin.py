@@ -16,7 +16,12 @@ from ssgd_analysis.problem.loss_terms import LossTerms
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
-@metric
+@metric(
+    "mean margin of the right class's output, in units of the outputs' spread",
+    invariant_to=("layer", "neuron", "batchnorm", "permutation", "folding", "logit"),
+    flatter=None,
+    needs=("class labels", "a loss of (outputs, targets)"),
+)
 def margin(context: MetricContext, *, normalise: str = "logits") -> Measurement:
     """Mean over examples of (f_y − max over j ≠ y of f_j) / s, the output margin.
 

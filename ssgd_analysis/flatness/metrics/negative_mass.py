@@ -6,7 +6,11 @@ from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.surveyed import surveyed
 
 
-@metric
+@metric(
+    "share of clearly negative eigenvalues of the Hessian",
+    invariant_to=("permutation",),
+    flatter=None,
+)
 def negative_mass(context: MetricContext) -> Measurement:
     """The share of eigenvalues below −c, c a thousandth of the largest |λ|.
 

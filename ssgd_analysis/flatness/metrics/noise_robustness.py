@@ -4,11 +4,17 @@ import dataclasses
 
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
-from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.metric import RELATIVE, Perturbation, metric
 from ssgd_analysis.flatness.perturbed import pairs, weight_noise
 
 
-@metric
+@metric(
+    "accuracy lost under random relative weight noise",
+    invariant_to=("layer", "neuron", "batchnorm", "permutation", "logit"),
+    radius="sigma",
+    radii=RELATIVE,
+    perturbs=Perturbation("noise", "sigma"),
+)
 def noise_robustness(
     context: MetricContext,
     *,

@@ -12,7 +12,12 @@ from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.weights import PLAIN, Filters
 
 
-@metric
+@metric(
+    "accuracy lost by rounding the weights to few bits, filter by filter",
+    invariant_to=("layer", "batchnorm", "permutation", "folding", "logit"),
+    radius="bits",
+    radii=(8, 7, 6, 5, 4, 3, 2),
+)
 def quantization_drop(context: MetricContext, *, bits: int = 4) -> Measurement:
     """Accuracy at w − accuracy at Q(w), Q rounding each filter to k bits, symmetric about zero.
 

@@ -1,7 +1,5 @@
 """Relative flatness of one linear layer."""
 
-import glob
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -22,7 +20,11 @@ EXACT = 8192  # products with the layer's block that are made for an exact value
 PROBES = 256
 
 
-@metric
+@metric(
+    "curvature of the last layer weighted by the products of its rows",
+    invariant_to=("layer", "batchnorm", "permutation", "folding"),
+    needs=("a linear layer or convolution",),
+)
 def relative_flatness(context: MetricContext, *, layer: str = "") -> Measurement:
     """κ = Σ_{s,s'} ⟨w_s, w_s'⟩ Tr(H_{s,s'}), rows w_s of one layer's weight matrix W, S × D.
 
@@ -56,14 +58,7 @@ def relative_flatness(context: MetricContext, *, layer: str = "") -> Measurement
     """
     name, weight = _named(context.problem, layer) if layer else _last(context)
     problem = context.problem
-    own = Problem(
-        problem.model,
-        problem.loss,
-        problem.batches,
-        count=problem.count,
-        layers=[glob.escape(name)],
-    )
-    operator = HessianOperator.of(own, options=context.options)
+    operator = HessianOperator(problem.restricted([name]), options=context.options)
     operator.deadline = context.deadline
     (filters,) = filters_of(problem.model, [weight])
     matrix = filters.rows(filters.moving(weight.detach()))

@@ -5,11 +5,18 @@ import math
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, rise
-from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.metric import BALL, Perturbation, metric
 from ssgd_analysis.weights import global_norm
 
 
-@metric
+@metric(
+    "rise of the loss after one ascent step of length rho, below the worst case there",
+    invariant_to=("permutation",),
+    radius="rho",
+    radii=BALL,
+    note="one step, of these examples",
+    perturbs=Perturbation("ascent", "rho"),
+)
 def sam(context: MetricContext, *, rho: float = 0.05) -> Measurement:
     """L(w + ρ g/‖g‖) − L(w), g the gradient of the mean loss over all examples.
 

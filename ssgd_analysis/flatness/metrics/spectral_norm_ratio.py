@@ -13,7 +13,12 @@ from ssgd_analysis.flatness.surveyed import spectrum
 PLACE = 5
 
 
-@metric
+@metric(
+    "largest eigenvalue of the Hessian over the fifth",
+    invariant_to=("permutation",),
+    flatter=None,
+    needs=("five parameters",),
+)
 def spectral_norm_ratio(context: MetricContext, *, tol: float = 1e-3) -> Measurement:
     """λ₁/λ₅ of the Hessian, the largest eigenvalue over the fifth largest.
 

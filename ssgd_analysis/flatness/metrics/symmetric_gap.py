@@ -2,11 +2,17 @@
 
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
-from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.metric import RELATIVE, Perturbation, metric
 from ssgd_analysis.flatness.perturbed import s_sgd_pairs
 
 
-@metric
+@metric(
+    "mean of both sides' loss less the clean loss under S-SGD's own noise",
+    invariant_to=("layer", "batchnorm", "permutation", "folding"),
+    radius="c",
+    radii=RELATIVE,
+    perturbs=Perturbation("noise", "c"),
+)
 def symmetric_gap(
     context: MetricContext,
     *,

@@ -12,8 +12,12 @@ from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.surveyed import survey_given
 
 
-@metric
-def hessian_trace(context: MetricContext, *, probes: int = 32) -> Measurement:
+@metric(
+    "trace of the Hessian",
+    invariant_to=("permutation",),
+    compared=True,
+)
+def trace(context: MetricContext, *, probes: int = 32) -> Measurement:
     """The trace of the Hessian of the mean loss, by Hutchinson's estimator.
 
     Args:

@@ -5,10 +5,13 @@ import dataclasses
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.flatness.metric import metric
-from ssgd_analysis.flatness.metrics.trace import hessian_trace
+from ssgd_analysis.flatness.metrics.trace import trace
 
 
-@metric
+@metric(
+    "mean eigenvalue of the Hessian",
+    invariant_to=("permutation",),
+)
 def trace_per_parameter(context: MetricContext, *, probes: int = 32) -> Measurement:
     """Tr(H) / P, the mean of the P eigenvalues: for networks of different size.
 
@@ -29,7 +32,7 @@ def trace_per_parameter(context: MetricContext, *, probes: int = 32) -> Measurem
     Reference:
         Dong et al. 2020 (arXiv 1911.03852), the average trace by which they compare layers.
     """
-    found = hessian_trace.on(context, probes=probes)
+    found = trace.on(context, probes=probes)
     assert found.samples is not None
     size = context.problem.n_parameters
     scaled = of_draws([sample / size for sample in found.samples], found.settings)

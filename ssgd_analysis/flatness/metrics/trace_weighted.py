@@ -6,7 +6,10 @@ from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.flatness.scaled import scaled_traces
 
 
-@metric
+@metric(
+    "trace of the Hessian in units of each weight, Σ w² H_ii",
+    invariant_to=("layer", "neuron", "batchnorm", "permutation"),
+)
 def trace_weighted(context: MetricContext, *, probes: int = 32) -> Measurement:
     """Tr(diag(w²) H) = Σ w_i² H_ii, by E[(w∘z)ᵀ H (w∘z)] over Rademacher z.
 

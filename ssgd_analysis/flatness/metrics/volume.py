@@ -18,7 +18,11 @@ from ssgd_analysis.weights import Noise
 START, LIMIT = 0.1, 100.0  # of relative distances; 100 times the weights leave no network
 
 
-@metric
+@metric(
+    "median relative distance along random directions at which the loss has risen",
+    invariant_to=("layer", "batchnorm", "permutation", "folding"),
+    flatter="higher",
+)
 def volume(
     context: MetricContext, *, rise: float = 0.1, directions: int = 20, tolerance: float = 0.01
 ) -> Measurement:

@@ -8,7 +8,10 @@ from ssgd_analysis.flatness.metric import metric
 from ssgd_analysis.weights import flattened
 
 
-@metric
+@metric(
+    "curvature along the weights, w·Hw",
+    invariant_to=("layer", "neuron", "batchnorm", "permutation"),
+)
 def w_h_w(context: MetricContext) -> Measurement:
     """wᵀHw: the second derivative of the loss when all weights grow by the same share.
 
@@ -28,7 +31,7 @@ def w_h_w(context: MetricContext) -> Measurement:
         Tsuzuku, Sato and Sugiyama 2020 (arXiv 1901.04653), on curvature relative to weights.
     """
     operator = context.operator
-    weights = flattened(parameter.detach() for parameter in operator.parameters)
+    weights = flattened(operator.parameters).detach().to(operator.dtype)
     image, (own,) = quotients(operator, weights.to(operator.dtype)[:, None])
     if not bool(image.isfinite().all()):
         raise WorkError("the Hessian's product is not finite at these weights")

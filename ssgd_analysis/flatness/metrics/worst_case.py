@@ -4,10 +4,18 @@ from ssgd_analysis.flatness.ascent import STARTS, worst
 from ssgd_analysis.flatness.ball import Ball
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement
-from ssgd_analysis.flatness.metric import metric
+from ssgd_analysis.flatness.metric import BALL, BALL_LINF, Perturbation, metric
 
 
-@metric
+@metric(
+    "largest rise of the loss found within a ball of radius rho, a lower bound",
+    invariant_to=("permutation",),
+    radius="rho",
+    radii=BALL,
+    linf_radii=BALL_LINF,
+    note="lower bound",
+    perturbs=Perturbation("ascent", "rho"),
+)
 def worst_case(
     context: MetricContext,
     *,

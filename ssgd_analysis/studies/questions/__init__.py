@@ -1,5 +1,20 @@
-"""Kinds of question that a study answers."""
+"""Kinds of question that a study can ask: one file each, and a line in the table."""
 
-from ssgd_analysis.studies.questions.questions import QUESTIONS
+from ssgd_analysis.studies.questions.answer import Question
+from ssgd_analysis.studies.questions.each import Each
+from ssgd_analysis.studies.questions.pairs import Pairs
+from ssgd_analysis.studies.questions.rivals import Rivals
+from ssgd_analysis.studies.questions.strength import Strength
+from ssgd_analysis.studies.questions.symmetry import Symmetry
+from ssgd_analysis.studies.questions.trend import Trend
 
-__all__ = ["QUESTIONS"]
+QUESTIONS: dict[str, Question] = {
+    "rivals": Rivals(),
+    "trend": Trend(),
+    "each": Each(),
+    "strength": Strength(),
+    "pairs": Pairs(),
+    "symmetry": Symmetry(),
+}
+
+__all__ = ["QUESTIONS", "Question"]

@@ -1,4 +1,4 @@
-"""Finished runs become groups, tests, costs and seed-by-seed values."""
+"""The finished runs of a study, grouped by arm and compared."""
 
 import dataclasses
 import math
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ssgd_analysis.compare import Group, Measurements, MeasureSettings, Rule, compare
-from ssgd_analysis.compare.measurements import is_flatness, measure_all
+from ssgd_analysis.compare.measurements import measure_all
+from ssgd_analysis.compare.metric_kinds import is_flatness
 from ssgd_analysis.compare.pairs import pairs_of
 from ssgd_analysis.errors import WorkError
 from ssgd_analysis.parallel import parallel
@@ -15,7 +16,7 @@ from ssgd_analysis.progress import Progress
 from ssgd_analysis.runs import Run
 from ssgd_analysis.studies.budget import spending
 from ssgd_analysis.studies.cells import Cell
-from ssgd_analysis.studies.gains import Values
+from ssgd_analysis.studies.questions.answer import Values
 from ssgd_analysis.studies.spec import Study, group_name
 from ssgd_analysis.studies.variance import noise_variances
 
@@ -37,17 +38,21 @@ class Resources:
     data_dir: Path | None
 
 
-def judged(
-    study: Study, groups: list[Group], means: Resources, progress: Progress
+def compare_arms(
+    study: Study, groups: list[Group], resources: Resources, progress: Progress
 ) -> dict[str, Any]:
-    """Groups, tests and costs, before the answer."""
+    """Compare every arm with the focus, at the final weights and at matched train loss.
+
+    Returns:
+        The study's result without tuning, failures and answer.
+    """
     if study.matched:
-        _measure_matched(study, groups, means, progress)
-    measure = Measurements(study.metrics, MeasureSettings(device=means.device))
-    both = {
+        _measure_matched(study, groups, resources, progress)
+    source = Measurements(study.metrics, MeasureSettings(device=resources.device))
+    found = {
         matched: compare(
             groups,
-            measure,
+            source=source,
             metrics=study.metrics,
             baseline=study.focus,
             loss_tolerance=study.loss_tolerance,
@@ -61,34 +66,34 @@ def judged(
             metric: {
                 str(seed): value
                 for seed, run in group.runs.items()
-                if (value := measure(run, metric, None)) is not None and math.isfinite(value)
+                if (value := source(run, metric)) is not None and math.isfinite(value)
             }
             for metric in study.metrics
         }
         for group in groups
     }
-    final, matched = both[False], both.get(True)
+    final, matched = found[False], found.get(True)
     return {
         "study": study.name,
         "scale": study.scale,
         "question": study.question,
-        "out": str(means.out),
+        "out": str(resources.out),
         "seeds": study.seeds,
         "settings": [setting.name for setting in study.settings],
         "arms": [arm.label for arm in study.arms],
-        "groups": final["groups"],
+        "groups": final.groups,
         "values": {
             name: {metric: list(own.values()) for metric, own in metrics.items()}
             for name, metrics in by_seed.items()
         },
         "by_seed": by_seed,
         "spending": _spending(groups),
-        "tests": final["tests"],
-        "outcomes": final["outcomes"],
-        "overall": final["overall"],
-        "matched_tests": matched["tests"] if matched else [],
-        "matched_overall": matched["overall"] if matched else [],
-        "rule": final["rule"],
+        "tests": final.tests,
+        "outcomes": final.outcomes,
+        "overall": final.overall,
+        "matched_tests": matched.tests if matched else [],
+        "matched_overall": matched.overall if matched else [],
+        "rule": final.rule.record(),
     }
 
 
@@ -105,19 +110,19 @@ def _spending(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def _measure_matched(
-    study: Study, groups: list[Group], means: Resources, progress: Progress
+    study: Study, groups: list[Group], resources: Resources, progress: Progress
 ) -> None:
-    """What the comparison at matched train loss needs, measured in parallel beforehand."""
+    """Measure in parallel what the comparison at matched train loss will ask for."""
     flatness = tuple(metric for metric in study.metrics if is_flatness(metric))
     needed = {
-        (place.run.folder, place.step, flatness, means.device)
+        (checkpoint.run.folder, checkpoint.step, flatness, resources.device)
         for pair in pairs_of(groups, study.focus, "checkpoints")
         for side in pair.sides
-        for place in side
-        if place.step is not None and flatness
+        for checkpoint in side
+        if checkpoint.step is not None and flatness
     }
     progress.start("measuring at matched train loss", len(needed))
-    for _ in parallel([(_measure_one, call) for call in sorted(needed)], means.jobs):
+    for _ in parallel([(_measure_one, call) for call in sorted(needed)], resources.jobs):
         progress.advance()
 
 
@@ -125,20 +130,22 @@ def _measure_one(folder: Path, step: int, metrics: Sequence[str], device: str) -
     measure_all(Run(folder), metrics, MeasureSettings(device=device), step=step)
 
 
-def variances(
-    study: Study, groups: Sequence[Group], means: Resources, progress: Progress
+def measure_variances(
+    study: Study, groups: Sequence[Group], resources: Resources, progress: Progress
 ) -> list[dict[str, Any]]:
-    """At the weights of the focus's runs in the first setting that has some."""
+    """The gradient-noise variance at the weights of the focus's runs in its first setting."""
     own = next(group for group in groups if group.config.label == study.focus)
     runs = [run.folder for run in own.runs.values()]
     progress.start("gradient-noise variance", len(runs) * len(study.arms))
     configs = {
         group.config.label: group.config for group in groups if group.condition == own.condition
     }
-    return noise_variances(study, runs, jobs=means.jobs, configs=configs, on_done=progress.advance)
+    return noise_variances(
+        study, runs, jobs=resources.jobs, configs=configs, on_done=progress.advance
+    )
 
 
-def grouped(study: Study, cells: Sequence[Cell]) -> list[Group]:
+def group_cells(study: Study, cells: Sequence[Cell]) -> list[Group]:
     """The finished runs by setting and arm, in the study's order."""
     runs: dict[tuple[str, str], dict[int, Run]] = {}
     for cell in cells:

@@ -5,57 +5,78 @@ from typing import Any
 
 from ssgd_analysis.compare.statistics import interval
 from ssgd_analysis.plots.metric_names import NAMES
-from ssgd_analysis.studies.answer import Answer, seeds_text
-from ssgd_analysis.studies.gains import ACCURACY, Gain, Values, corrected, differences, gain_of
+from ssgd_analysis.studies.questions.answer import (
+    ACCURACY,
+    Answer,
+    Gain,
+    Question,
+    Values,
+    corrected,
+    differences,
+    focus_arms,
+    gain_of,
+    refuse_axis,
+    seeds_text,
+)
 from ssgd_analysis.studies.spec import Study
 
 FOLLOWED = (ACCURACY, "lambda_max", "train_loss")
 
 
-def strength(study: Study, result: Mapping[str, Any], values: Values) -> Answer:
+class Strength(Question):
     """Where along the axis is the best, is it inside, and what happens to curvature and loss?
 
     The arms of the focus's method are the points of the axis; the others are references.
     """
-    method = next(arm.method for arm in study.arms if arm.label == study.focus)
-    curves, tests, clauses = [], [], []
-    for setting in study.settings:
-        line = {
-            arm.label: place
-            for arm in study.arms
-            if arm.method == method
-            and (place := study.along(setting, arm)) is not None
-            and values.get((setting.name, arm.label), {}).get(ACCURACY)
-        }
-        order = sorted(line, key=lambda label: line[label])
-        if not order:
-            clauses.append(f"{setting.name}: all runs failed")
-            continue
-        rest = [arm.label for arm in study.arms if arm.label not in line]
-        rows = [_row(values, setting.name, label, line.get(label)) for label in [*order, *rest]]
-        weakest = order[0]
-        family = [
-            gain_of(
-                differences(values, setting.name, label, weakest),
-                setting.name,
-                label,
-                weakest,
-                family=len(order) - 1,
+
+    def check(self, study: Study) -> None:
+        """See :meth:`Question.check`: in every setting the arms lie along the axis."""
+        arms = focus_arms(study)
+        lines = [[study.along(setting, arm) for arm in arms] for setting in study.settings]
+        refuse_axis(study, lines, log=False)
+
+    def answer(self, study: Study, result: Mapping[str, Any], values: Values) -> Answer:
+        """See :meth:`Question.answer`."""
+        arms = focus_arms(study)
+        curves, tests, clauses = [], [], []
+        for setting in study.settings:
+            line = {
+                arm.label: place
+                for arm in arms
+                if (place := study.along(setting, arm)) is not None
+                and values.get((setting.name, arm.label), {}).get(ACCURACY)
+            }
+            order = sorted(line, key=lambda label: line[label])
+            if not order:
+                clauses.append(f"{setting.name}: all runs failed")
+                continue
+            rest = [arm.label for arm in study.arms if arm.label not in line]
+            rows = [_row(values, setting.name, label, line.get(label)) for label in [*order, *rest]]
+            weakest = order[0]
+            family = [
+                gain_of(
+                    differences(values, setting.name, label, weakest),
+                    setting.name,
+                    label,
+                    weakest,
+                    family=len(order) - 1,
+                )
+                for label in order[1:]
+            ]
+            against = corrected(family)
+            curves += rows
+            tests += against
+            name = f"{setting.name}: " if setting.name else ""
+            clauses.append(
+                name + _clause(study.axis, rows[: len(order)], rows[len(order) :], against)
             )
-            for label in order[1:]
-        ]
-        against = corrected(family)
-        curves += rows
-        tests += against
-        name = f"{setting.name}: " if setting.name else ""
-        clauses.append(name + _clause(study.axis, rows[: len(order)], rows[len(order) :], against))
-    sentence = f"{' | '.join(clauses)} ({seeds_text(len(study.seeds))}, paired, Holm)."
-    record = {
-        "axis": study.axis,
-        "strength": curves,
-        "gains": [test.record() for test in tests],
-    }
-    return Answer(sentence[0].upper() + sentence[1:], record)
+        sentence = f"{' | '.join(clauses)} ({seeds_text(len(study.seeds))}, paired, Holm)."
+        record = {
+            "axis": study.axis,
+            "strength": curves,
+            "gains": [test.record() for test in tests],
+        }
+        return Answer(sentence[0].upper() + sentence[1:], record)
 
 
 def _row(values: Values, setting: str, label: str, place: float | None) -> dict[str, Any]:

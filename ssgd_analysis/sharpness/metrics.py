@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ssgd_analysis.errors import InputError, OutOfTimeError, WorkError, first_line
-from ssgd_analysis.flatness import METRICS, Measurement, MetricContext, curve, resolve
+from ssgd_analysis.flatness import METRICS, Measurement, resolve
+from ssgd_analysis.flatness.context import MetricContext
+from ssgd_analysis.flatness.curve import curve_on
 from ssgd_analysis.progress import SILENT, Progress
 
 
-def metrics_or_why(
+def measure_metrics(
     context: MetricContext,
     metrics: Sequence[str],
     *,
@@ -25,7 +27,7 @@ def metrics_or_why(
         optional: one that this problem does not have is ``None`` with the reason ``why``, as one
             that the time did not allow always is.
         curves: over the radii too, where there is a radius.
-        progress: told of each.
+        progress: shows each.
 
     Raises:
         InputError: a metric that this problem does not have, unless optional.
@@ -35,9 +37,9 @@ def metrics_or_why(
     measured = {}
     for text in metrics:
         name, settings = resolve(text)
-        entry = METRICS[name]
+        metric = METRICS[name]
         try:
-            measured[text] = dataclasses.asdict(entry.measure.on(context, **settings))
+            measured[text] = dataclasses.asdict(metric.on(context, **settings))
         except (InputError, WorkError) as error:
             if not (optional or isinstance(error, OutOfTimeError)):
                 raise type(error)(f"metric {name}: {error}") from error
@@ -49,7 +51,7 @@ def metrics_or_why(
             }
             progress.warn(f"metric {name}: {first_line(error)}")
         else:
-            if curves and entry.radius:
+            if curves and metric.radius:
                 measured[text]["curve"] = _curve(context, name, settings, progress)
         progress.advance(note=text)
     return measured
@@ -63,7 +65,7 @@ def _curve(
     points: list[Measurement | None] = []
     for radius in radii:
         try:
-            points += [found for _, found in curve(context, name, [radius], **settings)]
+            points += [found for _, found in curve_on(context, name, [radius], **settings)]
         except (InputError, WorkError) as error:
             progress.warn(f"metric {name} at {radius:g}: {first_line(error)}")
             points.append(None)

@@ -1,12 +1,20 @@
-"""The answer to a study's question in one sentence, composed from its numbers."""
+"""Is the focus flatter than each rival at matched train loss, and is it more accurate?"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssgd_analysis.plots.metric_names import NAMES
+from ssgd_analysis.studies.questions.answer import (
+    Answer,
+    Question,
+    Values,
+    all_gains,
+    corrected,
+    count_failures,
+)
 from ssgd_analysis.studies.spec import Study, group_name
 
-# The tests judge a rival against the focus; the sentence speaks of the focus.
+# The tests compare a rival with the focus; the sentence speaks of the focus.
 FLATNESS = {
     "sharper": "flatter than",
     "flatter": "sharper than",
@@ -14,13 +22,25 @@ FLATNESS = {
     "undecided": "undecided against",
     "not comparable": "not comparable with",
 }
-UNTUNED = "every tuning trial failed"  # of an arm in a setting: none of its seeds is trained
 OUTCOME = {
-    "lower": "higher than",
-    "higher": "lower than",
-    "no difference": "not shown to differ from",
-    "unknown": "without interval against",
+    "lower": "higher than that of",
+    "higher": "lower than that of",
+    "no difference": "not shown to differ from that of",
+    "unknown": "without an interval against that of",
 }
+
+
+class Rivals(Question):
+    """Is the focus flatter than each rival at matched train loss, and is it more accurate?"""
+
+    mentions_failures = True
+
+    def answer(self, study: Study, result: Mapping[str, Any], values: Values) -> Answer:
+        """See :meth:`Question.answer`."""
+        # one family, as in the sentence: every rival in every setting
+        table = corrected(all_gains(study, values))
+        record = {"gains": [gain.record() for gain in table], "family": "all rivals and settings"}
+        return Answer(study_verdict(study, result), record)
 
 
 def study_verdict(study: Study, result: Mapping[str, Any]) -> str:
@@ -35,22 +55,22 @@ def study_verdict(study: Study, result: Mapping[str, Any]) -> str:
         result: with ``matched_overall``, ``rule``, ``outcomes`` and ``groups``.
     """
     clauses = []
-    known = {group["name"] for group in result["groups"]}
+    names = {group["name"] for group in result["groups"]}
     verdicts = [
         {**one, "verdict": "undecided" if one["why"].startswith("undecided") else one["verdict"]}
         for one in result["matched_overall" if study.matched else "overall"]
     ]
-    place = "matched train loss" if study.matched else "the final weights"
+    weights = "matched train loss" if study.matched else "the final weights"
     counted = dict.fromkeys(_label(metric) for one in verdicts for metric in one["counted"])
     for setting in study.settings:
-        if group_name(study.focus, setting.name) not in known:
+        if group_name(study.focus, setting.name) not in names:
             clauses.append(f"{setting.name}: all its runs failed")
             continue
         parts = []
         if verdicts:
             words = _relations(verdicts, study, setting.name, FLATNESS)
-            judges = f" ({', '.join(counted)} count)" if counted else ""
-            parts.append(f"at {place}{judges} it is {words}")
+            judges = f", by the metrics that count ({', '.join(counted)})," if counted else ""
+            parts.append(f"at {weights}{judges} it is {words}")
         if "test_accuracy" in study.metrics:
             mean = _accuracy(result, group_name(study.focus, setting.name))
             own = [one for one in result["outcomes"] if one["metric"] == "test_accuracy"]
@@ -58,7 +78,7 @@ def study_verdict(study: Study, result: Mapping[str, Any]) -> str:
             parts.append(f"its test accuracy ({mean}) is {words}")
         where = f"{setting.name}: " if setting.name else ""
         clauses.append(where + "; ".join(parts))
-    failed = lost_runs(study, result["failures"])
+    failed = count_failures(study, result["failures"])
     loss = f"; {failed} runs failed and are left out" if failed else ""
     count = len(study.seeds)
     seeds = "one seed, so no intervals" if count == 1 else f"{count} seeds"
@@ -66,15 +86,10 @@ def study_verdict(study: Study, result: Mapping[str, Any]) -> str:
     return f"{study.focus} ({seeds}, {rule}, Holm-corrected){loss} – " + " | ".join(clauses) + "."
 
 
-def lost_runs(study: Study, failures: Mapping[str, str]) -> int:
-    """Final runs that the answer lacks: those that failed, or had no trial to choose from."""
-    return sum(len(study.seeds) if why == UNTUNED else 1 for why in failures.values())
-
-
 def _relations(
     verdicts: Sequence[dict[str, Any]], study: Study, setting: str, words: dict[str, str]
 ) -> str:
-    """As in: flatter than A, B, not shown to differ from C."""
+    """As in: flatter than A, B, sharper than C."""
     rivals = {group_name(arm.label, setting): arm.label for arm in study.arms}
     parts = []
     for verdict, word in words.items():

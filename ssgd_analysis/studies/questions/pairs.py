@@ -1,0 +1,84 @@
+"""Does any arm differ from any other?"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scipy import stats
+
+from ssgd_analysis.studies.questions.answer import (
+    ACCURACY,
+    Answer,
+    Gain,
+    Question,
+    Values,
+    corrected,
+    differences,
+    gain_of,
+    p_text,
+    seeds_text,
+)
+from ssgd_analysis.studies.spec import Study
+
+
+class Pairs(Question):
+    """Does any arm differ from any other?"""
+
+    def answer(self, study: Study, result: Mapping[str, Any], values: Values) -> Answer:
+        """See :meth:`Question.answer`."""
+        clauses, record = [], []
+        for setting in study.settings:
+            labels = [arm.label for arm in study.arms if (setting.name, arm.label) in values]
+            own = {label: values[setting.name, label].get(ACCURACY, {}) for label in labels}
+            common = sorted(set.intersection(*map(set, own.values()))) if own else []
+            omnibus = None
+            if len(labels) > 2 and len(common) > 1:
+                columns = [[own[label][seed] for seed in common] for label in labels]
+                p = float(stats.friedmanchisquare(*columns).pvalue)
+                omnibus = p if math.isfinite(p) else 1.0  # all equal: no spread to rank
+            couples = [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :]]
+            rows = corrected(
+                [
+                    gain_of(
+                        differences(values, setting.name, a, b),
+                        setting.name,
+                        a,
+                        b,
+                        family=len(couples),
+                    )
+                    for a, b in couples
+                ]
+            )
+            record.append(
+                {
+                    "setting": setting.name,
+                    "omnibus": omnibus,
+                    "pairs": [row.record() for row in rows],
+                }
+            )
+            clauses.append(
+                (f"{setting.name}: " if setting.name else "") + _differing(rows, omnibus)
+            )
+        names = ", ".join(arm.label for arm in study.arms)
+        sentence = (
+            f"Test accuracy of {names} ({seeds_text(len(study.seeds))}, paired, Holm-corrected"
+            f" over all pairs of a setting): {' | '.join(clauses)}."
+        )
+        return Answer(sentence, {"pairs": record})
+
+
+def _differing(rows: Sequence[Gain], omnibus: float | None) -> str:
+    """What a setting's pairs show."""
+    shown = [row for row in rows if row.verdict in ("higher", "lower")]
+    known = [row for row in rows if row.mean is not None]
+    friedman = "" if omnibus is None else f" (Friedman {p_text(omnibus)})"
+    if not known:
+        return "nothing to compare"
+    if shown:
+        said = [f"{row.arm} is {row.verdict} than {row.rival} ({row.words()})" for row in shown]
+        return f"{', '.join(said)}; no other pair is shown to differ{friedman}"
+    widest = max(known, key=lambda row: abs(row.mean or 0))
+    return (
+        f"no pair is shown to differ{friedman}; the largest difference, {widest.arm} minus"
+        f" {widest.rival}, is {widest.words()} points"
+    )
