@@ -44,7 +44,9 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_links_anchors_and_pictures_exist(page):
-    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    assert "<<<<<<<" not in text, "a merge was left unfinished"
+    for target in re.findall(r"\]\(([^)]+)\)", text):
         if "://" not in target:
             path, _, anchor = target.partition("#")
             there = page.parent / path if path else page
