@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from method_checks import DOCS as METHODS_PAGE
 from method_checks import methods_without_docs
 from ssgd_analysis.cli.main import COMMANDS
 
