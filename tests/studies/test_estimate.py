@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ssgd_analysis.methods.passes import Passes
 
 from ssgd_analysis import random_state
+from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.methods.weight_noise import WeightNoiseMethod
 from ssgd_analysis.runs import TrainConfig
 from ssgd_analysis.studies import estimate as module
@@ -22,9 +22,9 @@ def slow(monkeypatch):
     spent = {"clock": 0.0}
     backward = Passes.backward
 
-    def timed(self, inputs, targets, **share):
+    def timed(self, inputs, targets, *, share=1.0):
         spent["clock"] += PASS * len(inputs) / self.batch_size
-        return backward(self, inputs, targets, **share)
+        return backward(self, inputs, targets, share=share)
 
     monkeypatch.setattr(Passes, "backward", timed)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: spent["clock"]))
