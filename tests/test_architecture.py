@@ -54,7 +54,7 @@ ARROWS = {
     "sharpness": RECORDING | {"curvature", "symmetries", "flatness"},
     "landscape": RECORDING | {"curvature", "ranks"},
     "connections": RECORDING | {"curvature", "symmetries"},
-    "compare": RECORDING | {"runs", "flatness", "report"},
+    "compare": RECORDING | {"runs", "methods", "flatness", "report"},
     "plots": {"errors", "files"},
     "pictures": FOUNDATION | {"plots"},
     "report": FOUNDATION | {"plots", "pictures"},

@@ -194,7 +194,7 @@ def _metrics(
         problem, settings.seed, options=settings.options, operator=own, deadline=deadline
     )
     if own:  # no product is made twice
-        context.keep("survey", found)
+        context.provide("survey", found)
     operator.deadline = deadline
     try:
         metrics = measure_metrics(

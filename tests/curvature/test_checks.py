@@ -11,7 +11,7 @@ from ssgd_analysis.curvature import GGNOperator, HessianOperator, Options
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.problem import Problem
-from ssgd_analysis.sharpness.record import Request, measure
+from ssgd_analysis.sharpness import measure
 
 
 class Swish(torch.autograd.Function):
@@ -110,7 +110,7 @@ def test_right_products_pass_and_the_record_says_how_closely(function, kind):
     assert operator.engine.checks.dtype == "float64"
     assert operator.engine.checks.difference < 1e-4
     assert operator.engine.checks.symmetry < 1e-3
-    record = measure(right, Request(operator="hessian", top=1, probes=4)).record
+    record = measure(right, operator="hessian", top=1, probes=4).document
     assert record["checks"]["difference"] < 1e-4
 
 

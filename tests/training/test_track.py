@@ -168,7 +168,7 @@ def test_third_order_uses_the_runs_noise_or_the_default(
     chosen = config(small, method=method, settings=settings, epochs=1, track=["third-order:2"])
     train(chosen, tmp_path / "r")
     noise = Run(tmp_path / "r").tracked()[-1]["third_order"]["noise"]
-    assert noise == {"scale": scale, "law": law, "relative_to": "filter", "spare": "1d"}
+    assert noise == {"scale": scale, "law": law, "relative_to": "filter", "exclude": "1d"}
 
 
 def test_third_order_follows_the_noise_schedule_and_small_noise_is_followed(tmp_path, small):
