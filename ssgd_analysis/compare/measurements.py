@@ -1,4 +1,4 @@
-"""A metric of a run, out of its history or measured once and kept beside it."""
+"""A metric of a run: read from its history, or measured once and stored in its folder."""
 
 import contextlib
 import dataclasses
@@ -32,11 +32,11 @@ class MeasureSettings:
     Args:
         split: examples to measure on.
         samples: the first of them; default all.
-        seed: plus the run's own seed: the random numbers are the same for all methods, so that
-            pairs share them, and independent between seeds.
-        device: where.
-        data_dir: for data files.
-        normalize: outputs of standard deviation one over the classes, example by example.
+        seed: is added to the run's own seed, so that runs of one seed share their random numbers,
+            whatever their method, and other seeds have independent ones.
+        device: for the measurement.
+        data_dir: folder of data files.
+        normalize: scale the outputs to standard deviation one over the classes, example by example.
     """
 
     split: str = "train"
@@ -53,52 +53,53 @@ def measured(
     *,
     step: int | None = None,
     target: float | None = None,
-    **how: Any,
+    **settings: Any,
 ) -> float | None:
     """A metric of a finished run; see :func:`measure_all`.
 
     Args:
         run: the run.
         metric: name, with settings as ``expected:sigma=0.2,law=binary``.
-        step: of a kept checkpoint; default: the final weights.
+        step: of a saved checkpoint; default: the final weights.
         target: train loss to which the logits are scaled.
-        how: fields of :class:`MeasureSettings`.
+        settings: fields of :class:`MeasureSettings`.
     """
-    return measure_all(run, [metric], MeasureSettings(**how), step=step, target=target)[metric]
+    return measure_all(run, [metric], MeasureSettings(**settings), step=step, target=target)[metric]
 
 
 def measure_all(
     run: Run,
     metrics: Sequence[str],
-    how: MeasureSettings,
+    settings: MeasureSettings,
     *,
     step: int | None = None,
     target: float | None = None,
     on_measured: Callable[[str], None] = lambda metric: None,
     on_refused: Callable[[str, str], None] | None = None,
 ) -> dict[str, float | None]:
-    """Metrics of a finished run at a kept step (default: the final weights), sharing their work.
+    """Metrics of a finished run at a saved step (default: the final weights), sharing their work.
 
-    What had to be computed is kept in the run's folder ``measurements/`` and read from there
-    the next time, as long as weights, settings, version and the code of model, data and loss are
-    the same.
+    What had to be computed is stored in the run's folder ``measurements/`` and read from there the
+    next time, as long as weights, settings, version and the code of model, data and loss are the
+    same.
 
     Args:
         run: the run.
         metrics: names of the history, and of flatness metrics, maybe with settings.
-        how: split, seed, ….
-        step: of a kept checkpoint.
+        settings: split, seed, ….
+        step: of a saved checkpoint.
         target: logits are divided by the temperature that brings the train loss up to this.
-        on_measured: told of every metric that had to be computed.
-        on_refused: told of a metric that this run lacks or refuses, and why; default: an error.
+        on_measured: is called with every metric that had to be computed.
+        on_refused: is called with a metric that this run lacks or refuses, and the reason; default:
+            it is an error.
 
     Returns:
         Metric → value; ``None``: not in the history, refused, or no temperature reaches the
         target.
 
     Raises:
-        InputError: an unknown metric; and where refusals are errors: nothing kept at that step, a
-            metric that does not apply, or logits to be scaled of a run whose loss is not
+        InputError: an unknown metric; and where refusals are errors: no checkpoint of that step, a
+            metric that does not apply, or logits to be scaled although the loss is not
             cross-entropy.
     """
     for metric in metrics:
@@ -107,7 +108,7 @@ def measure_all(
 
     @contextlib.contextmanager
     def trying(*tried: str) -> Iterator[None]:
-        """What is refused within is missing, not the end of everything."""
+        """Record a refusal as a missing value, if refusals are not errors."""
         try:
             yield
         except (InputError, WorkError) as error:
@@ -121,8 +122,8 @@ def measure_all(
     for metric in metrics:
         if metric in HISTORY_METRICS:
             with trying(metric):
-                known = zip(history, run.recorded(metric), strict=True)
-                values = [value for record, value in known if step in (None, record["step"])]
+                recorded = zip(history, run.recorded(metric), strict=True)
+                values = [value for record, value in recorded if step in (None, record["step"])]
                 found[metric] = values[-1] if values else None
     at = history[-1]["step"] if step is None else step
     missing: list[tuple[str, Path, dict[str, Any]]] = []
@@ -130,7 +131,7 @@ def measure_all(
     for metric in metrics:
         if metric not in found:
             with trying(metric):
-                path, key = _place(run, metric, how, at, target)
+                path, key = _place(run, metric, settings, at, target)
                 record = read_json(path) if path.is_file() else None
                 if isinstance(record, dict) and record.get("key") == key:
                     found[metric] = record["value"]
@@ -138,7 +139,7 @@ def measure_all(
                     missing.append((metric, path, key))
     if missing:
         with trying(*(metric for metric, _, _ in missing)):
-            context = _bench(run, how, at, target)
+            context = _context(run, settings, at, target)
     for metric, path, key in missing:
         if metric in found:  # refused with the others
             continue
@@ -146,19 +147,19 @@ def measure_all(
             found[metric] = None
             continue
         with trying(metric):
-            name, settings = resolve(metric)
-            result = METRICS[name].on(context, **settings)
+            name, own = resolve(metric)
+            result = METRICS[name].on(context, **own)
             _keep(path, {"key": key, **dataclasses.asdict(result)})
             found[metric] = result.value
             on_measured(metric)
     return found
 
 
-def train_loss(run: Run, how: MeasureSettings, step: int | None = None) -> float:
-    """The mean train loss of a run at a step, of normalised logits if metrics are of those."""
-    if not how.normalize:
+def train_loss(run: Run, settings: MeasureSettings, step: int | None = None) -> float:
+    """The mean train loss of a run at a step, with normalised logits if metrics use them."""
+    if not settings.normalize:
         return recorded_loss(run, step)
-    checkpoint = _checkpoint(run, how, run.history()[-1]["step"] if step is None else step)
+    checkpoint = _checkpoint(run, settings, run.history()[-1]["step"] if step is None else step)
     return _changed(checkpoint.problem("train"), run, normalize=True).mean_loss()
 
 
@@ -186,14 +187,17 @@ def _place(
     return run.folder / "measurements" / kept, key
 
 
-def _checkpoint(run: Run, how: MeasureSettings, step: int) -> Checkpoint:
-    return load_checkpoint(f"{run.folder}@{step}", device=how.device, data_dir=how.data_dir)
+def _checkpoint(run: Run, settings: MeasureSettings, step: int) -> Checkpoint:
+    name = f"{run.folder}@{step}"
+    return load_checkpoint(name, device=settings.device, data_dir=settings.data_dir)
 
 
-def _bench(run: Run, how: MeasureSettings, step: int, target: float | None) -> MetricContext | None:
-    """The problem with its outputs as wanted; ``None``: no temperature reaches the target."""
-    checkpoint = _checkpoint(run, how, step)
-    problem = checkpoint.problem(how.split, samples=how.samples)
+def _context(
+    run: Run, settings: MeasureSettings, step: int, target: float | None
+) -> MetricContext | None:
+    """The problem with its outputs as asked for; ``None``: no temperature reaches the target."""
+    checkpoint = _checkpoint(run, settings, step)
+    problem = checkpoint.problem(settings.split, samples=settings.samples)
     problem.check()
     degrees = None
     if target is not None:
@@ -201,14 +205,14 @@ def _bench(run: Run, how: MeasureSettings, step: int, target: float | None) -> M
         degrees = temperature(checkpoint.problem("train"), target)
         if degrees is None:
             return None
-    changed = _changed(problem, run, degrees=degrees, normalize=how.normalize)
-    return MetricContext(changed, how.seed + run.config().seed)
+    changed = _changed(problem, run, degrees=degrees, normalize=settings.normalize)
+    return MetricContext(changed, settings.seed + run.config().seed)
 
 
 def _changed(
     problem: Problem, run: Run, *, degrees: float | None = None, normalize: bool = False
 ) -> Problem:
-    """The problem with scaled or normalised outputs (not both), or as it is."""
+    """The problem with scaled or normalised outputs (not both), or unchanged."""
     model = problem.model
     if degrees is not None and degrees != 1:
         model = Scaled(model, degrees)
