@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ssgd_analysis import HessianOperator, InputError, Problem
 from ssgd_analysis.curvature import Options
 from ssgd_analysis.errors import first_line
-from ssgd_analysis.sharpness.record import Request, measure
+from ssgd_analysis.sharpness import measure
 
 try:  # optional: `pip install hessian-eigenthings==1.0.0a5`
     import hessian_eigenthings as eigenthings
@@ -127,7 +127,7 @@ def by_eigenthings(net: Net, dtype: torch.dtype) -> Tensor:
 
 def by_difference(net: Net, dtype: torch.dtype) -> Tensor:
     """Ours with ``--product difference``, the remedy that its refusals name."""
-    return ours(net, dtype, Options(way="difference"))
+    return ours(net, dtype, Options(strategy="difference"))
 
 
 def plainly(tool: Tool) -> Tool:
@@ -197,8 +197,7 @@ def measured(net: Net, loss: float, matrix: Tensor) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            request = Request(top=1, tol=1e-9)
-            record = measure(problem(net, torch.float64), request).record
+            record = measure(problem(net, torch.float64), top=1, tol=1e-9).document
     except Exception as reason:
         return refusal(reason)
     errors = [

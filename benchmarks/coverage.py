@@ -20,6 +20,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ssgd_analysis.curvature import HessianOperator, survey
+from ssgd_analysis.problem import Problem
 
 EXAMPLES, CLASSES = 96, 4
 NAMES = ("negative", "near_zero", "trace")
@@ -144,7 +145,7 @@ def measured(kind: str, seed: int, steps: int, surveys: int) -> list[dict[str, l
     """For each survey of one network, (low, high, truth, deviation) by number."""
     model, inputs, targets = network(kind, seed, steps)
     values = torch.linalg.eigvalsh(dense(model, inputs, targets)).numpy()
-    operator = HessianOperator(model, F.cross_entropy, [(inputs, targets)])
+    operator = HessianOperator(Problem(model, F.cross_entropy, [(inputs, targets)]))
     rows = []
     for index in range(surveys):
         found = survey(operator, 5, seed=1000 * seed + index)

@@ -32,6 +32,7 @@ from torch.func import functional_call, grad, jvp, linearize
 from ssgd_analysis.curvature import HessianOperator, Options, eigenpairs, survey, trace
 from ssgd_analysis.curvature.eigen.eigenpairs import certify
 from ssgd_analysis.curvature.products.plan import describe
+from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import flattened
 
 
@@ -50,7 +51,7 @@ def products(net: Net, device: str) -> dict[str, Any]:
     def gradient(x: Tensor, y: Tensor, graph: bool = False) -> tuple[Tensor, ...]:
         return torch.autograd.grad(F.cross_entropy(model(x), y), weights, create_graph=graph)
 
-    ours = HessianOperator(model, F.cross_entropy, batches)
+    ours = HessianOperator(Problem(model, F.cross_entropy, batches))
     began = time.perf_counter()
     ours.prepare(300)
     chosen = time.perf_counter() - began
@@ -106,13 +107,13 @@ def products(net: Net, device: str) -> dict[str, Any]:
 def searches(net: Net, device: str, top: int = 10, tol: float = 1e-4) -> dict[str, Any]:
     """Products for the top eigenvalues: ours, ARPACK's and PyHessian's, each with its residual."""
     model, batches = net.make(device)
-    operator = HessianOperator(model, F.cross_entropy, batches)
+    operator = HessianOperator(Problem(model, F.cross_entropy, batches))
     operator.prepare(300)
     found = eigenpairs(operator, top, tol=tol, smallest=False, generator=_generator(device))
     checked = found.check.products if found.check else 0
     before = operator.products
     start = torch.randn(operator.shape[0], generator=_generator("cpu")).numpy()
-    vectors = eigsh(operator.scipy(), k=top, which="LA", tol=tol, v0=start)[1]
+    vectors = eigsh(operator.to_scipy(), k=top, which="LA", tol=tol, v0=start)[1]
     arpack = operator.products - before
     theirs, _ = certify(operator, torch.as_tensor(vectors.copy(), device=operator.device))
     row = {
@@ -170,7 +171,7 @@ def searches(net: Net, device: str, top: int = 10, tol: float = 1e-4) -> dict[st
 def traces(net: Net, device: str, repeats: int = 12, budget: int = 60) -> dict[str, Any]:
     """Spread of each trace estimate at equal products, relative to plain Hutchinson's."""
     model, batches = net.make(device)
-    operator = HessianOperator(model, F.cross_entropy, batches)
+    operator = HessianOperator(Problem(model, F.cross_entropy, batches))
     operator.prepare(2000)
     top = eigenpairs(operator, 10, tol=1e-3, smallest=False, generator=_generator(device))
     spread = {}
@@ -253,7 +254,7 @@ def full(net: Net, device: str, tol: float) -> dict[str, Any]:
     model, batches = net.make(device)
     with Peak(device) as peak:
         began = time.perf_counter()
-        operator = HessianOperator(model, F.cross_entropy, batches, options=Options())
+        operator = HessianOperator(Problem(model, F.cross_entropy, batches), options=Options())
         operator.prepare(300)
         found = survey(operator, 10, tol=tol)
         seconds = time.perf_counter() - began
@@ -284,12 +285,16 @@ def child(net: Net, device: str, budget: int) -> None:
     model, batches = net.make(device)
     small = [(inputs[:2], targets[:2]) for inputs, targets in batches]
     for way in ("graph", "linear"):  # code and threads are loaded before memory is watched
-        warm = HessianOperator(model, F.cross_entropy, small, options=Options(way=way))
+        warm = HessianOperator(
+            Problem(model, F.cross_entropy, small), options=Options(strategy=way)
+        )
         vector = torch.randn(warm.shape[0], device=device)
         _ = warm @ vector
     del warm
     with Peak(device) as peak:
-        operator = HessianOperator(model, F.cross_entropy, batches, options=Options(memory=budget))
+        operator = HessianOperator(
+            Problem(model, F.cross_entropy, batches), options=Options(memory=budget)
+        )
         operator.prepare(300)
         for _ in range(3):
             _ = operator @ vector

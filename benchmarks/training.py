@@ -34,7 +34,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, TensorDataset
 
 from ssgd_analysis.data import Dataset, Split, load_data
-from ssgd_analysis.methods import SSGD, Task, find_method
+from ssgd_analysis.methods import SSGD, Passes, find_method
+from ssgd_analysis.methods.when import START
 from ssgd_analysis.models import load_loss, load_model
 from ssgd_analysis.progress import SILENT
 from ssgd_analysis.runs import Run, TrainConfig
@@ -210,8 +211,9 @@ def make_step(name: str, model_name: str, shape: tuple[int, ...], batch: int, de
     if name == "SSGD optimizer":
         return lambda: optimizer.step(closure)  # type: ignore[arg-type]
     method_class = find_method(name)
-    method = method_class(Task(model, loss, optimizer, batch_size=batch), method_class.Settings())
-    return lambda: method.step(inputs, targets, 0.0)
+    passes = Passes(model, loss, optimizer, batch_size=batch)
+    method = method_class(passes, method_class.Settings())
+    return lambda: method.step(inputs, targets, START)
 
 
 def seconds(

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import inspect
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from ssgd_analysis.compare.metric_kinds import HISTORY_METRICS, check_metric
 from ssgd_analysis.compare.pairs import recorded_loss
 from ssgd_analysis.compare.sources import fingerprint
 from ssgd_analysis.errors import InputError, WorkError, first_line
-from ssgd_analysis.files import make_folder, read_json, write_json
 from ssgd_analysis.flatness import METRICS, resolve
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.runs import Run
 from ssgd_analysis.runs.checkpoint import Checkpoint, load_checkpoint
+from ssgd_analysis.store import KeyedStore
 
 
 @dataclass(frozen=True)
@@ -126,21 +125,22 @@ def measure_all(
                 values = [value for record, value in recorded if step in (None, record["step"])]
                 found[metric] = values[-1] if values else None
     at = history[-1]["step"] if step is None else step
-    missing: list[tuple[str, Path, dict[str, Any]]] = []
+    store = KeyedStore(run.folder / "measurements")
+    missing: list[tuple[str, str, dict[str, Any]]] = []
     context: MetricContext | None = None
     for metric in metrics:
         if metric not in found:
             with trying(metric):
-                path, key = _place(run, metric, settings, at, target)
-                record = read_json(path) if path.is_file() else None
-                if isinstance(record, dict) and record.get("key") == key:
-                    found[metric] = record["value"]
+                entry, key = _entry(run, metric, settings, at, target)
+                stored = store.read(entry, key)
+                if stored is not None:
+                    found[metric] = stored["value"]
                 else:
-                    missing.append((metric, path, key))
+                    missing.append((metric, entry, key))
     if missing:
         with trying(*(metric for metric, _, _ in missing)):
             context = _context(run, settings, at, target)
-    for metric, path, key in missing:
+    for metric, entry, key in missing:
         if metric in found:  # refused with the others
             continue
         if context is None:
@@ -149,7 +149,8 @@ def measure_all(
         with trying(metric):
             name, own = resolve(metric)
             result = METRICS[name].on(context, **own)
-            _keep(path, {"key": key, **dataclasses.asdict(result)})
+            with contextlib.suppress(InputError, WorkError):  # a read-only run can be compared too
+                store.write(entry, key, dataclasses.asdict(result))
             found[metric] = result.value
             on_measured(metric)
     return found
@@ -163,11 +164,11 @@ def train_loss(run: Run, settings: MeasureSettings, step: int | None = None) -> 
     return _changed(checkpoint.problem("train"), run, normalize=True).mean_loss()
 
 
-def _place(
-    run: Run, metric: str, how: MeasureSettings, step: int, target: float | None
-) -> tuple[Path, dict[str, Any]]:
-    """Where a measurement is kept, and what it must belong to."""
-    name, settings = resolve(metric)
+def _entry(
+    run: Run, metric: str, settings: MeasureSettings, step: int, target: float | None
+) -> tuple[str, dict[str, Any]]:
+    """The name of a measurement's entry in the store, and all that its value depends on."""
+    name, own = resolve(metric)
     path = run.checkpoints().get(step)
     content = path.read_bytes() if path else b""
     config = run.config()
@@ -176,15 +177,15 @@ def _place(
         "data": [config.label_noise, config.val, config.seed],
         "weights": hashlib.blake2b(content, digest_size=8).hexdigest(),
         "metric": f"{name}{inspect.signature(METRICS[name])}",
-        "settings": settings,
-        "outputs": [target, how.normalize],
+        "settings": own,
+        "outputs": [target, settings.normalize],
         "version": version("ssgd-analysis"),
     }
     scaled = "" if target is None else f"-loss{target:.6g}"
-    scaled += "-normalized" if how.normalize else ""
+    scaled += "-normalized" if settings.normalize else ""
     text = re.sub(r"[^\w.=,+-]", "_", metric)
-    kept = f"{text}-{how.split}-{how.samples or 'all'}-seed{how.seed}-step-{step:08d}{scaled}.json"
-    return run.folder / "measurements" / kept, key
+    examples = f"{settings.split}-{settings.samples or 'all'}"
+    return f"{text}-{examples}-seed{settings.seed}-step-{step:08d}{scaled}", key
 
 
 def _checkpoint(run: Run, settings: MeasureSettings, step: int) -> Checkpoint:
@@ -222,12 +223,3 @@ def _changed(
     if model is problem.model:
         return problem
     return Problem(model, problem.loss, problem.batches, count=problem.count)
-
-
-def _keep(path: Path, record: dict[str, Any]) -> None:
-    json.dumps(record)  # a metric must return plain values
-    try:
-        make_folder(path.parent)
-        write_json(path, record)
-    except (WorkError, ValueError):  # a read-only run can still be compared
-        return

@@ -75,27 +75,27 @@ def pairs(
 
 
 def s_sgd_pairs(
-    context: MetricContext, c: float, law: str, scale: str, spare: str, draws: int
+    context: MetricContext, c: float, law: str, scale: str, exclude: str, draws: int
 ) -> tuple[Pairs, dict[str, Any]]:
     """The pairs of the noise that S-SGD trains with, and the settings that fix it.
 
     Raises:
-        InputError: a negative c, fewer than 2 draws, an unknown law, scale or ``spare``.
+        InputError: a negative c, fewer than 2 draws, an unknown law, scale or ``exclude``.
         WorkError: a loss is not finite.
     """
-    if spare not in ("1d", "none"):
-        raise InputError(f"spare '{spare}' should be 1d or none")
+    if exclude not in ("1d", "none"):
+        raise InputError(f"exclude '{exclude}' should be 1d or none")
     noise = weight_noise(law, scale)
     settings = {
         "c": c,
         "law": law,
         "scale": noise.scale,
-        "spare": spare,
+        "exclude": exclude,
         "draws": draws,
         "seed": context.seed,
         "error": "draws",
     }
-    return pairs(context, noise, c, draws, vectors=spare == "none"), settings
+    return pairs(context, noise, c, draws, vectors=exclude == "none"), settings
 
 
 def _pairs(context: MetricContext, noise: Noise, sigma: float, draws: int, vectors: bool) -> Pairs:

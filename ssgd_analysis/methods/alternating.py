@@ -15,7 +15,7 @@ class AlternatingWeightNoise(WeightNoiseMethod):
     from each step's own weights; our choice, as is everything that S-SGD's settings name.
     """
 
-    POINTS = ((0, 1),)
+    DRAWS = ((0, 1),)
 
     def turn_of(self, step: int) -> tuple[int, int]:
         """The even step before, and − at odd steps."""

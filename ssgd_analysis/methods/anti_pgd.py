@@ -9,9 +9,11 @@ from torch import Tensor
 
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
-from ssgd_analysis.methods.noisy_points import drawn
-from ssgd_analysis.methods.task import Task
-from ssgd_analysis.weights import filters_of, unspared
+from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.points import draw_units
+from ssgd_analysis.methods.trained_on import TrainedOn, noise_of_size
+from ssgd_analysis.methods.when import When
+from ssgd_analysis.weights import filters_of, included
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class AntiPGDSettings(MethodSettings):
         "distribution of the noise: random signs, or Gaussian",
         choices=("binary", "gaussian"),
     )
-    spare: str = setting("none", "parameters without noise: none, or 1d, type:CLASS, a.*, …")
+    exclude: str = setting("none", "parameters without noise: none, or 1d, type:CLASS, a.*, …")
 
 
 class AntiPGD(Method):
@@ -40,22 +42,27 @@ class AntiPGD(Method):
     Settings = AntiPGDSettings
     carries_noise: ClassVar[bool] = True  # from step to step: who moves the weights mixes it up
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        super().__init__(task, settings)
-        named = unspared(dict(task.parameters), self.settings.spare, task.model)
+    def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        super().__init__(passes, settings)
+        named = included(dict(passes.parameters), self.settings.exclude, passes.model)
         self.noisy = list(named.values())
-        self.filters = filters_of(task.model, self.noisy)
+        self.filters = filters_of(passes.model, self.noisy)
         self.carried = 0  # number of the noise that the weights carry; 0: none
 
-    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
-        """That at w; see :meth:`Method.gradient`."""
-        return self.task.backward(inputs, targets)
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """The noise that the weights carry."""
+        return noise_of_size(settings.noise_law, "none", settings.noise_scale, 1.0)
 
-    def step(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+        """That at w; see :meth:`Method.gradient`."""
+        return self.passes.backward(inputs, targets)
+
+    def step(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """SGD's step, then the next noise in place of the last."""
-        loss = super().step(inputs, targets, elapsed)
+        loss = super().step(inputs, targets, when)
         self._shift(-1)
-        self.carried = self.task.step + 1
+        self.carried = when.step + 1
         self._shift(1)
         return loss
 
@@ -68,7 +75,7 @@ class AntiPGD(Method):
         return {"carried": self.carried}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the number of the noise that the weights carry."""
+        """Go on from a state of :meth:`state_dict`."""
         self.carried = state["carried"]
 
     @torch.no_grad()
@@ -78,6 +85,6 @@ class AntiPGD(Method):
         if self.carried == 0 or scale == 0:
             return
         law = self.settings.noise_law
-        units = drawn(self.noisy, law, self.task, self.filters, step=self.carried)
+        units = draw_units(self.noisy, law, self.passes, self.filters, step=self.carried)
         for parameter, unit in zip(self.noisy, units, strict=True):
             parameter.add_(unit, alpha=sign * scale)

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.methods.base import MethodSettings, setting
-from ssgd_analysis.methods.noisy_points import FilterNoiseMethod, FilterNoiseSettings, Point
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.filter_noise import FilterNoiseMethod, FilterNoiseSettings
+from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.points import Point
+from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import Filters
 
 
@@ -53,38 +55,40 @@ class AdaptiveNoiseMethod(FilterNoiseMethod):
     parameter each entry has its own S. At the first step S = 0.
     """
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        super().__init__(task, settings)
+    def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        super().__init__(passes, settings)
         self.squares = [
             summed(torch.zeros_like(parameter), filters)
             for parameter, filters in zip(self.noisy, self.filters, strict=True)
         ]
 
-    def sized(self, units: Sequence[Tensor], elapsed: float) -> Sequence[Tensor]:
-        """The filter noise, shrunk."""
+    def scale_noise(self, units: Sequence[Tensor], when: When) -> Sequence[Tensor]:
+        """The filter noise, made smaller where gradients have been large."""
         chosen: Any = self.settings
         power = {"code": -0.5, "paper": -0.25}[chosen.shrink]
-        sized = super().sized(units, elapsed)
-        return [n * (1 + chosen.eta * s) ** power for n, s in zip(sized, self.squares, strict=True)]
+        noises = super().scale_noise(units, when)
+        return [
+            n * (1 + chosen.eta * s) ** power for n, s in zip(noises, self.squares, strict=True)
+        ]
 
-    def seen(self, point: Point) -> None:
+    def after_pass(self, point: Point) -> None:
         """Remember the squared gradient of a noisy pass."""
         if not point.sign or not point.share:
             return
         for parameter, squares, filters in zip(self.noisy, self.squares, self.filters, strict=True):
             squares.mul_(self.settings.beta)
             if parameter.grad is not None:
-                slope = parameter.grad / point.share
-                squares.add_(summed(slope.square(), filters))
+                grad = parameter.grad / point.share
+                squares.add_(summed(grad.square(), filters))
 
     def state_dict(self) -> dict[str, Any]:
         """The sums of squares."""
         return {"squares": self.squares}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up sums of squares."""
-        for squares, kept in zip(self.squares, state["squares"], strict=True):
-            squares.copy_(kept)
+        """Go on from a state of :meth:`state_dict`."""
+        for squares, saved in zip(self.squares, state["squares"], strict=True):
+            squares.copy_(saved)
 
 
 class AdaptiveRandomWeightPerturbation(AdaptiveNoiseMethod):
@@ -99,4 +103,4 @@ class AdaptiveRandomWeightPerturbation(AdaptiveNoiseMethod):
 
     def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
         """The one noisy point."""
-        return [Point(inputs=inputs, targets=targets)]
+        return [Point(examples=(inputs, targets))]

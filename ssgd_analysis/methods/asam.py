@@ -1,14 +1,17 @@
 """Adaptive sharpness-aware minimisation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssgd_analysis.methods.ascent import steepness
 from ssgd_analysis.methods.base import MethodSettings, setting
+from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.methods.sam import SAM, SAMSettings
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.trained_on import TrainedOn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +36,25 @@ class ASAM(SAM):
 
     Settings = ASAMSettings
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        super().__init__(task, settings)
+    def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        super().__init__(passes, settings)
         everything = self.settings.scaled == "all"
-        self.scaled = {p for name, p in task.parameters if everything or "weight" in name}
+        self.scaled = {p for name, p in passes.parameters if everything or "weight" in name}
 
-    def climb(self, parameters: list[Tensor], slopes: list[Tensor]) -> None:
-        """Move the parameters uphill, in place; ``slopes`` is used up."""
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """A worst case within a radius relative to each weight."""
+        return [TrainedOn(kind="adaptive ascent", low=settings.rho, high=settings.rho)]
+
+    def climb(self, parameters: list[Tensor], grads: list[Tensor]) -> None:
+        """Move the parameters uphill, in place; ``grads`` is used up."""
         places = [i for i, parameter in enumerate(parameters) if parameter in self.scaled]
         units = [parameters[i].abs().add_(self.settings.eta) for i in places]
-        chosen = [slopes[i] for i in places]
+        chosen = [grads[i] for i in places]
         if places:
             torch._foreach_mul_(chosen, units)
-        norm = steepness(slopes)
+        norm = steepness(grads)
         if places:
             torch._foreach_mul_(chosen, units)
-        torch._foreach_mul_(slopes, self.settings.rho / norm)
-        torch._foreach_add_(parameters, slopes)
+        torch._foreach_mul_(grads, self.settings.rho / norm)
+        torch._foreach_add_(parameters, grads)

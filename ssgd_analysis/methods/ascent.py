@@ -1,6 +1,8 @@
 """Uphill steps from w: what SAM and its kin share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,7 +10,8 @@ from torch import Tensor
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
 from ssgd_analysis.methods.gradient_sum import refuse_sparse
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.trained_on import TrainedOn
 from ssgd_analysis.weights import borrowed_weights, global_norm
 
 SMALLEST = 1e-12  # a norm below counts as this, so that a zero gradient climbs nowhere
@@ -30,9 +33,14 @@ class AscentMethod(Method):
 
     Settings = AscentSettings
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        super().__init__(task, settings)
-        self.parameters = [parameter for _, parameter in task.parameters]
+    def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        super().__init__(passes, settings)
+        self.parameters = [parameter for _, parameter in passes.parameters]
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """A worst case within the radius ``rho``."""
+        return [TrainedOn(kind="ascent", low=settings.rho, high=settings.rho)]
 
     def pass_at(
         self, place: int, inputs: Tensor, targets: Tensor, share: float = 1.0
@@ -48,24 +56,24 @@ class AscentMethod(Method):
         Returns:
             The loss; the parameters with a gradient; their gradients. ``.grad`` is ``None`` after.
         """
-        with bn_statistics(self.task.model, self.settings.bn_stats, place):
-            loss = self.task.backward(inputs, targets, share)
+        with bn_statistics(self.passes.model, self.settings.bn_stats, place):
+            loss = self.passes.backward(inputs, targets, share=share)
         parameters: list[Tensor] = []
-        slopes: list[Tensor] = []
+        grads: list[Tensor] = []
         for parameter in self.parameters:
             if parameter.grad is not None:
                 parameters.append(parameter)
-                slopes.append(parameter.grad)
+                grads.append(parameter.grad)
                 parameter.grad = None
-        refuse_sparse(slopes)
-        return loss, parameters, slopes
+        refuse_sparse(grads)
+        return loss, parameters, grads
 
-    def slopes_above(
+    def grads_above(
         self,
         inputs: Tensor,
         targets: Tensor,
         parameters: list[Tensor],
-        slopes: list[Tensor],
+        grads: list[Tensor],
         rho: float,
         *,
         share: float = 1.0,
@@ -76,13 +84,13 @@ class AscentMethod(Method):
             inputs: shape (B, …).
             targets: shape (B, …).
             parameters: that move; their exact bits come back.
-            slopes: g, one for each; unchanged.
+            grads: g, one for each; unchanged.
             rho: length of the step, L2 norm over all parameters.
             share: factor of the result.
         """
         with borrowed_weights(parameters):
             with torch.no_grad():
-                moves = torch._foreach_mul(slopes, rho / steepness(slopes))
+                moves = torch._foreach_mul(grads, rho / steepness(grads))
                 torch._foreach_add_(parameters, moves)
                 del moves
             _, reached, found = self.pass_at(1, inputs, targets, share)
@@ -90,9 +98,9 @@ class AscentMethod(Method):
         return [by_parameter[p] if p in by_parameter else torch.zeros_like(p) for p in parameters]
 
 
-def steepness(slopes: list[Tensor]) -> Tensor:
+def steepness(grads: list[Tensor]) -> Tensor:
     """The norm of a gradient over all parameters, never zero; a scalar tensor."""
-    norm = global_norm(slopes)
+    norm = global_norm(grads)
     return norm.clamp_min(max(SMALLEST, torch.finfo(norm.dtype).tiny))  # float16 has no 1e-12
 
 
@@ -101,7 +109,7 @@ def inner(first: list[Tensor], second: list[Tensor]) -> Tensor:
     return torch.stack([product.sum() for product in torch._foreach_mul(first, second)]).sum()
 
 
-def leave(parameters: list[Tensor], slopes: list[Tensor]) -> None:
+def leave(parameters: list[Tensor], grads: list[Tensor]) -> None:
     """Leave a gradient in ``.grad``."""
-    for parameter, slope in zip(parameters, slopes, strict=True):
-        parameter.grad = slope
+    for parameter, grad in zip(parameters, grads, strict=True):
+        parameter.grad = grad

@@ -1,15 +1,21 @@
 """The contract of a method: one minibatch in, one update of the weights out."""
 
+import copy
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.loss_scale import SMALLEST, Overflow
+from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.trained_on import TrainedOn
+from ssgd_analysis.methods.when import When
 from ssgd_analysis.settings import Settings, declarations, make_typed, read_assignments
 from ssgd_analysis.settings import setting as setting
 
@@ -32,61 +38,118 @@ class Method(ABC):
     methods, so that a comparison compares methods and not loops.
 
     Args:
-        task: what to work on.
+        passes: makes the passes; it holds model, loss and base optimizer.
         settings: an instance of the class's own ``Settings``.
     """
 
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     OPTIMIZER: ClassVar[str] = ""  # the one base optimizer that belongs to it; empty: any
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        self.task = task
+    def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        self.passes = passes
         self.settings: Any = settings
 
     @classmethod
-    def passes(cls, settings: Any) -> float:
+    def passes_per_step(cls, settings: Any) -> float:
         """Forward-backward passes over a minibatch that a step costs; the mean, where it varies.
 
-        What budgets are worked out from before a run; ``Task.gradients`` counts what was spent.
+        Budgets are worked out from it before a run; ``Passes.gradients`` counts what was spent.
         """
         return 1
 
     @classmethod
     def minibatches(cls, settings: Any) -> int:
-        """Minibatches of fresh examples that a step is given, as one of so many times the size."""
+        """Minibatches of fresh examples that a step takes; it gets them as one large minibatch."""
         return 1
 
     @classmethod
     def smallest_pass(cls, settings: Any, batch_size: int) -> int:
-        """The fewest examples that one of a step's passes is given, with minibatches of this size.
+        """The fewest examples that one of a step's passes gets, with minibatches of this size.
 
-        Which ranks and micro-batches then part among them.
+        Processes and micro-batches divide these examples further.
         """
         return batch_size
 
-    @abstractmethod
-    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
-        """Leave in every ``.grad`` (``None`` before) what the base optimizer shall step with.
+    @classmethod
+    def freezes_batchnorm(cls, settings: Any) -> bool:
+        """Whether all passes use BatchNorm's running statistics and never change them.
 
-        The weights afterwards are the exact bits from before.
+        Otherwise a pass normalises by its own examples, of which it needs at least two.
+        """
+        return getattr(settings, "bn_stats", "") == "frozen"
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """What the method lowers in training besides the loss: metrics of it are no evidence.
+
+        Args:
+            settings: of the method.
+            lr_schedule: of the learning rate, which the noise may follow.
+        """
+        return ()
+
+    @abstractmethod
+    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+        """Leave in every ``.grad`` (``None`` before) the gradient for the base optimizer's step.
+
+        The weights afterwards have the exact bits from before.
 
         Args:
             inputs: shape (B, …).
             targets: shape (B, …).
-            elapsed: share of the training done, in [0, 1).
+            when: moment of the training.
 
         Returns:
-            The loss that the step saw, nats per example.
+            The loss that the step reports, nats per example.
         """
 
-    def step(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
-        """Make one update; arguments and result as of :meth:`gradient`."""
-        for group in self.task.optimizer.param_groups:  # as zero_grad, without its records
+    def step(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+        """Make one update; see :meth:`gradient` for arguments and result."""
+        for group in self.passes.optimizer.param_groups:  # zero_grad, without its profiling
             for parameter in group["params"]:
                 parameter.grad = None
-        loss = self.gradient(inputs, targets, elapsed)
-        self.task.update()
+        loss = self.gradient(inputs, targets, when)
+        self.passes.update()
         return loss
+
+    def attempt(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+        """Make one update, or skip it where a scaled float16 gradient is not finite.
+
+        A skipped step halves the loss scale and leaves weights, buffers, base optimizer and the
+        method's own state as they were.
+
+        Args:
+            inputs: shape (B, …).
+            targets: shape (B, …).
+            when: moment of the training.
+
+        Returns:
+            The loss that the step reports; infinite where no scale makes the gradients finite.
+        """
+        passes = self.passes
+        if passes.scale is None:
+            return self.step(inputs, targets, when)
+        state = copy.deepcopy(self.state_dict())
+        buffers = [(buffer, buffer.clone()) for buffer in passes.model.buffers()]
+        try:
+            return self.step(inputs, targets, when)
+        except Overflow as overflow:
+            self.load_state_dict(state)
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+            passes.optimizer.zero_grad()
+            passes.scale.shrink()
+            return overflow.loss if passes.scale.value >= SMALLEST else math.inf
+
+    def learning_rate(self, rate: float, fraction_done: float) -> float:
+        """The learning rate of the next step; a method may replace that of the schedule.
+
+        Args:
+            rate: what the schedule says.
+            fraction_done: share of the training done, in [0, 1).
+        """
+        return rate
 
     @classmethod
     def summary(cls) -> str:
@@ -94,17 +157,17 @@ class Method(ABC):
         return (cls.__doc__ or "").partition("\n")[0].rstrip(".")
 
     def state_dict(self) -> dict[str, Any]:
-        """What the method must keep to be resumed, besides model and optimizer."""
+        """What a resumed training needs of the method, besides model and optimizer."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Take up a state of :meth:`state_dict`."""
+        """Go on from a state of :meth:`state_dict`."""
 
     def finish(self, batches: Sequence[Batch]) -> None:  # noqa: B027
-        """Put the weights into the model that training gives out, where they are not the iterate.
+        """Put the result of the training into the model, where it is not the iterate itself.
 
-        Called once after the last step; and on borrowed weights after every epoch, so that the
-        history tells of the same weights. So it must not change the method's own state.
+        It is called once after the last step, and on borrowed weights after every epoch, so that
+        the history describes the same weights. So it must not change the method's own state.
 
         Args:
             batches: of the training examples, in order, to recalibrate BatchNorm with.

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssgd_analysis.batch import Batch, examples
-from ssgd_analysis.methods.task import FORWARD_SHARE, Task
+from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.weights import borrowed_buffers
 from ssgd_analysis.weights.batchnorm import recalibrate_batchnorm, recalibrated_layers
 
@@ -34,17 +34,16 @@ def bn_statistics(model: nn.Module, policy: str, pass_index: int) -> AbstractCon
     return borrowed_buffers(model)
 
 
-def recalibrate(task: Task, policy: str, batches: Sequence[Batch]) -> None:
-    """Statistics of the model's present weights, where it has any: a counted forward pass.
+def recalibrate(passes: Passes, batches: Sequence[Batch]) -> None:
+    """Compute BatchNorm's statistics for the model's present weights; the pass is counted.
 
     Args:
-        task: its model's BatchNorm buffers are changed, and its count of examples.
-        policy: of the steps, see :func:`bn_statistics`; ``frozen`` ones stay.
-        batches: of the training examples; none: nothing is done.
+        passes: its model's BatchNorm buffers are changed.
+        batches: of the training examples; if there are none, nothing is done.
     """
-    if batches and policy != "frozen" and recalibrated_layers(task.model):
-        recalibrate_batchnorm(task.model, batches)
-        task.examples += FORWARD_SHARE * sum(examples(batch) for batch in batches)
+    if batches and recalibrated_layers(passes.model):
+        recalibrate_batchnorm(passes.model, batches)
+        passes.count_forward(sum(examples(batch) for batch in batches))
 
 
 @contextmanager

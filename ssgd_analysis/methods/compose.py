@@ -9,14 +9,16 @@ from torch import Tensor
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.trained_on import TrainedOn
+from ssgd_analysis.methods.when import When
 
 
 class Wrapper(Method):
     """Something done around another method's steps: averaging, mostly.
 
     Args:
-        task: what to work on.
+        passes: makes the passes.
         settings: an instance of the class's own ``Settings``, or of a subclass.
         inner: the method that makes the steps.
     """
@@ -24,31 +26,32 @@ class Wrapper(Method):
     averages: ClassVar[bool] = False  # gives out an average of the weights, not the iterate
     moves: ClassVar[bool] = False  # moves the weights that the training goes on from
 
-    def __init__(self, task: Task, settings: MethodSettings, inner: Method) -> None:
-        super().__init__(task, settings)
+    def __init__(self, passes: Passes, settings: MethodSettings, inner: Method) -> None:
+        super().__init__(passes, settings)
         self.inner = inner
+        self.innermost: Method = inner.innermost if isinstance(inner, Wrapper) else inner
 
     @classmethod
-    def passes(cls, settings: Any) -> float:
+    def passes_per_step(cls, settings: Any) -> float:
         """What it adds to the inner method's passes: nothing."""
         return 0
 
-    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """The inner method's; see :meth:`Method.gradient`."""
-        return self.inner.gradient(inputs, targets, elapsed)
+        return self.inner.gradient(inputs, targets, when)
 
-    def step(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
-        """The inner method's step, then :meth:`after`."""
-        self.before(elapsed)
-        loss = self.inner.step(inputs, targets, elapsed)
-        self.after(elapsed)
+    def step(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+        """Make the inner method's step, then call :meth:`after_step`."""
+        loss = self.inner.step(inputs, targets, when)
+        self.after_step(when)
         return loss
 
-    def before(self, elapsed: float) -> None:
-        """Before each step: its learning rate stands in the optimizer's groups."""
+    def learning_rate(self, rate: float, fraction_done: float) -> float:
+        """The inner method's; see :meth:`Method.learning_rate`."""
+        return self.inner.learning_rate(rate, fraction_done)
 
-    def after(self, elapsed: float) -> None:
-        """After each step; ``task.step`` is still the number of this one, from 0."""
+    def after_step(self, when: When) -> None:
+        """Act on the new weights; ``when`` is the moment of the step that was just made."""
 
 
 def joined_settings(parts: Sequence[type[Method]]) -> type[MethodSettings]:
@@ -95,30 +98,42 @@ def composed(method: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[Me
         Settings: ClassVar[type[MethodSettings]] = joined_settings(parts)
         OPTIMIZER: ClassVar[str] = method.OPTIMIZER
 
-        def __init__(self, task: Task, settings: MethodSettings) -> None:
-            super().__init__(task, settings)
-            chain: list[Method] = [method(task, settings)]
+        def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+            super().__init__(passes, settings)
+            chain: list[Method] = [method(passes, settings)]
             for wrapper in wrappers:
-                chain.append(wrapper(task, settings, chain[-1]))
+                chain.append(wrapper(passes, settings, chain[-1]))
             self.chain = chain
 
         @classmethod
-        def passes(cls, settings: Any) -> float:
-            return method.passes(settings) + sum(w.passes(settings) for w in wrappers)
+        def passes_per_step(cls, settings: Any) -> float:
+            own = method.passes_per_step(settings)
+            return own + sum(wrapper.passes_per_step(settings) for wrapper in wrappers)
 
         @classmethod
         def minibatches(cls, settings: Any) -> int:
             return method.minibatches(settings)
 
         @classmethod
+        def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+            return method.trained_on(settings, lr_schedule)
+
+        @classmethod
+        def freezes_batchnorm(cls, settings: Any) -> bool:
+            return method.freezes_batchnorm(settings)
+
+        @classmethod
         def smallest_pass(cls, settings: Any, batch_size: int) -> int:
             return method.smallest_pass(settings, batch_size)
 
-        def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
-            return self.chain[0].gradient(inputs, targets, elapsed)
+        def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+            return self.chain[0].gradient(inputs, targets, when)
 
-        def step(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
-            return self.chain[-1].step(inputs, targets, elapsed)
+        def step(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+            return self.chain[-1].step(inputs, targets, when)
+
+        def learning_rate(self, rate: float, fraction_done: float) -> float:
+            return self.chain[-1].learning_rate(rate, fraction_done)
 
         def state_dict(self) -> dict[str, Any]:
             return {str(place): part.state_dict() for place, part in enumerate(self.chain)}

@@ -12,7 +12,8 @@ from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import recalibrate
 from ssgd_analysis.methods.compose import Wrapper
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.when import When
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +43,16 @@ class EMA(Wrapper):
     Settings = EMASettings
     averages = True
 
-    def __init__(self, task: Task, settings: MethodSettings, inner: Method) -> None:
-        super().__init__(task, settings, inner)
-        self.parameters: list[Tensor] = [parameter for _, parameter in task.parameters]
-        layers = [m for m in task.model.modules() if isinstance(m, _BatchNorm)]
+    def __init__(self, passes: Passes, settings: MethodSettings, inner: Method) -> None:
+        super().__init__(passes, settings, inner)
+        self.parameters: list[Tensor] = [parameter for _, parameter in passes.parameters]
+        layers = [m for m in passes.model.modules() if isinstance(m, _BatchNorm)]
         self.layers = layers if self.settings.ema_buffers == "average" else []
         self.mean = [tensor.detach().clone() for tensor in self._tensors()]
         self.taken = 0
 
-    def after(self, elapsed: float) -> None:
-        """Take the new weights into the mean."""
+    def after_step(self, when: When) -> None:
+        """Add the new weights to the mean."""
         self.taken += 1
         decay = self.settings.ema_decay
         weight = 1 - decay
@@ -61,11 +62,11 @@ class EMA(Wrapper):
             torch._foreach_lerp_(self.mean, self._tensors(), weight)
 
     def state_dict(self) -> dict[str, Any]:
-        """The mean, and how many weights it is of."""
+        """The mean, and of how many weights it is."""
         return {"mean": self.mean, "taken": self.taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a state of :meth:`state_dict`."""
+        """Go on from a state of :meth:`state_dict`."""
         torch._foreach_copy_(self.mean, state["mean"])
         self.taken = state["taken"]
 
@@ -73,8 +74,9 @@ class EMA(Wrapper):
         """Put the mean into the model."""
         with torch.no_grad():
             torch._foreach_copy_(self._tensors(), self.mean)
-        if self.settings.ema_buffers == "recompute":
-            recalibrate(self.task, getattr(self.settings, "bn_stats", ""), batches)
+        frozen = self.innermost.freezes_batchnorm(self.settings)
+        if self.settings.ema_buffers == "recompute" and not frozen:
+            recalibrate(self.passes, batches)
 
     def _tensors(self) -> list[Tensor]:
         """What is averaged: weights, and BatchNorm's statistics where they are (no other buffers).

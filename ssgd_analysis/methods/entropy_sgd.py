@@ -1,6 +1,7 @@
 """Entropy-SGD."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,9 @@ from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
-from ssgd_analysis.methods.task import Task, parts
+from ssgd_analysis.methods.passes import Passes, split_minibatch
+from ssgd_analysis.methods.trained_on import TrainedOn
+from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import borrowed_weights, filters_of
 
 
@@ -46,13 +49,13 @@ class EntropySGD(Method):
 
     Settings = EntropySettings
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        super().__init__(task, settings)
-        parameters = [parameter for _, parameter in task.parameters]
-        self.filters = dict(zip(parameters, filters_of(task.model, parameters), strict=True))
+    def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        super().__init__(passes, settings)
+        parameters = [parameter for _, parameter in passes.parameters]
+        self.filters = dict(zip(parameters, filters_of(passes.model, parameters), strict=True))
 
     @classmethod
-    def passes(cls, settings: Any) -> float:
+    def passes_per_step(cls, settings: Any) -> float:
         """One for each inner step."""
         return settings.inner_steps
 
@@ -61,27 +64,33 @@ class EntropySGD(Method):
         """One for each inner step."""
         return settings.inner_steps
 
-    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """The local entropy; with scoping γ grows without end."""
+        high = math.inf if settings.scoping else settings.gamma
+        return [TrainedOn(kind="entropy", low=settings.gamma, high=high)]
+
+    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """Leave w − μ; see :meth:`Method.gradient`.
 
         Raises:
             InputError: fewer examples than inner steps.
         """
-        chosen, task = self.settings, self.task
+        chosen, passes = self.settings, self.passes
         count = chosen.inner_steps
         if len(inputs) < count:
             raise InputError(f"inner_steps={count} need at least as many examples")
-        parameters = [parameter for _, parameter in task.parameters]
+        parameters = [parameter for _, parameter in passes.parameters]
         mean = [parameter.detach().clone() for parameter in parameters]
         speed = [torch.zeros_like(parameter) for parameter in parameters]
         losses = []
         with borrowed_weights(parameters) as clean:
-            for number, batch in enumerate(parts(inputs, targets, count)):
-                task.optimizer.zero_grad()
-                with bn_statistics(task.model, chosen.bn_stats, number):
-                    losses.append(task.backward(*batch))
+            for number, batch in enumerate(split_minibatch(inputs, targets, count)):
+                passes.optimizer.zero_grad()
+                with bn_statistics(passes.model, chosen.bn_stats, number):
+                    losses.append(passes.backward(*batch))
                 with torch.no_grad():
-                    self._langevin(parameters, clean, speed, number)
+                    self._langevin(parameters, clean, speed, when.step, number)
                     for average, parameter in zip(mean, parameters, strict=True):
                         average.lerp_(parameter, 1 - chosen.average)
         for parameter, average in zip(parameters, mean, strict=True):
@@ -89,20 +98,25 @@ class EntropySGD(Method):
         return sum(losses) / count
 
     def _langevin(
-        self, moved: list[torch.nn.Parameter], clean: list[Tensor], speed: list[Tensor], number: int
+        self,
+        moved: list[torch.nn.Parameter],
+        clean: list[Tensor],
+        speed: list[Tensor],
+        step: int,
+        number: int,
     ) -> None:
-        """One inner step: x′ is ``moved``, w is ``clean``."""
-        chosen, task = self.settings, self.task
-        gamma = chosen.gamma * (1 + chosen.scoping) ** task.step
+        """Make one inner step: x′ is ``moved``, w is ``clean``."""
+        chosen, passes = self.settings, self.passes
+        gamma = chosen.gamma * (1 + chosen.scoping) ** step
         heat = chosen.noise / math.sqrt(chosen.inner_lr / 2)
         generators = {
-            device: seeds.generator(task.seed, "langevin", task.step, number, device=device)
+            device: seeds.generator(passes.seed, "langevin", step, number, device=device)
             for device in {parameter.device for parameter in moved}
         }
         for x, w, v in zip(moved, clean, speed, strict=True):
-            slope = torch.zeros_like(x) if x.grad is None else x.grad
-            v.mul_(chosen.inner_momentum).add_(slope)
+            grad = torch.zeros_like(x) if x.grad is None else x.grad
+            v.mul_(chosen.inner_momentum).add_(grad)
             noise = torch.empty_like(x).normal_(generator=generators[x.device])
             noise = self.filters[x].still(noise)
-            slope = slope + chosen.inner_momentum * v - gamma * (w - x) + heat * noise
-            x.sub_(chosen.inner_lr * slope)
+            grad = grad + chosen.inner_momentum * v - gamma * (w - x) + heat * noise
+            x.sub_(chosen.inner_lr * grad)

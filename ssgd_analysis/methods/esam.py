@@ -12,7 +12,8 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, leave, steepness
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
-from ssgd_analysis.methods.task import FORWARD_SHARE, Task
+from ssgd_analysis.methods.passes import FORWARD_SHARE, Passes
+from ssgd_analysis.methods.when import When
 from ssgd_analysis.problem.loss import Loss, scalar_loss
 from ssgd_analysis.weights import borrowed_weights
 
@@ -46,13 +47,13 @@ class ESAM(AscentMethod):
 
     Settings = ESAMSettings
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        super().__init__(task, settings)
-        if task.world > 1:
+    def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        super().__init__(passes, settings)
+        if passes.world > 1:
             raise InputError("esam chooses among a whole minibatch: it cannot share its passes")
 
     @classmethod
-    def passes(cls, settings: ESAMSettings) -> float:
+    def passes_per_step(cls, settings: ESAMSettings) -> float:
         """Exact where γ × the batch size is whole."""
         return 2 if settings.gamma == 1 else 1 + FORWARD_SHARE + settings.gamma
 
@@ -64,72 +65,72 @@ class ESAM(AscentMethod):
         """
         return max(min(2, batch_size), int(settings.gamma * batch_size + 1e-9))
 
-    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """The gradient above, over the chosen examples; see :meth:`Method.gradient`."""
-        with recorded_outputs(self.task) as before:
-            loss, parameters, slopes = self.pass_at(0, inputs, targets)
+        with recorded_outputs(self.passes) as before:
+            loss, parameters, grads = self.pass_at(0, inputs, targets)
         with borrowed_weights(parameters):
             with torch.no_grad():
-                self._climb(parameters, slopes)
-            del slopes
+                self._climb(parameters, grads, when.step)
+            del grads
             chosen = self._chosen(before, inputs, targets)
             _, parameters, found = self.pass_at(2, inputs[chosen], targets[chosen])
         leave(parameters, found)
         return loss
 
     @torch.no_grad()
-    def _climb(self, parameters: list[Tensor], slopes: list[Tensor]) -> None:
-        task, beta = self.task, self.settings.beta
-        generator = seeds.generator(task.seed, "esam", task.step, device=parameters[0].device)
+    def _climb(self, parameters: list[Tensor], grads: list[Tensor], step: int) -> None:
+        beta, seed = self.settings.beta, self.passes.seed
+        generator = seeds.generator(seed, "esam", step, device=parameters[0].device)
 
         def draw(shape: Sequence[int]) -> Tensor:
             return torch.rand(shape, generator=generator, device=generator.device) < beta
 
         if self.settings.subset == "tensors":
-            for slope in slopes:
-                slope.mul_(draw(()))
-        length = self.settings.rho / beta / steepness(slopes)
+            for grad in grads:
+                grad.mul_(draw(()))
+        length = self.settings.rho / beta / steepness(grads)
         if self.settings.subset == "weights":
-            for slope in slopes:
-                slope.mul_(draw(slope.shape))
-        torch._foreach_mul_(slopes, length)
-        torch._foreach_add_(parameters, slopes)
+            for grad in grads:
+                grad.mul_(draw(grad.shape))
+        torch._foreach_mul_(grads, length)
+        torch._foreach_add_(parameters, grads)
 
     @torch.no_grad()
     def _chosen(self, before: Sequence[Tensor], inputs: Tensor, targets: Tensor) -> Tensor | slice:
         """Places of the examples whose loss rose most, in order."""
-        task = self.task
+        passes = self.passes
         if self.settings.gamma == 1:
             return slice(None)
         if sum(len(outputs) for outputs in before) != len(inputs):
             raise InputError("esam needs the outputs of each example by itself")
-        with bn_statistics(task.model, self.settings.bn_stats, 1):
-            after = task.forward(inputs)
-        task.examples += len(inputs) * FORWARD_SHARE
-        if task.autocast:
+        with bn_statistics(passes.model, self.settings.bn_stats, 1):
+            after = passes.forward(inputs)
+        passes.count_forward(len(inputs))
+        if passes.autocast:
             after = after.float()
-        rise = each_loss(task.loss, after, targets) - each_loss(
-            task.loss, torch.cat(list(before)), targets
+        rise = each_loss(passes.loss, after, targets) - each_loss(
+            passes.loss, torch.cat(list(before)), targets
         )
         count = self.smallest_pass(self.settings, len(inputs))
         return rise.topk(count).indices.sort().values
 
 
 @contextmanager
-def recorded_outputs(task: Task) -> Iterator[list[Tensor]]:
+def recorded_outputs(passes: Passes) -> Iterator[list[Tensor]]:
     """The outputs of the passes inside, as the loss is given them."""
     found: list[Tensor] = []
-    loss = task.loss
+    loss = passes.loss
 
     def recording(outputs: Tensor, targets: Tensor) -> Tensor:
         found.append(outputs.detach())
         return loss(outputs, targets)
 
-    task.loss = recording
+    passes.loss = recording
     try:
         yield found
     finally:
-        task.loss = loss
+        passes.loss = loss
 
 
 def each_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ssgd_analysis import seeds
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import filters_of
 
 
@@ -31,26 +32,26 @@ class GradientNoise(Method):
 
     Settings = GradientNoiseSettings
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        super().__init__(task, settings)
-        parameters = [parameter for _, parameter in task.parameters]
-        self.filters = dict(zip(parameters, filters_of(task.model, parameters), strict=True))
+    def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        super().__init__(passes, settings)
+        parameters = [parameter for _, parameter in passes.parameters]
+        self.filters = dict(zip(parameters, filters_of(passes.model, parameters), strict=True))
 
-    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """The noisy gradient; see :meth:`Method.gradient`."""
-        chosen, task = self.settings, self.task
-        loss = task.backward(inputs, targets)
+        chosen, passes = self.settings, self.passes
+        loss = passes.backward(inputs, targets)
         if not chosen.eta:
             return loss
-        size = math.sqrt(chosen.eta / (1 + task.step) ** chosen.gamma)
-        reached = [p for _, p in task.parameters if p.grad is not None]
+        size = math.sqrt(chosen.eta / (1 + when.step) ** chosen.gamma)
+        reached = [p for _, p in passes.parameters if p.grad is not None]
         generators = {
-            device: seeds.generator(task.seed, "gradient noise", task.step, device=device)
+            device: seeds.generator(passes.seed, "gradient noise", when.step, device=device)
             for device in {parameter.device for parameter in reached}
         }
         for parameter in reached:
-            slope = parameter.grad
-            assert slope is not None
-            noise = torch.empty_like(slope).normal_(generator=generators[parameter.device])
-            slope.add_(self.filters[parameter].still(noise), alpha=size)
+            grad = parameter.grad
+            assert grad is not None
+            noise = torch.empty_like(grad).normal_(generator=generators[parameter.device])
+            grad.add_(self.filters[parameter].still(noise), alpha=size)
         return loss

@@ -1,12 +1,16 @@
 """Penalising the gradient's norm."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, leave
 from ssgd_analysis.methods.base import setting
+from ssgd_analysis.methods.trained_on import TrainedOn
+from ssgd_analysis.methods.when import When
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +32,22 @@ class GradientPenalty(AscentMethod):
     Settings = GradientPenaltySettings
 
     @classmethod
-    def passes(cls, settings: GradientPenaltySettings) -> float:
+    def passes_per_step(cls, settings: GradientPenaltySettings) -> float:
         """One at each end of the difference."""
         return 2
 
-    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """The gradient's norm, and SAM's worst case."""
+        norm = [TrainedOn(kind="gradient")] if settings.alpha else []
+        return [*norm, *super().trained_on(settings, lr_schedule)]
+
+    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """The mean of the two ends, by α; see :meth:`Method.gradient`."""
         rho, alpha = self.settings.rho, self.settings.alpha
-        loss, parameters, slopes = self.pass_at(0, inputs, targets)
-        above = self.slopes_above(inputs, targets, parameters, slopes, rho, share=alpha)
-        torch._foreach_mul_(slopes, 1 - alpha)
-        torch._foreach_add_(slopes, above)
-        leave(parameters, slopes)
+        loss, parameters, grads = self.pass_at(0, inputs, targets)
+        above = self.grads_above(inputs, targets, parameters, grads, rho, share=alpha)
+        torch._foreach_mul_(grads, 1 - alpha)
+        torch._foreach_add_(grads, above)
+        leave(parameters, grads)
         return loss

@@ -8,24 +8,24 @@ from torch import Tensor, nn
 from ssgd_analysis.errors import InputError
 
 
-def in_step(parameters: Iterable[nn.Parameter]) -> None:
-    """Give each ``.grad`` its parameter's strides.
+def match_strides(parameters: Iterable[Tensor]) -> None:
+    """Give each ``.grad`` the strides of its parameter.
 
-    torch's fused optimizers walk through memory: on the CPU they take other strides for the same.
+    On the CPU torch's fused optimizers walk through memory, and would pair entries wrongly.
     """
     for parameter in parameters:
-        slope = parameter.grad
-        if slope is not None and slope.stride() != parameter.stride():
-            parameter.grad = torch.empty_like(parameter).copy_(slope)
+        grad = parameter.grad
+        if grad is not None and grad.stride() != parameter.stride():
+            parameter.grad = torch.empty_like(parameter).copy_(grad)
 
 
-def refuse_sparse(slopes: Iterable[Tensor]) -> None:
-    """Several passes' gradients are worked with as dense tensors.
+def refuse_sparse(grads: Iterable[Tensor]) -> None:
+    """Refuse sparse gradients: those of several passes are combined as dense tensors.
 
     Raises:
         InputError: a gradient is sparse.
     """
-    if any(slope.layout != torch.strided for slope in slopes):
+    if any(grad.layout != torch.strided for grad in grads):
         raise InputError("sparse gradients cannot be used here: nn.Embedding(..., sparse=False)")
 
 

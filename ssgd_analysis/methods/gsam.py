@@ -1,13 +1,16 @@
 """Surrogate-gap guided sharpness-aware minimisation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, inner, leave, steepness
-from ssgd_analysis.methods.base import MethodSettings, setting
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.base import setting
+from ssgd_analysis.methods.trained_on import TrainedOn
+from ssgd_analysis.methods.when import When
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,32 +38,34 @@ class GSAM(AscentMethod):
 
     Settings = GSAMSettings
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        super().__init__(task, settings)
-        self.first_lr = task.optimizer.param_groups[0]["lr"]
-
     @classmethod
-    def passes(cls, settings: GSAMSettings) -> float:
+    def passes_per_step(cls, settings: GSAMSettings) -> float:
         """One to climb, one at the top."""
         return 2
 
-    @property
-    def radius(self) -> float:
-        """ρ of the next step."""
-        settings, peak = self.settings, self.task.peak_lr or self.first_lr
-        if settings.rho_schedule == "constant" or not peak:
-            return settings.rho
-        share = self.task.optimizer.param_groups[0]["lr"] / peak
-        return settings.rho_min + (settings.rho - settings.rho_min) * share
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """A worst case within the radii of the schedule."""
+        low = settings.rho
+        if settings.rho_schedule != "constant":
+            low = min(low, settings.rho_min)
+        return [TrainedOn(kind="ascent", low=low, high=settings.rho)]
 
-    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+    def radius(self, when: When) -> float:
+        """ρ of the step."""
+        settings = self.settings
+        if settings.rho_schedule == "constant":
+            return settings.rho
+        return settings.rho_min + (settings.rho - settings.rho_min) * when.lr_share
+
+    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """g_p − α (g − its projection on g_p); see :meth:`Method.gradient`."""
-        loss, parameters, slopes = self.pass_at(0, inputs, targets)
-        above = self.slopes_above(inputs, targets, parameters, slopes, self.radius)
+        loss, parameters, grads = self.pass_at(0, inputs, targets)
+        above = self.grads_above(inputs, targets, parameters, grads, self.radius(when))
         length = steepness(above)
-        along = inner(slopes, above) / length / length
+        along = inner(grads, above) / length / length
         alpha = self.settings.alpha
         found = list(torch._foreach_mul(above, 1 + alpha * along))
-        torch._foreach_add_(found, slopes, alpha=-alpha)
+        torch._foreach_add_(found, grads, alpha=-alpha)
         leave(parameters, found)
         return loss

@@ -8,7 +8,8 @@ from torch import Tensor
 from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import evaluation_mode
 
 
@@ -39,17 +40,17 @@ class LabelNoiseSGD(Method):
 
     Settings = LabelNoiseSettings
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        super().__init__(task, settings)
+    def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        super().__init__(passes, settings)
         self.classes = 0  # not known before there are inputs
 
-    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """That for noisy labels; see :meth:`Method.gradient`."""
-        return self.task.backward(inputs, self._noisy(inputs, targets))
+        return self.passes.backward(inputs, self._noisy(inputs, targets, when.step))
 
-    def _noisy(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        chosen, task = self.settings, self.task
-        generator = seeds.generator(task.seed, "labels", task.step, device=targets.device)
+    def _noisy(self, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
+        chosen, passes = self.settings, self.passes
+        generator = seeds.generator(passes.seed, "labels", step, device=targets.device)
         if targets.is_floating_point():
             noise = torch.empty_like(targets).normal_(generator=generator)
             return targets + chosen.target_noise * noise
@@ -62,8 +63,8 @@ class LabelNoiseSGD(Method):
 
     def _count(self, inputs: Tensor, targets: Tensor) -> int:
         """Classes that the model tells apart: a forward pass over one example, once a run."""
-        with evaluation_mode(self.task.model), torch.no_grad():
-            outputs = self.task.forward(inputs)
+        with evaluation_mode(self.passes.model), torch.no_grad():
+            outputs = self.passes.forward(inputs)
         if outputs.numel() == targets.numel():
             return 2  # one logit for each label tells two classes apart
         # logits of a label lie along the second axis, as torch's losses have it, or the last

@@ -10,7 +10,8 @@ from torch import Tensor
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.compose import Wrapper
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.when import When
 
 MOMENTA = ("momentum_buffer", "exp_avg")  # as torch's optimizers and their like call it
 
@@ -38,20 +39,20 @@ class Lookahead(Wrapper):
     Settings = LookaheadSettings
     moves = True
 
-    def __init__(self, task: Task, settings: MethodSettings, inner: Method) -> None:
-        super().__init__(task, settings, inner)
-        self.parameters: list[Tensor] = [parameter for _, parameter in task.parameters]
+    def __init__(self, passes: Passes, settings: MethodSettings, inner: Method) -> None:
+        super().__init__(passes, settings, inner)
+        self.parameters: list[Tensor] = [parameter for _, parameter in passes.parameters]
         self.slow = [parameter.detach().clone() for parameter in self.parameters]
 
-    def after(self, elapsed: float) -> None:
+    def after_step(self, when: When) -> None:
         """The slow step, after each k-th fast one."""
-        if (self.task.step + 1) % self.settings.lookahead_k:
+        if (when.step + 1) % self.settings.lookahead_k:
             return
         with torch.no_grad():
             torch._foreach_lerp_(self.slow, self.parameters, self.settings.lookahead_alpha)
             torch._foreach_copy_(self.parameters, self.slow)
         if self.settings.lookahead_momentum == "reset":
-            for state in self.task.optimizer.state.values():
+            for state in self.passes.optimizer.state.values():
                 for name in MOMENTA:
                     if state.get(name) is not None:
                         state[name].zero_()
@@ -61,7 +62,7 @@ class Lookahead(Wrapper):
         return {"slow": self.slow}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a state of :meth:`state_dict`."""
+        """Go on from a state of :meth:`state_dict`."""
         torch._foreach_copy_(self.slow, state["slow"])
 
     def finish(self, batches: Sequence[Batch]) -> None:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, inner, leave, steepness
 from ssgd_analysis.methods.base import MethodSettings, setting
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import global_norm
 
 ROUNDINGS = 8  # that a difference of gradients may consist of, in units of the type's precision
@@ -33,35 +34,33 @@ class LookSAM(AscentMethod):
 
     Settings = LookSAMSettings
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        super().__init__(task, settings)
+    def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        super().__init__(passes, settings)
         self.vertical: dict[Tensor, Tensor] = {p: torch.zeros_like(p) for p in self.parameters}
 
     @classmethod
-    def passes(cls, settings: LookSAMSettings) -> float:
+    def passes_per_step(cls, settings: LookSAMSettings) -> float:
         """One, and another at each k-th step."""
         return 1 + 1 / settings.k
 
-    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """SAM's, or the plain one turned as the last ascent would; see :meth:`Method.gradient`."""
-        loss, parameters, slopes = self.pass_at(0, inputs, targets)
-        if self.task.step % self.settings.k == 0:
-            found = self.slopes_above(inputs, targets, parameters, slopes, self.settings.rho)
-            self._remember(parameters, slopes, found)
+        loss, parameters, grads = self.pass_at(0, inputs, targets)
+        if when.step % self.settings.k == 0:
+            found = self.grads_above(inputs, targets, parameters, grads, self.settings.rho)
+            self._remember(parameters, grads, found)
         else:
             vertical = [self.vertical[parameter] for parameter in parameters]
             # a part that rounding alone has made is zeros (`_remember`), and adds nothing
-            size = self.settings.alpha * steepness(slopes) / steepness(vertical)
-            found = list(torch._foreach_add(slopes, torch._foreach_mul(vertical, size)))
+            size = self.settings.alpha * steepness(grads) / steepness(vertical)
+            found = list(torch._foreach_add(grads, torch._foreach_mul(vertical, size)))
         leave(parameters, found)
         return loss
 
-    def _remember(
-        self, parameters: list[Tensor], slopes: list[Tensor], above: list[Tensor]
-    ) -> None:
-        length = steepness(slopes)
-        along = inner(slopes, above) / length / length
-        found = torch._foreach_sub(above, torch._foreach_mul(slopes, along))
+    def _remember(self, parameters: list[Tensor], grads: list[Tensor], above: list[Tensor]) -> None:
+        length = steepness(grads)
+        along = inner(grads, above) / length / length
+        found = torch._foreach_sub(above, torch._foreach_mul(grads, along))
         # Where the two gradients are parallel the difference is rounding, which the other steps
         # would blow up to α‖g‖.
         if global_norm(found) <= ROUNDINGS * torch.finfo(length.dtype).eps * global_norm(above):

@@ -1,49 +1,36 @@
 """float16 gradients: the loss is scaled up, so that small ones do not vanish."""
 
-import copy
-import math
-from collections.abc import Iterable
-
-import torch
-from torch import Tensor
-
-from ssgd_analysis.methods.base import Method
-from ssgd_analysis.methods.task import Overflow
-
-SMALLEST = 2.0**-24  # a gradient that is not finite here is so at any scale
+SMALLEST = 2.0**-24  # a gradient that is not finite at this scale is not finite at any
 
 
-def attempt(method: Method, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
-    """A step that is skipped where a scaled gradient is not finite; else ``method.step``.
+class Overflow(Exception):  # noqa: N818 (no error: the step is skipped)
+    """A scaled gradient is not finite; ``loss`` is the minibatch's."""
 
-    A skipped step halves the scale and leaves weights, buffers, base optimizer and the method's
-    own state as they were.
+    def __init__(self, loss: float) -> None:
+        super().__init__("a gradient is not finite at this loss scale")
+        self.loss = loss
+
+
+class LossScale:
+    """The factor of the loss in float16 passes, by the rule of ``torch.amp.GradScaler``.
+
+    GradScaler itself unscales once a step, just before the update. That is too late for a method
+    that makes several passes and works with their gradients.
 
     Args:
-        method: makes the step.
-        inputs: shape (B, …).
-        targets: shape (B, …).
-        elapsed: share of the training done, in [0, 1).
-
-    Returns:
-        The loss that the step saw; infinite where no scale makes the gradients finite.
+        value: the first scale.
+        interval: good steps after which it doubles.
     """
-    task = method.task
-    if task.scale is None:
-        return method.step(inputs, targets, elapsed)
-    state = copy.deepcopy(method.state_dict())
-    buffers = [(buffer, buffer.clone()) for buffer in task.model.buffers()]
-    try:
-        return method.step(inputs, targets, elapsed)
-    except Overflow as overflow:
-        method.load_state_dict(state)
-        _restore(buffers)
-        task.optimizer.zero_grad()
-        task.scale.shrink()
-        return overflow.loss if task.scale.value >= SMALLEST else math.inf
 
+    def __init__(self, value: float = 2.0**16, interval: int = 2000) -> None:
+        self.value, self.interval, self.good = value, interval, 0
 
-@torch.no_grad()
-def _restore(buffers: Iterable[tuple[Tensor, Tensor]]) -> None:
-    for buffer, before in buffers:
-        buffer.copy_(before)
+    def keep(self) -> None:
+        """Count a step that was made; after ``interval`` of them in a row the scale doubles."""
+        self.good += 1
+        if self.good == self.interval:
+            self.value, self.good = self.value * 2, 0
+
+    def shrink(self) -> None:
+        """Halve the scale, because a step was skipped."""
+        self.value, self.good = self.value / 2, 0

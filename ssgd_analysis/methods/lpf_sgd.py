@@ -7,12 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from ssgd_analysis.methods.base import setting
-from ssgd_analysis.methods.noisy_points import (
-    FilterNoiseMethod,
-    FilterNoiseSettings,
-    Point,
-    ghost_points,
-)
+from ssgd_analysis.methods.filter_noise import FilterNoiseMethod, FilterNoiseSettings
+from ssgd_analysis.methods.points import Point, part_points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,4 +38,4 @@ class LowPassFilterSGD(FilterNoiseMethod):
 
     def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
         """One for each part."""
-        return ghost_points(inputs, targets, self.settings.ghost_batches)
+        return part_points(inputs, targets, self.settings.ghost_batches)

@@ -1,6 +1,7 @@
 """How much a method's gradient scatters over its own noise, at given weights and minibatch."""
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,28 +10,28 @@ from torch import Tensor
 
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.methods.base import Method
-from ssgd_analysis.methods.loss_scale import SMALLEST
-from ssgd_analysis.methods.task import Overflow
+from ssgd_analysis.methods.loss_scale import SMALLEST, Overflow
+from ssgd_analysis.methods.when import START, When
 from ssgd_analysis.weights import borrowed_state
 
 
 def noise_variance(
-    method: Method, inputs: Tensor, targets: Tensor, draws: int, *, elapsed: float = 0.0
+    method: Method, inputs: Tensor, targets: Tensor, draws: int, *, when: When = START
 ) -> dict[str, float]:
     """Mean and variance of the gradient that a method hands to its base optimizer.
 
-    The gradient is taken for ``draws`` successive steps' noise on one minibatch; nothing is
-    updated, and everything is as before afterwards: weights, buffers, gradients, the method's
-    state, and the task's counts. An average over R independent draws of a gradient with total
+    The gradient is taken with the noise of ``draws`` successive steps on one minibatch. Nothing
+    is updated, and everything is as before afterwards: weights, buffers, gradients, the method's
+    state, and the count of passes. An average over R independent draws of a gradient with total
     variance V has total variance V / R; so methods of different cost are compared by V × passes.
 
     Args:
-        method: its noise must depend on ``task.step`` alone. Where consecutive steps share a
-            draw (``alternating``), the variance is that of one step, up to a share 1 / draws.
+        method: its noise must depend on the number of the step alone. Where consecutive steps
+            share a draw, the variance is that of one step, up to a share 1 / draws.
         inputs: shape (B, …).
         targets: shape (B, …).
         draws: independent gradients, at least 2.
-        elapsed: share of training done, for schedules of the noise.
+        when: moment of the training, for schedules of the noise; its step is the first one.
 
     Returns:
         ``{"mean_square": ‖E g‖², "variance": trace of the covariance of g, "stderr": of the
@@ -42,26 +43,25 @@ def noise_variance(
         WorkError: float16 gradients that are not finite at any loss scale.
 
     Example:
-        >>> from ssgd_analysis.methods import METHODS, Task
+        >>> from ssgd_analysis.methods import METHODS, Passes
         >>> model = torch.nn.Linear(3, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> task = Task(model, torch.nn.functional.mse_loss, optimizer, batch_size=2)
-        >>> method = METHODS["s-sgd"](task, METHODS["s-sgd"].Settings())
+        >>> passes = Passes(model, torch.nn.functional.mse_loss, optimizer, batch_size=2)
+        >>> method = METHODS["s-sgd"](passes, METHODS["s-sgd"].Settings())
         >>> found = noise_variance(method, torch.ones(2, 3), torch.ones(2, 1), draws=4)
         >>> found["variance"] < 1e-6  # on a quadratic the pair cancels
         True
     """
     if draws < 2:
         raise InputError(f"draws={draws}: a variance needs at least 2")
-    parameters = [parameter for _, parameter in method.task.parameters]
+    parameters = [parameter for _, parameter in method.passes.parameters]
     gradients = []
     with _undone(method):
-        begin = method.task.step
         for draw in range(draws):
-            method.task.step = begin + draw
             for parameter in parameters:
                 parameter.grad = None
-            _gradient(method, inputs, targets, elapsed)
+            moment = dataclasses.replace(when, step=when.step + draw)
+            _gradient(method, inputs, targets, moment)
             gradients.append(_flat_gradient(parameters))
     mean = torch.stack(gradients).mean(dim=0)
     spreads = torch.stack([(gradient - mean).square().sum() for gradient in gradients])
@@ -73,19 +73,19 @@ def noise_variance(
     }
 
 
-def _gradient(method: Method, inputs: Tensor, targets: Tensor, elapsed: float) -> None:
+def _gradient(method: Method, inputs: Tensor, targets: Tensor, when: When) -> None:
     """Leave a step's gradient; a float16 loss scale that is too large is halved until it fits."""
-    task, state = method.task, copy.deepcopy(method.state_dict())
+    passes, state = method.passes, copy.deepcopy(method.state_dict())
     while True:
         try:
-            method.gradient(inputs, targets, elapsed)
+            method.gradient(inputs, targets, when)
         except Overflow:
             method.load_state_dict(state)
-            assert task.scale is not None  # nothing else overflows
-            task.scale.shrink()
-            if task.scale.value < SMALLEST:
+            assert passes.scale is not None  # nothing else overflows
+            passes.scale.shrink()
+            if passes.scale.value < SMALLEST:
                 raise WorkError("a gradient is not finite at any loss scale") from None
-            for _, parameter in task.parameters:
+            for _, parameter in passes.parameters:
                 parameter.grad = None
         else:
             return
@@ -99,17 +99,15 @@ def _flat_gradient(parameters: list[torch.nn.Parameter]) -> Tensor:
 
 @contextmanager
 def _undone(method: Method) -> Iterator[None]:
-    """What the passes change comes back."""
-    task = method.task
-    kept = [(parameter, parameter.grad) for parameter in task.model.parameters()]
-    counts, state = (task.step, task.examples, task.peak_lr), copy.deepcopy(method.state_dict())
-    scale = task.state_dict()
+    """Bring back everything that the passes inside change."""
+    passes = method.passes
+    grads = [(parameter, parameter.grad) for parameter in passes.model.parameters()]
+    state, count = copy.deepcopy(method.state_dict()), passes.state_dict()
     try:
-        with borrowed_state(task.model):
+        with borrowed_state(passes.model):
             yield
     finally:
-        task.step, task.examples, task.peak_lr = counts
         method.load_state_dict(state)
-        task.load_state_dict(scale)
-        for parameter, grad in kept:
+        passes.load_state_dict(count)
+        for parameter, grad in grads:
             parameter.grad = grad

@@ -7,8 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from ssgd_analysis.methods.base import MethodSettings, setting
-from ssgd_analysis.methods.noisy_points import NoisyPointsMethod, Point
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.points import NoisyPointsMethod, Point
+from ssgd_analysis.methods.trained_on import TrainedOn, noise_of_size
+from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import LAWS
 
 SMALLEST = 1e-5  # where the published log-linear schedule begins
@@ -31,7 +33,7 @@ class NSOSettings(MethodSettings):
     clean_pass: bool = setting(
         False, "a pass at w for BatchNorm's statistics also where λ = 0, as the published trainer"
     )
-    spare: str = setting("none", "parameters without noise: none, or 1d, type:CLASS, a.*, …")
+    exclude: str = setting("none", "parameters without noise: none, or 1d, type:CLASS, a.*, …")
     bn_stats: str = setting(
         "first",
         "passes that update BatchNorm's statistics; first: the clean one, where there is one",
@@ -57,14 +59,22 @@ class NoiseStabilityOptimization(NoisyPointsMethod):
 
     Settings = NSOSettings
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        super().__init__(task, settings)
+    def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        super().__init__(passes, settings)
         self.law = self.settings.noise_law
 
     @classmethod
-    def passes(cls, settings: Any) -> float:
+    def passes_per_step(cls, settings: Any) -> float:
         """One for each sign of each draw, one at w if λ > 0 or asked for."""
         return settings.pairs * (1 + settings.two_point) + settings.clean
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """The noise, unless its gradients have no share."""
+        if not settings.noisy_share:
+            return ()
+        factor = 1.0 if settings.noise_schedule == "constant" else 0.0
+        return noise_of_size(settings.noise_law, "none", settings.noise_scale, factor)
 
     def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
         """w, where it counts, then the pairs."""
@@ -73,16 +83,16 @@ class NoiseStabilityOptimization(NoisyPointsMethod):
         share = chosen.noisy_share / (chosen.pairs * len(signs))
 
         def at(sign: int, share: float, draw: int = 0) -> Point:
-            return Point(inputs=inputs, targets=targets, share=share, draw=draw, sign=sign)
+            return Point(draw=draw, sign=sign, share=share, examples=(inputs, targets))
 
         first = [at(0, 1 - chosen.noisy_share)] if chosen.clean else []
         return first + [at(sign, share, draw) for draw in range(chosen.pairs) for sign in signs]
 
-    def sized(self, units: Sequence[Tensor], elapsed: float) -> Sequence[Tensor]:
+    def scale_noise(self, units: Sequence[Tensor], when: When) -> Sequence[Tensor]:
         """σ times the draw."""
         sigma = self.settings.noise_scale
         if self.settings.noise_schedule == "rising":
-            sigma *= elapsed
+            sigma *= when.fraction_done
         elif self.settings.noise_schedule == "log-rising" and sigma:
-            sigma = SMALLEST * (sigma / SMALLEST) ** elapsed
+            sigma = SMALLEST * (sigma / SMALLEST) ** when.fraction_done
         return [unit * sigma for unit in units]

@@ -9,13 +9,20 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim.optimizer import ParamsT
 
-from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.methods.batchnorm import POLICIES, bn_statistics
-from ssgd_analysis.methods.gradient_sum import GradientSum, in_step
-from ssgd_analysis.methods.per_sample import per_sample_noise, perturbable
-from ssgd_analysis.methods.weight_noise import NOISE_PER, RANKS, Move, by_layer, moving_weights
-from ssgd_analysis.weights import Filters, Noise, filters_of, unspared
+from ssgd_analysis.methods.gradient_sum import match_strides
+from ssgd_analysis.methods.moving import NOISE_PER, WeightMover
+from ssgd_analysis.methods.per_sample import perturbable
+from ssgd_analysis.methods.points import (
+    MoveTo,
+    Point,
+    moving_to_points,
+    noise_seed,
+    sum_over_points,
+)
+from ssgd_analysis.methods.weight_noise import NOISE_ACROSS_RANKS
+from ssgd_analysis.weights import Filters, Noise, filters_of, included
 
 
 class SSGD(torch.optim.Optimizer):
@@ -34,9 +41,9 @@ class SSGD(torch.optim.Optimizer):
     gradients is unscaled once, and an infinity at any point skips the base optimizer's step.
 
     Under ``DistributedDataParallel`` each pass averages the gradients of all ranks. With
-    ``ranks="same"`` all draw the same noise: the step is that of one process with the whole
-    batch. With ``"different"`` each rank evaluates its own examples at points of its own: as many
-    draws as ranks are averaged, over fewer examples each. The weights stay equal either way.
+    ``noise_across_ranks="same"`` all draw the same noise: the step is that of one process with
+    the whole batch. With ``"different"`` each rank evaluates its own examples at its own points:
+    as many draws as ranks are averaged, over fewer examples each. The weights stay equal.
 
     Args:
         params: parameters, parameter groups, or named parameters.
@@ -47,22 +54,23 @@ class SSGD(torch.optim.Optimizer):
         noise_per: ``step``; ``layer``, one random layer each time (named parameters of one
             module; without names each parameter is one); ``sample``, needs the model.
         pairs: independent pairs w ± n of a step; two calls of the closure each.
-        spare: parameters without noise: ``none``, or parted by commas ``1d`` (biases,
+        exclude: parameters without noise: ``none``, or separated by commas ``1d`` (biases,
             normalisation), ``type:CLASS`` (needs the model), and patterns of names.
-        ranks: ``same`` or ``different``, see above.
-        seed: of the noise; with the step count, which ``state_dict`` keeps, it fixes it.
-        model: give it so that BatchNorm's statistics follow ``bn_stats``; without it all
-            passes update them, as the optimizer cannot see them. It names the parameters, too,
-            and tells where filters lie and which rows of an embedding are padding; without it
+        noise_across_ranks: ``same`` or ``different``, see above.
+        seed: of the noise; it fixes the noise together with the number of the step, which is
+            part of ``state_dict``.
+        model: needed so that BatchNorm's statistics follow ``bn_stats``; without it all passes
+            update them, as the optimizer cannot see them. The model also names the parameters,
+            and shows where filters lie and which rows of an embedding are padding; without it
             every filter is a slice along axis 0, wrong for transposed convolutions and
             embeddings, and padding rows get noise.
         bn_stats: ``first``, ``both`` (all passes) or ``frozen``.
         **base_options: for the base optimizer, e.g. ``lr``, ``momentum``, ``weight_decay``.
 
     Raises:
-        InputError: a negative noise scale, an unknown law, scale or policy, a part of ``spare``
-            that fits nothing, what needs the model without it, or a base optimizer that needs a
-            closure.
+        InputError: a negative noise scale, an unknown law, scale or policy, a part of ``exclude``
+            that fits no parameter, an option that needs the model without a model, or a base
+            optimizer that needs a closure.
 
     Example:
         >>> model = torch.nn.Linear(3, 1)
@@ -89,8 +97,8 @@ class SSGD(torch.optim.Optimizer):
         noise_relative_to: str = "filter",
         noise_per: str = "step",
         pairs: int = 1,
-        spare: str = "1d",
-        ranks: str = "same",
+        exclude: str = "1d",
+        noise_across_ranks: str = "same",
         seed: int = 0,
         model: nn.Module | None = None,
         bn_stats: str = "first",
@@ -99,7 +107,7 @@ class SSGD(torch.optim.Optimizer):
         for what, value, choices in (
             ("BatchNorm policy", bn_stats, [policy for policy in POLICIES if policy != "clean"]),
             ("noise_per", noise_per, NOISE_PER),
-            ("ranks", ranks, RANKS),
+            ("noise_across_ranks", noise_across_ranks, NOISE_ACROSS_RANKS),
         ):
             if value not in choices:
                 raise unknown(what, value, choices)
@@ -109,8 +117,8 @@ class SSGD(torch.optim.Optimizer):
             if value in ("frozen", "sample") and model is None:
                 raise InputError(f"{option}='{value}' needs the model: SSGD(..., model=model)")
         self.noise = Noise(law=noise_law, scale=noise_relative_to)
-        self.noise_per, self.pairs, self.ranks = noise_per, pairs, ranks
-        self.spare, self.seed, self.model, self.bn_stats = spare, seed, model, bn_stats
+        self.noise_per, self.pairs, self.noise_across_ranks = noise_per, pairs, noise_across_ranks
+        self.exclude, self.seed, self.model, self.bn_stats = exclude, seed, model, bn_stats
         super().__init__(params, {"noise_scale": noise_scale, "noise_step": 0})
         self._check_groups()
         self.base_optimizer = base_optimizer(self.param_groups, **base_options)
@@ -143,33 +151,39 @@ class SSGD(torch.optim.Optimizer):
         """
         if closure is None:
             raise InputError("SSGD.step needs a closure: it evaluates the loss at two points")
-        group = self.param_groups[0]
         noisy = self._noisy()
-        points = [(draw, sign) for draw in range(self.pairs) for sign in (1, -1)]
+        points = [Point(draw=draw, sign=sign) for draw in range(self.pairs) for sign in (1, -1)]
         if not any(noisy.values()):
-            points = [(0, 1)]
-        losses = []
+            points = [Point()]
         for parameter in self._parameters():
-            parameter.grad = None  # what was there before is no part of this step
-        gradients = GradientSum(self._parameters() if len(points) > 1 else ())
-        with self._moving(noisy) as move:
-            for index, (draw, sign) in enumerate(points):
-                gradients.take()
-                move(self._stream(group["noise_step"], draw), sign)
-                with self._statistics(index), torch.enable_grad():
-                    losses.append(torch.as_tensor(closure()).detach())
-        gradients.give_back()
-        # a gradient that was made at some points only: the others' are zero
+            parameter.grad = None  # gradients from before are no part of this step
+
+        def run_pass(point: Point) -> Tensor:
+            with torch.enable_grad():
+                return torch.as_tensor(closure()).detach()
+
+        losses = sum_over_points(
+            points,
+            parameters=self._parameters(),
+            moving=self._moving(noisy),
+            statistics=self._statistics,
+            run_pass=run_pass,
+        )
+        self._update(len(points), scaler)
+        return torch.stack(losses).mean()
+
+    def _update(self, points: int, scaler: torch.amp.GradScaler | None) -> None:
+        """Let the base optimizer step with the mean of the gradients at the points."""
+        # a parameter that has a gradient at some points only: at the others it is zero
         found = [p.grad for p in self._parameters() if p.grad is not None]
-        if found and len(points) > 1:
-            torch._foreach_div_(found, len(points))
-        in_step(self._parameters())
+        if found and points > 1:
+            torch._foreach_div_(found, points)
+        match_strides(self._parameters())
         if scaler is None:
             self.base_optimizer.step()
         else:
             scaler.step(self.base_optimizer)
-        group["noise_step"] += 1
-        return torch.stack(losses).mean()
+        self.param_groups[0]["noise_step"] += 1
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters; a group may have its own ``noise_scale``."""
@@ -185,7 +199,7 @@ class SSGD(torch.optim.Optimizer):
                 raise
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a state of ``state_dict()``, the base optimizer's and the noise's."""
+        """Go on from a state of ``state_dict()``, of the base optimizer and of the noise."""
         super().load_state_dict(state_dict)
         self._share()
 
@@ -210,8 +224,8 @@ class SSGD(torch.optim.Optimizer):
             for number, parameter in enumerate(self._parameters())
         }
 
-    def _noisy(self) -> dict[Tensor, float]:
-        """Each parameter that may be moved, with its group's noise scale."""
+    def _noisy(self) -> dict[nn.Parameter, float]:
+        """Each parameter that may get noise, with the noise scale of its group."""
         moved = set(self.moved)
         return {
             parameter: float(group["noise_scale"])
@@ -220,24 +234,26 @@ class SSGD(torch.optim.Optimizer):
             if parameter in moved and parameter.requires_grad
         }
 
-    def _stream(self, step: int, draw: int) -> int:
-        rank = _rank() if self.ranks == "different" else 0
-        return seeds.derive(self.seed, "weight noise", step, draw, *[rank] * bool(rank))
-
-    def _moving(self, noisy: dict[Tensor, float]) -> AbstractContextManager[Move]:
-        if self.noise_per == "sample" and any(noisy.values()):
-            assert self.model is not None
-            layers = perturbable(self.model, noisy)
-            scales = [noisy[layer.weight] for layer in layers]
-            return per_sample_noise(self.model, layers, self.noise, scales, _rank())
-        layers_of = None
-        if self.noise_per == "layer":
-            names: dict[Tensor, str] = {
-                parameter: name for name, parameter in self._named().items()
-            }
-            layers_of = by_layer([names[parameter] for parameter in noisy])
-        filters = [self.filters[parameter] for parameter in noisy]
-        return moving_weights(list(noisy.items()), self.noise, layers_of, filters)
+    def _moving(self, noisy: dict[nn.Parameter, float]) -> AbstractContextManager[MoveTo]:
+        """Lend the weights, or the products of their layers, to be moved to the points."""
+        per = self.noise_per if any(noisy.values()) else "step"
+        names: dict[Tensor, str] = {}
+        if per == "layer":
+            names = {parameter: name for name, parameter in self._named().items()}
+        mover = WeightMover(
+            list(noisy),
+            self.noise,
+            [self.filters[parameter] for parameter in noisy],
+            per=per,
+            names=[names[parameter] for parameter in noisy if names],
+            model=self.model,
+        )
+        own = _rank() if self.noise_across_ranks == "different" else 0
+        step = self.param_groups[0]["noise_step"]
+        return moving_to_points(
+            mover.moving(list(noisy.values()), _rank()),
+            lambda draw: noise_seed(self.seed, step, draw, own),
+        )
 
     def _statistics(self, pass_index: int) -> AbstractContextManager[None]:
         if self.model is None:
@@ -250,22 +266,22 @@ class SSGD(torch.optim.Optimizer):
         return {key: value for key, value in self.__dict__.items() if key != "step"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take up what :meth:`__getstate__` gave, or torch's part of it."""
+        """Go on from a state of :meth:`__getstate__`, or from torch's part of it."""
         super().__setstate__(state)
         if hasattr(self, "base_optimizer"):
             self._share()
 
     def _check_groups(self) -> None:
-        parts = {part.strip() for part in self.spare.split(",")} - {"1d", "none"}
+        parts = {part.strip() for part in self.exclude.split(",")} - {"1d", "none"}
         by_name = [part for part in parts if not part.startswith("type:")]
         for group in self.param_groups:
             if by_name and self.model is None and "param_names" not in group:
                 raise InputError(
-                    f"spare='{self.spare}' needs names: SSGD(model.named_parameters(), ...)"
+                    f"exclude='{self.exclude}' needs names: SSGD(model.named_parameters(), ...)"
                 )
             if not 0 <= float(group["noise_scale"]) < float("inf"):
                 raise InputError(f"noise_scale {group['noise_scale']} should be ≥ 0 and finite")
-        self.moved = list(unspared(self._named(), self.spare, self.model).values())
+        self.moved = list(included(self._named(), self.exclude, self.model).values())
         filters = filters_of(self.model, self.moved)
         self.filters = dict[Tensor, Filters](zip(self.moved, filters, strict=True))
         if self.noise_per == "sample":

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import setting
-from ssgd_analysis.methods.noisy_points import FilterNoiseMethod, FilterNoiseSettings, Point
+from ssgd_analysis.methods.filter_noise import FilterNoiseMethod, FilterNoiseSettings
+from ssgd_analysis.methods.points import Point
+from ssgd_analysis.methods.trained_on import TrainedOn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class RandomWeightPerturbation(FilterNoiseMethod):
     Settings = RWPSettings
 
     @classmethod
-    def passes(cls, settings: Any) -> float:
+    def passes_per_step(cls, settings: Any) -> float:
         """One over each minibatch."""
         return 2
 
@@ -45,6 +47,11 @@ class RandomWeightPerturbation(FilterNoiseMethod):
     def minibatches(cls, settings: Any) -> int:
         """One for each pass."""
         return 2
+
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """Noise in proportion to the filters' norms, unless its gradient has no share."""
+        return super().trained_on(settings, lr_schedule) if settings.noisy_share else ()
 
     def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
         """The weights w on the second minibatch, w + n on the first.
@@ -56,6 +63,6 @@ class RandomWeightPerturbation(FilterNoiseMethod):
             raise InputError("a step takes two minibatches: at least 2 examples")
         half, alpha = len(inputs) // 2, self.settings.noisy_share
         return [
-            Point(inputs=inputs[half:], targets=targets[half:], share=1 - alpha, sign=0),
-            Point(inputs=inputs[:half], targets=targets[:half], share=alpha),
+            Point(sign=0, share=1 - alpha, examples=(inputs[half:], targets[half:])),
+            Point(share=alpha, examples=(inputs[:half], targets[:half])),
         ]

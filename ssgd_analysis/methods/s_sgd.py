@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import setting
-from ssgd_analysis.methods.task import parts
+from ssgd_analysis.methods.passes import split_minibatch
 from ssgd_analysis.methods.weight_noise import WeightNoiseMethod, WeightNoiseSettings
 
 
@@ -43,7 +43,7 @@ class SymmetricSGD(WeightNoiseMethod):
     Settings = SymmetricSGDSettings
 
     @classmethod
-    def points(cls, settings: Any) -> Sequence[tuple[int, int]]:
+    def draws(cls, settings: Any) -> Sequence[tuple[int, int]]:
         """The points w + n and w − n, for each pair."""
         return [(draw, sign) for draw in range(settings.pairs) for sign in (1, -1)]
 
@@ -69,4 +69,4 @@ class SymmetricSGD(WeightNoiseMethod):
         count = 2 * self.settings.pairs
         if len(inputs) < count:
             raise InputError(f"minibatch=halves needs a batch size of at least {count}")
-        return parts(inputs, targets, count)
+        return split_minibatch(inputs, targets, count)

@@ -8,7 +8,8 @@ from torch import Tensor
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, leave, steepness
 from ssgd_analysis.methods.base import setting
 from ssgd_analysis.methods.gradient_sum import GradientSum
-from ssgd_analysis.methods.task import parts
+from ssgd_analysis.methods.passes import split_minibatch
+from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import borrowed_weights
 
 
@@ -35,7 +36,7 @@ class SAM(AscentMethod):
     Settings = SAMSettings
 
     @classmethod
-    def passes(cls, settings: SAMSettings) -> float:
+    def passes_per_step(cls, settings: SAMSettings) -> float:
         """One to climb, one at the top."""
         return 2
 
@@ -44,35 +45,35 @@ class SAM(AscentMethod):
         """The smallest part's."""
         return batch_size // _parts(settings, batch_size)
 
-    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """Ascent, and the gradient there; see :meth:`Method.gradient`."""
         count = _parts(self.settings, len(inputs))
         if count == 1:
             return self._part(inputs, targets, 1.0)
         gradients = GradientSum(self.parameters)
         loss = 0.0
-        for few, theirs in parts(inputs, targets, count):
+        for part_inputs, part_targets in split_minibatch(inputs, targets, count):
             gradients.take()
-            share = len(few) / len(inputs)
-            loss += share * self._part(few, theirs, share)
+            share = len(part_inputs) / len(inputs)
+            loss += share * self._part(part_inputs, part_targets, share)
         gradients.give_back()
         return loss
 
     def _part(self, inputs: Tensor, targets: Tensor, share: float) -> float:
         """Leave ``share`` × the gradient at the top; returns the loss at w."""
-        loss, parameters, slopes = self.pass_at(0, inputs, targets)
+        loss, parameters, grads = self.pass_at(0, inputs, targets)
         with borrowed_weights(parameters):
             with torch.no_grad():
-                self.climb(parameters, slopes)
-            del slopes  # before the next pass takes memory of its own
+                self.climb(parameters, grads)
+            del grads  # before the next pass takes memory of its own
             _, parameters, found = self.pass_at(1, inputs, targets, share)
         leave(parameters, found)
         return loss
 
-    def climb(self, parameters: list[Tensor], slopes: list[Tensor]) -> None:
-        """Move the parameters uphill, in place; ``slopes`` is used up."""
-        torch._foreach_mul_(slopes, self.settings.rho / steepness(slopes))
-        torch._foreach_add_(parameters, slopes)
+    def climb(self, parameters: list[Tensor], grads: list[Tensor]) -> None:
+        """Move the parameters uphill, in place; ``grads`` is used up."""
+        torch._foreach_mul_(grads, self.settings.rho / steepness(grads))
+        torch._foreach_add_(parameters, grads)
 
 
 def _parts(settings: SAMSettings, examples: int) -> int:

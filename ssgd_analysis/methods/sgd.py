@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
-from ssgd_analysis.methods.task import parts
+from ssgd_analysis.methods.passes import split_minibatch
+from ssgd_analysis.methods.when import When
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +39,16 @@ class SGD(Method):
         """A part's, where there are parts."""
         return batch_size // _parts(settings, batch_size)
 
-    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """The minibatch's gradient; see :meth:`Method.gradient`."""
         total = len(inputs)
         count = _parts(self.settings, total)
         if count == 1:
-            return self.task.backward(inputs, targets)
+            return self.passes.backward(inputs, targets)
         loss = 0.0
-        for few, theirs in parts(inputs, targets, count):
-            share = len(few) / total
-            loss += share * self.task.backward(few, theirs, share)
+        for part_inputs, part_targets in split_minibatch(inputs, targets, count):
+            share = len(part_inputs) / total
+            loss += share * self.passes.backward(part_inputs, part_targets, share=share)
         return loss
 
 

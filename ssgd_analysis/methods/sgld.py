@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ssgd_analysis import seeds
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import PLAIN, filters_of
 
 
@@ -34,27 +35,27 @@ class SGLD(Method):
 
     Settings = SGLDSettings
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        super().__init__(task, settings)
-        parameters = [parameter for _, parameter in task.parameters]
-        self.filters = dict(zip(parameters, filters_of(task.model, parameters), strict=True))
+    def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        super().__init__(passes, settings)
+        parameters = [parameter for _, parameter in passes.parameters]
+        self.filters = dict(zip(parameters, filters_of(passes.model, parameters), strict=True))
 
-    def gradient(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """That at w; see :meth:`Method.gradient`."""
-        return self.task.backward(inputs, targets)
+        return self.passes.backward(inputs, targets)
 
-    def step(self, inputs: Tensor, targets: Tensor, elapsed: float) -> float:
+    def step(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """The base optimizer's step and the noise."""
-        loss = super().step(inputs, targets, elapsed)
+        loss = super().step(inputs, targets, when)
         if self.settings.temperature:
-            self._heat()
+            self._heat(when.step)
         return loss
 
     @torch.no_grad()
-    def _heat(self) -> None:
-        task = self.task
+    def _heat(self, step: int) -> None:
+        passes = self.passes
         generators: dict[torch.device, torch.Generator] = {}
-        for group in task.optimizer.param_groups:
+        for group in passes.optimizer.param_groups:
             size = math.sqrt(2 * float(group["lr"]) * self.settings.temperature)
             for parameter in group["params"]:
                 if not parameter.requires_grad:
@@ -62,7 +63,7 @@ class SGLD(Method):
                 device = parameter.device
                 if device not in generators:
                     generators[device] = seeds.generator(
-                        task.seed, "langevin", task.step, device=device
+                        passes.seed, "langevin", step, device=device
                     )
                 noise = torch.empty_like(parameter).normal_(generator=generators[device])
                 parameter.add_(self.filters.get(parameter, PLAIN).still(noise), alpha=size)

@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssgd_analysis.methods.base import MethodSettings, setting
-from ssgd_analysis.methods.noisy_points import NoisyPointsMethod, Point, ghost_points
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.points import NoisyPointsMethod, Point, part_points
+from ssgd_analysis.methods.trained_on import TrainedOn, noise_of_size
+from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import Filters
 from ssgd_analysis.weights.groups import group_norms
 
@@ -37,7 +39,7 @@ class SmoothOutSettings(MethodSettings):
     tanh_scale: float = setting(10.0, "steepness of smoothing=tanh", minimum=0)
     ghost_batches: int = setting(1, "parts of the minibatch, each with its own noise", minimum=1)
     exclude_bn: bool = setting(True, "no noise on BatchNorm's parameters")
-    spare: str = setting("none", "others without noise: none, or 1d, type:CLASS, a.*, …")
+    exclude: str = setting("none", "others without noise: none, or 1d, type:CLASS, a.*, …")
     bn_stats: str = setting(
         "both",
         "which passes update BatchNorm's running statistics",
@@ -57,27 +59,36 @@ class SmoothOut(NoisyPointsMethod):
 
     Settings = SmoothOutSettings
 
-    def __init__(self, task: Task, settings: MethodSettings) -> None:
-        super().__init__(task, settings)
+    def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        super().__init__(passes, settings)
         self.law = self.settings.noise_law
         if self.settings.exclude_bn:
-            layers = [m for m in task.model.modules() if isinstance(m, _BatchNorm)]
+            layers = [m for m in passes.model.modules() if isinstance(m, _BatchNorm)]
             quiet = {id(p) for layer in layers for p in layer.parameters()}
-            self.take([p for p in self.noisy if id(p) not in quiet])
+            self.choose_noisy([p for p in self.noisy if id(p) not in quiet])
 
     @classmethod
     def smallest_pass(cls, settings: Any, batch_size: int) -> int:
         """The smallest part's."""
         return batch_size // settings.ghost_batches
 
+    @classmethod
+    def trained_on(cls, settings: Any, lr_schedule: str = "constant") -> Sequence[TrainedOn]:
+        """The noise: a is a half-width, or makes each filter's norm exact, as the sphere's law."""
+        factor = 1.0 if settings.smoothing == "constant" else 0.0
+        if settings.adapt_type == "filter":
+            return noise_of_size("sphere", "filter", settings.strength, factor)
+        size = settings.strength / (math.sqrt(3) if settings.noise_law == "uniform" else 1.0)
+        return noise_of_size(settings.noise_law, settings.adapt_type, size, factor)
+
     def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
         """One for each ghost batch."""
-        return ghost_points(inputs, targets, self.settings.ghost_batches)
+        return part_points(inputs, targets, self.settings.ghost_batches)
 
-    def sized(self, units: Sequence[Tensor], elapsed: float) -> Sequence[Tensor]:
+    def scale_noise(self, units: Sequence[Tensor], when: When) -> Sequence[Tensor]:
         """The draw times a, or also times the weight or the filter's norm."""
         chosen: Any = self.settings
-        strength = chosen.strength * self._smoothing(elapsed)
+        strength = chosen.strength * self._smoothing(when)
         if chosen.adapt_type == "filter":
             # a draw of zero, which a single entry may be, stays zero
             return [
@@ -90,12 +101,12 @@ class SmoothOut(NoisyPointsMethod):
             return [unit * w.abs() * strength for unit, w in zip(units, self.noisy, strict=True)]
         return [unit * strength for unit in units]
 
-    def _smoothing(self, elapsed: float) -> float:
+    def _smoothing(self, when: When) -> float:
         chosen: Any = self.settings
         if chosen.smoothing == "anneal":
-            return (1 + self.task.step) ** (-chosen.anneal / 2)
+            return (1 + when.step) ** (-chosen.anneal / 2)
         if chosen.smoothing == "tanh":
-            return (math.tanh(chosen.tanh_scale * (elapsed - 0.5)) + 1) / 2
+            return (math.tanh(chosen.tanh_scale * (when.fraction_done - 0.5)) + 1) / 2
         return 1.0
 
 

@@ -11,7 +11,8 @@ from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import recalibrate
 from ssgd_analysis.methods.compose import Wrapper
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.methods.when import When
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,33 +37,32 @@ class SWA(Wrapper):
     Settings = SWASettings
     averages = True
 
-    def __init__(self, task: Task, settings: MethodSettings, inner: Method) -> None:
-        super().__init__(task, settings, inner)
-        self.parameters: list[Tensor] = [parameter for _, parameter in task.parameters]
+    def __init__(self, passes: Passes, settings: MethodSettings, inner: Method) -> None:
+        super().__init__(passes, settings, inner)
+        self.parameters: list[Tensor] = [parameter for _, parameter in passes.parameters]
         self.mean = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.taken = 0
 
-    def before(self, elapsed: float) -> None:
-        """Set the learning rate, once averaging has begun."""
-        if elapsed >= self.settings.swa_start and self.settings.swa_lr > 0:
-            for group in self.task.optimizer.param_groups:
-                group["lr"] = self.settings.swa_lr
+    def learning_rate(self, rate: float, fraction_done: float) -> float:
+        """The constant rate ``swa_lr``, once averaging has begun."""
+        if fraction_done >= self.settings.swa_start and self.settings.swa_lr > 0:
+            return self.settings.swa_lr
+        return super().learning_rate(rate, fraction_done)
 
-    def after(self, elapsed: float) -> None:
-        """Take the new weights into the mean, where an epoch ends."""
-        ends = (self.task.step + 1) % self.task.steps_per_epoch == 0
-        if elapsed < self.settings.swa_start or not ends:
+    def after_step(self, when: When) -> None:
+        """Add the new weights to the mean, where an epoch ends."""
+        if when.fraction_done < self.settings.swa_start or not when.ends_epoch:
             return
         self.taken += 1
         with torch.no_grad():
             torch._foreach_lerp_(self.mean, self.parameters, 1 / self.taken)
 
     def state_dict(self) -> dict[str, Any]:
-        """The mean, and how many weights it is of."""
+        """The mean, and of how many weights it is."""
         return {"mean": self.mean, "taken": self.taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a state of :meth:`state_dict`."""
+        """Go on from a state of :meth:`state_dict`."""
         torch._foreach_copy_(self.mean, state["mean"])
         self.taken = state["taken"]
 
@@ -72,4 +72,5 @@ class SWA(Wrapper):
             return
         with torch.no_grad():
             torch._foreach_copy_(self.parameters, self.mean)
-        recalibrate(self.task, getattr(self.settings, "bn_stats", ""), batches)
+        if not self.innermost.freezes_batchnorm(self.settings):
+            recalibrate(self.passes, batches)

@@ -10,4 +10,4 @@ class WeightNoiseInjection(WeightNoiseMethod):
     Anti-PGD seen from the clean iterate (Orvieto et al. 2022, arXiv 2202.02831).
     """
 
-    POINTS = ((0, 1),)
+    DRAWS = ((0, 1),)

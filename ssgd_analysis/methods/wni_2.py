@@ -10,4 +10,4 @@ class TwoDrawWeightNoise(WeightNoiseMethod):
     that of a second pass.
     """
 
-    POINTS = ((0, 1), (1, 1))
+    DRAWS = ((0, 1), (1, 1))

@@ -1,4 +1,15 @@
-"""Base optimizers with a learning rate of its own for each layer: LARS and LAMB."""
+"""LARS and LAMB: base optimizers that give each layer its own learning rate.
+
+The package pytorch-optimizer has both, but its steps are not those of the papers, which are held
+side by side in ``tests/optimizers``:
+
+- its LARS multiplies by the learning rate outside the velocity, the paper inside. At a constant
+  rate both are equal; under a schedule they are not;
+- its Lamb does not correct the moments for their start at zero, which it leaves to the learning
+  rate; it cuts the norm of the weights at ten and adds ε to the norm of the update, and no option
+  turns these two off;
+- neither lets the user choose whether biases and normalisation are scaled.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,8 +30,8 @@ class LARS(torch.optim.Optimizer):
 
     λ = η ‖w‖ / (‖g‖ + β‖w‖) for each tensor; v ← m v + γ λ (g + β w); w ← w − v, with γ the
     learning rate and β the weight decay. Tensors of one axis (biases, normalisation) get plain
-    momentum steps without decay, as large-batch training has it since (our default; the paper
-    does not say).
+    momentum steps without decay, as is usual in large-batch training (our default; the paper does
+    not say).
 
     Args:
         params: parameters or groups.
@@ -55,17 +66,17 @@ class LARS(torch.optim.Optimizer):
                     self._update(weight, group)
 
     def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
-        slope = weight.grad
-        assert slope is not None
+        grad = weight.grad
+        assert grad is not None
         rate: float | Tensor = group["lr"]
         if weight.ndim > 1 or group["scale_1d"]:
             decay, length = group["weight_decay"], weight.norm()
-            rate = rate * _ratio(length, slope.norm() + decay * length, group["trust"])
-            slope = slope + decay * weight
+            rate = rate * _ratio(length, grad.norm() + decay * length, group["trust"])
+            grad = grad + decay * weight
         state = self.state[weight]
         if not state:
             state["velocity"] = torch.zeros_like(weight)
-        weight.sub_(state["velocity"].mul_(group["momentum"]).add_(slope * rate))
+        weight.sub_(state["velocity"].mul_(group["momentum"]).add_(grad * rate))
 
 
 class LAMB(torch.optim.Optimizer):
@@ -118,13 +129,13 @@ class LAMB(torch.optim.Optimizer):
 
     def _direction(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
         """Adam's m̂/(√v̂ + ε)."""
-        state, slope = self.state[weight], weight.grad
-        assert slope is not None
+        state, grad = self.state[weight], weight.grad
+        assert grad is not None
         if not state:
             state.update(step=0, first=torch.zeros_like(weight), second=torch.zeros_like(weight))
         state["step"] += 1
         for name, beta, value in zip(
-            ("first", "second"), group["betas"], (slope, slope * slope), strict=True
+            ("first", "second"), group["betas"], (grad, grad * grad), strict=True
         ):
             state[name].mul_(beta).add_(value, alpha=1 - beta)
         whole = [

@@ -1,4 +1,9 @@
-"""Muon for hidden weight matrices, AdamW for all else."""
+"""Muon for hidden weight matrices, AdamW for all other parameters.
+
+``torch.optim.Muon`` makes the same steps, but orthogonalises in bfloat16 whatever the type of the
+weights, and refuses convolution filters; after 60 steps in float64 the weights differ by 0.3%
+(``tests/optimizers``). So this one is ours.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -48,17 +53,17 @@ def muon_groups(model: nn.Module, inputs: Any = None) -> list[dict[str, Any]]:
         model: whose parameters that require gradients are grouped; it comes back as it was.
         inputs: a few examples, as the model takes them.
     """
-    spared = {
+    not_hidden = {
         id(p)
         for module in model.modules()
         if isinstance(module, nn.Embedding | nn.EmbeddingBag)
         for p in module.parameters()
     }
-    spared |= {id(p) for p in _output_weights(model, inputs)}
+    not_hidden |= {id(p) for p in _output_weights(model, inputs)}
     groups: dict[bool, list[Tensor]] = {True: [], False: []}
     for weight in model.parameters():
         if weight.requires_grad:
-            groups[weight.ndim > 1 and id(weight) not in spared].append(weight)
+            groups[weight.ndim > 1 and id(weight) not in not_hidden].append(weight)
     return [{"params": group, "use_muon": muon} for muon, group in groups.items() if group]
 
 
@@ -74,7 +79,7 @@ def _output_weights(model: nn.Module, inputs: Any) -> list[Tensor]:
                 for weight in frozen:  # a head may be frozen: no other one takes its place
                     weight.requires_grad_(True)
                 found = _nearest(model(inputs), places)
-        except Exception:  # a stranger's model may raise anything; the checks that follow say what
+        except Exception:  # any model may fail here; the checks that follow say why
             pass
         finally:
             for weight in frozen:
@@ -144,25 +149,25 @@ class Muon(torch.optim.Optimizer):
                 if weight.grad is not None:
                     update(weight, weight.grad, group)
 
-    def _muon(self, weight: Tensor, slope: Tensor, group: dict[str, Any]) -> None:
+    def _muon(self, weight: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state, beta, rate = self.state[weight], group["momentum"], group["lr"]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].lerp_(slope, 1 - beta)
-        update = slope.lerp(state["momentum"], beta) if group["nesterov"] else state["momentum"]
+        state["momentum"].lerp_(grad, 1 - beta)
+        update = grad.lerp(state["momentum"], beta) if group["nesterov"] else state["momentum"]
         matrix = update.flatten(1)
         scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
         weight.mul_(1 - rate * group["weight_decay"])
         weight.sub_(orthogonalised(matrix).reshape(weight.shape), alpha=rate * scale)
 
-    def _adamw(self, weight: Tensor, slope: Tensor, group: dict[str, Any]) -> None:
+    def _adamw(self, weight: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state, rate = self.state[weight], group["lr"] * group["adam_ratio"]
         if not state:
             state.update(step=0, first=torch.zeros_like(weight), second=torch.zeros_like(weight))
         state["step"] += 1
         first, second = group["betas"]
-        state["first"].lerp_(slope, 1 - first)
-        state["second"].mul_(second).addcmul_(slope, slope, value=1 - second)
+        state["first"].lerp_(grad, 1 - first)
+        state["second"].mul_(second).addcmul_(grad, grad, value=1 - second)
         weight.mul_(1 - rate * group["weight_decay"])
         spread = (state["second"] / (1 - second ** state["step"])).sqrt_().add_(group["eps"])
         weight.addcdiv_(state["first"], spread, value=-rate / (1 - first ** state["step"]))

@@ -28,12 +28,15 @@ class OptimizerEntry:
         lr: default learning rate.
         momentum: default momentum, or ``None`` where the optimizer has none.
         fused: torch has an implementation of it in one kernel.
+        groups: makes parameter groups from a model and a few examples, where the optimizer does
+            not treat all parameters alike.
     """
 
     make: Callable[..., torch.optim.Optimizer]
     lr: float
     momentum: float | None = None
     fused: bool = False
+    groups: Callable[[nn.Module, Any], list[dict[str, Any]]] | None = None
 
     @functools.cached_property
     def options(self) -> dict[str, Any]:
@@ -61,7 +64,7 @@ OPTIMIZERS = {
     "adamax": OptimizerEntry(torch.optim.Adamax, 2e-3),
     "asgd": OptimizerEntry(torch.optim.ASGD, 1e-2),
     "rprop": OptimizerEntry(torch.optim.Rprop, 1e-2),
-    "muon": OptimizerEntry(Muon, 0.02, 0.95),
+    "muon": OptimizerEntry(Muon, 0.02, 0.95, groups=muon_groups),
     "lars": OptimizerEntry(LARS, 2.0, 0.9),
     "lamb": OptimizerEntry(LAMB, 1e-2),
 }
@@ -92,7 +95,7 @@ def find_optimizer(name: str) -> OptimizerEntry:
         rate, momentum = options.get("lr", 1e-3), options.get("momentum")
         entry = OptimizerEntry(make, 1e-3 if rate is None else float(rate), momentum)
         _try_out(entry)
-    except Exception as error:  # a stranger's class may raise anything
+    except Exception as error:  # any class may be given by name: it may raise anything
         raise InputError(
             f"optimizer '{name}' cannot be a base optimizer here: {first_line(error)}"
         ) from error
@@ -122,8 +125,8 @@ def make_optimizer(
         nesterov: likewise.
         weight_decay: the optimizer's own.
         settings: its other options; see :func:`read_settings`.
-        inputs: a few examples, by which ``muon`` finds the output layer; see
-            :func:`~ssgd_analysis.optimizers.muon.muon_groups`.
+        inputs: a few examples, for an optimizer with ``groups``; by them ``muon`` finds the output
+            layer, see :func:`~ssgd_analysis.optimizers.muon.muon_groups`.
 
     Raises:
         InputError: an option that it does not have, or does not take.
@@ -141,9 +144,11 @@ def make_optimizer(
     if (settings or {}).get("foreach") and "fused" not in (settings or {}):
         options.pop("fused", None)  # torch takes one of the two
     parameters: Any = [p for p in model.parameters() if p.requires_grad]
+    if entry.groups is not None:
+        parameters = entry.groups(model, inputs)
     try:
-        return entry.make(muon_groups(model, inputs) if name == "muon" else parameters, **options)
-    except Exception as error:  # a stranger's class may raise anything
+        return entry.make(parameters, **options)
+    except Exception as error:  # any class may be given by name: it may raise anything
         raise InputError(f"optimizer '{name}': {first_line(error)}") from error
 
 
@@ -220,7 +225,7 @@ def _try_out(entry: OptimizerEntry) -> None:
     with torch.random.fork_rng(devices=[]):
         first, state = _stepped(entry, 3)
         if any(hasattr(entry.make, name) for name in ("train", "eval")):
-            raise ValueError("it must be told of training and evaluation")
+            raise ValueError("it needs calls of train() and eval()")
         again, _ = _stepped(entry, 1, state)
     if not all(torch.equal(a, b) for a, b in zip(first, again, strict=True)):
         raise ValueError("it does not go on as before from its saved state")

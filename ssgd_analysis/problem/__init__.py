@@ -1,6 +1,6 @@
 """A problem: model, loss and batches, and what the loss of a split is the mean over."""
 
 from ssgd_analysis.problem.loss import Loss
-from ssgd_analysis.problem.problem import Batch, Problem, as_problem
+from ssgd_analysis.problem.problem import Batch, Problem
 
-__all__ = ["Batch", "Loss", "Problem", "as_problem"]
+__all__ = ["Batch", "Loss", "Problem"]

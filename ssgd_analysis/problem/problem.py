@@ -4,9 +4,8 @@ import copy
 import functools
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Any, Self
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +13,19 @@ from torch import Tensor, nn
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch, Count, pair
 from ssgd_analysis.devices import plain_python
-from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.problem.batch_loss import BatchLoss, BatchReading
+from ssgd_analysis.errors import InputError, WorkError, unknown
 from ssgd_analysis.problem.fitness import check_modes, check_paths, check_sum, notes
 from ssgd_analysis.problem.loss import Loss, accuracy
-from ssgd_analysis.problem.loss_terms import LossTerms
 from ssgd_analysis.problem.pieces import Piece, parted
-from ssgd_analysis.weights.untouched import refuse_renormalised, unchanged
+from ssgd_analysis.problem.weighted_batches import WeightedBatches
+
+# Every batch in pieces; False where one is not the mean of its pieces, None where one can't be cut.
+Cut = list[list[Piece]] | Literal[False] | None
+
+UNUSED = "unused"  # under it ``checked`` has the parameters that no gradient reaches
 
 
-class Problem(BatchLoss):
+class Problem(WeightedBatches):
     """The mean loss over fixed examples as a function of the model's weights.
 
     One of torch's own losses (cross-entropy with class weights or ignored labels, BCE, NLL, MSE
@@ -75,113 +77,85 @@ class Problem(BatchLoss):
         super().__init__(model, loss, count=count, layers=layers)
         self._use(batches)
 
-    def _use(self, batches: Iterable[Batch]) -> None:
-        self._given: list[Batch] = [batching.to(batch, self.device) for batch in batches]
-        self.counts = [self.examples(batch) for batch in self._given]
-        if not self._given or min(self.counts) == 0:
-            raise InputError("the data is empty: no batch, or a batch without examples")
-        self._cuts: dict[int, list[list[Piece]] | None] = {}
-        self._unused: list[str] = []
-        self.checked: dict[Any, Any] = {}  # of operators over this problem, by their kind
-        self._mixed = False  # whether some batch is not the mean of its parts
+    def __repr__(self) -> str:
+        """One line: model, loss, and how many of what."""
+        loss = getattr(self.loss, "__name__", type(self.loss).__name__)
+        return (
+            f"Problem({type(self.model).__name__}, {loss}, P={self.n_parameters},"
+            f" N={sum(self.counts)} in {len(self.counts)} batches)"
+        )
 
     def with_batches(self, batches: Iterable[Batch]) -> Self:
-        """The same model, loss and parameters over other batches."""
-        other = copy.copy(self)
-        for name in ("readings", "_counted", "batches", "shares", "label_shares", "divisible"):
-            other.__dict__.pop(name, None)
+        """The same model, loss and parameters over other batches.
+
+        Args:
+            batches: as for the constructor.
+
+        Raises:
+            InputError: no batches, or an empty one.
+
+        Example:
+            >>> import torch; from torch import nn
+            >>> x, y = torch.randn(8, 4), torch.randn(8, 2)
+            >>> problem = Problem(nn.Linear(4, 2), nn.MSELoss(), [(x, y)])
+            >>> len(problem.with_batches(zip(x.split(2), y.split(2))).batches)
+            4
+        """
+        other = self._without(lambda name: True)
         other._use(batches)
         return other
 
-    @functools.cached_property
-    def readings(self) -> list[BatchReading]:
-        """What each batch weighs, by one pass over all of them; made once.
+    def restricted(self, names: Iterable[str]) -> Self:
+        """The same loss over the same batches as a function of some parameters only.
+
+        Args:
+            names: exact names of parameters of this problem; the others become constants. Their
+                order stays that of the model.
 
         Raises:
-            InputError: as :meth:`check`, or a model that changes its parameters in a pass.
+            InputError: no names, or one that is no parameter of this problem.
+
+        Example:
+            >>> import torch; from torch import nn
+            >>> batch = (torch.ones(8, 4), torch.ones(8, 2))
+            >>> problem = Problem(nn.Linear(4, 2), nn.MSELoss(), [batch])
+            >>> problem.restricted(["bias"]).n_parameters
+            2
         """
-        refuse_renormalised(self.model)
-        with self.evaluating(), torch.no_grad(), plain_python(), unchanged(self.model):
-            found = [self.read(b, n) for b, n in zip(self._given, self.counts, strict=True)]
-        if not all(reading.exact for reading in found):  # then all weigh by their examples
-            found = [replace(r, weight=r.count, exact=False) for r in found]
-        if not any(reading.weight for reading in found):
-            raise InputError("no target counts: every label is one that the loss ignores")
-        return found
+        wanted = list(names)
+        for name in wanted:
+            if name not in self.parameters:
+                raise unknown("parameter", name, self.parameters)
+        if not wanted:
+            raise InputError("a problem needs at least one parameter: name some")
+        other = self._without(lambda name: name not in vars(WeightedBatches))
+        other.parameters = {n: p for n, p in self.parameters.items() if n in wanted}
+        return other
+
+    def _without(self, stale: Callable[[str], bool]) -> Self:
+        """A copy without those cached properties that no longer hold."""
+        other = copy.copy(self)
+        for name in list(vars(other)):
+            cached = isinstance(getattr(type(self), name, None), functools.cached_property)
+            if cached and stale(name):
+                del other.__dict__[name]
+        return other
 
     @functools.cached_property
-    def _counted(self) -> list[int]:
-        """Which batches hold anything that counts: not those whose labels are all ignored."""
-        return [index for index, reading in enumerate(self.readings) if reading.weight]
-
-    @functools.cached_property
-    def batches(self) -> list[Batch]:
-        """The batches that count, on the model's device."""
-        return [self._given[index] for index in self._counted]
-
-    @functools.cached_property
-    def shares(self) -> list[float]:
-        """What each batch's loss counts in the mean; they sum to one."""
-        return [self.readings[index].weight / self.weight for index in self._counted]
-
-    @functools.cached_property
-    def label_shares(self) -> list[float] | None:
-        """Each batch's share of the positions whose class label counts, or ``None``."""
-        labels = [self.readings[index].labels for index in self._counted]
-        total = sum(count or 0 for count in labels)
-        if None in labels or not total:
-            return None
-        return [(count or 0) / total for count in labels]
-
-    @property
-    def weight(self) -> float:
-        """What the loss is the mean over: Σ w of its terms, or N."""
-        return math.fsum(reading.weight for reading in self.readings)
-
-    @property
-    def n_samples(self) -> int:
-        """N: examples of all batches."""
-        return sum(reading.count for reading in self.readings)
-
-    def example_weights(self, index: int) -> Tensor:
-        """What each example counts in the loss of ``batches[index]``; they sum to one.
-
-        Returns:
-            Shape (examples of the batch,), float64; equal where nothing else is known.
-        """
-        terms, count = self.batch_terms(index), self.counts[self._counted[index]]
-        if terms is None or len(terms.rows) % count:
-            return torch.full((count,), 1 / count, dtype=torch.float64, device=self.device)
-        weights = terms.rows.reshape(count, -1).sum(dim=1)
-        return weights / weights.sum()
-
-    def batch_terms(self, index: int) -> LossTerms | None:
-        """What the loss of a batch in :attr:`batches` averages over, if it is one of torch's."""
-        return self.readings[self._counted[index]].terms
-
-    @property
-    def terms(self) -> list[LossTerms] | None:
-        """What each batch's loss averages over, if it is one of torch's own."""
-        found = [self.batch_terms(index) for index in range(len(self.batches))]
-        return None if None in found else found  # type: ignore[return-value]
+    def checked(self) -> dict[Hashable, Any]:
+        """What was found by checks of this problem, each made once; operators add theirs."""
+        return {}
 
     @property
     def notes(self) -> list[str]:
         """What was assumed of the problem or found odd, one sentence each."""
         exact = all(reading.exact for reading in self.readings)
-        whole = not self.divisible and (self._mixed or not exact)
-        return notes(self, self._given, self.counts, exact, whole, self._unused)
-
-    def mean(self, values: Iterable[float]) -> float:
-        """The mean of one value for each batch, weighed as the batches' losses are."""
-        return math.fsum(s * v for s, v in zip(self.shares, values, strict=True))
-
-    def label_mean(self, values: Iterable[float]) -> float:
-        """The mean over all labelled positions of one value for each batch (an accuracy)."""
-        return math.fsum(s * v for s, v in zip(self.label_shares or [], values, strict=True))
+        mixed = any(found is False for found in (self._halves, *self._cuts.values()))
+        whole = not self.divisible and (mixed or not exact)
+        return notes(self, self._given, self.counts, exact, whole, self.checked.get(UNUSED, []))
 
     def fingerprint(self) -> str:
-        """A hash of weights, buffers and examples: what kept numbers must belong to."""
+        """A hash of weights, buffers and examples: what stored numbers must belong to."""
         digest = hashlib.blake2b(digest_size=16)
         held = [*self.model.parameters(), *self.model.buffers()]
         held += [tensor for batch in self.batches for tensor in batching.tensors(batch)]
@@ -260,7 +234,7 @@ class Problem(BatchLoss):
             if not math.isfinite(loss):
                 raise WorkError(f"the loss is {loss} at these weights")
         if deterministic:
-            self._unused = check_paths(self, self.batches, losses)
+            self.checked[UNUSED] = check_paths(self, self.batches, losses)
         if not all(reading.exact for reading in self.readings):
             check_sum(self, self._given, self.counts)
 
@@ -270,10 +244,19 @@ class Problem(BatchLoss):
         losses = [reading.dtype for reading in self.readings if reading.dtype.is_floating_point]
         return max([super().precision, *losses], key=lambda dtype: torch.finfo(dtype).eps)
 
-    @functools.cached_property
+    @property
     def divisible(self) -> bool:
         """Whether every batch's loss and gradient are the mean of its halves'."""
-        return self._divided([(count + 1) // 2 for count in self.counts]) is not None
+        return bool(self._halves)
+
+    @functools.cached_property
+    def _halves(self) -> Cut:
+        return self._divided([(count + 1) // 2 for count in self.counts])
+
+    @functools.cached_property
+    def _cuts(self) -> dict[int, Cut]:
+        """By size of the pieces; filled by :meth:`cut`."""
+        return {}
 
     def cut(self, size: int) -> list[list[Piece]] | None:
         """Every batch in pieces of at most ``size`` examples, with each one's share of its batch.
@@ -287,31 +270,14 @@ class Problem(BatchLoss):
         """
         if size not in self._cuts:
             self._cuts[size] = self._divided([size] * len(self.counts))
-        return self._cuts[size]
+        return self._cuts[size] or None
 
-    def _divided(self, sizes: Sequence[int]) -> list[list[Piece]] | None:
+    def _divided(self, sizes: Sequence[int]) -> Cut:
         found = []
         with self.evaluating(), torch.enable_grad(), plain_python():
             for i in self._counted:
                 parts = parted(self, self._given[i], self.counts[i], self.readings[i], sizes[i])
                 if not parts:
-                    self._mixed = self._mixed or parts is False
-                    return None
+                    return parts if parts is False else None
                 found.append(parts)
         return found
-
-
-def as_problem(
-    given: nn.Module | Problem,
-    loss: Loss | None,
-    batches: Iterable[Batch],
-    *,
-    count: Count | None = None,
-    layers: Sequence[str] = (),
-) -> Problem:
-    """A problem as it is given, or one made of a model, a loss and batches; as it raises."""
-    if isinstance(given, Problem):
-        return given
-    if loss is None:
-        raise InputError("a model needs a loss and batches: (model, loss, batches), or a Problem")
-    return Problem(given, loss, batches, count=count, layers=layers)

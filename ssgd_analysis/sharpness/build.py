@@ -41,7 +41,7 @@ def prepare(problem: Problem, settings: SharpnessSettings, progress: Progress) -
         InputError: a problem that does not fit together, or can't be measured.
         WorkError: the loss is not finite.
     """
-    operator = OPERATORS[settings.operator].of(problem, options=settings.options)
+    operator = OPERATORS[settings.operator](problem, options=settings.options)
     operator.prepare(settings.products, progress, plans=settings.plans)
     for note in problem.notes:
         progress.warn(note)
@@ -141,7 +141,10 @@ def _measure(
         "metrics": metrics,
         "seed": settings.seed,
         # times and bytes depend on the machine's moment: they would break exact repetition
-        "plan": {"way": operator.engine.plan.way, "micro_batch": operator.engine.plan.micro_batch},
+        "plan": {
+            "way": operator.engine.plan.strategy,
+            "micro_batch": operator.engine.plan.micro_batch,
+        },
         "cost": {
             "matvecs": math.ceil(operator.products + extra),
             "seconds": time.monotonic() - began,
@@ -191,7 +194,7 @@ def _metrics(
         problem, settings.seed, options=settings.options, operator=own, deadline=deadline
     )
     if own:  # no product is made twice
-        context.keep("survey", found)
+        context.provide("survey", found)
     operator.deadline = deadline
     try:
         metrics = measure_metrics(

@@ -22,9 +22,9 @@ def cross_check_pyhessian(
 ) -> dict[str, Any]:
     """Top eigenvalues by us and by PyHessian's power iteration, each with its true residual.
 
-    PyHessian works on a copy of the model; its vectors are judged by our operator. Its power
-    iteration finds the largest by magnitude, so a negative one may stand among them, and it
-    stops when the value, not the vector, has settled.
+    PyHessian works on a copy of the model; the residuals of its vectors are computed with our
+    operator. Its power iteration finds the largest by magnitude, so a negative one may stand
+    among them, and it stops when the value, not the vector, has settled.
 
     Args:
         problem: what to measure.
@@ -37,7 +37,7 @@ def cross_check_pyhessian(
         the common ranks, relative to our λ₁; ``right``: for each rank, whose residual is
         smaller; ``note``. PyHessian's list is ``None`` where it fails, and the note says how.
     """
-    operator = HessianOperator.of(problem)
+    operator = HessianOperator(problem)
     generator = seeds.generator(seed, "lambda_max", device=operator.device)
     spectrum = eigenpairs(
         operator, top, tol=1e-6, smallest=False, generator=generator, deadline=deadline

@@ -19,7 +19,7 @@ def epochs_within(budget: float, method: str, settings: Mapping[str, Any]) -> in
     """
     entry = find_method(method)
     made = make_settings(method, entry, settings)
-    return max(1, round(budget * entry.minibatches(made) / entry.passes(made)))
+    return max(1, round(budget * entry.minibatches(made) / entry.passes_per_step(made)))
 
 
 def spending(spent: Mapping[str, Mapping[str, Sequence[float]]]) -> list[dict[str, Any]]:

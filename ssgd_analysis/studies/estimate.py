@@ -11,13 +11,13 @@ from ssgd_analysis import random_state
 from ssgd_analysis.compare.metric_kinds import is_flatness
 from ssgd_analysis.flatness import METRICS, resolve
 from ssgd_analysis.flatness.context import MetricContext
-from ssgd_analysis.methods.loss_scale import attempt
+from ssgd_analysis.methods import When
 from ssgd_analysis.studies.board import duration
 from ssgd_analysis.studies.cells import Cell
 from ssgd_analysis.training.setup import prepare
 
 SAMPLE = 0.1  # seconds of steps that are timed for each arm in each setting
-TINY_LR = 1e-30  # moves no weight, and as a share of the peak, which it is too, is all of it
+TINY_LR = 1e-30  # moves no weight
 GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 spread evenly, however many
 
 
@@ -73,7 +73,8 @@ def estimate(cells: Sequence[Cell], jobs: int) -> Estimate:
                     found[key] = _timed(cell, measured)
             steps, step, epoch = found[key]
             config = cell.config
-            passes += config.epochs * steps * config.method_class.passes(config.method_settings())
+            own = config.method_class.passes_per_step(config.method_settings())
+            passes += config.epochs * steps * own
             training += config.epochs * (steps * step + epoch)
             measuring += measured[cell.metrics]
     finally:
@@ -104,22 +105,22 @@ def _step_seconds(cell: Cell, training: Any, size: int) -> float:
     The sample's steps lie all over the training: noise that starts late, or a pass that only each
     k-th step makes, counts with its share.
     """
-    task = training.task
-    for group in task.optimizer.param_groups:
+    passes = training.passes
+    for group in passes.optimizer.param_groups:
         group["lr"] = TINY_LR  # too large a learning rate is no matter of time
-    task.peak_lr = TINY_LR  # what is tied to the learning rate is at its peak
     inputs, targets = next(training.data.train.minibatches(size, torch.Generator().manual_seed(0)))
     training.model.train()
     count, spent, began = -1, 0.0, time.monotonic()
     while count < 1 or time.monotonic() - began < SAMPLE:
         if count == 0:  # the first step makes buffers
-            spent, began = task.examples, time.monotonic()
-        attempt(training.method, inputs, targets, (0.5 + GOLDEN * count) % 1)
-        task.step += 1
+            spent, began = passes.examples, time.monotonic()
+        # noise that is tied to the learning rate is as at its peak
+        when = When(step=count + 1, fraction_done=(0.5 + GOLDEN * count) % 1)
+        training.method.attempt(inputs, targets, when)
         count += 1
-    passes = (task.examples - spent) / task.batch_size
-    mean = cell.config.method_class.passes(cell.config.method_settings())
-    return (time.monotonic() - began) * mean / passes
+    made = (passes.examples - spent) / passes.batch_size
+    mean = cell.config.method_class.passes_per_step(cell.config.method_settings())
+    return (time.monotonic() - began) * mean / made
 
 
 def _measuring(cell: Cell, training: Any) -> float:

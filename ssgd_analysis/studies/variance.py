@@ -111,7 +111,7 @@ def _at(config: TrainConfig, scale: float) -> TrainConfig:
 
 def _passes(config: TrainConfig) -> float:
     """Of a step; without noise a method may take fewer."""
-    return config.method_class.passes(config.method_settings())
+    return config.method_class.passes_per_step(config.method_settings())
 
 
 def _of_run(

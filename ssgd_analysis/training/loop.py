@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ssgd_analysis import random_state, seeds
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.methods import Method
-from ssgd_analysis.methods.loss_scale import attempt
+from ssgd_analysis.methods import Method, When
 from ssgd_analysis.optimizers.schedule import learning_rate
 from ssgd_analysis.optimizers.table import load_state
 from ssgd_analysis.progress import SILENT, Progress
@@ -84,10 +83,11 @@ class _Training:
         self.config, self.run, self.progress = config, run, progress
         self.ranks, self.early = ranks, EarlyStop(config.early_stop, config.epochs)
         parts = prepare(config, ranks)
-        self.data, self.model, self.task = parts.data, parts.model, parts.task
+        self.data, self.model, self.passes = parts.data, parts.model, parts.passes
         self.method, self.splits = parts.method, parts.splits
         # Of every step's cost on a small network, these are worth working out once.
         self.step_size, self.steps_per_epoch = parts.step_size, parts.steps_per_epoch
+        self.step = 0  # updates made so far
         self.total_steps = config.epochs * self.steps_per_epoch
         self.peak_lr, self.warmup = config.peak_lr, round(config.warmup * self.steps_per_epoch)
         if self.steps_per_epoch == 0:
@@ -95,13 +95,12 @@ class _Training:
                 f"--batch-size {config.batch_size}: a step of {config.method} takes"
                 f" {self.step_size} examples, there are {len(self.data.train)} for training"
             )
-        self.task.steps_per_epoch = self.steps_per_epoch
         self.tracker = Tracker(
             config.track,
             config.track_samples,
             self.data.train,
             self.splits["train"],
-            self.task,
+            self.passes,
             self.method.settings,
         )
         self.order = seeds.generator(config.seed, "order")
@@ -123,7 +122,7 @@ class _Training:
             self._load(state)
         done = len(self.history)
         self.progress.start("training", self.total_steps)
-        self.progress.advance(self.task.step, f"epoch {done}/{self.config.epochs}")
+        self.progress.advance(self.step, f"epoch {done}/{self.config.epochs}")
         for epoch in range(done + 1, self.config.epochs + 1):
             if self.early.over:
                 break
@@ -138,31 +137,40 @@ class _Training:
                 self._keep(epoch)
             self._save(epoch)
         self.early.give_out(self.model)
-        self.run.save_final(self.task.step, self.model.state_dict())
+        self.run.save_final(self.step, self.model.state_dict())
 
     def _epoch(self, epoch: int) -> float:
         """One epoch of steps; returns the last learning rate."""
-        config, task, total = self.config, self.task, self.total_steps
-        groups, named = task.optimizer.param_groups, f"epoch {epoch}/{config.epochs}"
+        config, groups = self.config, self.passes.optimizer.param_groups
+        named = f"epoch {epoch}/{config.epochs}"
         self.model.train()
         rate = 0.0
         for inputs, targets in self.data.train.minibatches(self.step_size, self.order):
             if config.augment and self.data.augment is not None:
                 inputs = self.data.augment(inputs, self.augmentation)
-            rate = self._rate()
+            rate = self.method.learning_rate(self._rate(), self.step / self.total_steps)
             for group in groups:
                 group["lr"] = rate
-            loss = attempt(self.method, inputs, targets, task.step / total)
-            task.step += 1
-            rate = groups[0]["lr"]  # which a method may have changed
+            loss = self.method.attempt(inputs, targets, self._when())
+            self.step += 1
             if not math.isfinite(loss):
                 self._diverged(epoch, loss)
             self.progress.advance(1, f"{named} loss {loss:.3f}")
         return rate
 
+    def _when(self) -> When:
+        """The moment of the next step, at the learning rate that the optimizer has now."""
+        step = self.step
+        return When(
+            step=step,
+            fraction_done=step / self.total_steps,
+            lr_share=self.passes.optimizer.param_groups[0]["lr"] / self.peak_lr,
+            ends_epoch=(step + 1) % self.steps_per_epoch == 0,
+        )
+
     def _rate(self) -> float:
-        """The learning rate of the next step."""
-        schedule, step = self.config.schedule, self.task.step
+        """The schedule's learning rate of the next step."""
+        schedule, step = self.config.schedule, self.step
         return learning_rate(self.peak_lr, schedule, step, self.total_steps, self.warmup)
 
     @contextmanager
@@ -176,17 +184,17 @@ class _Training:
             self.method.finish(batches)
             yield
             return
-        spent = self.task.examples
+        count = self.passes.state_dict()
         with borrowed_state(self.model):
             self.method.finish(batches)
-            self.task.examples = spent  # a look at the average is no part of the training
+            self.passes.load_state_dict(count)  # a look at the average is no part of the training
             yield
 
     def _track(self, epoch: int, rate: float, loss: float | None = None) -> None:
         """Measure the curvature, where the config wants it now."""
         if self.ranks.first and self._tracks(epoch):
             self.progress.advance(0, f"epoch {epoch}/{self.config.epochs} measuring")
-            self.tracker.measure(epoch, rate, self.task.step / self.total_steps, loss)
+            self.tracker.measure(epoch, rate, self._when(), loss)
 
     def _tracks(self, epoch: int) -> bool:
         """Whether the curvature is to be measured now."""
@@ -200,7 +208,7 @@ class _Training:
         return self.ranks.once(lambda: self._evaluate(epoch, rate))
 
     def _evaluate(self, epoch: int, rate: float) -> dict[str, Any]:
-        record: dict[str, Any] = {"epoch": epoch, "step": self.task.step}
+        record: dict[str, Any] = {"epoch": epoch, "step": self.step}
         for name, problem in self.splits.items():
             loss, accuracy = problem.evaluate()
             record[f"{name}_loss"], record[f"{name}_accuracy"] = loss, accuracy
@@ -209,7 +217,7 @@ class _Training:
         return {
             **record,
             "lr": rate,
-            "gradients": self.task.gradients,
+            "gradients": self.passes.gradients,
             "weight_norm": self.splits["train"].weight_norm(),
         }
 
@@ -222,14 +230,14 @@ class _Training:
             self.good = state["step"], state["model"]
         path = self.run.save_checkpoint(*self.good)
         raise WorkError(
-            f"training diverged: the loss became {loss} at step {self.task.step} (epoch {epoch});"
+            f"training diverged: the loss became {loss} at step {self.step} (epoch {epoch});"
             f" the last good weights are {path}. Try a smaller --lr or a longer --warmup"
         )
 
     def _keep(self, epoch: int) -> None:
         """Keep a checkpoint, where the config wants one now."""
         if self._keeps(epoch):
-            self.run.save_checkpoint(self.task.step, self.model.state_dict())
+            self.run.save_checkpoint(self.step, self.model.state_dict())
 
     def _keeps(self, epoch: int) -> bool:
         every = self.config.save_every
@@ -248,19 +256,18 @@ class _Training:
     def _save(self, epoch: int) -> None:
         if not self._due(epoch):
             weights = self.model.state_dict().items()
-            self.good = self.task.step, {name: value.clone() for name, value in weights}
+            self.good = self.step, {name: value.clone() for name, value in weights}
             return
         state = {
             "epoch": epoch,
-            "step": self.task.step,
-            "examples": self.task.examples,
+            "step": self.step,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "buffers": dict(self.model.named_buffers()),  # those outside state_dict too
-            "optimizer": self.task.optimizer.state_dict(),
+            "optimizer": self.passes.optimizer.state_dict(),
             "method": self.method.state_dict(),
             "tracker": self.tracker.state_dict(),
-            "task": self.task.state_dict(),
+            "passes": self.passes.state_dict(),
             "early": self.early.state_dict(),
             "order": self.order.get_state(),
             "augmentation": self.augmentation.get_state(),
@@ -270,14 +277,13 @@ class _Training:
         self.good, self.saved = None, time.monotonic()
 
     def _load(self, state: dict[str, Any]) -> None:
-        self.task.step, self.task.examples = state["step"], state["examples"]
-        self.seconds = state["seconds"]
+        self.step, self.seconds = state["step"], state["seconds"]
         self.model.load_state_dict(state["model"])
         for name, buffer in self.model.named_buffers():
             buffer.copy_(state["buffers"][name])
-        load_state(self.task.optimizer, state["optimizer"])
+        load_state(self.passes.optimizer, state["optimizer"])
         self.method.load_state_dict(state["method"])
-        self.task.load_state_dict(state["task"])
+        self.passes.load_state_dict(state["passes"])
         self.early.load_state_dict(state["early"])
         if self.config.track:
             found, count = self.run.tracked(), state["tracker"]["records"]

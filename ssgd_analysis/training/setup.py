@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ssgd_analysis import random_state
 from ssgd_analysis.data import Dataset, Split
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.methods import Method, Task
+from ssgd_analysis.methods import Method, Passes
 from ssgd_analysis.models import Loss, load_count, load_model, placed_loss
 from ssgd_analysis.optimizers.table import make_optimizer
 from ssgd_analysis.problem import Problem
@@ -33,7 +33,7 @@ class TrainingParts:
         config: of the run.
         data: on the run's device.
         model: on the run's device, initial weights.
-        task: model, loss and base optimizer, as the method sees them.
+        passes: makes the passes; it holds model, loss and base optimizer.
         method: what makes the steps.
         splits: the loss over ``train``, ``test`` and, if examples are held out, ``val``.
     """
@@ -41,7 +41,7 @@ class TrainingParts:
     config: TrainConfig
     data: Dataset
     model: nn.Module
-    task: Task
+    passes: Passes
     method: Method
     splits: dict[str, Problem]
 
@@ -96,7 +96,7 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
             settings=config.optimizer_settings,
             inputs=data.train.first(min(2, len(data.train))).inputs,
         )
-    task = Task(
+    passes = Passes(
         model,
         _smoothed(loss, config.label_smoothing),
         optimizer,
@@ -109,8 +109,7 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
         compiled=config.compile,
         channels_last=last,
     )
-    task.peak_lr = config.peak_lr
-    method = config.method_class(task, config.method_settings())
+    method = config.method_class(passes, config.method_settings())
 
     def problem(split: Split) -> Problem:
         size = max(config.batch_size, EVALUATION_BATCH)
@@ -122,7 +121,7 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
     for each in splits.values():
         each.check(deterministic=False)
     _check_gradient(model, loss, data.train, config.loss)
-    parts = TrainingParts(config, data, model, task, method, splits)
+    parts = TrainingParts(config, data, model, passes, method, splits)
     _check_batchnorm(parts)
     return parts
 
@@ -154,9 +153,11 @@ def _check_batchnorm(parts: TrainingParts) -> None:
     config, method, model = parts.config, parts.method, parts.model
 
     def smallest(size: int) -> int:
-        return method.smallest_pass(method.settings, size) // parts.task.world // config.accumulate
+        return (
+            method.smallest_pass(method.settings, size) // parts.passes.world // config.accumulate
+        )
 
-    frozen = getattr(method.settings, "bn_stats", "") == "frozen"
+    frozen = method.freezes_batchnorm(method.settings)
     if frozen or smallest(config.batch_size) >= 2:
         return
     if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
@@ -178,7 +179,7 @@ def _check_batchnorm(parts: TrainingParts) -> None:
                 f"{key}={value}" for key, value in config.settings.items() if value != usual[key]
             ]
             cuts += [f"--accumulate {config.accumulate}"] * (config.accumulate > 1)
-            cuts += [f"{parts.task.world} processes"] * (parts.task.world > 1)
+            cuts += [f"{parts.passes.world} processes"] * (parts.passes.world > 1)
             count = config.batch_size // max(smallest(config.batch_size), 1)
             blame = f"{', '.join(cuts)} cuts {config.batch_size} examples into {count} parts, and "
             remedy = f"{blame if cuts else ''}no --batch-size up to {most} helps: change that"

@@ -14,10 +14,10 @@ from ssgd_analysis.curvature.third_order import symmetric_alignment
 from ssgd_analysis.data import Split
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.files import jsonable
-from ssgd_analysis.methods import MethodSettings, SymmetricSGD, Task
-from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, learning_rate_share, scheduled
+from ssgd_analysis.methods import MethodSettings, Passes, SymmetricSGD, When
+from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, scheduled
 from ssgd_analysis.problem import Problem
-from ssgd_analysis.weights import Noise, filters_of, unspared
+from ssgd_analysis.weights import Noise, filters_of, included
 
 BATCHES = 8  # at least, where the examples allow it, for the errors over examples
 BATCH = 256  # examples at once, at most
@@ -81,7 +81,7 @@ class Tracker:
         samples: how many of the first examples, at most.
         examples: the training split on the model's device.
         train: the loss over all of it.
-        task: model, loss, optimizer and seed of the run.
+        passes: hold model, loss, optimizer and seed of the run.
         settings: of the method; its noise is that of the third-order check.
     """
 
@@ -91,43 +91,41 @@ class Tracker:
         samples: int,
         examples: Split,
         train: Problem,
-        task: Task,
+        passes: Passes,
         settings: MethodSettings,
     ) -> None:
         self.counts = {name: int(n) for name, _, n in (text.partition(":") for text in track)}
         self.examples = examples.first(min(samples, len(examples)))
         self.problem = train.with_batches(self._batches(self.examples))
-        self.train, self.task = train, task
+        self.train, self.passes = train, passes
         # methods without noise of their own are asked about the default S-SGD's
         noisy = isinstance(settings, WeightNoiseSettings)
         self.settings: Any = settings if noisy else SymmetricSGD.Settings()
         self.records: list[dict[str, Any]] = []
         self.vectors: Tensor | None = None  # (P, K), of the last measurement
 
-    def measure(
-        self, epoch: int, rate: float, elapsed: float, train_loss: float | None = None
-    ) -> None:
+    def measure(self, epoch: int, rate: float, when: When, train_loss: float | None = None) -> None:
         """Measure now, and add a record.
 
         Args:
             epoch: done so far.
             rate: learning rate of the step before (of the first one, at step 0).
-            elapsed: share of the training done, in [0, 1].
-            train_loss: at these weights, if it is known already.
+            when: moment of the training; its step is the number of the next step.
+            train_loss: at these weights, if it was computed already.
         """
         began, before = time.monotonic(), random_state.capture()
         try:
             record: dict[str, Any] = {
                 "epoch": epoch,
-                "step": self.task.step,
+                "step": when.step,
                 "lr": rate,
-                "stability_limit": stability_limit(self.task.optimizer, rate),
+                "stability_limit": stability_limit(self.passes.optimizer, rate),
                 "train_loss": self.train.mean_loss() if train_loss is None else train_loss,
                 "n_samples": len(self.examples),
-                **self._curvature(epoch, sure=not 0 < elapsed < 1),
+                **self._curvature(epoch, sure=not 0 < when.fraction_done < 1),
             }
             if "third-order" in self.counts:
-                record["third_order"] = self._third_order(epoch, elapsed)
+                record["third_order"] = self._third_order(epoch, when)
         finally:
             random_state.restore(before)
         record["seconds"] = round(time.monotonic() - began, 3)
@@ -147,7 +145,7 @@ class Tracker:
         ``sure``: look for eigenvalues that a warm start may have missed, for half as many
         products again.
         """
-        operator = HessianOperator.of(self.problem)
+        operator = HessianOperator(self.problem)
         found: dict[str, Any] = {}
         if "sharpness" in self.counts:
             spectrum = eigenpairs(
@@ -172,10 +170,10 @@ class Tracker:
             )
         return {**found, "products": operator.products}
 
-    def _third_order(self, epoch: int, elapsed: float) -> dict[str, Any]:
+    def _third_order(self, epoch: int, when: When) -> dict[str, Any]:
         """The check of S-SGD's expansion, in float64: it is a small difference of gradients."""
         try:
-            model = copy.deepcopy(self.task.model).double()
+            model = copy.deepcopy(self.passes.model).double()
         except Exception as error:  # whatever a stranger's model raises
             raise InputError(
                 f"--track third-order needs a copy of the model in float64: {first_line(error)}"
@@ -183,20 +181,19 @@ class Tracker:
         examples = self.examples.to(next(model.parameters()).device, torch.float64)
         problem = Problem(model, self.train.loss, self._batches(examples), count=self.train.count)
         settings = self.settings
-        share = learning_rate_share(self.task) if settings.noise_schedule == "lr" else 1.0
-        scale = settings.noise_scale * scheduled(settings, elapsed, share)
+        scale = settings.noise_scale * scheduled(settings, when)
         result = symmetric_alignment(problem, self._noises(problem, scale, epoch))
         noise = {
             "scale": scale,
             "law": settings.noise_law,
             "relative_to": settings.noise_relative_to,
-            "spare": settings.spare,
+            "exclude": settings.exclude,
         }
         return {**jsonable(result), "noise": noise}
 
     def _noises(self, problem: Problem, scale: float, epoch: int) -> Iterator[list[Tensor]]:
         noise = Noise(law=self.settings.noise_law, scale=self.settings.noise_relative_to)
-        noisy = unspared(problem.parameters, self.settings.spare, problem.model)
+        noisy = included(problem.parameters, self.settings.exclude, problem.model)
         filters = filters_of(problem.model, problem.parameters.values())
         for draw in range(self.counts["third-order"]):
             stream = self._generator(epoch, ("third-order", draw), problem.device)
@@ -209,7 +206,7 @@ class Tracker:
 
     def _generator(self, epoch: int, what: object, device: torch.device) -> torch.Generator:
         """A stream for each measurement: nothing to keep for a resumed run."""
-        return seeds.generator(self.task.seed, "track", what, epoch, device=device)
+        return seeds.generator(self.passes.seed, "track", what, epoch, device=device)
 
     def _batches(self, examples: Split) -> list[tuple[Tensor, Tensor]]:
         return examples.batches(max(1, min(BATCH, len(examples) // BATCHES)))

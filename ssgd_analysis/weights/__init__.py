@@ -19,10 +19,10 @@ from ssgd_analysis.weights.groups import (
     flattened,
     global_norm,
     grouped,
+    included,
     matching,
     rms,
     ungrouped,
-    unspared,
 )
 from ssgd_analysis.weights.noise import LAWS, SCALES, Noise
 
@@ -42,10 +42,10 @@ __all__ = [
     "flattened",
     "global_norm",
     "grouped",
+    "included",
     "matching",
     "rms",
     "same_bits",
     "set_training",
     "ungrouped",
-    "unspared",
 ]

@@ -101,25 +101,31 @@ def matching(parameters: dict[str, Tensor], patterns: Sequence[str]) -> dict[str
     }
 
 
-def unspared(
-    parameters: Mapping[str, AnyTensor], spare: str, model: nn.Module | None = None
+def included(
+    parameters: Mapping[str, AnyTensor], exclude: str, model: nn.Module | None = None
 ) -> dict[str, AnyTensor]:
-    """The parameters that are to be moved: all but the spared ones.
+    """The parameters that get noise: all but the excluded ones.
 
     Args:
         parameters: by name.
-        spare: ``none``, or what to leave out, parted by commas: ``1d``, parameters of fewer than
-            two dimensions (biases, normalisation); ``type:CLASS``, all inside modules of a class
-            of that name or of a subclass; anything else, a pattern of names (``head.*``).
+        exclude: ``none``, or the parameters to leave out, separated by commas: ``1d``, those of
+            fewer than two dimensions (biases, normalisation); ``type:CLASS``, all inside modules
+            of a class of that name or of a subclass; anything else, a pattern of names
+            (``head.*``).
         model: holds the modules; needed for ``type:`` alone.
 
     Raises:
-        InputError: a type or pattern that fits nothing, a type without the model, or none left.
+        InputError: a type or pattern that fits no parameter, a type without the model, or no
+            parameter that is left.
+
+    Example:
+        >>> list(included(dict(nn.Linear(3, 2).named_parameters()), "1d"))
+        ['weight']
     """
-    if spare == "none":
+    if exclude == "none":
         return dict(parameters)
     left = dict(parameters)
-    for part in (part.strip() for part in spare.split(",")):
+    for part in (part.strip() for part in exclude.split(",")):
         if part.startswith("type:"):
             inside = _inside(part.removeprefix("type:"), model)
             fitting = {name for name, value in parameters.items() if id(value) in inside}
@@ -129,18 +135,20 @@ def unspared(
             fitting = {name for name in parameters if fnmatchcase(name, part)}
         if not fitting and part != "1d":
             raise InputError(
-                f"spare: no parameter fits '{part}': there are {', '.join(parameters)}"
+                f"exclude: no parameter fits '{part}': there are {', '.join(parameters)}"
             )
         left = {name: value for name, value in left.items() if name not in fitting}
     if parameters and not left:
-        raise InputError(f"spare={spare} leaves no parameter with noise: spare less, or spare=none")
+        raise InputError(
+            f"exclude={exclude} leaves no parameter with noise: exclude less, or exclude=none"
+        )
     return left
 
 
 def _inside(kind: str, model: nn.Module | None) -> set[int]:
     """Identities of the parameters inside modules of a class."""
     if model is None:
-        raise InputError(f"spare: 'type:{kind}' needs the model: SSGD(..., model=model)")
+        raise InputError(f"exclude: 'type:{kind}' needs the model: SSGD(..., model=model)")
     return {
         id(parameter)
         for module in model.modules()

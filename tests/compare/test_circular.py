@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssgd_analysis.compare.circular import circular, trained_on
+from ssgd_analysis.compare.circular import circular
 from ssgd_analysis.runs import TrainConfig
 
 
@@ -130,6 +130,7 @@ def test_sgd_trained_on_nothing_but_the_loss(metric):
         ("esam", {}, "sam:rho=0.05", True),
         ("looksam", {}, "sam:rho=0.05", True),
         ("looksam", {}, "local_entropy", False),
+        ("asam", {"rho": 0.5}, "adaptive_worst:rho=0.5,norm=l2", True),
         ("gradient-penalty", {}, "gradient_norm", True),
         ("gradient-penalty", {"alpha": 0.0}, "gradient_norm", False),
         ("sam", {}, "gradient_norm", False),
@@ -156,25 +157,3 @@ def test_noise_tied_to_the_learning_rate(schedule, metric, ring):
         method="s-sgd", data="digits", model="mlp", settings=settings, schedule=schedule
     )
     assert bool(circular(metric, tied)) == ring
-
-
-class Later:
-    """A config of a method that is not there yet."""
-
-    def __init__(self, method, **settings):
-        self.method, self.settings = method, settings
-
-
-@pytest.mark.parametrize(
-    ("name", "own", "later", "ring"),
-    [
-        ("adaptive_worst", {"rho": 0.5, "norm": "l2"}, Later("asam", rho=0.5), True),
-        ("adaptive_worst", {"rho": 0.5, "norm": "l2"}, Later("sam", rho=0.5, adaptive=True), True),
-        ("sam", {"rho": 0.5}, Later("asam", rho=0.5), False),
-        ("local_entropy", {"gamma": 1e4}, Later("entropy-sgd", gamma=1e4), True),
-        ("local_entropy", {"gamma": 1e4}, Later("entropy-sgd", gamma=1.0), False),
-        ("lpf", {"sigma": 0.01}, Later("lpf-sgd", noise_scale=0.01), True),
-    ],
-)
-def test_methods_known_by_what_they_set(name, own, later, ring):
-    assert bool(trained_on(name, own, later)) == ring

@@ -11,7 +11,7 @@ from ssgd_analysis.curvature import GGNOperator, HessianOperator, Options
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.problem import Problem
-from ssgd_analysis.sharpness.record import Request, measure
+from ssgd_analysis.sharpness import measure
 
 
 class Swish(torch.autograd.Function):
@@ -68,12 +68,12 @@ def truth(of: Problem) -> Tensor:
 def test_a_wrong_second_derivative_is_an_error_that_offers_differences(function, dtype):
     wrong = problem(function, dtype)
     with pytest.raises(InputError, match=r"central differences.*--product difference"):
-        _ = HessianOperator.of(wrong) @ torch.ones(wrong.n_parameters, dtype=dtype)
+        _ = HessianOperator(wrong) @ torch.ones(wrong.n_parameters, dtype=dtype)
     with pytest.raises(InputError, match="--product difference"):
         measure(wrong, Request(top=1, probes=4))
     with pytest.raises(InputError, match="--product difference"):
         METRICS["trace"](Problem(wrong.model, wrong.loss, wrong.batches))
-    operator = HessianOperator.of(wrong, options=Options(way="difference"))
+    operator = HessianOperator(wrong, options=Options(strategy="difference"))
     dense = operator @ torch.eye(wrong.n_parameters, dtype=dtype)
     torch.testing.assert_close(dense.double(), truth(wrong), rtol=1e-4, atol=1e-6)
 
@@ -93,24 +93,24 @@ class WrongLoss(torch.autograd.Function):
 def test_a_loss_with_a_wrong_second_derivative_is_found_by_gauss_newton_too():
     wrong = problem(torch.tanh, loss=lambda outputs, labels: WrongLoss.apply(outputs, labels))
     with pytest.raises(InputError, match="--product difference"):
-        _ = GGNOperator.of(wrong) @ torch.ones(wrong.n_parameters)
+        _ = GGNOperator(wrong) @ torch.ones(wrong.n_parameters)
     right = problem(torch.tanh)
-    options = Options(way="difference")
+    options = Options(strategy="difference")
     eye = torch.eye(wrong.n_parameters)
-    found = GGNOperator.of(wrong, options=options) @ eye
-    torch.testing.assert_close(found, GGNOperator.of(right) @ eye, rtol=1e-3, atol=1e-5)
+    found = GGNOperator(wrong, options=options) @ eye
+    torch.testing.assert_close(found, GGNOperator(right) @ eye, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("function", [torch.tanh, torch.relu, F.gelu, F.hardtanh, torch.abs])
 @pytest.mark.parametrize("kind", [HessianOperator, GGNOperator])
 def test_right_products_pass_and_the_record_says_how_closely(function, kind):
     right = problem(function)
-    operator = kind.of(right)
+    operator = kind(right)
     _ = operator @ torch.ones(right.n_parameters)
     assert operator.engine.checks.dtype == "float64"
     assert operator.engine.checks.difference < 1e-4
     assert operator.engine.checks.symmetry < 1e-3
-    record = measure(right, Request(operator="hessian", top=1, probes=4)).record
+    record = measure(right, operator="hessian", top=1, probes=4).document
     assert record["checks"]["difference"] < 1e-4
 
 
@@ -119,7 +119,7 @@ def test_a_kink_at_the_weights_is_no_error():
     with torch.no_grad():
         right.model[0].weight.zero_()  # every ReLU stands at its corner
         right.model[0].bias.zero_()
-    operator = HessianOperator.of(right)
+    operator = HessianOperator(right)
     _ = operator @ torch.ones(right.n_parameters)
     assert "kink" in operator.engine.checks.why
 
@@ -130,13 +130,13 @@ def test_a_loss_that_float64_does_not_fit_is_checked_in_float32():
     def loss(outputs: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(outputs, labels, weight=weight)
 
-    operator = HessianOperator.of(problem(torch.tanh, loss=loss))
+    operator = HessianOperator(problem(torch.tanh, loss=loss))
     _ = operator @ torch.ones(operator.shape[0])
     assert operator.engine.checks.dtype == "float32"
     assert operator.engine.checks.difference < 0.05
     wrong = problem(Cube.apply, loss=loss)
     with pytest.raises(InputError, match="central differences"):
-        _ = HessianOperator.of(wrong) @ torch.ones(wrong.n_parameters)
+        _ = HessianOperator(wrong) @ torch.ones(wrong.n_parameters)
 
 
 def test_second_derivatives_that_are_not_finite_are_named_with_a_remedy():
@@ -149,13 +149,13 @@ def test_second_derivatives_that_are_not_finite_are_named_with_a_remedy():
         broken.model[0].bias.zero_()
     assert all(part.isfinite().all() for part in broken.gradient())
     with pytest.raises(WorkError, match=r"Pow.*seen in 0.weight.*--product difference"):
-        _ = HessianOperator.of(broken) @ torch.ones(broken.n_parameters)
+        _ = HessianOperator(broken) @ torch.ones(broken.n_parameters)
 
 
 def test_weights_and_kept_products_survive_the_check():
     right = problem(torch.tanh)
     before = nets.state(right.model)
-    operator = HessianOperator.of(right)
+    operator = HessianOperator(right)
     first = operator @ torch.ones(right.n_parameters)
     assert operator.products == 1  # those of the check are not the user's
     assert torch.equal(operator @ torch.ones(right.n_parameters), first)
@@ -175,4 +175,4 @@ def test_a_small_wrong_layer_beside_large_right_ones_is_found():
     data = [(nets.randn(30, 4).float(), nets.labels(30))]
     problem = Problem(Beside(), F.cross_entropy, data)
     with pytest.raises(InputError, match="central differences"):
-        _ = HessianOperator.of(problem) @ torch.ones(problem.n_parameters)
+        _ = HessianOperator(problem) @ torch.ones(problem.n_parameters)

@@ -16,6 +16,7 @@ from ssgd_analysis.curvature import (
 from ssgd_analysis.curvature.estimates import density
 from ssgd_analysis.curvature.operators.operator import Operator
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.problem import Problem
 
 
 def estimate(matrix: Tensor, seed: int = 0, **options) -> Density:
@@ -130,7 +131,7 @@ def test_too_few_probes_or_steps_are_refused(options):
 def test_a_network_in_float32():
     case = nets.mlp()
     model, inputs = case.model.float(), case.inputs.float()
-    operator = HessianOperator(model, case.loss, [(inputs, case.targets)])
+    operator = HessianOperator(Problem(model, case.loss, [(inputs, case.targets)]))
     found = spectral_density(operator, generator=nets.generator(), probes=16)
     assert integral(found, found.density) == pytest.approx(1, abs=1e-4)
     hutchinson = trace(operator, generator=nets.generator(1), probes=64)

@@ -18,6 +18,7 @@ from ssgd_analysis.curvature.eigen import krylov
 from ssgd_analysis.curvature.eigen.eigenpairs import block_eigenpairs, certify
 from ssgd_analysis.curvature.operators.operator import Operator
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.problem import Problem
 
 PROPERTY = settings(deadline=None, database=None, derandomize=True, max_examples=30)
 
@@ -193,7 +194,9 @@ def test_a_seed_repeats_exactly():
 def test_hessians_of_networks(name):
     case = nets.CASES[name]()
     dense = reference.hessian(case)
-    spectrum = eigenpairs(HessianOperator(*case.problem), 3, tol=1e-8, generator=nets.generator())
+    spectrum = eigenpairs(
+        HessianOperator(Problem(*case.problem)), 3, tol=1e-8, generator=nets.generator()
+    )
     assert_honest(dense, spectrum)
     truth = torch.linalg.eigvalsh(dense)
     found = [pair.value for pair in spectrum.largest]
@@ -203,7 +206,7 @@ def test_hessians_of_networks(name):
 
 def test_single_batch_has_no_sampling_error():
     case = nets.mlp()
-    operator = HessianOperator(case.model, case.loss, case.batches(nets.N))
+    operator = HessianOperator(Problem(case.model, case.loss, case.batches(nets.N)))
     spectrum = eigenpairs(operator, 1, generator=nets.generator())
     assert spectrum.largest[0].stderr is None
     assert spectrum.smallest.stderr is None
@@ -211,7 +214,7 @@ def test_single_batch_has_no_sampling_error():
 
 def test_sampling_error_is_that_of_the_batch_quotients():
     case = nets.mlp()
-    operator = HessianOperator(*case.problem)
+    operator = HessianOperator(Problem(*case.problem))
     spectrum = eigenpairs(operator, 2, generator=nets.generator())
     for pair, vector in zip(spectrum.largest, spectrum.vectors.T, strict=True):
         singles = [nets.Case(case.model, case.loss, x, y) for x, y in case.batches()]
@@ -366,7 +369,7 @@ def test_products_beside_arpack(name, k):
         ours += operator.products
         operator = DiagonalOperator(values)
         start = np.random.default_rng(seed).normal(size=len(values))
-        eigsh(operator.scipy(), k, which="LA", tol=1e-4, v0=start, return_eigenvectors=False)
+        eigsh(operator.to_scipy(), k, which="LA", tol=1e-4, v0=start, return_eigenvectors=False)
         theirs += operator.products + k  # a certificate of each value costs it k more
     # the check's price where neighbours crowd: a third; ARPACK makes none and misses copies
     assert ours <= theirs * (1.5 if name == "edge" else 1.05)

@@ -6,6 +6,7 @@ from torch import nn
 
 from ssgd_analysis.curvature import MonteCarloFisherOperator
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.problem import Problem
 
 DRAWS = 4000
 
@@ -15,27 +16,27 @@ def dense(operator) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("net", ["mlp", "regression", "positions", "embedding"])
-def test_many_draws_give_the_ggn(net, monkeypatch):
+def test_many_draws_give_the_ggn(net):
     case = nets.CASES[net]()
-    monkeypatch.setattr(MonteCarloFisherOperator, "draws", DRAWS)
-    truth, found = reference.ggn(case), dense(MonteCarloFisherOperator(*case.problem))
+    operator = MonteCarloFisherOperator(Problem(*case.problem), draws=DRAWS)
+    truth, found = reference.ggn(case), dense(operator)
     # entries are means of 4000 draws whose spread is of the order of the matrix
     assert float((found - truth).norm()) < 6 / DRAWS**0.5 * float(truth.norm())
 
 
-def test_one_number_an_example_is_regression_too(monkeypatch):
-    monkeypatch.setattr(MonteCarloFisherOperator, "draws", DRAWS)
+def test_one_number_an_example_is_regression_too():
     with nets.seeded():
         model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1), nn.Flatten(0)).double()
     case = nets.Case(model, nets.mse, nets.randn(nets.N, 3), nets.randn(nets.N, seed=1))
-    truth, found = reference.ggn(case), dense(MonteCarloFisherOperator(*case.problem))
+    operator = MonteCarloFisherOperator(Problem(*case.problem), draws=DRAWS)
+    truth, found = reference.ggn(case), dense(operator)
     assert float((found - truth).norm()) < 6 / DRAWS**0.5 * float(truth.norm())
 
 
 @pytest.mark.parametrize("net", ["mlp", "positions", "regression"])
 def test_one_draw_is_one_positive_matrix(net):
     case = nets.CASES[net]()
-    operator = MonteCarloFisherOperator(*case.problem)
+    operator = MonteCarloFisherOperator(Problem(*case.problem))
     matrix = dense(operator)
     torch.testing.assert_close(matrix, matrix.T, rtol=1e-9, atol=1e-12)
     assert float(torch.linalg.eigvalsh(matrix)[0]) > -1e-12
@@ -51,8 +52,8 @@ def test_one_draw_is_one_positive_matrix(net):
 )
 def test_cross_entropy_is_known_however_it_is_written(loss):
     case = nets.mlp()
-    found = MonteCarloFisherOperator(case.model, loss, case.batches())
-    assert torch.equal(dense(found), dense(MonteCarloFisherOperator(*case.problem)))
+    found = MonteCarloFisherOperator(Problem(case.model, loss, case.batches()))
+    assert torch.equal(dense(found), dense(MonteCarloFisherOperator(Problem(*case.problem))))
 
 
 @pytest.mark.parametrize(
@@ -62,4 +63,4 @@ def test_cross_entropy_is_known_however_it_is_written(loss):
 def test_other_losses_have_no_labels_to_draw(loss):
     case = nets.mlp()
     with pytest.raises(InputError, match=r"cross_entropy or mse|does not take"):
-        MonteCarloFisherOperator(case.model, loss, case.batches())
+        MonteCarloFisherOperator(Problem(case.model, loss, case.batches()))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ssgd_analysis.curvature import HessianOperator, Options
-from ssgd_analysis.curvature.products.products import WAYS
+from ssgd_analysis.curvature.products.products import STRATEGIES
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
 
@@ -140,7 +140,7 @@ def case(name: str) -> nets.Case:
 # models that torch.func can't trace
 UNTRACED = {"buffers_change", "activation_checkpoints"}
 # not "compiled": the same maps as "linear", 20 s of compiling each; test_products.py, slow, has it
-NOT_COMPILED = [way for way in WAYS if way != "compiled"]
+NOT_COMPILED = [name for name in STRATEGIES if name != "compiled"]
 
 
 @pytest.mark.parametrize("way", NOT_COMPILED)
@@ -149,7 +149,7 @@ def test_unusual_models_work(name, way):
     made = case(name)
     before = nets.state(made.model)
     Problem(*made.problem).check()
-    operator = HessianOperator(*made.problem, options=Options(way=way))
+    operator = HessianOperator(Problem(*made.problem), options=Options(strategy=way))
     vector = nets.randn(operator.shape[0])
     if way == "linear" and name in UNTRACED:
         with pytest.raises(InputError, match="--product linear can't be used"):
@@ -202,7 +202,7 @@ WITHOUT_REFERENCE = {
 def test_wrapped_models_work(name, way):
     with nets.seeded():
         made = nets.Case(WITHOUT_REFERENCE[name](), nets.cross_entropy, X, Y)
-    operator = HessianOperator(*made.problem, options=Options(way=way))
+    operator = HessianOperator(Problem(*made.problem), options=Options(strategy=way))
     vector = nets.randn(operator.shape[0])
     truth = differences(made, vector)
     assert float((operator @ vector - truth).norm()) < 1e-6 * float(truth.norm())
@@ -213,7 +213,7 @@ def test_parameters_of_several_precisions(way):
     with nets.seeded():
         made = nets.Case(Mixed(), nets.cross_entropy, X, Y)
         exact = Calls(made.model, lambda m, x: m.second(m.first(x).tanh()))
-    operator = HessianOperator(*made.problem, options=Options(way=way))
+    operator = HessianOperator(Problem(*made.problem), options=Options(strategy=way))
     vector = nets.randn(operator.shape[0])
     found = operator @ vector
     made.model.second.double()
@@ -225,7 +225,7 @@ def test_parameters_of_several_precisions(way):
 def test_half_precision(dtype):
     with nets.seeded():
         model = plain().to(dtype)
-    operator = HessianOperator(model, nets.cross_entropy, [(X.to(dtype), Y)])
+    operator = HessianOperator(Problem(model, nets.cross_entropy, [(X.to(dtype), Y)]))
     vector = nets.randn(operator.shape[0])
     found = (operator @ vector.to(dtype)).double()
     truth = reference.hessian(nets.Case(model.double(), nets.cross_entropy, X, Y)) @ vector
@@ -244,7 +244,7 @@ def test_losses_and_inputs(name):
     with nets.seeded():
         made = nets.Case(plain().double(), nets.cross_entropy, X, Y)
     inputs = X.clone().requires_grad_()
-    operator = HessianOperator(made.model, LOSSES[name], [(inputs, Y)])
+    operator = HessianOperator(Problem(made.model, LOSSES[name], [(inputs, Y)]))
     vector = nets.randn(operator.shape[0])
     torch.testing.assert_close(operator @ vector, reference.hessian(made) @ vector)
     assert inputs.grad is None
@@ -288,7 +288,7 @@ def test_what_can_not_be_is_one_error(name):
     make, inputs, why = REFUSED[name]
 
     def multiply():
-        operator = HessianOperator(make(), nets.cross_entropy, [(inputs, Y)])
+        operator = HessianOperator(Problem(make(), nets.cross_entropy, [(inputs, Y)]))
         return operator @ torch.ones(operator.shape[0], dtype=operator.dtype)
 
     with pytest.raises(InputError, match=why):

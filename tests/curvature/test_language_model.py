@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ssgd_analysis.curvature import HessianOperator, Options, eigenpairs
+from ssgd_analysis.problem import Problem
 
 
 def loss_fn(model, batch):
@@ -69,8 +70,8 @@ def batches(batch):
 @pytest.mark.parametrize("micro_batch", [None, 3])
 def test_products_equal_the_dense_matrix(model, batch, dense, way, micro_batch):
     before = nets.state(model)
-    options = Options(way=way, micro_batch=micro_batch)
-    operator = HessianOperator(model, loss_fn, batches(batch), options=options)
+    options = Options(strategy=way, micro_batch=micro_batch)
+    operator = HessianOperator(Problem(model, loss_fn, batches(batch)), options=options)
     vectors = nets.randn(len(dense), 3)
     error = float((operator @ vectors - dense @ vectors).norm())
     assert error < (1e-5 if way == "difference" else 1e-10) * float((dense @ vectors).norm())
@@ -78,7 +79,7 @@ def test_products_equal_the_dense_matrix(model, batch, dense, way, micro_batch):
 
 
 def test_eigenpairs_are_the_dense_ones(model, batch, dense):
-    operator = HessianOperator(model, loss_fn, batches(batch))
+    operator = HessianOperator(Problem(model, loss_fn, batches(batch)))
     found = eigenpairs(operator, 4, tol=1e-9, generator=nets.generator())
     truth = torch.linalg.eigvalsh(dense)
     assert [pair.value for pair in found.largest] == pytest.approx(truth[-4:].flip(0).tolist())

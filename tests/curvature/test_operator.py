@@ -12,6 +12,7 @@ from ssgd_analysis.curvature import (
     ScaledOperator,
 )
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.problem import Problem
 
 
 @pytest.fixture(params=nets.CASES)
@@ -57,20 +58,20 @@ def test_reference_hessian_is_the_slope_of_the_gradient(case):
 def test_products_equal_the_dense_matrix(case, name):
     matrix = reference.OPERATORS[name](case)
     for size in (nets.BATCH, nets.N):
-        operator = OPERATORS[name](case.model, case.loss, case.batches(size))
+        operator = OPERATORS[name](Problem(case.model, case.loss, case.batches(size)))
         for columns in (1, 3):
             vectors = block(case, columns)
             close(operator @ vectors, matrix @ vectors)
 
 
 def test_one_vector_is_a_column(few, name):
-    operator = OPERATORS[name](*few.problem)
+    operator = OPERATORS[name](Problem(*few.problem))
     vector = block(few, 1)
     assert torch.equal(operator @ vector[:, 0], (operator @ vector)[:, 0])
 
 
 def test_symmetric_and_linear(few, name):
-    operator = OPERATORS[name](*few.problem)
+    operator = OPERATORS[name](Problem(*few.problem))
     u, v = block(few, 2).T
     hu, hv = (operator @ torch.stack([u, v], dim=1)).T
     assert float(u @ hv) == pytest.approx(float(v @ hu), rel=1e-9, abs=1e-12)
@@ -79,7 +80,7 @@ def test_symmetric_and_linear(few, name):
 
 @pytest.mark.parametrize("name", ["ggn", "fisher", "covariance"])
 def test_relatives_are_positive_semidefinite(case, name):
-    operator = OPERATORS[name](*case.problem)
+    operator = OPERATORS[name](Problem(*case.problem))
     dense = operator @ torch.eye(operator.shape[0], dtype=torch.float64)
     values = torch.linalg.eigvalsh((dense + dense.T) / 2)
     assert float(values[0]) >= -1e-12 * float(values[-1])
@@ -89,23 +90,25 @@ def test_relatives_are_positive_semidefinite(case, name):
 def test_hessian_and_ggn_differ_where_the_model_is_not_linear():
     case = nets.mlp()
     vector = block(case, 1)
-    hessian, ggn = (OPERATORS[n](*case.problem) @ vector for n in ("hessian", "ggn"))
+    hessian, ggn = (OPERATORS[n](Problem(*case.problem)) @ vector for n in ("hessian", "ggn"))
     assert float((hessian - ggn).norm()) > 0.01 * float(hessian.norm())
 
 
 def test_unused_and_frozen_parameters():
     case = nets.unused()
-    operator = OPERATORS["hessian"](*case.problem)
+    operator = OPERATORS["hessian"](Problem(*case.problem))
     names = list(operator.problem.parameters)
     sizes = [parameter.numel() for parameter in operator.parameters]
     pieces = dict(zip(names, (operator @ block(case, 1)[:, 0]).split(sizes), strict=True))
     assert not pieces["unused"].any()
     assert pieces["0.weight"].any()
-    assert "0.weight" not in OPERATORS["hessian"](*nets.frozen().problem).problem.parameters
+    assert (
+        "0.weight" not in OPERATORS["hessian"](Problem(*nets.frozen().problem)).problem.parameters
+    )
 
 
 def test_products_count_columns(few, name):
-    operator = OPERATORS[name](*few.problem)
+    operator = OPERATORS[name](Problem(*few.problem))
     assert operator.products == 0
     _ = operator @ block(few, 1)[:, 0]
     assert operator.products == 1
@@ -113,12 +116,12 @@ def test_products_count_columns(few, name):
     assert operator.products == 4
     list(operator.parts(block(few, 2)))
     assert operator.products == 6
-    assert OPERATORS[name](*few.problem).products == 0  # not shared between operators
+    assert OPERATORS[name](Problem(*few.problem)).products == 0  # not shared between operators
 
 
 @pytest.mark.parametrize("name", ["hessian", "ggn", "fisher"])
 def test_parts_are_the_batches_with_their_shares(case, name):
-    operator = OPERATORS[name](*case.problem)
+    operator = OPERATORS[name](Problem(*case.problem))
     vectors = block(case, 2)
     parts = list(operator.parts(vectors))
     assert [weight for weight, _ in parts] == pytest.approx([4 / 11, 4 / 11, 3 / 11])
@@ -128,7 +131,7 @@ def test_parts_are_the_batches_with_their_shares(case, name):
 
 
 def test_scipy_finds_the_dense_eigenvalues(few, name):
-    operator = OPERATORS[name](*few.problem).scipy()
+    operator = OPERATORS[name](Problem(*few.problem)).to_scipy()
     start = np.random.default_rng(0).normal(size=operator.shape[0])
     found = scipy.sparse.linalg.eigsh(operator, k=2, which="LA", v0=start, tol=1e-10)[0]
     truth = torch.linalg.eigvalsh(reference.OPERATORS[name](few))[-2:].numpy()
@@ -137,7 +140,7 @@ def test_scipy_finds_the_dense_eigenvalues(few, name):
 
 def test_scipy_multiplies_every_way():
     matrix = nets.randn(6, 6) + nets.randn(6, 6).T
-    operator, dense = DenseOperator(matrix).scipy(), matrix.numpy()
+    operator, dense = DenseOperator(matrix).to_scipy(), matrix.numpy()
     vectors = nets.randn(6, 3, seed=2).numpy()
     assert operator.dtype == np.float64
     np.testing.assert_allclose(operator @ vectors, dense @ vectors, rtol=1e-13)
@@ -149,7 +152,7 @@ def test_scipy_multiplies_every_way():
 
 
 def test_scipy_keeps_the_precision():
-    operator = DenseOperator(torch.eye(4)).scipy()
+    operator = DenseOperator(torch.eye(4)).to_scipy()
     assert operator.dtype == np.float32
     assert (operator @ np.ones(4, dtype=np.float32)).dtype == np.float32
 
@@ -163,7 +166,7 @@ def test_scipy_takes_any_numpy_array(kind):
     else:
         vector.setflags(write=False)
     np.testing.assert_allclose(
-        DenseOperator(matrix).scipy() @ vector, matrix.numpy() @ vector, rtol=1e-13
+        DenseOperator(matrix).to_scipy() @ vector, matrix.numpy() @ vector, rtol=1e-13
     )
 
 
@@ -177,12 +180,12 @@ def test_shapes_that_do_not_fit_are_refused(shape):
 
 def test_no_data_is_refused(name):
     with pytest.raises(InputError, match="empty"):
-        OPERATORS[name](nets.mlp().model, nets.cross_entropy, [])
+        OPERATORS[name](Problem(nets.mlp().model, nets.cross_entropy, []))
 
 
 def test_model_comes_back_untouched(few, name):
     before = nets.state(few.model)
-    _ = OPERATORS[name](*few.problem) @ block(few, 2)
+    _ = OPERATORS[name](Problem(*few.problem)) @ block(few, 2)
     assert nets.state(few.model) == before
 
 
@@ -190,33 +193,33 @@ def test_model_comes_back_untouched_after_an_error(few, name):
     before = nets.state(few.model)
     failing = nets.RaisesAfter(few.loss, 1)
     with pytest.raises(KeyboardInterrupt):
-        _ = OPERATORS[name](few.model, failing, few.batches()) @ block(few, 2)
+        _ = OPERATORS[name](Problem(few.model, failing, few.batches())) @ block(few, 2)
     assert nets.state(few.model) == before
 
 
 def test_model_is_itself_while_the_caller_looks_at_a_part(few, name):
     before = nets.state(few.model)
-    for _ in OPERATORS[name](*few.problem).parts(block(few, 2)):
+    for _ in OPERATORS[name](Problem(*few.problem)).parts(block(few, 2)):
         assert nets.state(few.model) == before
 
 
 def test_global_random_numbers_are_not_spent(name):
     case = nets.mlp()
     before = torch.random.get_rng_state()
-    _ = OPERATORS[name](*case.problem) @ block(case, 1)
+    _ = OPERATORS[name](Problem(*case.problem)) @ block(case, 1)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_products_work_where_gradients_are_off(name):
     case = nets.mlp()
     with torch.no_grad():
-        found = OPERATORS[name](*case.problem) @ block(case, 1)
+        found = OPERATORS[name](Problem(*case.problem)) @ block(case, 1)
     close(found, reference.OPERATORS[name](case) @ block(case, 1))
 
 
 @pytest.mark.parametrize("name", ["hessian", "ggn", "fisher"])
 def test_halves_are_every_other_batch(case, name):
-    operator = OPERATORS[name](*case.problem)
+    operator = OPERATORS[name](Problem(*case.problem))
     vectors, batches = block(case, 2), case.batches()
     for half, chosen in zip(operator.halves(), ([0, 2], [1]), strict=True):
         inputs = torch.cat([batches[index][0] for index in chosen])
@@ -231,12 +234,12 @@ def test_halves_are_every_other_batch(case, name):
 def test_halves_of_one_batch_are_refused():
     case = nets.mlp()
     with pytest.raises(ValueError, match="at least one batch"):
-        OPERATORS["hessian"](case.model, case.loss, case.batches(nets.N)).halves()
+        OPERATORS["hessian"](Problem(case.model, case.loss, case.batches(nets.N))).halves()
 
 
 def test_scaled_is_dhd(few, name):
     matrix, diagonal = reference.OPERATORS[name](few), block(few, 1)[:, 0]
-    operator = ScaledOperator(OPERATORS[name](*few.problem), diagonal)
+    operator = ScaledOperator(OPERATORS[name](Problem(*few.problem)), diagonal)
     vectors = block(few, 2, seed=1)
     close(operator @ vectors, torch.diag(diagonal) @ matrix @ torch.diag(diagonal) @ vectors)
     with pytest.raises(ValueError, match="does not fit"):
@@ -246,7 +249,7 @@ def test_scaled_is_dhd(few, name):
 @pytest.mark.parametrize("name", ["hessian", "ggn", "fisher"])
 def test_block_diagonal_is_the_diagonal_blocks(case, name):
     matrix, layers = reference.OPERATORS[name](case), reference.layers(case)
-    operator = BlockDiagonalOperator(OPERATORS[name](*case.problem))
+    operator = BlockDiagonalOperator(OPERATORS[name](Problem(*case.problem)))
     assert operator.layers == layers
     truth = torch.zeros_like(matrix)
     for place in layers.values():
@@ -261,7 +264,7 @@ def test_block_diagonal_is_the_diagonal_blocks(case, name):
 
 def test_block_diagonal_by_tensors(case):
     matrix = reference.hessian(case)
-    operator = BlockDiagonalOperator(OPERATORS["hessian"](*case.problem), tensors=True)
+    operator = BlockDiagonalOperator(OPERATORS["hessian"](Problem(*case.problem)), tensors=True)
     truth, start = torch.zeros_like(matrix), 0
     for name, weight in reference.trainable(case.model).items():
         place = slice(start, start + weight.numel())
@@ -275,7 +278,7 @@ def test_block_diagonal_by_tensors(case):
 
 def test_block_diagonal_of_the_covariance_is_refused():
     with pytest.raises(InputError, match="per-layer"):
-        BlockDiagonalOperator(OPERATORS["covariance"](*nets.mlp().problem))
+        BlockDiagonalOperator(OPERATORS["covariance"](Problem(*nets.mlp().problem)))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +293,7 @@ def test_block_diagonal_of_the_covariance_is_refused():
 )
 def test_layers_restrict_to_a_submatrix(name, patterns, kept):
     case = nets.mlp()
-    operator = OPERATORS[name](*case.problem, layers=patterns)
+    operator = OPERATORS[name](Problem(*case.problem, layers=patterns))
     assert list(operator.problem.parameters) == kept
     sizes = {n: p.numel() for n, p in reference.trainable(case.model).items()}
     index = torch.arange(sum(sizes.values())).split(list(sizes.values()))
@@ -301,4 +304,4 @@ def test_layers_restrict_to_a_submatrix(name, patterns, kept):
 
 def test_a_pattern_that_fits_nothing_is_refused():
     with pytest.raises(InputError, match=r"no parameter matches --layers 'conv\*'.*0\.weight"):
-        OPERATORS["hessian"](*nets.mlp().problem, layers=["0", "conv*"])
+        OPERATORS["hessian"](Problem(*nets.mlp().problem, layers=["0", "conv*"]))

@@ -55,7 +55,7 @@ def curvlinops_product(case: nets.Case, name: str, size: int, vectors: torch.Ten
 def test_curvlinops_agrees(net, name, size):
     case = nets.CASES[net]()
     vectors = nets.randn(len(reference.flat_weights(case.model)), 2)
-    ours = OPERATORS[name](case.model, case.loss, case.batches(size)) @ vectors
+    ours = OPERATORS[name](Problem(case.model, case.loss, case.batches(size))) @ vectors
     if (net, name) == ("normalised", "hessian"):
         # torch's jvp(jacrev) of a LayerNorm is wrong, and with it curvlinops' product: by 7%
         theirs = reference.hessian(case) @ vectors
@@ -79,7 +79,7 @@ def pyhessian_of(case: nets.Case, size: int) -> pyhessian:
 def test_pyhessian_agrees(net, size):
     case = nets.CASES[net]()
     vectors = nets.randn(len(reference.flat_weights(case.model)), 1)
-    operator = HessianOperator(case.model, case.loss, case.batches(size))
+    operator = HessianOperator(Problem(case.model, case.loss, case.batches(size)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = pyhessian_of(case, size).dataloader_hv_product(
@@ -98,7 +98,7 @@ def test_short_last_batch_has_its_own_weight():
     vectors = nets.randn(len(reference.flat_weights(case.model)), 2)
     whole = reference.hessian(case) @ vectors
     for size in (2, 3, 4, 10):
-        found = HessianOperator(case.model, case.loss, case.batches(size)) @ vectors
+        found = HessianOperator(Problem(case.model, case.loss, case.batches(size))) @ vectors
         torch.testing.assert_close(found, whole, rtol=1e-10, atol=1e-12)
 
 
@@ -155,7 +155,7 @@ def test_two_lucky_probes_do_not_stop_the_trace():
 def test_unused_parameters():
     """PyHessian puts a float in place of a gradient that is None, and crashes (its issue 8)."""
     case = nets.unused()
-    operator = HessianOperator(*case.problem)
+    operator = HessianOperator(Problem(*case.problem))
     dense = reference.hessian(case)
     torch.testing.assert_close(operator @ torch.eye(len(dense), dtype=torch.float64), dense)
     found = eigenpairs(operator, 2, generator=nets.generator())
@@ -169,7 +169,7 @@ def test_frozen_parameters(name):
     """eigenthings, issue 30: "Differentiated tensors not used"."""
     case = nets.frozen()
     dense = reference.OPERATORS[name](case)
-    operator = OPERATORS[name](*case.problem)
+    operator = OPERATORS[name](Problem(*case.problem))
     assert operator.shape == dense.shape
     torch.testing.assert_close(operator @ torch.eye(len(dense), dtype=torch.float64), dense)
 
@@ -180,7 +180,7 @@ def test_outputs_and_nets_of_more_dimensions(net, name):
     """3-D nets (PyHessian 8, 12), outputs of more than two axes (curvlinops 60, 62)."""
     case = nets.CASES[net]()
     dense = reference.OPERATORS[name](case)
-    found = OPERATORS[name](*case.problem) @ torch.eye(len(dense), dtype=torch.float64)
+    found = OPERATORS[name](Problem(*case.problem)) @ torch.eye(len(dense), dtype=torch.float64)
     torch.testing.assert_close(found, dense, rtol=1e-9, atol=1e-10)
 
 
@@ -232,7 +232,7 @@ def test_the_model_is_given_back(name):
     case = nets.with_state(nets.mlp())
     case.model.train()
     before = nets.state(case.model)
-    operator = OPERATORS[name](*case.problem)
+    operator = OPERATORS[name](Problem(*case.problem))
     eigenpairs(operator, 2, generator=nets.generator())
     trace(operator, generator=nets.generator(), probes=4)
     assert nets.state(case.model) == before
@@ -263,7 +263,7 @@ def test_nothing_is_left_in_memory():
     gc.collect()
     gc.disable()
     try:
-        operator = HessianOperator(case.model, loss, case.batches(nets.N))
+        operator = HessianOperator(Problem(case.model, loss, case.batches(nets.N)))
         _ = operator @ nets.randn(operator.shape[0])
         kept = len(freed)
         operator.engine._states.clear()
@@ -276,6 +276,6 @@ def test_ggn_of_positions_averages_over_them():
     """A loss over positions is one mean: no factor of T is lost (curvlinops 62)."""
     case = nets.positions()
     one = nets.Case(case.model, case.loss, case.inputs[:1], case.targets[:1])
-    operator = GGNOperator(one.model, one.loss, one.batches())
+    operator = GGNOperator(Problem(one.model, one.loss, one.batches()))
     vectors = nets.randn(operator.shape[0], 2)
     torch.testing.assert_close(operator @ vectors, reference.ggn(one) @ vectors)

@@ -7,6 +7,7 @@ from torch import nn
 from ssgd_analysis.curvature import OPERATORS, HessianOperator, Options
 from ssgd_analysis.curvature.products.plan import Plan, describe
 from ssgd_analysis.errors import InputError, WorkError
+from ssgd_analysis.problem import Problem
 
 
 def block(case: nets.Case, columns: int = 2) -> torch.Tensor:
@@ -34,24 +35,26 @@ def test_linear_products_equal_the_dense_matrix(net, operator):
     truth = reference.OPERATORS[operator](case) @ vectors
     # micro-batches are traced again, at another size: two networks show it
     for micro_batch in (None, 3) if net in ("conv_batchnorm", "attention") else (None,):
-        options = Options(way="linear", micro_batch=micro_batch)
-        found = OPERATORS[operator](*case.problem, options=options)
+        options = Options(strategy="linear", micro_batch=micro_batch)
+        found = OPERATORS[operator](Problem(*case.problem), options=options)
         torch.testing.assert_close(
             found @ vectors, truth, rtol=1e-9, atol=1e-11 * float(truth.abs().max())
         )
-        assert found.engine.plan.way == "linear"
+        assert found.engine.plan.strategy == "linear"
 
 
 def test_linear_products_are_refused_where_they_can_not_be_made():
     case = nets.regression()
-    linear = HessianOperator(case.model, huber, case.batches(), options=Options(way="linear"))
+    linear = HessianOperator(
+        Problem(case.model, huber, case.batches()), options=Options(strategy="linear")
+    )
     with pytest.raises(InputError, match="--product linear can't be used"):
         _ = linear @ block(case)
     with pytest.raises(InputError, match="--product linear can't be used"):
         linear.prepare(10)
-    free = HessianOperator(case.model, huber, case.batches())
+    free = HessianOperator(Problem(case.model, huber, case.batches()))
     free.prepare(10_000)
-    assert free.engine.plan.way == "graph"
+    assert free.engine.plan.strategy == "graph"
 
 
 @pytest.mark.parametrize("operator", ["hessian", "ggn", "fisher"])
@@ -61,7 +64,7 @@ def test_micro_batches_and_little_memory_change_nothing(net, operator):
     vectors = block(case)
     truth = reference.OPERATORS[operator](case) @ vectors
     for options in (Options(micro_batch=1), Options(micro_batch=3), Options(memory=1)):
-        found = OPERATORS[operator](*case.problem, options=options)
+        found = OPERATORS[operator](Problem(*case.problem), options=options)
         for _ in range(2):
             torch.testing.assert_close(
                 found @ vectors, truth, rtol=1e-9, atol=1e-11 * float(truth.abs().max())
@@ -76,7 +79,10 @@ def test_differences_are_near(net, operator):
     vectors = block(case)
     truth = reference.OPERATORS[operator](case) @ vectors
     before = nets.state(case.model)
-    found = OPERATORS[operator](*case.problem, options=Options(way="difference")) @ vectors
+    found = (
+        OPERATORS[operator](Problem(*case.problem), options=Options(strategy="difference"))
+        @ vectors
+    )
     # the step is 6e-6 of the weights' norm: error of order its square, 4e-11, and 1e-16 / step
     assert float((found - truth).norm()) < 1e-6 * float(truth.norm())
     assert nets.state(case.model) == before
@@ -104,13 +110,13 @@ def test_a_trace_that_does_not_hold_is_refused(looks):
     case = nets.Case(model, nets.cross_entropy, inputs, nets.labels())
     batches = case.batches()
     truth = sum(
-        len(x) / nets.N * (HessianOperator(model, case.loss, [(x, y)]) @ block(case))
+        len(x) / nets.N * (HessianOperator(Problem(model, case.loss, [(x, y)])) @ block(case))
         for x, y in batches
     )
-    options = Options(way="linear")
+    options = Options(strategy="linear")
     with pytest.raises(InputError, match="can't be used here"):
-        _ = HessianOperator(model, case.loss, batches, options=options) @ block(case)
-    operator = HessianOperator(model, case.loss, batches)
+        _ = HessianOperator(Problem(model, case.loss, batches), options=options) @ block(case)
+    operator = HessianOperator(Problem(model, case.loss, batches))
     operator.prepare(10_000)
     torch.testing.assert_close(operator @ block(case), truth, rtol=1e-9, atol=1e-12)
 
@@ -118,7 +124,7 @@ def test_a_trace_that_does_not_hold_is_refused(looks):
 @pytest.mark.parametrize("way", ["linear", "graph", "difference"])
 def test_changed_weights_are_noticed(way):
     case = nets.conv_batchnorm()
-    operator = HessianOperator(*case.problem, options=Options(way=way))
+    operator = HessianOperator(Problem(*case.problem), options=Options(strategy=way))
     _ = operator @ block(case)
     with torch.no_grad():
         for parameter in case.model.parameters():
@@ -134,24 +140,26 @@ def test_changed_weights_are_noticed(way):
 def test_choosing_keeps_the_answer(net):
     case = nets.with_state(nets.CASES[net]())
     before = nets.state(case.model)
-    operator = HessianOperator(*case.problem)
+    operator = HessianOperator(Problem(*case.problem))
     operator.prepare(100)
     plan = operator.engine.plan
-    assert plan.way in ("graph", "linear")
+    assert plan.strategy in ("graph", "linear")
     assert plan.setup is not None
     assert plan.product is not None
     truth = reference.hessian(case) @ block(case)
     torch.testing.assert_close(operator @ block(case), truth, rtol=1e-9, atol=1e-10)
     assert nets.state(case.model) == before
-    assert plan.way in describe(plan)
+    assert plan.strategy in describe(plan)
     assert "s a product" in describe(plan)
 
 
 def test_a_fixed_choice_is_kept():
     case = nets.mlp()
-    operator = HessianOperator(*case.problem, options=Options(way="graph", micro_batch=2))
+    operator = HessianOperator(
+        Problem(*case.problem), options=Options(strategy="graph", micro_batch=2)
+    )
     operator.prepare(100)
-    assert (operator.engine.plan.way, operator.engine.plan.micro_batch) == ("graph", 2)
+    assert (operator.engine.plan.strategy, operator.engine.plan.micro_batch) == ("graph", 2)
     assert operator.engine.plan.pieces == 2 + 2 + 2  # batches of 4, 4 and 3
 
 
@@ -161,18 +169,20 @@ def test_batches_that_belong_together_are_not_cut():
     def contrastive(outputs, targets):
         return (outputs - outputs.mean(dim=0)).square().mean()
 
-    operator = HessianOperator(case.model, contrastive, [(nets.randn(100, 4), nets.labels(100))])
+    operator = HessianOperator(
+        Problem(case.model, contrastive, [(nets.randn(100, 4), nets.labels(100))])
+    )
     operator.prepare(100)
     assert operator.engine.plan.micro_batch == 100
 
 
 def test_the_budget_limits_what_is_kept():
     case = nets.mlp()
-    rich = HessianOperator(*case.problem)
+    rich = HessianOperator(Problem(*case.problem))
     _ = rich @ block(case)
     piece = rich.engine.plan.piece
     assert rich.engine.plan.kept == 3
-    poor = HessianOperator(*case.problem, options=Options(memory=6 * piece))
+    poor = HessianOperator(Problem(*case.problem), options=Options(memory=6 * piece))
     torch.testing.assert_close(poor @ block(case), rich @ block(case))
     assert poor.engine.plan.kept == 1
     assert poor.engine.plan.peak <= poor.engine.plan.memory
@@ -216,7 +226,7 @@ class Warnings:
 def test_out_of_memory_lowers_the_plan_and_goes_on(error):
     case = nets.mlp()
     loss = Spy(nets.N, error)
-    operator = HessianOperator(case.model, loss, case.batches(nets.N))
+    operator = HessianOperator(Problem(case.model, loss, case.batches(nets.N)))
     operator.engine.progress = log = Warnings()
     loss.largest = 3
     truth = reference.hessian(case) @ block(case)
@@ -228,7 +238,7 @@ def test_out_of_memory_lowers_the_plan_and_goes_on(error):
 def test_out_of_memory_at_the_end_is_one_line():
     case = nets.mlp()
     with pytest.raises(WorkError, match="out of memory with one example at a time: no room"):
-        _ = HessianOperator(case.model, Spy(0, MemoryError("no room")), case.batches())
+        _ = HessianOperator(Problem(case.model, Spy(0, MemoryError("no room")), case.batches()))
 
 
 class Once(torch.autograd.Function):
@@ -257,7 +267,7 @@ class Single(nn.Module):
 def test_no_second_derivative_names_the_remedy():
     with nets.seeded():
         case = nets.Case(Single(), nets.cross_entropy, nets.randn(nets.N, 4), nets.labels())
-    operator = HessianOperator(*case.problem)
+    operator = HessianOperator(Problem(*case.problem))
     with pytest.raises(InputError, match=r"no second derivative .*--product difference"):
         _ = operator @ block(case)
     with pytest.raises(InputError, match="no second derivative"):
@@ -265,7 +275,7 @@ def test_no_second_derivative_names_the_remedy():
     with nets.seeded():
         twice = nets.Case(Squared(), nets.cross_entropy, case.inputs, case.targets)
     for name in ("hessian", "ggn"):
-        operator = OPERATORS[name](*case.problem, options=Options(way="difference"))
+        operator = OPERATORS[name](Problem(*case.problem), options=Options(strategy="difference"))
         operator.prepare(10)
         truth = reference.OPERATORS[name](twice) @ block(case)
         assert float((operator @ block(case) - truth).norm()) < 1e-6 * float(truth.norm())
@@ -284,7 +294,7 @@ def test_attention_kernels_are_given_back():
         torch.backends.cuda.math_sdp_enabled(),
     )
     for way in ("graph", "linear"):
-        _ = HessianOperator(*case.problem, options=Options(way=way)) @ block(case)
+        _ = HessianOperator(Problem(*case.problem), options=Options(strategy=way)) @ block(case)
     assert before == (
         torch.backends.cuda.flash_sdp_enabled(),
         torch.backends.cuda.mem_efficient_sdp_enabled(),
@@ -310,16 +320,18 @@ def test_weight_normalisation_against_differences(way):
     step = 1e-5
     ahead = reference.gradient(case, flat + step * direction)
     truth = (ahead - reference.gradient(case, flat - step * direction)) / (2 * step)
-    found = HessianOperator(*case.problem, options=Options(way=way)) @ direction
+    found = HessianOperator(Problem(*case.problem), options=Options(strategy=way)) @ direction
     assert float((found - truth).norm()) < 1e-7 * float(truth.norm())
 
 
 @pytest.mark.slow  # the compiler takes some 20 s
 def test_compiled_products_are_the_same():
     case = nets.mlp()
-    compiled = HessianOperator(*case.problem, options=Options(way="compiled"))
-    torch.testing.assert_close(compiled @ block(case), HessianOperator(*case.problem) @ block(case))
-    assert compiled.engine.plan.way == "compiled"
+    compiled = HessianOperator(Problem(*case.problem), options=Options(strategy="compiled"))
+    torch.testing.assert_close(
+        compiled @ block(case), HessianOperator(Problem(*case.problem)) @ block(case)
+    )
+    assert compiled.engine.plan.strategy == "compiled"
 
 
 def test_without_a_compiler_the_reason_is_told(monkeypatch):
@@ -331,6 +343,6 @@ def test_without_a_compiler_the_reason_is_told(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", fails)
     case = nets.mlp()
-    operator = HessianOperator(*case.problem, options=Options(way="compiled"))
+    operator = HessianOperator(Problem(*case.problem), options=Options(strategy="compiled"))
     with pytest.raises(InputError, match="--product compiled can't be used here: no C\\+\\+ comp"):
         _ = operator @ block(case)

@@ -18,6 +18,7 @@ from ssgd_analysis.curvature import (
     eigenpairs,
     trace,
 )
+from ssgd_analysis.problem import Problem
 
 few = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
@@ -47,7 +48,9 @@ sizes = st.integers(1, 9)
 
 
 def made(case: nets.Case, name: str, size: int, **options):
-    return OPERATORS[name](case.model, case.loss, case.batches(size), options=Options(**options))
+    return OPERATORS[name](
+        Problem(case.model, case.loss, case.batches(size)), options=Options(**options)
+    )
 
 
 def close(
@@ -84,16 +87,16 @@ def test_cutting_changes_nothing(case, name, size, micro_batch):
 @given(cases(), operators, sizes)
 def test_ways_agree(case, name, size):
     vectors = nets.randn(len(reference.flat_weights(case.model)), 2)
-    graph = made(case, name, size, way="graph") @ vectors
-    close(made(case, name, size, way="linear") @ vectors, graph)
+    graph = made(case, name, size, strategy="graph") @ vectors
+    close(made(case, name, size, strategy="linear") @ vectors, graph)
     if not any(isinstance(module, nn.ReLU) for module in case.model):  # a step may cross a kink
-        close(made(case, name, size, way="difference") @ vectors, graph, rtol=1e-4, floor=1e-3)
+        close(made(case, name, size, strategy="difference") @ vectors, graph, rtol=1e-4, floor=1e-3)
 
 
 @few
 @given(cases(), sizes, st.integers(1, 4), st.sampled_from([1e-2, 1e-6]))
 def test_an_eigenvalue_lies_within_the_residual(case, size, k, tol):
-    operator = HessianOperator(case.model, case.loss, case.batches(size))
+    operator = HessianOperator(Problem(case.model, case.loss, case.batches(size)))
     found = eigenpairs(operator, k, tol=tol, generator=nets.generator())
     truth = torch.linalg.eigvalsh(reference.hessian(case))
     rounding = 1e-13 * float(truth.abs().max()) + 1e-15
@@ -109,7 +112,7 @@ def test_an_eigenvalue_lies_within_the_residual(case, size, k, tol):
 @few
 @given(cases(), sizes)
 def test_the_trace_lies_within_five_errors(case, size):
-    operator = HessianOperator(case.model, case.loss, case.batches(size))
+    operator = HessianOperator(Problem(case.model, case.loss, case.batches(size)))
     found = trace(operator, probes=64, generator=nets.generator())
     truth = float(reference.hessian(case).trace())
     # probes that all give the same leave an error of zero: then there is only rounding

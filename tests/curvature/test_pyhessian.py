@@ -46,7 +46,7 @@ def pyhessian_eigenvalues(case: nets.Case, batches: list, top: int) -> list[floa
 @pytest.mark.parametrize("size", [70, 32])
 def test_same_eigenvalues(case, size):
     batches = case.batches(size)  # by 32: 32, 32 and 6
-    operator = HessianOperator(case.model, case.loss, batches)
+    operator = HessianOperator(Problem(case.model, case.loss, batches))
     ours = eigenpairs(operator, 2, tol=1e-5, smallest=False, generator=nets.generator())
     theirs = pyhessian_eigenvalues(case, batches, 2)
     # power iteration stops when the value moves by 1e-5 of itself, up to 1e-3 off the limit

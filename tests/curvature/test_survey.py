@@ -9,6 +9,7 @@ from planted import MeanOperator, network_like, planted
 
 from ssgd_analysis.curvature import DenseOperator, HessianOperator, Survey, survey
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.problem import Problem
 
 
 def check_against(found: Survey, matrix: torch.Tensor, k: int) -> None:
@@ -126,5 +127,5 @@ def test_impossible_settings_are_refused_before_any_product(options):
 def test_hessians_of_networks(name):
     case = nets.CASES[name]()
     dense = reference.hessian(case)
-    found = survey(HessianOperator(*case.problem), 3, probes=16, density_steps=20)
+    found = survey(HessianOperator(Problem(*case.problem)), 3, probes=16, density_steps=20)
     check_against(found, dense, 3)

@@ -22,6 +22,7 @@ from ssgd_analysis.curvature import (
 from ssgd_analysis.curvature.estimates.deflation import Deflation, deflation
 from ssgd_analysis.curvature.estimates.hutchinson import Hutchinson
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.problem import Problem
 
 PROPERTY = settings(deadline=None, database=None, derandomize=True, max_examples=40)
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
@@ -109,7 +110,7 @@ def test_too_few_probes_are_refused(probes):
 @pytest.mark.parametrize("name", nets.CASES)
 def test_hessians_of_networks(name):
     case = nets.CASES[name]()
-    found = trace(HessianOperator(*case.problem), generator=nets.generator(), probes=128)
+    found = trace(HessianOperator(Problem(*case.problem)), generator=nets.generator(), probes=128)
     assert abs(found.value - float(reference.hessian(case).trace())) <= 5 * found.stderr
     theory = (variance_of_a_probe(reference.hessian(case)) / 128) ** 0.5
     assert found.stderr == pytest.approx(theory, rel=0.5)  # 128 probes, heavy-tailed squares

@@ -59,7 +59,7 @@ def test_and_its_hessian(loss):
     model, data = net(), batches()
     truth, _ = hessian(model, weighted(lambda m, b: loss(m(b[0]), b[1]), data, [4, 5]))
     torch.testing.assert_close(
-        dense(HessianOperator.of(Problem(model, loss, data))), truth, rtol=1e-6, atol=1e-8
+        dense(HessianOperator(Problem(model, loss, data))), truth, rtol=1e-6, atol=1e-8
     )
 
 
@@ -84,7 +84,7 @@ def test_no_fisher_matrix_where_rows_of_the_loss_are_not_those_of_the_outputs(na
     if name == "of a dict":
         data = [(x, {"y": y}) for x, y in data]
     with pytest.raises(InputError, match="mean of its examples' losses"):
-        dense(FisherOperator.of(Problem(net(), COUPLED[name], data)))
+        dense(FisherOperator(Problem(net(), COUPLED[name], data)))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_no_fisher_matrix_where_rows_of_the_loss_are_not_those_of_the_outputs(na
 )
 def test_labels_are_drawn_of_the_outputs_themselves_only(loss):
     with pytest.raises(InputError, match="as they are"):
-        dense(MonteCarloFisherOperator.of(Problem(net(), loss, batches())))
+        dense(MonteCarloFisherOperator(Problem(net(), loss, batches())))
 
 
 def test_a_batch_of_which_nothing_is_chosen_counts_nothing():
@@ -123,7 +123,7 @@ def test_a_loss_that_holds_on_to_the_model_is_measured():
         model, weighted(lambda m, b: F.cross_entropy(m(b[0]), b[1]), batches(), [4, 5])
     )
     truth = plain + 0.2 * torch.eye(len(plain), dtype=torch.float64)
-    torch.testing.assert_close(dense(HessianOperator.of(problem)), truth, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(dense(HessianOperator(problem)), truth, rtol=1e-6, atol=1e-8)
 
 
 def test_an_accuracy_is_no_count():
@@ -143,7 +143,7 @@ class Itself(nn.Linear):
 def test_a_model_that_is_its_own_copy_keeps_its_precision():
     model = Itself(4, 3)
     data = [(x.float(), y) for x, y in batches()]
-    _ = HessianOperator.of(Problem(model, F.cross_entropy, data)) @ torch.ones(15)
+    _ = HessianOperator(Problem(model, F.cross_entropy, data)) @ torch.ones(15)
     assert model.weight.dtype == torch.float32
 
 
@@ -153,7 +153,7 @@ def test_weight_norm_along_any_axis(dim):
         layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3).double(), dim=dim)
     model, data = nn.Sequential(layer), batches()
     truth, _ = hessian(model, weighted(lambda m, b: F.cross_entropy(m(b[0]), b[1]), data, [4, 5]))
-    found = dense(HessianOperator.of(Problem(model, F.cross_entropy, data)))
+    found = dense(HessianOperator(Problem(model, F.cross_entropy, data)))
     torch.testing.assert_close(found, truth, rtol=1e-6, atol=1e-8)
 
 
@@ -162,4 +162,4 @@ def test_weights_that_depend_on_the_outputs_are_refused():
         return F.mse_loss(outputs[:, 0], targets.double(), weight=outputs[:, 0].sigmoid())
 
     with pytest.raises(InputError, match="weights of the loss's terms depend"):
-        dense(HessianOperator.of(Problem(net(), loss, batches())))
+        dense(HessianOperator(Problem(net(), loss, batches())))

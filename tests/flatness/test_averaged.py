@@ -252,20 +252,20 @@ def test_an_asymmetric_valley():
     assert odd.details["symmetric_gap"] == pytest.approx(even.value, rel=1e-12)
 
 
-def test_spared_parameters_do_not_move():
+def test_excluded_parameters_do_not_move():
     """Biases of zero have no relative noise: sparing them then changes nothing."""
     case = nets.mlp()
-    assert measure("symmetric_gap", case, spare="none") != measure("symmetric_gap", case)
+    assert measure("symmetric_gap", case, exclude="none") != measure("symmetric_gap", case)
     for layer in (0, 3, 5):
         torch.nn.init.zeros_(case.model[layer].bias)
-    spared, moved = (measure("symmetric_gap", case, spare=spare) for spare in ("1d", "none"))
-    assert spared.value == moved.value
+    still, moved = (measure("symmetric_gap", case, exclude=exclude) for exclude in ("1d", "none"))
+    assert still.value == moved.value
 
 
 @pytest.mark.parametrize("net", ["mlp", "conv_batchnorm"])
 def test_gap_is_expected_sharpness_at_the_same_noise(net):
     context = MetricContext(Problem(*nets.CASES[net]().problem), 4)
-    gap = METRICS["symmetric_gap"].on(context, spare="none", draws=6)
+    gap = METRICS["symmetric_gap"].on(context, exclude="none", draws=6)
     options = {"law": "binary", "scale": "filter", "sigma": 0.1, "draws": 6}
     again = METRICS["expected"].on(context, **options)
     assert gap.value == again.value
@@ -370,10 +370,10 @@ def test_noise_beyond_floating_point_is_more_than_accuracy_bears():
         ("local_entropy", {"steps": 0}),
         ("symmetric_gap", {"c": -0.1}),
         ("symmetric_gap", {"law": "cauchy"}),
-        ("symmetric_gap", {"spare": "2d"}),
+        ("symmetric_gap", {"exclude": "2d"}),
         ("asymmetry", {"c": math.nan}),
         ("asymmetry", {"draws": 1}),
-        ("asymmetry", {"spare": "2d"}),
+        ("asymmetry", {"exclude": "2d"}),
         ("pac_bayes_sigma", {"target": 0.0}),
         ("pac_bayes_sigma", {"scale": "tensor"}),
         ("pac_bayes_sigma", {"of": "f1"}),

@@ -175,7 +175,7 @@ def test_all_four_moments_of_a_network():
 def test_short_runs_give_the_moments_they_are_exact_for():
     case = nets.mlp()
     where = context(case)
-    where.keep("survey", survey(where.operator, 5, density_steps=2))  # exact to the third
+    where.provide("survey", survey(where.operator, 5, density_steps=2))  # exact to the third
     assert len(on("density_moments", where).details["moments"]) == 3
 
 
@@ -238,7 +238,7 @@ def test_samples_of_the_ratio_are_its_first_order():
 def test_a_survey_with_fewer_pairs_does_not_do_for_the_ratio():
     case = nets.mlp()
     where = context(case)
-    where.keep("survey", survey(where.operator, 1))
+    where.provide("survey", survey(where.operator, 1))
     values = reference.eigenvalues(case)
     found = on("spectral_norm_ratio", where)
     assert found.value == pytest.approx(float(values[-1] / values[-5]), rel=1e-5)
@@ -250,7 +250,7 @@ def test_a_survey_with_fewer_pairs_does_not_do_for_the_ratio():
 
 def test_one_survey_serves_them_all():
     where = context(nets.mlp())
-    where.keep("survey", surveyed(where))
+    where.provide("survey", surveyed(where))
     assert [on(name, where).cost.products for name in ("frobenius", *SPECTRUM)] == [0] * (
         1 + len(SPECTRUM)
     )

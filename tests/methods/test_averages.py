@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
-from readings.base import make_method, minibatch, network
+from readings.base import make_method, make_step, minibatch, network
 from torch import nn
 from torch.optim import swa_utils
 
+from ssgd_analysis.methods.when import When
 from ssgd_analysis.runs import Run, TrainConfig
 from ssgd_analysis.training import train
 
@@ -27,10 +28,11 @@ WHOLE = [tuple(torch.cat(column) for column in zip(*BATCHES, strict=True))]  # o
 def _ours(name: str, **settings) -> nn.Module:
     model = _model()
     method = make_method(name, model, **settings)
-    method.task.steps_per_epoch = STEPS
     for step in range(EPOCHS * STEPS):
-        method.step(*BATCHES[step % STEPS], step / (EPOCHS * STEPS))
-        method.task.step += 1
+        done, ends = step / (EPOCHS * STEPS), (step + 1) % STEPS == 0
+        make_step(
+            method, BATCHES[step % STEPS], When(step=step, fraction_done=done, ends_epoch=ends)
+        )
     method.finish(BATCHES)
     return model
 
@@ -118,9 +120,8 @@ def test_reset_forgets_adams_momentum_too():
         lookahead_momentum="reset",
     )
     for number, zero in ((0, False), (1, True)):
-        method.step(*minibatch(number), 0.0)
-        method.task.step += 1
-        states = method.task.optimizer.state.values()
+        method.step(*minibatch(number), When(step=number))
+        states = method.passes.optimizer.state.values()
         assert all((state["exp_avg"].abs().max() == 0) == zero for state in states)
         assert all(state["exp_avg_sq"].abs().max() > 0 for state in states)
 
@@ -128,7 +129,7 @@ def test_reset_forgets_adams_momentum_too():
 def test_before_its_start_swa_gives_out_the_iterate():
     model = _model()
     method = make_method("swa", model)
-    method.step(*BATCHES[0], 0.5)
+    method.step(*BATCHES[0], When(fraction_done=0.5, ends_epoch=True))
     before = copy.deepcopy(model.state_dict())
     method.finish(BATCHES)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -139,13 +140,13 @@ def test_before_its_start_swa_gives_out_the_iterate():
 )
 def test_recomputed_statistics_are_counted_as_forward_passes(name, settings):
     method = make_method(name, _model(), **settings)
-    method.step(*BATCHES[0], 0.5)
+    method.step(*BATCHES[0], When(fraction_done=0.5, ends_epoch=True))
     method.finish(BATCHES)
-    assert method.task.gradients == 2  # one step, and three minibatches forward
+    assert method.passes.gradients == 2  # one step, and three minibatches forward
     plain = make_method(name, network(), **settings)  # no statistics, no pass
-    plain.step(*BATCHES[0], 0.5)
+    plain.step(*BATCHES[0], When(fraction_done=0.5, ends_epoch=True))
     plain.finish(BATCHES)
-    assert plain.task.gradients == 1
+    assert plain.passes.gradients == 1
 
 
 def test_the_loop_tells_of_the_average_and_its_learning_rate(tmp_path):
@@ -196,8 +197,7 @@ def test_buffers_that_the_model_replaces_are_its_own_affair(buffers):
     model = Counting().double()
     method = make_method("ema", model, ema_buffers=buffers)
     for number in range(3):
-        method.step(*BATCHES[number], 0.0)
-        method.task.step += 1
+        method.step(*BATCHES[number], When(step=number))
     method.finish(BATCHES)
     assert model.seen.item() == 18
     assert torch.equal(model.late, BATCHES[2][0].mean(0))

@@ -12,6 +12,7 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import METHODS, WRAPPERS, find_method, parse_settings
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.compose import Wrapper, composed, joined_settings
+from ssgd_analysis.methods.when import When
 
 COMPOSED = ["s-sgd+ema", "sam+swa", "s-sgd+lookahead", "sgd+ema+lookahead", "looksam+lookahead+ema"]
 
@@ -84,9 +85,9 @@ def test_settings_are_checked_as_those_of_the_parts():
 def test_passes_add_up(name):
     inside = READINGS[name.split("+")[0]].passes
     method = make_method(name, network())
-    assert method.passes(method.settings) == inside  # averages cost none
+    assert method.passes_per_step(method.settings) == inside  # averages cost none
     run_steps(method, 30, total=30)
-    assert method.task.gradients == pytest.approx(30 * inside, rel=1e-5)  # kept to six digits
+    assert method.passes.gradients == pytest.approx(30 * inside, rel=1e-5)  # kept to six digits
 
 
 def test_a_wrappers_own_passes_are_added():
@@ -98,7 +99,7 @@ def test_a_wrappers_own_passes_are_added():
             return 1
 
     method = composed(METHODS["s-sgd"], [Costly])
-    assert method.passes(method.Settings()) == 3
+    assert method.passes_per_step(method.Settings()) == 3
     assert method.minibatches(method.Settings()) == METHODS["s-sgd"].minibatches(method.Settings())
 
 
@@ -133,8 +134,7 @@ def _fast_weights(steps: int) -> list[list[torch.Tensor]]:
     model = network()
     method, seen = make_method("lookahead", model, lookahead_k=2), []
     for number in range(steps):
-        method.step(*minibatch(number), number / 10)
-        method.task.step += 1
+        method.step(*minibatch(number), When(step=number, fraction_done=number / 10))
         seen.append([parameter.detach().clone() for parameter in model.parameters()])
     return seen
 
@@ -164,13 +164,11 @@ def test_resumed_from_its_state_it_goes_on_bit_for_bit(name):
     run_steps(method, 4)
     again = make_method(name, other, seed=2, **settings)
     other.load_state_dict(model.state_dict())
-    again.task.optimizer.load_state_dict(copy.deepcopy(method.task.optimizer.state_dict()))
+    again.passes.optimizer.load_state_dict(copy.deepcopy(method.passes.optimizer.state_dict()))
     again.load_state_dict(copy.deepcopy(method.state_dict()))
-    again.task.step = method.task.step
     for each in (method, again):
         for number in range(4, 9):
-            each.step(*minibatch(number), number / 10)
-            each.task.step += 1
+            each.step(*minibatch(number), When(step=number, fraction_done=number / 10))
     assert bits(model) == bits(other)
     for each in (method, again):
         each.finish([])

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssgd_analysis.methods import METHODS, SSGD, Task
+from ssgd_analysis.methods import METHODS, SSGD, Passes
+from ssgd_analysis.methods.when import When
 
 PAD = 2
 NOISY = {
@@ -39,11 +40,10 @@ class Reads(nn.Module):
 
 def trained(name: str, model: Reads, **chosen: object) -> None:
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    task = Task(model, nets.cross_entropy, optimizer, batch_size=40)
-    method = METHODS[name](task, METHODS[name].Settings(**chosen))
+    passes = Passes(model, nets.cross_entropy, optimizer, batch_size=40)
+    method = METHODS[name](passes, METHODS[name].Settings(**chosen))
     for step in range(3):
-        method.step(TOKENS, LABELS, step / 3)
-        task.step = step + 1
+        method.step(TOKENS, LABELS, When(step=step, fraction_done=step / 3))
 
 
 def made(**how: bool) -> Reads:
@@ -73,7 +73,7 @@ def test_padding_rows_and_frozen_weights_stay(name):
     [
         *[("s-sgd", {"noise_law": law, "noise_relative_to": "none"})
           for law in ("binary", "gaussian", "sphere", "uniform", "laplace")],
-        ("s-sgd", {"noise_per": "layer", "spare": "none"}),
+        ("s-sgd", {"noise_per": "layer", "exclude": "none"}),
         ("smoothout", {"adapt_type": "filter"}),
         ("smoothout", {"adapt_type": "weight"}),
     ],
@@ -133,10 +133,10 @@ def test_noise_follows_the_output_units_of_a_transposed_convolution(name):
     layer.register_forward_pre_hook(lambda *_: seen.append(layer.weight.detach().clone()))
     before = layer.weight.detach().clone()
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
-    task = Task(layer, lambda y, t: (y - t).square().mean(), optimizer, batch_size=4)
+    passes = Passes(layer, lambda y, t: (y - t).square().mean(), optimizer, batch_size=4)
     chosen = {"adapt_type": "filter"} if name == "smoothout" else {}
-    method = METHODS[name](task, METHODS[name].Settings(**chosen))
-    method.step(nets.randn(4, 3, 5), nets.randn(4, 4, 6), 0.5)
+    method = METHODS[name](passes, METHODS[name].Settings(**chosen))
+    method.step(nets.randn(4, 3, 5), nets.randn(4, 4, 6), When(fraction_done=0.5))
     noise = seen[-1] - before
     assert not noise[:, -1].any()
     assert bool((noise[:, :-1] != 0).all())
@@ -152,9 +152,9 @@ def test_adaptive_noise_sums_squares_over_the_same_filters():
     with nets.seeded():
         layer = nn.ConvTranspose1d(3, 4, 2, bias=False).double()
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
-    task = Task(layer, lambda y, t: (y - t).square().mean(), optimizer, batch_size=4)
-    method = METHODS["arwp"](task, METHODS["arwp"].Settings())
-    method.step(nets.randn(4, 3, 5), nets.randn(4, 4, 6), 0.5)
+    passes = Passes(layer, lambda y, t: (y - t).square().mean(), optimizer, batch_size=4)
+    method = METHODS["arwp"](passes, METHODS["arwp"].Settings())
+    method.step(nets.randn(4, 3, 5), nets.randn(4, 4, 6), When(fraction_done=0.5))
     assert layer.weight.grad is not None
     wanted = layer.weight.grad.square().sum(dim=(0, 2), keepdim=True)
     torch.testing.assert_close(method.squares[0], wanted, rtol=1e-12, atol=0)

@@ -1,6 +1,7 @@
 """What is known of the noise family beyond each equation."""
 
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -17,9 +18,18 @@ from torch import nn
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import METHODS
-from ssgd_analysis.methods.noisy_points import Point
+from ssgd_analysis.methods.points import Point
+from ssgd_analysis.methods.when import START, When
 
-ABSOLUTE = {"noise_law": "binary", "noise_relative_to": "none", "spare": "none"}
+ABSOLUTE = {"noise_law": "binary", "noise_relative_to": "none", "exclude": "none"}
+
+
+@contextmanager
+def at_noisy_point(method, when):
+    """The model's weights stand at w + n."""
+    with method.moving(when) as move_to:
+        move_to(Point())
+        yield
 
 
 def weights_of(model):
@@ -45,12 +55,11 @@ def test_two_steps_of_alternating_noise_make_a_pair_of_s_sgd():
     pair = make_method("s-sgd", other, torch.optim.SGD(other.parameters(), lr=0.0), seed=2)
     inputs, targets = minibatch(0)
     sums = [torch.zeros_like(weight) for weight in model.parameters()]
-    for _ in range(2):
-        method.task.optimizer.zero_grad()
-        method.gradient(inputs, targets, 0.0)
-        method.task.step += 1
+    for number in range(2):
+        method.passes.optimizer.zero_grad()
+        method.gradient(inputs, targets, When(step=number))
         sums = [a + p.grad / 2 for a, p in zip(sums, model.parameters(), strict=True)]
-    pair.gradient(inputs, targets, 0.0)
+    pair.gradient(inputs, targets, START)
     assert_near(sums, [p.grad for p in other.parameters()])
 
 
@@ -65,13 +74,11 @@ def test_anti_pgd_seen_from_the_clean_iterate_is_one_sided_weight_noise(momentum
     wni = make_method("wni", other, sgd(other, momentum), seed=3, noise_scale=0.1, **ABSOLUTE)
     start = weights_of(model)
     for number in range(6):
-        noisy.step(*minibatch(number), 0.0)
-        noisy.task.step += 1
+        noisy.step(*minibatch(number), When(step=number))
         if number == 0:
-            make_method("sgd", other, wni.task.optimizer).step(*minibatch(0), 0.0)
+            make_method("sgd", other, wni.passes.optimizer).step(*minibatch(0), START)
         else:
-            wni.step(*minibatch(number), 0.0)
-        wni.task.step += 1
+            wni.step(*minibatch(number), When(step=number))
     carried = weights_of(model)
     noisy.finish([])
     assert_near(weights_of(model), weights_of(other))
@@ -85,8 +92,7 @@ def test_with_weight_decay_anti_pgd_is_not_one_sided_weight_noise():
     for name, net in (("anti-pgd", model), ("wni", other)):
         settings = ABSOLUTE if name == "wni" else {}
         method = make_method(name, net, sgd(net, decay=0.5), seed=3, noise_scale=0.1, **settings)
-        method.task.step = 1
-        run_steps(method, 3)
+        run_steps(method, 3, first=1)
         method.finish([])
     assert (
         max((a - b).abs().max() for a, b in zip(*map(weights_of, (model, other)), strict=True))
@@ -101,7 +107,7 @@ def test_lpf_noise_has_the_filters_norm_times_gamma_as_deviation():
     model = nn.Linear(400, 50).double()
     method = make_method("lpf-sgd", model, noise_scale=0.01, loss="mse")
     clean = weights_of(model)
-    with method.moved_to(Point(inputs=clean[0], targets=clean[0]), 0.0):
+    with at_noisy_point(method, START):
         moved = weights_of(model)
     for number in range(50):
         deviation = float((moved[0] - clean[0])[number].std())
@@ -115,12 +121,11 @@ def test_lpf_noise_has_the_filters_norm_times_gamma_as_deviation():
 def test_the_published_growth_of_the_noise(ends):
     name, most = ends
     method = make_method(name, network(), noise_schedule="cosine")
-    point = Point(inputs=torch.empty(0), targets=torch.empty(0))
     sizes = []
-    for elapsed in (0.0, 0.5, 1.0):
-        before = weights_of(method.task.model)
-        with method.moved_to(point, elapsed):
-            after = weights_of(method.task.model)
+    for done in (0.0, 0.5, 1.0):
+        before = weights_of(method.passes.model)
+        with at_noisy_point(method, When(fraction_done=done)):
+            after = weights_of(method.passes.model)
         sizes.append(float((after[0] - before[0]).norm()))
     assert sizes[2] == pytest.approx(most * sizes[0], rel=1e-9)
     assert sizes[1] == pytest.approx((most + 1) / 2 * sizes[0], rel=1e-9)
@@ -136,11 +141,11 @@ def test_parts_of_unequal_size_count_by_their_examples(name):
     weights = weights_of(model)
     step = Step(method.settings, seed=0, number=0, elapsed=0.0)
     expected = reading.direction(weights, inputs, targets, step)
-    method.gradient(inputs, targets, 0.0)
+    method.gradient(inputs, targets, START)
     assert_near([p.grad for p in model.parameters()], expected)
-    assert method.task.gradients == 1
+    assert method.passes.gradients == 1
     with pytest.raises(InputError, match="ghost_batches=3 needs a batch size of at least 3"):
-        method.gradient(inputs[:2], targets[:2], 0.0)
+        method.gradient(inputs[:2], targets[:2], START)
 
 
 @pytest.mark.parametrize("name", ["lpf-sgd", "smoothout"])
@@ -166,13 +171,12 @@ def test_arwp_shrinks_the_noise_by_what_it_has_seen():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     plain = {"noise_schedule": "constant", "noise_scale": 0.1}
     method = make_method("arwp", model, optimizer, eta=5.0, **plain)
-    method.step(*minibatch(0), 0.0)
+    method.step(*minibatch(0), START)
     slope = model[0].weight.grad.clone()
     free = make_method("arwp", model, optimizer, eta=0.0, **plain)
-    method.task.step = free.task.step = 1
     clean, moves = weights_of(model), []
     for each in (method, free):
-        with each.moved_to(Point(inputs=clean[0], targets=clean[0]), 0.0):
+        with at_noisy_point(each, When(step=1)):
             moves.append(weights_of(model)[0] - clean[0])
     factor = 1 / (1 + 5 * slope.square().sum(dim=1, keepdim=True)).sqrt()
     torch.testing.assert_close(moves[0], moves[1] * factor, rtol=1e-9, atol=1e-12)
@@ -190,8 +194,7 @@ def test_adaptive_memory_survives_a_resume():
         if number == 3:
             second.load_state_dict(first.state_dict())
         for method in (whole, first if number < 3 else second):
-            method.task.step = number
-            method.step(*minibatch(number), 0.0)
+            method.step(*minibatch(number), When(step=number))
     assert bits(model) == bits(other)
     assert second.squares[0].min() > 0
 
@@ -203,7 +206,7 @@ def test_adaptive_smoothout_has_exactly_the_filters_norm():
     model = network()
     method = make_method("smoothout", model, adapt_type="filter", strength=0.3)
     clean = weights_of(model)
-    with method.moved_to(Point(inputs=clean[0], targets=clean[0]), 0.0):
+    with at_noisy_point(method, START):
         noise = [a - b for a, b in zip(weights_of(model), clean, strict=True)]
     for n, w in zip(noise, clean, strict=True):
         lengths = (n.norm(dim=1), w.norm(dim=1)) if w.ndim > 1 else (n.abs(), w.abs())
@@ -214,7 +217,7 @@ def test_smoothout_is_bounded_by_its_half_width_and_spares_batchnorm():
     model = nn.Sequential(nn.Linear(30, 40), nn.BatchNorm1d(40)).double()
     method = make_method("smoothout", model, strength=0.1)
     clean = weights_of(model)
-    with method.moved_to(Point(inputs=clean[0], targets=clean[0]), 0.0):
+    with at_noisy_point(method, START):
         noise = [a - b for a, b in zip(weights_of(model), clean, strict=True)]
     assert 0.099 < noise[0].abs().max() <= 0.1  # 1200 draws from U(−a, a)
     assert noise[0].std() == pytest.approx(0.1 / math.sqrt(3), rel=0.1)
@@ -230,7 +233,7 @@ def test_smoothout_is_bounded_by_its_half_width_and_spares_batchnorm():
 def test_nso_is_s_sgd_with_absolute_gaussian_noise_everywhere():
     model, other = network(), network()
     run_steps(make_method("nso", model, noise_scale=0.1), 4)
-    settings = {"noise_law": "gaussian", "noise_relative_to": "none", "spare": "none"}
+    settings = {"noise_law": "gaussian", "noise_relative_to": "none", "exclude": "none"}
     run_steps(make_method("s-sgd", other, noise_scale=0.1, **settings), 4)
     assert_near(weights_of(model), weights_of(other))
 
@@ -246,8 +249,8 @@ def test_the_clean_pass_of_nso_alone_moves_the_statistics(settings, passes):
     method = make_method("nso", model, noise_scale=0.5, **settings)
     inputs, targets = minibatch(0)
     at_w = 0.1 * model[0](inputs).detach().mean(dim=0)
-    method.gradient(inputs, targets, 0.0)
-    assert method.task.gradients == passes == method.passes(method.settings)
+    method.gradient(inputs, targets, START)
+    assert method.passes.gradients == passes == method.passes_per_step(method.settings)
     assert torch.allclose(model[1].running_mean, at_w) == (method.settings.clean)
 
 
@@ -263,4 +266,4 @@ def test_smoothout_keeps_a_draw_of_zero(dtype):
     model = network().to(dtype)
     method = make_method("smoothout", model, adapt_type="filter", strength=0.2)
     units = [torch.zeros_like(parameter) for parameter in model.parameters()]
-    assert not any(noise.any() for noise in method.sized(units, 0.0))  # NaN is "any"
+    assert not any(noise.any() for noise in method.scale_noise(units, START))  # NaN is "any"

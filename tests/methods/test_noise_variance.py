@@ -121,19 +121,19 @@ def test_everything_is_as_before():
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()
     method = make_method("s-sgd", model)
     run_steps(method, 2)
-    task = method.task
-    before = bits(model), [b.clone() for b in model.buffers()], task.step, task.gradients
+    passes = method.passes
+    before = bits(model), [b.clone() for b in model.buffers()], passes.gradients
     grads = [(p.grad, p.grad.clone()) for p in model.parameters()]
-    momenta = [task.optimizer.state[p]["momentum_buffer"].clone() for p in model.parameters()]
+    momenta = [passes.optimizer.state[p]["momentum_buffer"].clone() for p in model.parameters()]
     noise_variance(method, *minibatch(0), draws=3)
     assert bits(model) == before[0]
     for found, kept in zip(model.buffers(), before[1], strict=True):
         assert torch.equal(found, kept)
-    assert (task.step, task.gradients) == before[2:]
+    assert (passes.gradients,) == before[2:]
     for parameter, (grad, value), momentum in zip(model.parameters(), grads, momenta, strict=True):
         assert parameter.grad is grad
         assert torch.equal(grad, value)
-        assert torch.equal(task.optimizer.state[parameter]["momentum_buffer"], momentum)
+        assert torch.equal(passes.optimizer.state[parameter]["momentum_buffer"], momentum)
 
 
 def test_a_method_without_noise_has_no_variance():

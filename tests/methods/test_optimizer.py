@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import METHODS, SSGD
+from ssgd_analysis.methods.when import START
 
 BASE = {"lr": 0.2, "momentum": 0.9, "weight_decay": 0.05}
 # float64 and a few steps of a few dozen roundings each
@@ -83,7 +84,7 @@ def _direction(weights: Weights, number: int, **settings: Any) -> Weights:
         {"noise_scale": 0.4},
         {"noise_law": "gaussian", "noise_relative_to": "layer"},
         {"noise_law": "sphere"},
-        {"spare": "none"},
+        {"exclude": "none"},
     ],
 )
 def test_is_the_method_s_sgd_on_the_same_seeds(settings):
@@ -244,7 +245,7 @@ def test_a_noise_scale_changed_in_its_group_counts():
 
 def test_named_parameters_can_be_spared_by_pattern():
     model = network()
-    optimizer = SSGD(model.named_parameters(), spare="0.*,*.bias", noise_scale=0.2, lr=0.1)
+    optimizer = SSGD(model.named_parameters(), exclude="0.*,*.bias", noise_scale=0.2, lr=0.1)
     assert _relative_moves(model, optimizer) == pytest.approx([0, 0, 0.2, 0], rel=1e-12)
 
 
@@ -252,14 +253,14 @@ def test_named_groups_can_be_spared_by_pattern():
     model = network()
     groups = [{"params": list(layer.named_parameters(prefix=f"layer{i}"))} for i, layer in
               ((0, model[0]), (2, model[2]))]  # fmt: skip
-    optimizer = SSGD(groups, spare="layer2.*", noise_scale=0.2, lr=0.1)
+    optimizer = SSGD(groups, exclude="layer2.*", noise_scale=0.2, lr=0.1)
     assert _relative_moves(model, optimizer) == pytest.approx([0.2, 0.2, 0, 0], rel=1e-12)
 
 
 def test_patterns_without_names_are_refused():
     """Nothing could match: what the user wants spared would silently get noise."""
     with pytest.raises(InputError, match="named_parameters"):
-        SSGD(network().parameters(), spare="0.*", lr=0.1)
+        SSGD(network().parameters(), exclude="0.*", lr=0.1)
 
 
 def test_a_group_added_later_is_trained_with_noise():
@@ -579,9 +580,9 @@ def test_sparse_gradients_are_refused_in_one_line(name):
     model = nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Flatten(), nn.Linear(8, 3))
     method = make_method(name, model, torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(InputError, match="sparse gradients"):
-        method.step(torch.tensor([[0, 1], [2, 3]]), torch.tensor([0, 1]), 0.0)
+        method.step(torch.tensor([[0, 1], [2, 3]]), torch.tensor([0, 1]), START)
 
 
 def test_parameters_that_are_all_spared_are_refused():
-    with pytest.raises(InputError, match="spare=1d leaves no parameter with noise"):
+    with pytest.raises(InputError, match="exclude=1d leaves no parameter with noise"):
         SSGD([nn.Parameter(torch.zeros(3))], lr=0.1)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import SSGD
+from ssgd_analysis.methods.when import When
 
 BASE = {"lr": 0.2, "momentum": 0.9, "weight_decay": 0.05}
 
@@ -57,9 +58,9 @@ def _same(model: nn.Module, other: nn.Module, rtol: float = 1e-12) -> None:
         {"noise_law": "laplace"},
         {"noise_per": "layer", "pairs": 2},
         {"noise_per": "sample", "noise_law": "gaussian"},
-        {"spare": "0.*"},
-        {"spare": "0.weight"},
-        {"spare": "1d, 2.*"},
+        {"exclude": "0.*"},
+        {"exclude": "0.weight"},
+        {"exclude": "1d, 2.*"},
     ],
 )
 def test_is_the_method_on_the_same_seeds(settings):
@@ -73,7 +74,7 @@ def test_is_the_method_on_the_same_seeds(settings):
 def test_layers_are_modules_where_names_are_known_and_parameters_otherwise():
     def moved(params: object, **options) -> set[tuple[bool, ...]]:
         model = network()
-        optimizer = SSGD(params(model), noise_per="layer", spare="none", lr=0.0, **options)
+        optimizer = SSGD(params(model), noise_per="layer", exclude="none", lr=0.0, **options)
         clean = [p.detach().clone() for p in model.parameters()]
         seen = set()
         model.register_forward_pre_hook(
@@ -113,9 +114,9 @@ def test_where_no_group_has_noise_the_closure_is_called_once():
         ({"pairs": 0}, "pairs=0"),
         ({"noise_per": "sample"}, "needs the model"),
         ({"noise_per": "steps"}, "did you mean 'step'"),
-        ({"ranks": "diferent"}, "did you mean 'different'"),
-        ({"spare": "type:Linear"}, "needs the model"),
-        ({"spare": "1d,body.*", "model": "given"}, "no parameter fits 'body"),
+        ({"noise_across_ranks": "diferent"}, "did you mean 'different'"),
+        ({"exclude": "type:Linear"}, "needs the model"),
+        ({"exclude": "1d,body.*", "model": "given"}, "no parameter fits 'body"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(options, words):
@@ -152,8 +153,7 @@ def test_around_any_optimizer_it_is_the_method(base, options):
     before = bits(model)
     for number in range(4):
         optimizer.step(_closure(model, optimizer, number))
-        method.step(*minibatch(number), 0.0)
-        method.task.step += 1
+        method.step(*minibatch(number), When(step=number))
     assert bits(model) != before
     _same(model, other, rtol=1e-9)  # AdaBelief squares differences of nearly equal gradients
     optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
@@ -257,8 +257,8 @@ def test_a_channels_last_model_stays_one():
 def test_a_compiled_model_takes_the_same_steps():
     model, plain = network(), network()
     compiled = torch.compile(model)
-    optimizer = SSGD(compiled.named_parameters(), spare="1d,2.*", model=compiled, **BASE)
-    other = SSGD(plain.named_parameters(), spare="1d,2.*", **BASE)
+    optimizer = SSGD(compiled.named_parameters(), exclude="1d,2.*", model=compiled, **BASE)
+    other = SSGD(plain.named_parameters(), exclude="1d,2.*", **BASE)
     _run(compiled, optimizer, 3)
     _run(plain, other, 3)
     _same(model, plain, rtol=1e-10)
@@ -277,8 +277,8 @@ rank, port, ranks = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
 model = network()
 wrapped = DistributedDataParallel(model)
-optimizer = SSGD(wrapped.named_parameters(), spare="1d,2.*" if ranks == "spared" else "1d",
-                 ranks="different" if ranks == "different" else "same",
+optimizer = SSGD(wrapped.named_parameters(), exclude="1d,2.*" if ranks == "spared" else "1d",
+                 noise_across_ranks="different" if ranks == "different" else "same",
                  lr=0.2, momentum=0.9, weight_decay=0.05)
 for number in range(3):
     inputs, targets = (part[3 * rank : 3 * rank + 3] for part in minibatch(number))
@@ -318,11 +318,10 @@ def _different(weights: list[Tensor], number: int) -> list[Tensor]:
         with torch.no_grad():
             for parameter, value in zip(model.parameters(), weights, strict=True):
                 parameter.copy_(value)
-        method = make_method("s-sgd", model, ranks="different")
-        method.stream = lambda step, draw, method=method, rank=rank: _seed(step, draw, rank)
-        method.task.step = number
+        method = make_method("s-sgd", model, noise_across_ranks="different")
+        method.seed_of = lambda step, draw, method=method, rank=rank: _seed(step, draw, rank)
         inputs, targets = (part[3 * rank : 3 * rank + 3] for part in minibatch(number))
-        method.gradient(inputs, targets, 0.0)
+        method.gradient(inputs, targets, When(step=number))
         found.append([p.grad for p in model.parameters()])
     return [(a + b) / 2 for a, b in zip(*found, strict=True)]
 
@@ -347,7 +346,7 @@ def test_two_processes(ranks, tmp_path):
                 parameter.grad = slope
             base.step()
     else:
-        spare = "1d,2.*" if ranks == "spared" else "1d"
-        _run(alone, SSGD(alone.named_parameters(), spare=spare, **BASE), 3)
+        exclude = "1d,2.*" if ranks == "spared" else "1d"
+        _run(alone, SSGD(alone.named_parameters(), exclude=exclude, **BASE), 3)
     for found, wanted in zip(first, alone.parameters(), strict=True):
         torch.testing.assert_close(found, wanted.detach(), rtol=1e-10, atol=1e-12)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ssgd_analysis import seeds
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.per_sample import per_sample_noise, perturbable
+from ssgd_analysis.methods.when import START
 from ssgd_analysis.weights import Noise
 from ssgd_analysis.weights.noise import random_signs
 
@@ -138,8 +139,8 @@ def test_micro_batches_have_the_noise_of_the_whole(parts):
     def found(accumulate: int) -> list[Tensor]:
         model = network()
         method = make_method("s-sgd", model, Still(model.parameters()), noise_per="sample")
-        method.task.accumulate = accumulate
-        method.gradient(*minibatch(0), 0.0)
+        method.passes.accumulate = accumulate
+        method.gradient(*minibatch(0), START)
         return [parameter.grad for parameter in model.parameters()]
 
     for one, other in zip(found(parts), found(1), strict=True):
@@ -160,9 +161,9 @@ def test_each_rank_has_signs_of_its_own():
 def test_runs_in_bfloat16():
     model = network().float()
     method = make_method("s-sgd", model, noise_per="sample", noise_scale=0.5)
-    method.task.autocast = torch.bfloat16
+    method.passes.autocast = torch.bfloat16
     inputs, targets = minibatch(0)
-    assert math.isfinite(method.step(inputs.float(), targets, 0.0))
+    assert math.isfinite(method.step(inputs.float(), targets, START))
 
 
 # What it cannot reach
@@ -177,9 +178,9 @@ def test_a_model_without_products_is_refused():
 def test_the_rest_has_no_noise_and_the_run_says_so(caplog):
     model = network()
     with caplog.at_level(logging.WARNING):
-        method = make_method("s-sgd", model, noise_per="sample", spare="none")
+        method = make_method("s-sgd", model, noise_per="sample", exclude="none")
     assert "0.bias, 2.bias" in caplog.text
-    assert len(method.products) == 2
+    assert len(method.mover.products) == 2
 
 
 def test_a_layer_with_a_forward_of_its_own_is_left_out():
@@ -193,9 +194,9 @@ def test_a_layer_with_a_forward_of_its_own_is_left_out():
 
 def test_a_compiled_model_is_refused():
     method = make_method("s-sgd", network(), noise_per="sample")
-    method.task.compiled = method.task.model
+    method.passes.compiled = method.passes.model
     with pytest.raises(InputError, match="not of a compiled one"):
-        method.step(*minibatch(0), 0.0)
+        method.step(*minibatch(0), START)
 
 
 def test_a_pass_that_calls_no_layer_is_refused():
@@ -206,7 +207,7 @@ def test_a_pass_that_calls_no_layer_is_refused():
     model = Around(nn.Linear(4, 3)).double()
     method = make_method("s-sgd", model, noise_per="sample")
     with pytest.raises(InputError, match="no layer with noise was called"):
-        method.step(*minibatch(0), 0.0)
+        method.step(*minibatch(0), START)
 
 
 class Attention(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.esam import each_loss
+from ssgd_analysis.methods.when import START, When
 from ssgd_analysis.runs import TrainConfig
 from ssgd_analysis.training import train
 
@@ -60,13 +61,13 @@ def test_asam_does_not_notice_that_two_layers_are_rescaled():
             model[2].weight.div_(factor)
         seen = []
         method = make_method("asam", model, Still(model.parameters()), eta=0.0)
-        loss = method.task.loss
+        loss = method.passes.loss
 
         def watched(outputs, targets):
             seen.append(loss(outputs, targets).item())
             return loss(outputs, targets)
 
-        method.task.loss = watched
+        method.passes.loss = watched
         run_steps(method, 1)
         return seen[1]
 
@@ -90,16 +91,8 @@ def test_gsam_does_not_change_the_perturbed_loss_to_first_order():
 
 def test_gsam_radius_follows_the_learning_rate():
     method = make_method("gsam", network(), rho=0.4, rho_min=0.1, rho_schedule="lr")
-    method.task.peak_lr = None  # a user's own loop need not tell it
-    (group,) = method.task.optimizer.param_groups
-    radii = []
-    for rate in (0.2, 0.1, 0.0):  # the first is the peak
-        group["lr"] = rate
-        radii.append(method.radius)
-    assert radii == pytest.approx([0.4, 0.25, 0.1], rel=1e-12)
-    method.task.peak_lr = 0.8
-    group["lr"] = 0.2
-    assert method.radius == pytest.approx(0.175, rel=1e-12)
+    radii = [method.radius(When(lr_share=share)) for share in (1.0, 0.5, 0.0, 0.25)]
+    assert radii == pytest.approx([0.4, 0.25, 0.1, 0.175], rel=1e-12)
 
 
 def test_the_gradient_penalty_is_that_of_the_gradients_norm():
@@ -217,21 +210,21 @@ def test_the_loss_of_each_example_with_targets_at_every_position():
 def test_esam_with_a_loss_that_cannot_be_vectorised():
     model, other = network(), network()
     method = make_method("esam", model, rho=0.5)
-    method.task.loss = _not_vectorisable
+    method.passes.loss = _not_vectorisable
     run_steps(method, 3)
     run_steps(make_method("esam", other, rho=0.5), 3)
     _assert_same(model.parameters(), other.parameters())
-    assert method.task.loss is _not_vectorisable
+    assert method.passes.loss is _not_vectorisable
 
 
 def test_esam_in_micro_batches_chooses_the_same_examples():
     model, other = network(), network()
     method = make_method("esam", model, rho=0.5)
-    method.task.accumulate = 2
+    method.passes.accumulate = 2
     run_steps(method, 3)
     run_steps(make_method("esam", other, rho=0.5), 3)
     _assert_same(model.parameters(), other.parameters())
-    assert method.task.gradients == pytest.approx(3 * (1 + 1 / 3 + 1 / 2), rel=1e-5)
+    assert method.passes.gradients == pytest.approx(3 * (1 + 1 / 3 + 1 / 2), rel=1e-5)
 
 
 def test_esam_moves_the_stated_share_of_the_weights():
@@ -265,7 +258,7 @@ def test_sam_by_single_examples_is_the_mean_over_examples():
     for number in range(6):
         one = network()
         method = make_method("sam", one, Still(one.parameters()), rho=0.5)
-        method.step(inputs[number : number + 1], targets[number : number + 1], 0.0)
+        method.step(inputs[number : number + 1], targets[number : number + 1], START)
         for sum_, parameter in zip(total, one.parameters(), strict=True):
             sum_.add_(parameter.grad / 6)
     _assert_same([parameter.grad for parameter in model.parameters()], total)
@@ -293,11 +286,10 @@ def test_the_remembered_ascent_is_part_of_the_state():
     run_steps(first, 3)
     other.load_state_dict(model.state_dict())
     second = make_method("looksam", other, torch.optim.SGD(other.parameters(), **BASE))
-    first.task.optimizer = torch.optim.SGD(model.parameters(), **BASE)
+    first.passes.optimizer = torch.optim.SGD(model.parameters(), **BASE)
     second.load_state_dict(first.state_dict())
-    second.task.step = first.task.step
     for method in (first, second):
-        method.step(*minibatch(3), 0.3)
+        method.step(*minibatch(3), When(step=3, fraction_done=0.3))
     assert bits(model) == bits(other)
 
 
@@ -317,9 +309,8 @@ def test_looksam_does_not_blow_up_rounding(dtype):
 def test_a_gradient_of_zero_climbs_nowhere(name, dtype):
     model = network().to(dtype)
     method = make_method(name, model, Still(model.parameters()))
-    method.task.loss = lambda outputs, targets: 0.0 * outputs.float().square().mean()
+    method.passes.loss = lambda outputs, targets: 0.0 * outputs.float().square().mean()
     inputs, targets = minibatch(0)
-    for _ in range(2):
-        assert method.step(inputs.to(dtype), targets, 0.0) == 0.0
-        method.task.step += 1
+    for number in range(2):
+        assert method.step(inputs.to(dtype), targets, When(step=number)) == 0.0
         assert not any(parameter.grad.any() for parameter in model.parameters())  # NaN is "any"

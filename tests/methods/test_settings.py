@@ -33,7 +33,7 @@ def test_nothing_given_means_the_defaults():
 
 
 def test_a_value_may_hold_an_equals_sign():
-    assert _parse("wni", "spare=a=b*").spare == "a=b*"
+    assert _parse("wni", "exclude=a=b*").exclude == "a=b*"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_what_does_not_fit_is_refused_in_words(name, assignment, words):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("noise_scale", "big"), ("noise_scale", None), ("spare", 3), ("noise_end", "0.5")],
+    [("noise_scale", "big"), ("noise_scale", None), ("exclude", 3), ("noise_end", "0.5")],
 )
 def test_values_of_a_wrong_type_are_refused_also_from_a_file(field, value):
     """Studies and run folders hold settings as TOML and JSON values, not as text."""

@@ -9,6 +9,7 @@ from readings.core import s_sgd
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.methods.when import START, When
 from ssgd_analysis.weights import LAWS, SCALES, Noise
 
 # Quadratics
@@ -21,8 +22,7 @@ def _quadratic(name: str, optimizer: type = torch.optim.SGD, **settings) -> list
     method = make_method(name, model, base, loss="mse", **settings)
     for number in range(6):
         inputs, _ = minibatch(number)
-        method.step(inputs, inputs[:, :2].sin(), number / 6)
-        method.task.step += 1
+        method.step(inputs, inputs[:, :2].sin(), When(step=number, fraction_done=number / 6))
     return [parameter.detach() for parameter in model.parameters()]
 
 
@@ -38,7 +38,7 @@ VARIANTS = [{"noise_law": law, "noise_relative_to": to} for law in LAWS for to i
 @pytest.mark.parametrize("settings", VARIANTS)
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
 def test_on_a_quadratic_a_step_is_sgds(optimizer, settings):
-    found = _quadratic("s-sgd", optimizer, noise_scale=0.3, spare="none", **settings)
+    found = _quadratic("s-sgd", optimizer, noise_scale=0.3, exclude="none", **settings)
     for one, other in zip(found, _quadratic("sgd", optimizer), strict=True):
         # float64 over six steps; Adam divides by the gradient's size, which keeps it relative
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
@@ -79,8 +79,8 @@ def test_odd_orders_of_the_noise_cancel(law, power, closed):
     model = Polynomial()
     settings = {"noise_scale": 0.5, "noise_law": law, "noise_relative_to": "none"}
     method = make_method("s-sgd", model, Still(model.parameters()), **settings)
-    method.task.loss = POWER[power]
-    method.gradient(*minibatch(0), 0.0)
+    method.passes.loss = POWER[power]
+    method.gradient(*minibatch(0), START)
     w = model.weight.detach()
     n = noise([w], Step(method.settings, seed=0, number=0, elapsed=0.0), 0)[0]
     torch.testing.assert_close(model.weight.grad, closed(w, n), rtol=1e-13, atol=1e-14)
@@ -122,11 +122,10 @@ def test_the_mean_over_draws_is_that_of_one_sided_noise():
         model = network()
         method = make_method(name, model, Still(model.parameters()), noise_scale=0.3)
         rows = []
-        for _ in range(draws):
-            method.task.optimizer.zero_grad()
-            method.gradient(*minibatch(0), 0.0)
+        for number in range(draws):
+            method.passes.optimizer.zero_grad()
+            method.gradient(*minibatch(0), When(step=number))
             rows.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-            method.task.step += 1
         return torch.stack(rows)
 
     symmetric, one_sided = gradients("s-sgd"), gradients("wni")
@@ -135,7 +134,7 @@ def test_the_mean_over_draws_is_that_of_one_sided_noise():
     error = (symmetric.var(0).sum() + one_sided.var(0).sum()) / draws
     assert float(apart) < 4 * float(error)
     plain = network()
-    make_method("sgd", plain).gradient(*minibatch(0), 0.0)
+    make_method("sgd", plain).gradient(*minibatch(0), START)
     clean = torch.cat([p.grad.flatten() for p in plain.parameters()])
     own = symmetric.var(0).sum() / draws
     assert (symmetric.mean(0) - clean).square().sum() > 10 * own  # noise has a mean effect
@@ -194,20 +193,19 @@ def test_without_noise_a_step_is_sgds_to_the_bit_and_at_its_cost(settings):
     method = make_method("s-sgd", model, **settings)
     assert run_steps(method, 4) == run_steps(make_method("sgd", plain), 4)
     assert bits(model) == bits(plain)
-    assert method.task.gradients == 4
-    assert method.passes(method.settings) == 1
+    assert method.passes.gradients == 4
+    assert method.passes_per_step(method.settings) == 1
 
 
 def test_outside_its_span_a_run_costs_sgds_passes():
     method = make_method("s-sgd", network(), noise_start=0.2, noise_stop=0.8, pairs=2)
     costs = []
     for number in range(10):
-        before = method.task.gradients
-        method.step(*minibatch(number), number / 10)
-        method.task.step += 1
-        costs.append(method.task.gradients - before)
+        before = method.passes.gradients
+        method.step(*minibatch(number), When(step=number, fraction_done=number / 10))
+        costs.append(method.passes.gradients - before)
     assert costs == [1, 1, 4, 4, 4, 4, 4, 4, 1, 1]
-    assert method.passes(method.settings) == pytest.approx(sum(costs) / 10)
+    assert method.passes_per_step(method.settings) == pytest.approx(sum(costs) / 10)
 
 
 # Parts of the minibatch
@@ -218,19 +216,19 @@ def test_all_examples_weigh_the_same_whatever_the_parts(pairs, size):
     model = network()
     settings = {"minibatch": "halves", "pairs": pairs}
     method = make_method("s-sgd", model, Still(model.parameters()), batch_size=size, **settings)
-    method.gradient(*minibatch(0, size), 0.0)
+    method.gradient(*minibatch(0, size), START)
     weights = [p.detach() for p in model.parameters()]
     step = Step(method.settings, seed=0, number=0, elapsed=0.0)
     expected = s_sgd(weights, *minibatch(0, size), step)
     for parameter, slope in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, slope, rtol=1e-12, atol=1e-14)
-    assert method.task.gradients == 1
+    assert method.passes.gradients == 1
     # with hardly any noise it is the plain mean over examples, to the noise's second order
     tiny = make_method("s-sgd", model, Still(model.parameters()), noise_scale=1e-9, **settings)
     plain = network()
-    make_method("sgd", plain).gradient(*minibatch(0, size), 0.0)
+    make_method("sgd", plain).gradient(*minibatch(0, size), START)
     model.zero_grad()
-    tiny.gradient(*minibatch(0, size), 0.0)
+    tiny.gradient(*minibatch(0, size), START)
     for one, other in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-6, atol=1e-8)
 
@@ -238,7 +236,7 @@ def test_all_examples_weigh_the_same_whatever_the_parts(pairs, size):
 def test_more_points_than_examples_are_refused():
     method = make_method("s-sgd", network(), minibatch="halves", pairs=3)
     with pytest.raises(InputError, match="at least 6"):
-        method.step(*minibatch(0, 5), 0.0)
+        method.step(*minibatch(0, 5), START)
 
 
 # Layers, ranks, memory
@@ -253,7 +251,9 @@ def test_one_layer_is_moved_at_a_time_and_all_get_their_turn():
             tuple(not torch.equal(p, c) for p, c in zip(model.parameters(), clean, strict=True))
         )
     )
-    method = make_method("s-sgd", model, Still(model.parameters()), noise_per="layer", spare="none")
+    method = make_method(
+        "s-sgd", model, Still(model.parameters()), noise_per="layer", exclude="none"
+    )
     run_steps(method, 40)
     assert seen[::2] == seen[1::2]  # both signs in one layer
     first, second = (True, True, False, False), (False, False, True, True)
@@ -264,9 +264,9 @@ def test_one_layer_is_moved_at_a_time_and_all_get_their_turn():
 
 def test_ranks_draw_the_same_noise_unless_they_are_to_differ():
     def seed(rank: int, ranks: str) -> int:
-        method = make_method("s-sgd", network(), ranks=ranks)
-        method.task.ranks = type("Rank", (), {"rank": rank, "size": 2})()
-        return method.stream(3, 0)
+        method = make_method("s-sgd", network(), noise_across_ranks=ranks)
+        method.passes.ranks = type("Rank", (), {"rank": rank, "size": 2})()
+        return method.seed_of(3, 0)
 
     assert seed(0, "same") == seed(1, "same") == seed(0, "different") != seed(1, "different")
 
@@ -297,8 +297,7 @@ def test_the_memory_order_of_the_weights_stays():
     for each in (model, plain):
         method = make_method("s-sgd", each)
         for number in range(2):
-            method.step(inputs, targets, 0.0)
-            method.task.step = number + 1
+            method.step(inputs, targets, When(step=number))
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
     for one, other in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)  # float32, another kernel

@@ -8,7 +8,9 @@ from readings.base import Still, bits, make_method, minibatch, network, run_step
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, moving_weights, scheduled
+from ssgd_analysis.methods.moving import moving_weights
+from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, scheduled
+from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import LAWS, SCALES, Noise
 
 # On a quadratic
@@ -22,8 +24,7 @@ def _linear_regression(name: str, steps: int = 10) -> list[Tensor]:
     method = make_method(name, model, optimizer, loss="mse")
     for number in range(steps):
         inputs, _ = minibatch(number)
-        method.step(inputs, inputs[:, :2].sin(), number / steps)
-        method.task.step += 1
+        method.step(inputs, inputs[:, :2].sin(), When(step=number, fraction_done=number / steps))
     return [parameter.detach() for parameter in model.parameters()]
 
 
@@ -42,8 +43,8 @@ def test_on_a_quadratic_one_sided_noise_does_not(name):
 # Schedules
 
 
-def _multiple(elapsed: float, rate: float = 1.0, **settings) -> float:
-    return scheduled(WeightNoiseSettings(**settings), elapsed, rate)
+def _multiple(done: float, rate: float = 1.0, **settings) -> float:
+    return scheduled(WeightNoiseSettings(**settings), When(fraction_done=done, lr_share=rate))
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sqrt"])
@@ -82,10 +83,8 @@ def test_there_is_noise_from_its_start_to_its_stop_only():
 def test_a_schedule_may_follow_the_learning_rate():
     assert _multiple(0.5, rate=0.3, noise_schedule="lr") == 0.3
     method = make_method("wni", network(), noise_schedule="lr", noise_scale=0.5)
-    method.task.peak_lr = None
-    for rate, share in ((0.2, 1.0), (0.1, 0.5), (0.4, 2.0)):  # unknown: the first is the peak
-        method.task.optimizer.param_groups[0]["lr"] = rate
-        assert method.scale(0.5) == pytest.approx(0.5 * share)
+    for share in (1.0, 0.5, 2.0):
+        assert method.scale(When(lr_share=share)) == pytest.approx(0.5 * share)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +96,9 @@ def test_a_span_that_is_none_is_refused(span):
 
 
 def test_half_way_down_a_line_the_noise_is_half_as_large():
-    def trained(elapsed: float, **settings) -> list[bytes]:
+    def trained(done: float, **settings) -> list[bytes]:
         model = network()
-        make_method("s-sgd", model, **settings).step(*minibatch(0), elapsed)
+        make_method("s-sgd", model, **settings).step(*minibatch(0), When(fraction_done=done))
         return bits(model)
 
     falling = trained(0.5, noise_scale=0.4, noise_schedule="linear")
@@ -137,7 +136,7 @@ ALL = {"0.weight", "0.bias", "1.weight", "1.bias", "2.weight", "2.bias"}
 
 
 @pytest.mark.parametrize(
-    ("spare", "expected"),
+    ("exclude", "expected"),
     [
         ("1d", {"0.weight", "2.weight"}),
         ("none", ALL),
@@ -146,13 +145,13 @@ ALL = {"0.weight", "0.bias", "1.weight", "1.bias", "2.weight", "2.bias"}
         ("0.*,1.*,2.b*", {"2.weight"}),
     ],
 )
-def test_spared_parameters_are_not_moved(spare, expected):
-    assert _moved_names(_normalised(), spare=spare) == expected
+def test_spared_parameters_are_not_moved(exclude, expected):
+    assert _moved_names(_normalised(), exclude=exclude) == expected
 
 
 @pytest.mark.parametrize("pattern", ["2.*, 0.*", "2.*,0.*"])
 def test_patterns_may_be_parted_by_a_comma_and_a_space(pattern):
-    assert _moved_names(_normalised(), spare=pattern) == {"1.weight", "1.bias"}
+    assert _moved_names(_normalised(), exclude=pattern) == {"1.weight", "1.bias"}
 
 
 # The context manager
@@ -201,5 +200,5 @@ def test_empty_and_single_parameters_have_noise_of_their_shape(law, shape):
 def test_a_model_whose_parameters_are_all_spared_is_refused(name):
     """Otherwise a run without noise would cost, and be called, what it is not."""
     model = nn.Sequential(nn.LayerNorm(4), nn.Flatten())
-    with pytest.raises(InputError, match="spare=1d leaves no parameter with noise"):
-        make_method(name, model, spare="1d")
+    with pytest.raises(InputError, match="exclude=1d leaves no parameter with noise"):
+        make_method(name, model, exclude="1d")

@@ -171,3 +171,54 @@ def test_running_out_of_memory_is_not_blamed_on_the_input():
 
     with pytest.raises(torch.OutOfMemoryError):
         check(loss=loss)
+
+
+def test_a_restricted_problem_is_the_same_loss_over_some_parameters():
+    case = nets.mlp()
+    whole = Problem(*case.problem)
+    names = ["5.weight", "0.bias"]
+    part = whole.restricted(names)
+    assert list(part.parameters) == ["0.bias", "5.weight"]  # the model's order
+    assert part.mean_loss() == whole.mean_loss()
+    assert part.shares == whole.shares
+    wanted = [g for n, g in zip(whole.parameters, whole.gradient(), strict=True) if n in names]
+    for found, true in zip(part.gradient(), wanted, strict=True):
+        torch.testing.assert_close(found, true, rtol=0, atol=0)
+    assert whole.n_parameters == len(reference.flat_weights(case.model))  # the whole stays whole
+
+
+def test_a_restricted_problem_takes_exact_names():
+    model = nn.ModuleDict({"[a]": nn.Linear(4, 3)}).double()
+    problem = Problem(
+        model, lambda model, batch: model["[a]"](batch).square().mean(), [nets.randn(5, 4)]
+    )
+    assert list(problem.restricted(["[a].bias"]).parameters) == ["[a].bias"]
+    with pytest.raises(InputError, match=r"did you mean '\[a\].bias'"):
+        problem.restricted(["[a].bia"])
+    with pytest.raises(InputError, match="name some"):
+        problem.restricted([])
+    with pytest.raises(InputError, match="unknown parameter"):
+        problem.restricted(["[a].bias"]).restricted(["[a].weight"])
+
+
+def test_nothing_that_belongs_to_other_batches_or_parameters_is_kept():
+    model = nn.Linear(3, 2).double()
+    x, y = nets.randn(8, 3), nets.randn(8, 2)
+    problem = Problem(model, nn.MSELoss(), [(x, y)])
+    problem.check()
+    assert problem.divisible
+    assert problem.cut(2) is not None
+    assert problem.checked
+    other = problem.with_batches([(x[:3], y[:3]), (x[3:5], y[3:5])])
+    assert other.shares == [0.6, 0.4]
+    assert [len(pieces) for pieces in other.cut(2)] == [2, 1]
+    assert not other.checked
+    part = problem.restricted(["bias"])
+    assert part.readings is problem.readings
+    assert not part.checked
+    assert problem.cut(2) is not part.cut(2)
+
+
+def test_a_problem_says_in_one_line_what_it_is():
+    text = repr(Problem(*nets.mlp().problem))
+    assert text == "Problem(Sequential, cross_entropy, P=83, N=11 in 3 batches)"

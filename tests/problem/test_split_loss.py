@@ -88,7 +88,7 @@ def test_one_of_torchs_losses_is_the_mean_over_all_terms(name, order):
         found = torch.cat([part.reshape(-1) for part in problem.gradient()])
         torch.testing.assert_close(found, slope, rtol=1e-9, atol=1e-11)
         for micro in (None, 3):
-            operator = HessianOperator.of(problem, options=Options(micro_batch=micro))
+            operator = HessianOperator(problem, options=Options(micro_batch=micro))
             assert operator.engine.plan.micro_batch == (micro or size)
             dense = operator @ torch.eye(problem.n_parameters, dtype=torch.float64)
             torch.testing.assert_close(dense, whole, rtol=1e-6, atol=1e-8)
@@ -119,11 +119,10 @@ def test_fisher_weighs_examples_as_the_loss_does(size, micro):
     problem = Problem(model, loss, batches)
     eye = torch.eye(problem.n_parameters, dtype=torch.float64)
     for way in ("graph", "linear"):
-        fisher = FisherOperator.of(problem, options=Options(way=way, micro_batch=micro))
+        fisher = FisherOperator(problem, options=Options(strategy=way, micro_batch=micro))
         torch.testing.assert_close(fisher @ eye, rows.T @ rows)
-    ggn = GGNOperator.of(problem, options=options) @ eye
-    sampled = MonteCarloFisherOperator.of(problem, options=options)
-    sampled.draws = 20_000
+    ggn = GGNOperator(problem, options=options) @ eye
+    sampled = MonteCarloFisherOperator(problem, draws=20_000, options=options)
     torch.testing.assert_close(sampled @ eye, ggn, rtol=0, atol=0.05 * float(ggn.abs().max()))
 
 
@@ -148,13 +147,13 @@ def test_an_unknown_loss_that_is_no_mean_stays_whole_and_says_so():
     truth, _ = hessian(model, weighted(lambda m, b: focal(m(b[0]), b[1]), batches, [16, 16, 8]))
     problem = Problem(model, focal, batches)
     for micro in (None, 3):
-        operator = HessianOperator.of(problem, options=Options(micro_batch=micro))
+        operator = HessianOperator(problem, options=Options(micro_batch=micro))
         dense = operator @ torch.eye(problem.n_parameters, dtype=torch.float64)
         torch.testing.assert_close(dense, truth, rtol=1e-6, atol=1e-8)
         assert operator.engine.plan.micro_batch == 16
     assert "belong to batches of 8 to 16 examples" in problem.notes[0]
     with pytest.raises(InputError, match="mean of its examples' losses"):
-        _ = FisherOperator.of(problem) @ torch.ones(problem.n_parameters, dtype=torch.float64)
+        _ = FisherOperator(problem) @ torch.ones(problem.n_parameters, dtype=torch.float64)
 
 
 def test_an_unknown_loss_that_is_a_mean_is_cut():
@@ -281,7 +280,7 @@ def test_sequences_count_by_their_targets(count):
     truth, _ = hessian(model, weighted(smooth, batches, [8, 8, 4]))
     problem = Problem(model, smooth, batches, count=count)
     assert problem.n_samples == 20
-    dense = HessianOperator.of(problem) @ torch.eye(problem.n_parameters, dtype=torch.float64)
+    dense = HessianOperator(problem) @ torch.eye(problem.n_parameters, dtype=torch.float64)
     torch.testing.assert_close(dense, truth, rtol=1e-6, atol=1e-8)
     assumed = [note for note in problem.notes if "assumed" in note]
     assert bool(assumed) == (count is None)
@@ -364,7 +363,7 @@ def test_batches_that_cannot_be_cut_are_measured_whole(made, known):
     truth, _ = hessian(model, weighted(loss, batches, counts))
     problem = Problem(model, loss, batches, count=lambda batch: len(batch[0]))
     assert problem.n_samples == sum(counts)
-    operator = HessianOperator.of(problem, options=Options(micro_batch=1))
+    operator = HessianOperator(problem, options=Options(micro_batch=1))
     operator.prepare(20)
     dense = operator @ torch.eye(problem.n_parameters, dtype=torch.float64)
     torch.testing.assert_close(dense, truth, rtol=1e-6, atol=1e-8)
@@ -393,7 +392,7 @@ def test_packed_sequences_and_lists_of_images_are_measured():
     assert problem.mean_loss() == pytest.approx(
         float(loss(problem.model, (packed, labels)).detach())
     )
-    HessianOperator.of(problem).prepare(20)
+    HessianOperator(problem).prepare(20)
 
     class Images(nn.Module):
         def __init__(self) -> None:
@@ -407,4 +406,4 @@ def test_packed_sequences_and_lists_of_images_are_measured():
     images = [nets.randn(1, 4 + size, 6, seed=size) for size in range(3)]
     problem = Problem(Images(), loss, [(images, labels)])
     assert problem.n_samples == 3
-    HessianOperator.of(problem).prepare(20)
+    HessianOperator(problem).prepare(20)

@@ -47,7 +47,7 @@ def test_an_adapter_that_merges_itself_is_measured_unmerged():
     before = nets.state(model)
     problem = Problem(model, F.cross_entropy, [(x, y)])
     problem.check()
-    dense = HessianOperator.of(problem) @ torch.eye(problem.n_parameters, dtype=torch.float64)
+    dense = HessianOperator(problem) @ torch.eye(problem.n_parameters, dtype=torch.float64)
     torch.testing.assert_close(dense, truth, rtol=1e-6, atol=1e-8)
     assert float(truth.diagonal()[:12].abs().min()) > 0  # the adapter has derivatives
     for name in ("lambda_max", "expected", "worst_case"):
@@ -109,7 +109,7 @@ def test_losses_and_derivatives_of_masked_attention_take_one_path():
     problem.check()
     assert torch.backends.mha.get_fastpath_enabled()
     # along a random direction, losses bend as the Hessian says
-    operator = HessianOperator.of(problem)
+    operator = HessianOperator(problem)
     v = nets.randn(problem.n_parameters).float()
     v *= 0.05 / v.norm()
     gradient = torch.cat([part.reshape(-1) for part in problem.gradient()])
@@ -202,4 +202,4 @@ def test_sparse_gradients_are_added_up_or_refused_in_words():
         torch.testing.assert_close(one, other)
     problem.check()
     with pytest.raises(InputError, match="sparse=False"):
-        HessianOperator.of(problem)
+        HessianOperator(problem)

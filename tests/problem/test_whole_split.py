@@ -267,7 +267,7 @@ def test_products_are_the_whole_split_s_or_refused(one, name, micro_batch, way):
     if may_look_like_a_sum(one):
         refusals.append(A_SUM)
     eye = torch.eye(one.problem.n_parameters, dtype=torch.float64)
-    options = Options(way=way, micro_batch=micro_batch)
+    options = Options(strategy=way, micro_batch=micro_batch)
     refused = ""
     try:
         operator = OPERATORS[name](one.problem, options=options)

@@ -6,6 +6,7 @@ stream ``seeds.derive(seed, "weight noise", step, draw)`` and the unit draws of 
 no equation can give. The size of the noise is worked out here.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis import seeds
-from ssgd_analysis.methods import Method, Task, find_method
+from ssgd_analysis.methods import Method, Passes, When, find_method
 from ssgd_analysis.models import load_loss
 from ssgd_analysis.optimizers.table import make_optimizer
 from ssgd_analysis.weights import Noise
@@ -258,20 +259,29 @@ def make_method(
         if own
         else torch.optim.SGD(model.parameters(), **options)
     )
-    task = Task(model, load_loss(loss), base, batch_size=batch_size, seed=seed)
-    task.peak_lr = PEAK_LR
+    passes = Passes(model, load_loss(loss), base, batch_size=batch_size, seed=seed)
     method = find_method(name)
-    return method(task, method.Settings(**settings))
+    return method(passes, method.Settings(**settings))
 
 
-def run_steps(method: Method, steps: int, *, size: int = 6, total: int = 10) -> list[float]:
-    """Steps as the training loop makes them; returns the losses."""
+def make_step(method: Method, batch: tuple[Tensor, Tensor], when: When) -> float:
+    """One step as the training loop makes it, at a learning rate that the method may replace."""
+    for group in method.passes.optimizer.param_groups:
+        group["lr"] = method.learning_rate(group["lr"], when.fraction_done)
+        when = dataclasses.replace(when, lr_share=group["lr"] / PEAK_LR)
+    return method.step(*batch, when)
+
+
+def run_steps(
+    method: Method, steps: int, *, size: int = 6, total: int = 10, first: int = 0
+) -> list[float]:
+    """Steps as the training loop makes them, each an epoch; returns the losses."""
     losses = []
     for number in range(steps):
         inputs, targets = minibatch(number, size)
-        dtype = next(method.task.model.parameters()).dtype
-        losses.append(method.step(inputs.to(dtype), targets, number / total))
-        method.task.step += 1
+        dtype = next(method.passes.model.parameters()).dtype
+        when = When(step=first + number, fraction_done=number / total, ends_epoch=True)
+        losses.append(make_step(method, (inputs.to(dtype), targets), when))
     return losses
 
 

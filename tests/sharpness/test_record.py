@@ -92,7 +92,9 @@ def test_is_the_json_of_the_contract():
 
 
 def test_a_seed_repeats():
-    options = Options(way="graph", micro_batch=4)  # else the clock chooses, and rounding differs
+    options = Options(
+        strategy="graph", micro_batch=4
+    )  # else the clock chooses, and rounding differs
     first, again = (
         jsonable(record(nets.mlp(), metrics=ASKED, seed=1, options=options)) for _ in range(2)
     )
@@ -211,14 +213,14 @@ def test_a_radius_without_a_value_does_not_cost_the_others():
 def test_products_of_metrics_are_counted():
     case = nets.mlp()
     plain, more = (
-        record(case, metrics=names, options=Options(way="graph"))["cost"]["matvecs"]
+        record(case, metrics=names, options=Options(strategy="graph"))["cost"]["matvecs"]
         for names in ([], ["fisher_rao"])
     )
     assert more == plain + 1
-    other = record(case, operator="ggn", metrics=["w_h_w"], options=Options(way="graph"))
+    other = record(case, operator="ggn", metrics=["w_h_w"], options=Options(strategy="graph"))
     assert (
         other["cost"]["matvecs"]
-        > record(case, operator="ggn", options=Options(way="graph"))["cost"]["matvecs"]
+        > record(case, operator="ggn", options=Options(strategy="graph"))["cost"]["matvecs"]
     )
 
 

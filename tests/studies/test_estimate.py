@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ssgd_analysis.methods.task import Task
 
 from ssgd_analysis import random_state
-from ssgd_analysis.methods.task import Task
 from ssgd_analysis.methods.weight_noise import WeightNoiseMethod
 from ssgd_analysis.runs import TrainConfig
 from ssgd_analysis.studies import estimate as module
@@ -82,7 +82,7 @@ def test_float16_steps_that_overflow_are_skipped(tmp_path, monkeypatch):
 
     def overflowing(config):
         parts = prepare(config)
-        parts.task.scale.value = 2.0**120
+        parts.passes.scale.value = 2.0**120
         return parts
 
     monkeypatch.setattr(module, "prepare", overflowing)

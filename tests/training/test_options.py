@@ -118,7 +118,7 @@ def test_label_smoothing_is_torchs_and_of_training_only():
     parts = prepare(config(label_smoothing=0.2, model="mlp"))
     outputs, targets = torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0])
     expected = torch.nn.functional.cross_entropy(outputs, targets, label_smoothing=0.2)
-    assert torch.equal(parts.task.loss(outputs, targets), expected)
+    assert torch.equal(parts.passes.loss(outputs, targets), expected)
     plain = torch.nn.functional.cross_entropy(outputs, targets)
     assert all(torch.equal(p.loss(outputs, targets), plain) for p in parts.splits.values())
 
@@ -186,7 +186,7 @@ def test_float16_trains_and_resumes(tmp_path):
     """The scale starts at 2¹⁶ and is kept with the state."""
     result = train(config(precision="fp16", method="s-sgd", epochs=6), tmp_path / "r")
     assert result["final"]["train_accuracy"] > 0.85
-    state = Run(tmp_path / "r").load_state()["task"]
+    state = Run(tmp_path / "r").load_state()["passes"]
     assert state["scale"] <= 2**16
     assert state["good"] > 0
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 SCRIPT = """
 import sys, torch
 from torch import nn
-from ssgd_analysis.methods import Task
+from ssgd_analysis.methods import Passes
 from ssgd_analysis.ranks import launched
 
 with launched() as ranks:
@@ -20,11 +20,11 @@ with launched() as ranks:
     model.unused = nn.Parameter(torch.zeros(2).double())
     inputs, targets = torch.randn(7, 3).double(), torch.randint(2, (7,))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    task = Task(model, nn.functional.cross_entropy, optimizer, batch_size=7, ranks=ranks)
-    losses = [task.backward(inputs, targets, 0.5) for _ in range(2)]
+    passes = Passes(model, nn.functional.cross_entropy, optimizer, batch_size=7, ranks=ranks)
+    losses = [passes.backward(inputs, targets, share=0.5) for _ in range(2)]
     slopes = [p.grad for p in model.parameters() if p.grad is not None]
-    assert task.world == 2 and len(slopes) == 6
-    torch.save((losses, slopes, list(model.buffers())), f"{sys.argv[1]}/{task.rank}.pt")
+    assert passes.world == 2 and len(slopes) == 6
+    torch.save((losses, slopes, list(model.buffers())), f"{sys.argv[1]}/{passes.rank}.pt")
 """
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import METHODS
+from ssgd_analysis.methods.when import When
 from ssgd_analysis.runs import TrainConfig
 from ssgd_analysis.training import train
 from ssgd_analysis.training.setup import prepare
@@ -42,8 +43,8 @@ def test_the_smallest_pass_of_a_step(name, settings, size):
     method = make_method(name, model, batch_size=size, **settings)
     for number in range(2):
         seen.clear()
-        method.step(*minibatch(number, size * method.minibatches(method.settings)), 0.5)
-        method.task.step += 1
+        batch = minibatch(number, size * method.minibatches(method.settings))
+        method.step(*batch, When(step=number, fraction_done=0.5))
         assert min(seen) == method.smallest_pass(method.settings, size)
 
 

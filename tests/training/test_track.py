@@ -11,6 +11,7 @@ import ssgd_analysis.runs.folder as run_module
 from ssgd_analysis.curvature import HessianOperator, eigenpairs
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.pictures.tracking import limit_name
+from ssgd_analysis.problem import Problem
 from ssgd_analysis.runs import Run, TrainConfig
 from ssgd_analysis.runs.checkpoint import load_checkpoint
 from ssgd_analysis.runs.tensors import read_tree
@@ -128,7 +129,7 @@ def test_the_numbers_are_those_of_the_dense_hessian(tmp_path, small):
         assert record["n_samples"] == 50
         checkpoint = load_checkpoint(f"{tmp_path / 'r'}@{record['step']}", dtype=torch.float64)
         problem = checkpoint.problem("train", samples=50)
-        operator = HessianOperator(checkpoint.model, checkpoint.loss, problem.batches)
+        operator = HessianOperator(Problem(checkpoint.model, checkpoint.loss, problem.batches))
         dense = operator @ torch.eye(operator.shape[0], dtype=torch.float64)
         truth = torch.linalg.eigvalsh(dense).flip(0)
         for pair, value in zip(record["eigenvalues"], truth[:3].tolist(), strict=True):
@@ -167,7 +168,7 @@ def test_third_order_uses_the_runs_noise_or_the_default(
     chosen = config(small, method=method, settings=settings, epochs=1, track=["third-order:2"])
     train(chosen, tmp_path / "r")
     noise = Run(tmp_path / "r").tracked()[-1]["third_order"]["noise"]
-    assert noise == {"scale": scale, "law": law, "relative_to": "filter", "spare": "1d"}
+    assert noise == {"scale": scale, "law": law, "relative_to": "filter", "exclude": "1d"}
 
 
 def test_third_order_follows_the_noise_schedule_and_small_noise_is_followed(tmp_path, small):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.weights import SCOPES, grouped, rms, unspared
+from ssgd_analysis.weights import SCOPES, grouped, included, rms
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -52,7 +52,7 @@ NAMES = {"embed.weight", "body.weight", "body.bias", "head.0.weight", "head.0.bi
 
 
 @pytest.mark.parametrize(
-    ("spare", "gone"),
+    ("exclude", "gone"),
     [
         ("none", set()),
         ("1d", {"body.bias", "head.0.bias", "head.1.weight", "head.1.bias"}),
@@ -63,23 +63,23 @@ NAMES = {"embed.weight", "body.weight", "body.bias", "head.0.weight", "head.0.bi
         ("1d,type:Embedding,head.*", NAMES - {"body.weight"}),
     ],
 )
-def test_what_is_spared(spare, gone):
+def test_what_is_excluded(exclude, gone):
     model = _model()
-    assert set(unspared(dict(model.named_parameters()), spare, model)) == NAMES - gone
+    assert set(included(dict(model.named_parameters()), exclude, model)) == NAMES - gone
 
 
-@pytest.mark.parametrize("spare", ["heads.*", "1d,type:Conv2d", "body.weight,typo", ""])
-def test_what_fits_nothing_is_refused_by_name(spare):
+@pytest.mark.parametrize("exclude", ["heads.*", "1d,type:Conv2d", "body.weight,typo", ""])
+def test_what_fits_nothing_is_refused_by_name(exclude):
     model = _model()
-    with pytest.raises(InputError, match=re.escape(f"'{spare.split(',')[-1]}': there are")):
-        unspared(dict(model.named_parameters()), spare, model)
+    with pytest.raises(InputError, match=re.escape(f"'{exclude.split(',')[-1]}': there are")):
+        included(dict(model.named_parameters()), exclude, model)
 
 
 def test_types_need_the_model():
     with pytest.raises(InputError, match="needs the model"):
-        unspared(dict(_model().named_parameters()), "type:Linear")
+        included(dict(_model().named_parameters()), "type:Linear")
 
 
-def test_a_model_of_matrices_has_no_1d_to_spare():
+def test_a_model_of_matrices_has_no_1d_to_exclude():
     model = nn.Linear(2, 2, bias=False)
-    assert set(unspared(dict(model.named_parameters()), "1d", model)) == {"weight"}
+    assert set(included(dict(model.named_parameters()), "1d", model)) == {"weight"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssgd_analysis import seeds
 from ssgd_analysis.curvature.eigen.krylov import KrylovBasis, capacity
 from ssgd_analysis.curvature.eigen.lanczos import Check, Goal, Search, lockstep
 from ssgd_analysis.curvature.operators.operator import Operator
@@ -65,7 +66,8 @@ def eigenpairs(
     operator: Operator,
     k: int,
     *,
-    generator: torch.Generator,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
     tol: float = 1e-4,
     max_products: int = 1000,
     smallest: bool = True,
@@ -86,7 +88,8 @@ def eigenpairs(
     Args:
         operator: symmetric, shape (P, P).
         k: how many of the largest; at most P are returned.
-        generator: on the operator's device; picks all random vectors.
+        seed: of the random vectors, by default 0; it picks the stream ``"lambda_max"``.
+        generator: instead of a seed, on the operator's device, for callers that share streams.
         tol: relative residual to reach.
         max_products: budget of operator products for search and check; k + 1 more certify.
         smallest: wait for the smallest one too; else it is as good as it happens to be.
@@ -95,12 +98,19 @@ def eigenpairs(
             allowed. What guards against bad ones is the check, so leave it on.
         check: look for missed copies.
         deadline: of ``time.monotonic()``; the search stops early enough to certify.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
         InputError: a k below 1, a tolerance that is not positive, an unknown ``by``, or a start
-            of another length.
+            of another length; or both a seed and a generator.
         WorkError: a product is not finite.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, eigenpairs
+        >>> spectrum = eigenpairs(DenseOperator(torch.diag(torch.arange(50.0))), 2, seed=0)
+        >>> [round(pair.value, 2) for pair in spectrum.largest], round(spectrum.smallest.value, 2)
+        ([49.0, 48.0], 0.0)
 
     Reference:
         Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems",
@@ -110,6 +120,7 @@ def eigenpairs(
         operator,
         [slice(0, operator.shape[0])],
         k,
+        seed=seed,
         generator=generator,
         tol=tol,
         max_products=max_products,
@@ -128,7 +139,8 @@ def block_eigenpairs(
     blocks: Sequence[slice],
     k: int,
     *,
-    generator: torch.Generator,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
     tol: float = 1e-4,
     max_products: int = 1000,
     smallest: bool = True,
@@ -148,6 +160,7 @@ def block_eigenpairs(
         operator: block diagonal over ``blocks``, shape (P, P).
         blocks: disjoint slices of the P entries.
         k: how many of the largest of each block.
+        seed: see :func:`eigenpairs`.
         generator: see :func:`eigenpairs`.
         tol: see :func:`eigenpairs`.
         max_products: see :func:`eigenpairs`.
@@ -162,10 +175,18 @@ def block_eigenpairs(
         One spectrum for each block, its vectors as long as the block. ``products`` are the
         columns which that block alone would have paid for.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, block_eigenpairs
+        >>> H = DenseOperator(torch.diag(torch.tensor([3.0, 1.0, 2.0, 5.0])))
+        >>> [round(s.largest[0].value, 4) for s in block_eigenpairs(H, [slice(2), slice(2, 4)], 1)]
+        [3.0, 5.0]
+
     Raises:
         InputError: see :func:`eigenpairs`.
         WorkError: see :func:`eigenpairs`.
     """
+    generator = seeds.given_generator(generator, seed, "lambda_max", device=operator.device)
     if k < 1:
         raise InputError(f"the number of eigenvalues {k} should be at least 1")
     if not tol > 0 or not math.isfinite(tol):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssgd_analysis import seeds
 from ssgd_analysis.curvature.eigen.krylov import to_numpy
 from ssgd_analysis.curvature.estimates.probes import BLOCK, rademacher
 from ssgd_analysis.curvature.estimates.xtrace import XTrace, left_out
@@ -37,7 +38,8 @@ class Diagonal:
 def diagonal(
     operator: Operator,
     *,
-    generator: torch.Generator,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
     probes: int = 32,
     method: str = "hutchinson",
     progress: Progress = SILENT,
@@ -52,18 +54,26 @@ def diagonal(
 
     Args:
         operator: symmetric, shape (P, P).
-        generator: on the operator's device; draws the probes.
+        seed: of the random vectors, by default 0; it picks the stream ``"diagonal"``.
+        generator: instead of a seed, on the operator's device, for callers that share streams.
         probes: products, at least 2 (4 for XDiag).
         method: see above.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
-        InputError: an unknown method or too few probes.
+        InputError: an unknown method, too few probes, or both a seed and a generator.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, diagonal
+        >>> diagonal(DenseOperator(torch.diag(torch.tensor([2.0, -1.0]))), probes=4).values
+        tensor([ 2., -1.])
 
     Reference:
         Bekas, Kokiopoulou and Saad, "An estimator for the diagonal of a matrix", Appl. Numer.
         Math. 57 (2007); Epperly, Tropp and Webber 2024 (see :mod:`..xtrace`), section 2.4.
     """
+    generator = seeds.given_generator(generator, seed, "diagonal", device=operator.device)
     if method not in METHODS:
         raise InputError(f"the diagonal method {method!r} is none of {', '.join(METHODS)}")
     least = 2 if method == "hutchinson" else 4

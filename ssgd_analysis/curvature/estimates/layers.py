@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ssgd_analysis import seeds
 from ssgd_analysis.curvature.estimates.deflation import deflation
 from ssgd_analysis.curvature.estimates.hutchinson import Hutchinson
 from ssgd_analysis.curvature.estimates.probes import BLOCK, rademacher
@@ -19,7 +20,8 @@ def layer_traces(
     operator: Operator,
     places: Sequence[slice],
     *,
-    generator: torch.Generator,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
     probes: int = 32,
     deadline: float | None = None,
     progress: Progress = SILENT,
@@ -32,15 +34,24 @@ def layer_traces(
     Args:
         operator: symmetric, shape (P, P).
         places: the blocks.
-        generator: on the operator's device; draws Rademacher probes.
+        seed: of the random vectors, by default 0; it picks the stream ``"layer traces"``.
+        generator: instead of a seed, on the operator's device, for callers that share streams.
         probes: how many, at least 2.
         deadline: of ``time.monotonic()``; no block of probes is begun that would end after it, but
             the first.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
-        InputError: fewer than two probes.
+        InputError: fewer than two probes, or both a seed and a generator.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, layer_traces
+        >>> H = DenseOperator(torch.diag(torch.tensor([2.0, -1.0, 3.0])))
+        >>> [found.value for found in layer_traces(H, [slice(0, 2), slice(2, 3)], probes=2)]
+        [1.0, 3.0]
     """
+    generator = seeds.given_generator(generator, seed, "layer traces", device=operator.device)
     if probes < 2:
         raise InputError(f"the trace needs at least 2 probes for its error, not {probes}")
     progress.start("layers' traces", probes)

@@ -13,6 +13,7 @@ from scipy.stats import chi2
 from scipy.stats import t as student
 from torch import Tensor
 
+from ssgd_analysis import seeds
 from ssgd_analysis.curvature.eigen.eigenpairs import Spectrum
 from ssgd_analysis.curvature.estimates.deflation import Deflation, deflation
 from ssgd_analysis.curvature.estimates.hutchinson import Hutchinson
@@ -85,7 +86,8 @@ class Estimator(Protocol):
 def trace(
     operator: Operator,
     *,
-    generator: torch.Generator,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
     probes: int = 32,
     method: str = "hutchinson",
     deflate: Tensor | Spectrum | Deflation | None = None,
@@ -110,7 +112,8 @@ def trace(
 
     Args:
         operator: symmetric, shape (P, P).
-        generator: on the operator's device; draws the probes.
+        seed: of the random vectors, by default 0; it picks the stream ``"trace"``.
+        generator: instead of a seed, on the operator's device, for callers that share streams.
         probes: products on random vectors; as many as dimensions make the last two exact.
         method: see above.
         deflate: directions whose part is computed and not estimated: those of a spectrum of this
@@ -121,16 +124,25 @@ def trace(
             cannot stop it. A trace that nearly cancels may never meet it: see ``stop``.
         max_probes: budget with ``tol``.
         deadline: of ``time.monotonic()``; no further block is begun that would end after it.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
-        InputError: an unknown method, too few probes for an error, or vectors that are not
-            orthonormal.
+        InputError: an unknown method, too few probes for an error, vectors that are not
+            orthonormal, or both a seed and a generator.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, trace
+        >>> factor = torch.randn(40, 40, generator=torch.Generator().manual_seed(0))
+        >>> found = trace(DenseOperator(factor @ factor.T), probes=64, seed=0)
+        >>> found.low < float((factor @ factor.T).trace()) < found.high, found.sampling_stderr
+        (True, None)
 
     Reference:
         Hutchinson 1990; Meyer, Musco, Musco and Woodruff, "Hutch++", SOSA 2021; Epperly, Tropp
         and Webber, "XTrace", SIAM J. Matrix Anal. Appl. 45 (2024).
     """
+    generator = seeds.given_generator(generator, seed, "trace", device=operator.device)
     if method not in LEAST_PROBES:
         raise InputError(f"the trace method {method!r} is none of {', '.join(LEAST_PROBES)}")
     least = LEAST_PROBES[method]
@@ -210,7 +222,7 @@ def grow(
         offset: the known part of the trace, which the samples do not hold.
         most: budget with ``tol``.
         deadline: of ``time.monotonic()``.
-        progress: told of every product.
+        progress: reports every product.
 
     Returns:
         All products spent, and what ended it: ``stop`` of a :class:`Trace`.

@@ -12,6 +12,24 @@ class CovarianceOperator(FisherOperator):
 
     The empirical Fisher matrix less ḡ ḡᵀ: the noise of a minibatch of one, whose trace is the
     numerator of the gradient noise scale (McCandlish et al. 2018, arXiv 1812.06162).
+
+    Args:
+        problem: model, loss and batches.
+        options: how to multiply; by default double backward on graphs that stay in memory.
+
+    Raises:
+        InputError: as :class:`~ssgd_analysis.curvature.FisherOperator`.
+
+    Example:
+        >>> import torch; from torch import nn
+        >>> from ssgd_analysis.curvature import CovarianceOperator
+        >>> from ssgd_analysis.problem import Problem
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> _ = nn.init.zeros_(model.weight)
+        >>> problem = Problem(model, nn.MSELoss(), [(torch.eye(2), torch.ones(2, 1))])
+        >>> CovarianceOperator(problem).to_dense()
+        tensor([[ 1., -1.],
+                [-1.,  1.]])
     """
 
     _mean: tuple[object, Tensor] | None = None

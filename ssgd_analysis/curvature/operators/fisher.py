@@ -8,7 +8,8 @@ from torch.func import grad
 from ssgd_analysis import batch as batching
 from ssgd_analysis import seeds
 from ssgd_analysis.batch import Batch, pair
-from ssgd_analysis.curvature.operators.gauss_newton import GaussNewtonOperator, OutputCurvature
+from ssgd_analysis.curvature.operators.gauss_newton import GaussNewtonMatrix, OutputCurvature
+from ssgd_analysis.curvature.operators.problem_operator import ProblemOperator
 from ssgd_analysis.curvature.products.linearise import Unsupported
 from ssgd_analysis.curvature.products.plan import Options
 from ssgd_analysis.devices import is_out_of_memory
@@ -17,20 +18,14 @@ from ssgd_analysis.problem import Problem
 from ssgd_analysis.problem.loss_terms import LossTerms, LossWatch
 
 
-class FisherOperator(GaussNewtonOperator):
-    """Empirical Fisher matrix: the mean over examples of g gᵀ, g an example's loss gradient.
+class FisherMatrix(GaussNewtonMatrix):
+    """One batch's empirical Fisher matrix.
 
-    Labels are the data's, not drawn from the model. An example (a row of the outputs) counts as it
-    does in the loss: F = Σ w_i g_i g_iᵀ / Σ w_i for the loss Σ w_i l_i / Σ w_i, w_i the weights of
-    the example's terms (class weights, labels that are not ignored) and g_i = ∇l_i, l_i the mean
-    over its own terms. With s_i the gradient of l_i by its outputs, M maps u to
+    With s_i the gradient of example i's loss by its outputs, M maps u to
     w_i s_i ⟨s_i, u_i⟩ / Σ w_i.
-
-    Raises:
-        InputError: a loss that is not the mean of its examples' losses.
     """
 
-    def metric(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
+    def output_curvature(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
         """Each example's outer product of its slope."""
         targets = pair(batch)[1]
         outputs = outputs.requires_grad_()
@@ -42,7 +37,7 @@ class FisherOperator(GaussNewtonOperator):
             self._check_examples(outputs, targets, slope)
         return _outer(slope, terms)
 
-    def flow_metric(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
+    def functional_output_curvature(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
         """The same by ``torch.func``."""
         targets = pair(batch)[1]
         found: list[LossTerms | None] = []
@@ -90,41 +85,37 @@ def _outer(slope: Tensor, terms: LossTerms | None) -> OutputCurvature:
         weights = terms.rows.reshape(batch, -1).sum(dim=1, keepdim=True)
         factor = torch.where(weights > 0, weights.sum() / weights, 0).to(rows.dtype)
 
-    def metric(vector: Tensor) -> Tensor:
+    def curvature(vector: Tensor) -> Tensor:
         inner = (rows * vector.reshape(batch, -1)).sum(dim=1, keepdim=True)
         return (rows * inner * factor).reshape(slope.shape)
 
-    return metric
+    return curvature
 
 
-class MonteCarloFisherOperator(GaussNewtonOperator):
-    """Fisher matrix with labels drawn from the model: an unbiased estimate of the GGN.
+class MonteCarloFisherMatrix(GaussNewtonMatrix):
+    """One batch's Fisher matrix with labels drawn from the model.
 
-    Positions count as in the loss: by the class weights of the data's labels, ignored ones not at
-    all. Cross-entropy is the negative log-likelihood of a categorical label at every position, the
-    mean squared error that of a Gaussian of variance ½. Labels are drawn once, from a fixed
-    seed, so that the operator is one matrix; its error falls as one over the root of the draws.
+    Args:
+        problem: its loss fixes the distribution to draw from.
+        draws: labels for each position.
+        seed: of the labels.
 
     Raises:
-        InputError: a loss that is neither (they fix the distribution to draw from).
-
-    Reference:
-        Martens 2020 (arXiv 1412.1193), sections 5 and 9.2; Kunstner et al. 2019 (1905.12558).
+        InputError: a loss that is neither cross-entropy nor the mean squared error.
     """
 
-    draws = 1
-    seed = 0
-    differs = False
+    no_differences = "labels are drawn"
 
-    def _use(self, problem: Problem, options: Options | None) -> None:
+    def __init__(self, problem: Problem, *, draws: int, seed: int) -> None:
+        super().__init__(problem)
+        self.draws, self.seed = draws, seed
         if not _draws(problem):
             raise InputError(
                 "the Monte Carlo Fisher matrix needs cross_entropy or mse, which fix the"
                 " distribution of labels: use --operator ggn or fisher"
             )
-        super()._use(problem, options)
 
-    def metric(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
+    def output_curvature(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
         """The mean over draws of outer products of sampled slopes, along the class axis."""
         with LossWatch() as watch:
             loss = self.problem.output_loss(outputs, pair(batch)[1])
@@ -163,15 +154,15 @@ class MonteCarloFisherOperator(GaussNewtonOperator):
             slopes, share = noise * (2 * each / each.sum()).sqrt().to(outputs.dtype), 1.0
         weight = share / self.draws
 
-        def metric(vector: Tensor) -> Tensor:
+        def curvature(vector: Tensor) -> Tensor:
             if outputs.ndim == 1:
                 return weight * slopes.square().sum(dim=0) * vector
             inner = (slopes * vector).sum(dim=2, keepdim=True)
             return weight * (slopes * inner).sum(dim=0)
 
-        return metric
+        return curvature
 
-    def flow_metric(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
+    def functional_output_curvature(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
         """Not there: labels are drawn."""
         raise Unsupported("labels are drawn")
 
@@ -182,3 +173,74 @@ def _draws(problem: Problem) -> bool:
         terms.name in ("cross_entropy", "mse_loss") and not terms.smoothed
         for terms in problem.terms
     )
+
+
+class FisherOperator(ProblemOperator):
+    """Empirical Fisher matrix: the mean over examples of g gᵀ, g an example's loss gradient.
+
+    Labels are the data's, not drawn from the model. An example (a row of the outputs) counts as it
+    does in the loss: F = Σ w_i g_i g_iᵀ / Σ w_i for the loss Σ w_i l_i / Σ w_i, w_i the weights of
+    the example's terms (class weights, labels that are not ignored) and g_i = ∇l_i, l_i the mean
+    over its own terms.
+
+    Args:
+        problem: model, loss and batches.
+        options: how to multiply; by default double backward on graphs that stay in memory.
+
+    Raises:
+        InputError: a loss ``(model, batch)``, or, at the first product, one that is not the mean of
+            its examples' losses; and see :class:`~ssgd_analysis.curvature.ProblemOperator`.
+
+    Example:
+        >>> import torch; from torch import nn
+        >>> from ssgd_analysis import FisherOperator, Problem
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> _ = nn.init.zeros_(model.weight)
+        >>> problem = Problem(model, nn.MSELoss(), [(torch.eye(2), torch.ones(2, 1))])
+        >>> FisherOperator(problem).to_dense()  # the examples' gradients are −2 x
+        tensor([[2., 0.],
+                [0., 2.]])
+    """
+
+    batch_matrix = FisherMatrix
+
+
+class MonteCarloFisherOperator(ProblemOperator):
+    """Fisher matrix with labels drawn from the model: an unbiased estimate of the GGN.
+
+    Positions count as in the loss: by the class weights of the data's labels, ignored ones not at
+    all. Cross-entropy is the negative log-likelihood of a categorical label at every position, the
+    mean squared error that of a Gaussian of variance ½. Labels are drawn once, from a fixed
+    seed, so that the operator is one matrix; its error falls as one over the root of the draws.
+
+    Args:
+        problem: model, loss and batches.
+        draws: labels drawn for each position.
+        seed: of the draws.
+        options: how to multiply; by default double backward on graphs that stay in memory.
+
+    Raises:
+        InputError: a loss that is neither (they fix the distribution to draw from), or fewer
+            than one draw; and see :class:`~ssgd_analysis.curvature.ProblemOperator`.
+
+    Example:
+        >>> import torch; from torch import nn
+        >>> from ssgd_analysis.curvature import MonteCarloFisherOperator
+        >>> from ssgd_analysis.problem import Problem
+        >>> batch = (torch.randn(8, 3), torch.arange(8) % 2)
+        >>> problem = Problem(nn.Linear(3, 2), nn.CrossEntropyLoss(), [batch])
+        >>> MonteCarloFisherOperator(problem, draws=4).shape
+        (8, 8)
+
+    Reference:
+        Martens 2020 (arXiv 1412.1193), sections 5 and 9.2; Kunstner et al. 2019 (1905.12558).
+    """
+
+    batch_matrix = MonteCarloFisherMatrix
+
+    def __init__(
+        self, problem: Problem, *, draws: int = 1, seed: int = 0, options: Options | None = None
+    ) -> None:
+        if draws < 1:
+            raise InputError(f"the number of draws {draws} should be at least 1")
+        self._compose(MonteCarloFisherMatrix(problem, draws=draws, seed=seed), options)

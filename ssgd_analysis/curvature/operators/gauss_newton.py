@@ -8,45 +8,40 @@ from torch import Tensor
 from torch.func import jvp, vjp
 
 from ssgd_analysis.batch import Batch, pair
-from ssgd_analysis.curvature.operators.problem_operator import (
-    Multiply,
-    ProblemOperator,
-    linear_gradient,
-)
-from ssgd_analysis.curvature.products.plan import Options
+from ssgd_analysis.curvature.products.batch_matrix import BatchMatrix, Multiply, linear_gradient
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
 
-OutputCurvature = Callable[[Tensor], Tensor]
+OutputCurvature = Callable[[Tensor], Tensor]  # M, by its product with a tensor like the outputs
 
 
-class GaussNewtonOperator(ProblemOperator):
-    """Jᵀ M J: J is the Jacobian of a batch's outputs by the weights, M a metric on outputs.
+class GaussNewtonMatrix(BatchMatrix):
+    """Jᵀ M J: J is the Jacobian of a batch's outputs by the weights, M a matrix on outputs.
 
     Raises:
         InputError: a loss ``(model, batch)``, which hides the outputs.
     """
 
-    def _use(self, problem: Problem, options: Options | None) -> None:
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
         if problem.takes_model:
             raise InputError(
                 "Gauss-Newton and Fisher matrices need a loss of (outputs, targets): a loss of"
                 " (model, batch) hides the outputs; the Hessian does without"
             )
-        super()._use(problem, options)
 
     @abstractmethod
-    def metric(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
+    def output_curvature(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
         """M for one batch by autograd, for detached ``outputs``, shape (B, …)."""
 
     @abstractmethod
-    def flow_metric(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
+    def functional_output_curvature(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
         """The same by ``torch.func``."""
 
-    def multiplier(self, batch: Batch) -> tuple[Sequence[Tensor], Multiply]:
+    def build_product(self, batch: Batch) -> tuple[Sequence[Tensor], Multiply]:
         """J v by double backward with a dummy cotangent, then M, then one backward for Jᵀ."""
         outputs = self.problem.outputs(pair(batch)[0])
-        metric = self.metric(outputs.detach(), batch)
+        curvature = self.output_curvature(outputs.detach(), batch)
         dummy = torch.zeros_like(outputs, requires_grad=True)
         pulled = torch.autograd.grad(
             outputs, self.parameters, dummy, create_graph=True, materialize_grads=True
@@ -56,11 +51,11 @@ class GaussNewtonOperator(ProblemOperator):
             chosen = [pulled[index] for index in members]
             (pushed,) = linear_gradient(chosen, [dummy], vector)
             weights = [self.parameters[index] for index in members]
-            return linear_gradient([outputs], weights, [metric(pushed)])
+            return linear_gradient([outputs], weights, [curvature(pushed)])
 
         return pulled, multiply
 
-    def flow(
+    def functional_product(
         self, weights: Sequence[Tensor], vector: Sequence[Tensor], batch: Batch
     ) -> Sequence[Tensor]:
         """J v in forward mode, M, and Jᵀ in reverse mode."""
@@ -71,7 +66,8 @@ class GaussNewtonOperator(ProblemOperator):
 
         values, pull = vjp(outputs, tuple(weights))[:2]
         pushed = jvp(outputs, (tuple(weights),), (tuple(vector),))[1]
-        return pull(self.flow_metric(values.detach(), batch)(pushed))[0]
+        curvature = self.functional_output_curvature(values.detach(), batch)
+        return pull(curvature(pushed))[0]
 
     def difference(self, batch: Batch, move: Callable[[int], None], step: float) -> list[Tensor]:
         """J v by central differences of the outputs; Jᵀ by one backward."""
@@ -83,9 +79,9 @@ class GaussNewtonOperator(ProblemOperator):
             pushed = (ahead - self.problem.outputs(inputs)) / (2 * step)
         move(0)
         outputs = self.problem.outputs(inputs)
-        metric = self.difference_metric(outputs.detach(), batch)
-        return linear_gradient([outputs], self.parameters, [metric(pushed)])
+        curvature = self.difference_output_curvature(outputs.detach(), batch)
+        return linear_gradient([outputs], self.parameters, [curvature(pushed)])
 
-    def difference_metric(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
+    def difference_output_curvature(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
         """M for differences: without second derivatives, where there are any in it."""
-        return self.metric(outputs, batch)
+        return self.output_curvature(outputs, batch)

@@ -7,20 +7,14 @@ from torch import Tensor
 from torch.func import grad, jvp
 
 from ssgd_analysis.batch import Batch
-from ssgd_analysis.curvature.operators.problem_operator import (
-    Multiply,
-    ProblemOperator,
-    linear_gradient,
-)
+from ssgd_analysis.curvature.operators.problem_operator import ProblemOperator
+from ssgd_analysis.curvature.products.batch_matrix import BatchMatrix, Multiply, linear_gradient
 
 
-class HessianOperator(ProblemOperator):
-    """H = ∇² L(w), L the mean loss over all examples.
+class HessianMatrix(BatchMatrix):
+    """The Hessian of one batch's loss: H v = ∇ ⟨∇L, v⟩ (Pearlmutter 1994)."""
 
-    H v = ∇ ⟨∇L, v⟩ (Pearlmutter 1994). Entries in nats per squared weight unit.
-    """
-
-    def multiplier(self, batch: Batch) -> tuple[Sequence[Tensor], Multiply]:
+    def build_product(self, batch: Batch) -> tuple[Sequence[Tensor], Multiply]:
         """∇ ⟨∇L, v⟩ by double backward."""
         gradient = self._gradient(batch, create_graph=True)
 
@@ -30,7 +24,7 @@ class HessianOperator(ProblemOperator):
 
         return gradient, multiply
 
-    def flow(
+    def functional_product(
         self, weights: Sequence[Tensor], vector: Sequence[Tensor], batch: Batch
     ) -> Sequence[Tensor]:
         """The derivative of ∇L along v, forward over reverse."""
@@ -55,3 +49,25 @@ class HessianOperator(ProblemOperator):
             create_graph=create_graph,
             materialize_grads=True,
         )
+
+
+class HessianOperator(ProblemOperator):
+    """H = ∇² L(w), L the mean loss over all examples, in nats per squared weight unit.
+
+    Args:
+        problem: model, loss and batches.
+        options: how to multiply; by default double backward on graphs that stay in memory.
+
+    Raises:
+        InputError: see :class:`~ssgd_analysis.curvature.ProblemOperator`.
+
+    Example:
+        >>> import torch; from torch import nn
+        >>> from ssgd_analysis import HessianOperator, Problem
+        >>> x, y = torch.eye(2).repeat(4, 1), torch.zeros(8, 1)
+        >>> problem = Problem(nn.Linear(2, 1, bias=False), nn.MSELoss(), [(x, y)])
+        >>> HessianOperator(problem) @ torch.tensor([1.0, 2.0])  # (2/N) xᵀx v = v
+        tensor([1., 2.])
+    """
+
+    batch_matrix = HessianMatrix

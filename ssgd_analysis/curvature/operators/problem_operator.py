@@ -2,78 +2,65 @@
 
 import platform
 import re
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssgd_analysis import batch as batching
-from ssgd_analysis.batch import Batch, Count
 from ssgd_analysis.curvature.operators.operator import Operator
+from ssgd_analysis.curvature.products.batch_matrix import BatchMatrix
 from ssgd_analysis.curvature.products.engine import Engine
 from ssgd_analysis.curvature.products.plan import Options, Plan, recall, remember
 from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError, first_line
-from ssgd_analysis.problem import Loss, Problem, as_problem
+from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
-from ssgd_analysis.weights import filters_of
-
-# The product with a vector that has entries for some parameters only, given by their positions;
-# the result has the same ones.
-Multiply = Callable[[list[Tensor], Sequence[int]], list[Tensor]]
 
 
 class ProblemOperator(Operator):
     """An operator over the weights of a model: the mean over examples of each batch's matrix.
 
-    Evaluation mode is set while a batch is prepared and given back. What is kept between
-    products belongs to the weights at that time; weights or buffers changed in place since are
-    noticed, and it is built anew (changes through ``.data`` are not).
+    Evaluation mode is set while a batch is prepared and given back. States that stay between
+    products belong to the weights at that time; weights or buffers changed in place since are
+    noticed, and states are built anew (changes through ``.data`` are not noticed).
 
     Args:
-        model: any ``nn.Module``; or a :class:`ssgd_analysis.Problem`, which has the rest.
-        loss: ``(outputs, targets) -> scalar``, the mean over the batch, or ``(model, batch)``.
-        batches: iterable of batches, read once; cached on the model's device.
-        count: see :class:`ssgd_analysis.problem.Problem`.
-        layers: patterns of parameter names; default all.
-        options: how to multiply; by default double backward on kept graphs.
+        problem: model, loss and batches.
+        options: how to multiply; by default double backward on graphs that stay in memory.
 
     Raises:
-        InputError: no data, no parameter that requires gradients, or parameters that have no
-            Hessian of this kind: complex ones, sparse gradients, gradients changed by hooks.
+        InputError: no problem, or parameters that have no matrix of this kind: complex ones,
+            sparse gradients, gradients changed by hooks.
+
+    Example:
+        >>> import torch; from torch import nn
+        >>> from ssgd_analysis.curvature import HessianOperator, trace
+        >>> from ssgd_analysis.problem import Problem
+        >>> x, y = torch.randn(8, 3), torch.randn(8, 1)
+        >>> batches = list(zip(x.split(4), y.split(4)))
+        >>> H = HessianOperator(Problem(nn.Linear(3, 1), nn.MSELoss(), batches))
+        >>> H
+        HessianOperator(4 × 4, float32 on cpu, N=8 in 2 batches)
+        >>> damped = H + 0.1 * H  # the sum has the same batches, so its trace has a sampling error
+        >>> trace(damped, probes=4, seed=0).sampling_stderr is None
+        False
     """
 
-    def __init__(
-        self,
-        model: nn.Module | Problem,
-        loss: Loss | None = None,
-        batches: Iterable[Batch] = (),
-        *,
-        count: Count | None = None,
-        layers: Sequence[str] = (),
-        options: Options | None = None,
-    ) -> None:
-        self._use(as_problem(model, loss, batches, count=count, layers=layers), options)
+    batch_matrix: ClassVar[type[BatchMatrix]]
 
-    @classmethod
-    def of(cls, problem: Problem, *, options: Options | None = None) -> Self:
-        """The operator of a problem that exists already; its batches are shared."""
-        operator = cls.__new__(cls)
-        operator._use(problem, options)
-        return operator
+    def __init__(self, problem: Problem, *, options: Options | None = None) -> None:
+        self._compose(self.batch_matrix(problem), options)
 
-    def _use(self, problem: Problem, options: Options | None) -> None:
-        _check_parameters(problem)
-        self.problem = problem
-        self.shape = (problem.n_parameters,) * 2
-        self.dtype, self.device = problem.dtype, problem.device
-        self.parameters = list(problem.parameters.values())
-        self.filters = filters_of(problem.model, self.parameters)
+    def _compose(self, matrix: BatchMatrix, options: Options | None) -> None:
+        self.matrix, self.problem = matrix, matrix.problem
+        self.parameters = matrix.parameters
+        self.shape = (self.problem.n_parameters,) * 2
+        self.dtype, self.device = matrix.dtype, matrix.device
         try:
-            self.engine = Engine(self, options or Options())
+            self.engine = Engine(matrix, options or Options())
         except OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):
                 raise
@@ -82,38 +69,22 @@ class ProblemOperator(Operator):
             ) from error
         self.basis_bytes = self.engine.basis_bytes
 
-    precision: torch.dtype | None = None  # of the loss; else the problem's
-    differs = True  # whether differences give the same matrix as products
-
-    @abstractmethod
-    def multiplier(self, batch: Batch) -> tuple[Sequence[Tensor], Multiply]:
-        """Build one batch's graph: what is differentiated again, and the product by that."""
-
-    @abstractmethod
-    def flow(
-        self, weights: Sequence[Tensor], vector: Sequence[Tensor], batch: Batch
-    ) -> Sequence[Tensor]:
-        """The same product as a pure function of the weights, by ``torch.func``."""
-
-    @abstractmethod
-    def difference(self, batch: Batch, move: Callable[[int], None], step: float) -> list[Tensor]:
-        """The same product by finite differences.
-
-        Args:
-            batch: the examples.
-            move: puts the weights at w + sign · step · v, for a sign of 1, −1 or 0.
-            step: of the difference.
-        """
+    def __repr__(self) -> str:
+        """One line: the kind, the shape, dtype and device, and of how many examples."""
+        problem = self.problem
+        return (
+            f"{super().__repr__()[:-1]}, N={sum(problem.counts)} in {len(problem.counts)} batches)"
+        )
 
     def prepare(
         self, products: int, progress: Progress = SILENT, *, plans: Path | None = None
     ) -> Plan:
-        """Measure which way to multiply is best for so many products, and take it.
+        """Measure which strategy of multiplying is best for so many products, and take it.
 
         Args:
             products: how many are expected.
-            progress: told what is tried, and of a plan that has to be lowered later.
-            plans: folder where measured plans are kept and looked for.
+            progress: reports what is tried, and a plan that has to be lowered later.
+            plans: folder where measured plans are stored and looked for.
 
         Raises:
             InputError: an operation without a second derivative, or a problem that can't be
@@ -121,13 +92,13 @@ class ProblemOperator(Operator):
         """
         self.engine.progress = progress
         self.engine.check()
-        known = recall(plans, self._kind()) if plans else None
-        if known is None:
+        measured = recall(plans, self._kind()) if plans else None
+        if measured is None:
             self.engine.choose(products, progress)
             if plans:
                 remember(plans, self._kind(), self.engine.plan)
         else:
-            self.engine.take(known)
+            self.engine.take(measured)
         return self.engine.plan
 
     def _kind(self) -> str:
@@ -150,80 +121,72 @@ class ProblemOperator(Operator):
         """One batch's product with a block, (P, K)."""
         return self.engine.multiply(index, block)
 
-    def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:
+    def refresh(self) -> None:
+        """Forget what belongs to other weights; the first time, check problem and products."""
         self.engine.refresh()
+
+    def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:
+        self.refresh()
         for index, share in enumerate(self.problem.shares):
             yield share, self.part(index, block)
+
+    @property
+    def sample(self) -> Hashable:
+        """The batches, by where their tensors lie, and their shares."""
+        batches = [batching.tensors(batch) for batch in self.problem.batches]
+        places = tuple(tuple((t.data_ptr(), t.shape) for t in tensors) for tensors in batches)
+        return places, tuple(self.problem.shares)
 
     def halves(self) -> tuple["BatchOperator", "BatchOperator"]:
         """Two operators over every other batch each, for cross-fitting.
 
         Raises:
-            ValueError: a single batch.
+            InputError: a single batch.
+
+        Example:
+            >>> import torch; from torch import nn
+            >>> from ssgd_analysis.curvature import HessianOperator
+            >>> from ssgd_analysis.problem import Problem
+            >>> batches = [(torch.randn(4, 3), torch.randn(4, 1)) for _ in range(3)]
+            >>> H = HessianOperator(Problem(nn.Linear(3, 1), nn.MSELoss(), batches))
+            >>> even, odd = H.halves()
+            >>> even.indices, odd.indices
+            ([0, 2], [1])
         """
         count = len(self.problem.batches)
         return BatchOperator(self, range(0, count, 2)), BatchOperator(self, range(1, count, 2))
 
 
 class BatchOperator(Operator):
-    """Some batches of an operator, as an operator; what is kept for them is shared.
+    """Some batches of an operator, as an operator; their states are shared.
 
     Args:
         operator: the whole.
         indices: which batches.
 
     Raises:
-        ValueError: no batches.
+        InputError: no batches.
     """
 
     def __init__(self, operator: ProblemOperator, indices: Sequence[int]) -> None:
         if not indices:
-            raise ValueError("an operator needs at least one batch")
+            raise InputError("an operator needs at least one batch")
         self.operator, self.indices = operator, list(indices)
         self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
         self.basis_bytes = operator.basis_bytes
         self.share = sum(operator.problem.shares[index] for index in self.indices)
 
+    def refresh(self) -> None:
+        """Refresh the whole operator."""
+        self.operator.refresh()
+
     def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:
-        self.operator.engine.refresh()
+        self.refresh()
         for index in self.indices:
             share = self.operator.problem.shares[index] / self.share
             yield share, self.operator.part(index, block)
 
-
-def _check_parameters(problem: Problem) -> None:
-    """Refuse what autograd would multiply wrongly, or not at all."""
-    for name, parameter in problem.parameters.items():
-        if parameter.is_complex():
-            raise InputError(
-                f"parameter '{name}' is complex: keep its two parts as real parameters"
-            )
-        if getattr(parameter, "_backward_hooks", None):
-            raise InputError(
-                f"parameter '{name}' has a gradient hook, which would change products: remove it"
-            )
-    for name, module in problem.model.named_modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
-            raise InputError(f"module '{name}' has sparse gradients: make it with sparse=False")
-
-
-def linear_gradient(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], vectors: Sequence[Tensor]
-) -> list[Tensor]:
-    """The gradient of ⟨outputs, vectors⟩ by ``inputs``; the graph is kept for the next vector.
-
-    Outputs that depend on no input (a model that is linear in some weights has a constant
-    gradient there) contribute zero, where autograd alone would raise.
-    """
-    kept = [(o, v) for o, v in zip(outputs, vectors, strict=True) if o.requires_grad]
-    if not kept:
-        return [torch.zeros_like(tensor) for tensor in inputs]
-    return list(
-        torch.autograd.grad(
-            [o for o, _ in kept],
-            inputs,
-            grad_outputs=[v for _, v in kept],
-            retain_graph=True,
-            materialize_grads=True,
-        )
-    )
+    @property
+    def sample(self) -> Hashable:
+        """That of the whole, and which of its batches."""
+        return self.operator.sample, tuple(self.indices)

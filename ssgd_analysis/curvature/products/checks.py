@@ -5,26 +5,23 @@ and autograd does not notice. Differences of first derivatives know nothing of s
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ssgd_analysis import batch as batching
+from ssgd_analysis.curvature.products.batch_matrix import BatchMatrix
 from ssgd_analysis.curvature.products.products import (
     DifferenceState,
     GraphState,
     State,
     differentiable,
-    in_float64,
 )
 from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError, first_line
 from ssgd_analysis.weights import flattened
-
-if TYPE_CHECKING:
-    from ssgd_analysis.curvature.operators.problem_operator import ProblemOperator
 
 LONGER = 3.0  # times the step, a second time: differences at a kink change with the step
 SLACK = 1e-5  # of ‖Hv‖: differences in float64 are right to about 1e-7
@@ -51,36 +48,41 @@ class ProductChecks:
     why: str = ""
 
 
-def check_products(operator: "ProblemOperator") -> ProductChecks:
+def check_products(
+    matrix: BatchMatrix, multiply: Callable[[Tensor], Tensor], *, differences: bool
+) -> ProductChecks:
     """Compare one product with central differences over all batches, and two by symmetry.
 
     In float64 where a copy of the model allows it, else in the model's own precision. A
     difference that changes with its step lies at a kink of the loss and tells nothing.
 
     Args:
-        operator: of a problem that has been checked.
+        matrix: of any batch; its problem has been checked.
+        multiply: the product of the mean over all batches with a block, (P, K).
+        differences: whether products are differences of gradients themselves.
 
     Raises:
         InputError: the product is not that of the loss, or not symmetric.
         WorkError: the product is not finite.
     """
-    size = operator.shape[0]
-    generator = torch.Generator(operator.device).manual_seed(0)
+    size = matrix.problem.n_parameters
+    generator = torch.Generator(matrix.device).manual_seed(0)
 
     def draw() -> Tensor:
         """A random vector; padding rows have no gradient, so they are constants and stay."""
-        whole = torch.randn(size, generator=generator, dtype=operator.dtype, device=operator.device)
-        parts = zip(operator.filters, operator.problem.split(whole), strict=True)
+        whole = torch.randn(size, generator=generator, dtype=matrix.dtype, device=matrix.device)
+        parts = zip(matrix.filters, matrix.problem.split(whole), strict=True)
         return flattened([filters.moving(part) for filters, part in parts])
 
     u, v = draw(), draw()
-    differences = operator.engine.plan.way == "difference"
-    found = "" if differences or not operator.differs else _differences(operator, v)
-    operator.engine.forget()  # the weights may have been moved and put back
-    product, other = _product(operator, v), _product(operator, u)
+    found = matrix.no_differences
+    if differences:
+        found = "products are differences themselves"
+    measured = found or _differences(matrix, v)
+    product, other = multiply(torch.stack([v, u], dim=1)).T.contiguous()
     if not bool(product.isfinite().all()):
-        raise WorkError(_not_finite(operator, product, v))
-    rounding = operator.problem.tolerance
+        raise WorkError(_not_finite(matrix, product, v))
+    rounding = matrix.problem.tolerance
     unit = float(product.norm()) * float(u.norm()) / size**0.5
     away = abs(float(u @ product) - float(v @ other))
     symmetry = away / unit if unit else 0.0
@@ -90,13 +92,9 @@ def check_products(operator: "ProblemOperator") -> ProductChecks:
             " size, so an operation of the model or the loss has a wrong second derivative:"
             " use finite differences (--product difference)"
         )
-    if differences:
-        return ProductChecks(None, None, symmetry, None, "products are differences themselves")
-    if not operator.differs:
-        return ProductChecks(None, None, symmetry, None, "labels are drawn")
-    if isinstance(found, str):
-        return ProductChecks(None, None, symmetry, None, found)
-    first, second, dtype, exact = found
+    if isinstance(measured, str):
+        return ProductChecks(None, None, symmetry, None, measured)
+    first, second, dtype, exact = measured
     if exact is None:
         exact, slack = product.to(first.dtype), 0.05 if dtype != torch.float64 else 10 * rounding
     else:  # float64 throughout, so that a small wrong layer shows beside large right ones
@@ -119,26 +117,18 @@ def check_products(operator: "ProblemOperator") -> ProductChecks:
     )
 
 
-def _product(operator: "ProblemOperator", vector: Tensor) -> Tensor:
-    """The product, not counted among the operator's."""
-    total = torch.zeros_like(vector)
-    for index, share in enumerate(operator.problem.shares):
-        total.add_(operator.engine.multiply(index, vector[:, None])[:, 0], alpha=share)
-    return total
-
-
-def _not_finite(operator: "ProblemOperator", product: Tensor, vector: Tensor) -> str:
+def _not_finite(matrix: BatchMatrix, product: Tensor, vector: Tensor) -> str:
     """Which parameters and which operation, as far as torch can tell."""
-    parts = operator.problem.split(product)
+    parts = matrix.problem.split(product)
     names = [
-        n for n, p in zip(operator.problem.parameters, parts, strict=True) if not p.isfinite().all()
+        n for n, p in zip(matrix.problem.parameters, parts, strict=True) if not p.isfinite().all()
     ]
     culprit = ""
-    for batch in operator.problem.batches:
+    for batch in matrix.problem.batches:
         try:
-            with differentiable(operator.problem), torch.autograd.set_detect_anomaly(True):
-                multiply = operator.multiplier(batch)[1]
-                multiply(operator.problem.split(vector), range(len(parts)))
+            with differentiable(matrix.problem), torch.autograd.set_detect_anomaly(True):
+                multiply = matrix.build_product(batch)[1]
+                multiply(matrix.problem.split(vector), range(len(parts)))
         except Exception as error:  # what anomaly mode found, or whatever a user's model raises
             text = first_line(error)
             if "nan values" in text:
@@ -152,19 +142,19 @@ def _not_finite(operator: "ProblemOperator", product: Tensor, vector: Tensor) ->
 
 
 def _differences(
-    operator: "ProblemOperator", vector: Tensor
+    matrix: BatchMatrix, vector: Tensor
 ) -> tuple[Tensor, Tensor, torch.dtype, Tensor | None] | str:
     """The product by differences at two steps, in which precision, and by a copy in float64.
 
     Or why there is none. The copy's product is ``None`` where the differences need no copy.
     """
     reason = "no copy of the model in float64"
-    for dtype in dict.fromkeys((torch.float64, operator.problem.precision)):
+    for dtype in dict.fromkeys((torch.float64, matrix.problem.precision)):
         try:
-            other = in_float64(operator) if dtype == torch.float64 else operator
+            other = matrix.in_float64() if dtype == torch.float64 else matrix
             whole = vector.to(other.dtype)
             one, two = (_multiplied(other, whole, factor) for factor in (1.0, LONGER))
-            exact = None if other is operator else _multiplied(other, whole, None)
+            exact = None if other is matrix else _multiplied(other, whole, None)
         except Exception as error:  # a user's model in another precision may raise anything
             if is_out_of_memory(error):
                 return "not enough memory for a copy of the model in float64"
@@ -174,15 +164,15 @@ def _differences(
     return reason
 
 
-def _multiplied(operator: "ProblemOperator", vector: Tensor, factor: float | None) -> Tensor:
+def _multiplied(matrix: BatchMatrix, vector: Tensor, factor: float | None) -> Tensor:
     """Hv by differences with a multiple of their usual step, or by double backward (``None``)."""
-    problem = operator.problem
+    problem = matrix.problem
     total = torch.zeros_like(vector)
     for share, batch in zip(problem.shares, problem.batches, strict=True):
         state: State
         if factor is None:
-            state = GraphState(operator, batching.to(batch, operator.device, operator.dtype))
+            state = GraphState(matrix, batching.to(batch, matrix.device, matrix.dtype))
         else:
-            state = DifferenceState(operator, batch, factor)
+            state = DifferenceState(matrix, batch, factor)
         total.add_(flattened(state.multiply(problem.split(vector))), alpha=share)
     return total

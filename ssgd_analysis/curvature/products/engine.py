@@ -1,79 +1,82 @@
-"""The engine of products: what is kept between them, in what pieces, by which way."""
+"""The engine of products: what stays between them, in what pieces, by which strategy."""
 
 import dataclasses
 import gc
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ssgd_analysis.batch import Batch
-from ssgd_analysis.curvature.eigen.krylov import BASIS_VECTORS
-from ssgd_analysis.curvature.operators.operator import BASIS_BYTES
+from ssgd_analysis.curvature.products.batch_matrix import BatchMatrix
 from ssgd_analysis.curvature.products.checks import ProductChecks, check_products
 from ssgd_analysis.curvature.products.choice import choose
 from ssgd_analysis.curvature.products.linearise import LinearMapCache, Unsupported
-from ssgd_analysis.curvature.products.plan import TRACES, Options, Plan, describe, keepable
+from ssgd_analysis.curvature.products.plan import (
+    BASIS_BYTES,
+    BASIS_VECTORS,
+    LINEAR,
+    Options,
+    Plan,
+    describe,
+    keepable,
+)
 from ssgd_analysis.curvature.products.products import (
     DifferenceState,
     GraphState,
     LinearState,
     State,
-    in_float64,
 )
 from ssgd_analysis.devices import OUT_OF_MEMORY, free_bytes, is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError, first_line
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.weights import flattened
 
-if TYPE_CHECKING:
-    from ssgd_analysis.curvature.operators.problem_operator import ProblemOperator
-
 SHARE_OF_FREE = 0.5  # of the free memory is the default budget
 SHARE_OF_BASIS = 0.25  # of the budget, at most, is for a basis of vectors
 
 
 class Engine:
-    """Multiplies the batches of an operator.
+    """Multiplies the matrices of all batches.
 
     Args:
-        operator: whose batches.
+        matrix: of any batch.
         options: what is fixed.
     """
 
-    def __init__(self, operator: "ProblemOperator", options: Options) -> None:
-        self.operator, self.options = operator, options
+    def __init__(self, matrix: BatchMatrix, options: Options) -> None:
+        self.matrix, self.options = matrix, options
         self.progress: Progress = SILENT
         self._states: dict[tuple[int, int], State] = {}
-        self._traces = LinearMapCache()
-        self._double: ProblemOperator | None = None  # a copy in float64, for differences
-        self._checked = False
+        self._maps = LinearMapCache()
+        self._double: BatchMatrix | None = None  # a copy in float64, for differences
         self.checks: ProductChecks | None = None
         self.versions: list[tuple[int, int]] = []
         self._buffers: list[Tensor] = []
-        problem = operator.problem
+        problem = matrix.problem
         self.largest = max(problem.counts)
-        self.memory = options.memory or int(SHARE_OF_FREE * free_bytes(operator.device))
-        largest_basis = BASIS_VECTORS * problem.n_parameters * torch.finfo(operator.dtype).bits // 8
-        self.basis_bytes = min(BASIS_BYTES, largest_basis, int(SHARE_OF_BASIS * self.memory))
+        self.memory = options.memory or int(SHARE_OF_FREE * free_bytes(matrix.device))
+        vector = problem.n_parameters * torch.finfo(matrix.dtype).bits // 8  # bytes
+        self.basis_bytes = min(
+            BASIS_BYTES, BASIS_VECTORS * vector, int(SHARE_OF_BASIS * self.memory)
+        )
         self.budget = self.memory - self.basis_bytes
-        self._cut(options.way or "graph", options.micro_batch or self.largest)
+        self._cut(options.strategy or "graph", options.micro_batch or self.largest)
 
-    def _cut(self, way: str, size: int) -> None:
-        """Cut the batches into pieces for a way, nothing kept yet; not those that can't be cut."""
+    def _cut(self, strategy: str, size: int) -> None:
+        """Cut the batches into pieces, where they can be cut; no state is built yet."""
         self._states.clear()
-        self._traces = LinearMapCache(compiled=way == "compiled")
-        problem = self.operator.problem
+        self._maps = LinearMapCache(compiled=strategy == "compiled")
+        problem = self.matrix.problem
         if problem.cut(size) is None:
             size = self.largest
         self.pieces = problem.cut(size) or []  # whole batches are always there
         count = sum(len(pieces) for pieces in self.pieces)
-        kept = 0 if way == "difference" else count
-        self.plan = Plan(way, size, count, kept, self.memory, basis=self.basis_bytes)
+        kept = 0 if strategy == "difference" else count
+        self.plan = Plan(strategy, size, count, kept, self.memory, basis=self.basis_bytes)
 
     def refresh(self) -> None:
-        """Forget what is kept if the weights or buffers have changed since it was made."""
-        model = self.operator.problem.model
+        """Forget all states if the weights or buffers have changed since they were built."""
+        model = self.matrix.problem.model
         self.check()
         versions = [(tensor.data_ptr(), tensor._version) for tensor in model.parameters()]
         buffers = list(model.buffers())
@@ -84,34 +87,41 @@ class Engine:
             self._verify()
 
     def forget(self) -> None:
-        """Drop what is kept; it is built anew at the present weights."""
-        model = self.operator.problem.model
+        """Drop all states; they are built anew at the present weights."""
+        model = self.matrix.problem.model
         self._states.clear()
         self._double = None
-        self._traces.forget_weights()
+        self._maps.forget_weights()
         self.versions = [(tensor.data_ptr(), tensor._version) for tensor in model.parameters()]
         # BatchNorm changes its statistics without a new version: buffers are compared by value
         self._buffers = [buffer.clone() for buffer in model.buffers()]
 
     def check(self) -> None:
         """Refuse what can't be measured; once, before the first product or trial."""
-        problem = self.operator.problem
-        if self._checked or problem.checked:  # by this operator, or by another over the problem
+        problem = self.matrix.problem
+        if problem.checked:
             return
         try:
             problem.check()
         except OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):  # products may still do, in pieces
                 raise
-        self._checked = True
 
     def _verify(self) -> None:
         """Hold products against something independent; once a problem and kind of operator."""
-        done = self.operator.problem.checked
-        kind = (type(self.operator), self.plan.way == "difference")
+        done = self.matrix.problem.checked
+        kind = (type(self.matrix), self.plan.strategy == "difference")
         if kind not in done:
-            done[kind] = check_products(self.operator)
+            done[kind] = check_products(self.matrix, self._checked_product, differences=kind[1])
         self.checks = done[kind]
+
+    def _checked_product(self, block: Tensor) -> Tensor:
+        """The mean matrix's product with a block, after weights were moved and put back."""
+        self.forget()
+        total = torch.zeros_like(block)
+        for index, share in enumerate(self.matrix.problem.shares):
+            total.add_(self.multiply(index, block), alpha=share)
+        return total
 
     def multiply(self, index: int, block: Tensor) -> Tensor:
         """One batch's product with a block.
@@ -121,7 +131,7 @@ class Engine:
             block: shape (P, K).
 
         Raises:
-            WorkError: out of memory with nothing kept and one example at a time.
+            WorkError: out of memory with no state kept and one example at a time.
         """
         while True:
             try:
@@ -133,8 +143,8 @@ class Engine:
             self._lower(text)
 
     def _multiply(self, index: int, block: Tensor) -> Tensor:
-        problem = self.operator.problem
-        dtypes = [parameter.dtype for parameter in self.operator.parameters]  # may be mixed
+        problem = self.matrix.problem
+        dtypes = [parameter.dtype for parameter in self.matrix.parameters]  # may be mixed
         columns = [
             [part.to(dtype) for part, dtype in zip(problem.split(column), dtypes, strict=True)]
             for column in block.T.contiguous()
@@ -151,33 +161,35 @@ class Engine:
         if place in self._states:
             return self._states[place]
         weigh = self.plan.piece is None
-        if weigh and self.plan.way == "graph":  # a weighed graph is slower, so it is not kept
-            self._keep_what_fits(GraphState(self.operator, piece, weigh).nbytes)
-        state = self._build(self.plan.way, piece)
-        if weigh and self.plan.way in TRACES:
+        if weigh and self.plan.strategy == "graph":  # a weighed graph is slower, so it is not kept
+            self._keep_what_fits(GraphState(self.matrix, piece, weigh).nbytes)
+        state = self._build(self.plan.strategy, piece)
+        if weigh and self.plan.strategy in LINEAR:
             self._keep_what_fits(state.nbytes)
         if len(self._states) < self.plan.kept:
             self._states[place] = state
         return state
 
     def _keep_what_fits(self, piece: int) -> None:
-        kept = keepable(self.plan.way, self.plan.pieces, piece, self.budget)
+        kept = keepable(self.plan.strategy, self.plan.pieces, piece, self.budget)
         self.plan = dataclasses.replace(self.plan, kept=kept, piece=piece)
 
-    def _build(self, way: str, piece: Batch) -> State:
-        if way in TRACES:
+    def _build(self, strategy: str, piece: Batch) -> State:
+        if strategy in LINEAR:
             try:
-                return LinearState(self.operator, piece, self._traces)
+                return LinearState(self.matrix, piece, self._maps)
             except Unsupported as reason:
-                # The trials saw the first piece only; a later one may branch another way.
-                if self.options.way == way:
-                    raise InputError(f"--product {way} can't be used here: {reason}") from reason
-                return GraphState(self.operator, piece)
-        if way == "difference":
+                # The trials saw the first piece only; a later one may take another branch.
+                if self.options.strategy == strategy:
+                    raise InputError(
+                        f"--product {strategy} can't be used here: {reason}"
+                    ) from reason
+                return GraphState(self.matrix, piece)
+        if strategy == "difference":
             if self._double is None:
-                self._double = _double(self.operator)
+                self._double = _double(self.matrix)
             return DifferenceState(self._double, piece)
-        return GraphState(self.operator, piece)
+        return GraphState(self.matrix, piece)
 
     def _lower(self, text: str) -> None:
         """Out of memory: keep less, then work on less at once."""
@@ -186,10 +198,10 @@ class Engine:
         gc.collect()
         if plan.kept > 1:
             self.plan = dataclasses.replace(plan, kept=plan.kept // 4)
-        elif plan.way in TRACES:
+        elif plan.strategy in LINEAR:
             self._cut("graph", plan.micro_batch)
         else:
-            self._cut(plan.way, self._smaller(text))
+            self._cut(plan.strategy, self._smaller(text))
         if plan.kept <= 1:
             self.plan = dataclasses.replace(self.plan, kept=0, piece=0)  # the budget was wrong
         self.progress.warn(f"out of memory: going on with {describe(self.plan)}")
@@ -200,7 +212,7 @@ class Engine:
         while size > 1:
             size = (size + 1) // 2
             try:
-                if self.operator.problem.cut(size) is not None:
+                if self.matrix.problem.cut(size) is not None:
                     return size
             except OUT_OF_MEMORY as error:
                 if not is_out_of_memory(error):
@@ -217,16 +229,16 @@ class Engine:
 
         Args:
             products: how many are expected.
-            progress: told what is tried, and of plans that are lowered later.
+            progress: reports what is tried, and plans that are lowered later.
         """
         self.progress = progress
-        self.take(choose(self.operator, self.options, products, self.budget, progress))
+        self.take(choose(self.matrix, self.options, products, self.budget, progress))
 
     def take(self, plan: Plan) -> None:
-        """Make products as a plan says; what is kept is bounded by this engine's budget."""
-        self._cut(plan.way, plan.micro_batch)
+        """Make products as a plan says, with as many states as this budget allows."""
+        self._cut(plan.strategy, plan.micro_batch)
         pieces = self.plan.pieces
-        kept = keepable(plan.way, pieces, plan.piece or 0, self.budget)
+        kept = keepable(plan.strategy, pieces, plan.piece or 0, self.budget)
         self.plan = dataclasses.replace(
             plan,
             micro_batch=self.plan.micro_batch,
@@ -237,9 +249,9 @@ class Engine:
         )
 
 
-def _double(operator: "ProblemOperator") -> "ProblemOperator":
-    """A copy in float64 where model and loss allow it, else the operator itself."""
+def _double(matrix: BatchMatrix) -> BatchMatrix:
+    """A copy in float64 where model and loss allow it, else the matrix itself."""
     try:
-        return in_float64(operator)
+        return matrix.in_float64()
     except Exception:  # whatever a user's model raises in another precision
-        return operator
+        return matrix

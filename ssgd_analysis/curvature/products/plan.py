@@ -4,14 +4,17 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.files import make_folder, read_json, write_json
 
-# Pieces' worth of memory beside what is kept: a product's own intermediate values, a piece that is
-# built anew where not all are kept, and what the allocator does not give back.
+# Pieces' worth of memory beside the states that stay: a product's own intermediate values, a piece
+# that is built anew where not all stay, and what the allocator does not give back.
 WORK = 3
-TRACES = ("linear", "compiled")  # the ways that trace the linear map
+LINEAR = ("linear", "compiled")  # the strategies that trace the linear map
+BASIS_BYTES = 4_000_000_000  # of a basis of vectors, unless a budget says less
+BASIS_VECTORS = 600  # beyond it the projected problem costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -19,15 +22,15 @@ class Options:
     """What a user may fix.
 
     Args:
-        way: a name of ``WAYS`` in products.py; ``None``: by measurement
-            in :meth:`Engine.choose`, before that ``graph``.
+        strategy: how to multiply (``--product``), a name of ``STRATEGIES`` in products.py;
+            ``None``: by measurement in :meth:`Engine.choose`, before that ``graph``.
         micro_batch: examples multiplied at once; ``None``: by measurement, before that the
             whole batch.
-        memory: bytes for what is kept, the work on it, and the basis of a search (a quarter of
+        memory: bytes for states, the work on one, and the basis of a search (a quarter of
             them, 4 GB at most); ``None``: half of what is free.
     """
 
-    way: str | None = None
+    strategy: str | None = None
     micro_batch: int | None = None
     memory: int | None = None
 
@@ -37,7 +40,7 @@ class Plan:
     """How products are made, and what is predicted of them.
 
     Args:
-        way: a name of :data:`ssgd_analysis.curvature.products.products.WAYS`.
+        strategy: a name of :data:`ssgd_analysis.curvature.products.products.STRATEGIES`.
         micro_batch: examples of a piece.
         pieces: how many there are.
         kept: how many of them keep their state between products; the others are rebuilt.
@@ -48,7 +51,7 @@ class Plan:
         product: predicted seconds of one product over all data, once measured.
     """
 
-    way: str
+    strategy: str
     micro_batch: int
     pieces: int
     kept: int
@@ -60,23 +63,28 @@ class Plan:
 
     @property
     def peak(self) -> int | None:
-        """Predicted use of memory in bytes: what is kept, the work on a piece, and the basis."""
+        """Predicted use of memory in bytes: states, the work on a piece, and the basis."""
         if self.piece is None:
             return None
         return self.basis + self.piece * (min(self.kept, self.pieces) + WORK)
 
+    def to_json(self) -> dict[str, Any]:
+        """The plan as records hold it: there the strategy is called ``way``."""
+        found = dataclasses.asdict(self)
+        return {"way": found.pop("strategy"), **found, "peak": self.peak}
 
-def keepable(way: str, pieces: int, piece: int, budget: int) -> int:
+
+def keepable(strategy: str, pieces: int, piece: int, budget: int) -> int:
     """How many pieces of so many bytes are kept, beside the work on one; differences keep none."""
-    if way == "difference":
+    if strategy == "difference":
         return 0
     return min(pieces, max(0, budget - WORK * piece) // max(piece, 1))
 
 
 def describe(plan: Plan) -> str:
     """A plan in one line, for people."""
-    text = f"{plan.way} products, {plan.micro_batch} examples at once"
-    if plan.way != "difference":
+    text = f"{plan.strategy} products, {plan.micro_batch} examples at once"
+    if plan.strategy != "difference":
         text += f", {plan.kept} of {plan.pieces} pieces kept"
     if plan.peak:
         text += f", about {plan.peak / 2**20:.0f} of {plan.memory / 2**20:.0f} MiB"
@@ -88,11 +96,11 @@ def describe(plan: Plan) -> str:
 def recall(folder: Path, key: str) -> Plan | None:
     """The plan that was measured before for the same kind of problem, if there is one.
 
-    Which way is faster is decided by the clock, and another way rounds otherwise: a kept
+    Which strategy is faster is decided by the clock, and another one rounds otherwise: a stored
     choice makes a command repeat exactly.
 
     Args:
-        folder: where plans are kept.
+        folder: where plans are stored.
         key: says of what.
     """
     try:
@@ -105,7 +113,7 @@ def remember(folder: Path, key: str, plan: Plan) -> None:
     """Keep a plan; a folder that can't be written costs only the next measurement.
 
     Args:
-        folder: where plans are kept.
+        folder: where plans are stored.
         key: says of what.
         plan: as measured.
     """

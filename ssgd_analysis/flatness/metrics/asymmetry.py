@@ -24,7 +24,7 @@ def asymmetry(
     c: float = 0.1,
     law: str = "binary",
     scale: str = "filter",
-    spare: str = "1d",
+    exclude: str = "1d",
     draws: int = 50,
 ) -> Measurement:
     """E_n |½[L(w + n) − L(w − n)]|, n the noise that S-SGD trains with.
@@ -39,7 +39,7 @@ def asymmetry(
         c: noise scale, relative to what ``scale`` names.
         law: ``binary``, ``gaussian``, ``sphere`` or ``uniform``.
         scale: ``filter``, ``layer``, ``weight`` (or ``element``) or ``none`` (absolute).
-        spare: parameters without noise, as in training: ``1d`` (biases, normalisation) or
+        exclude: parameters without noise, as in training: ``1d`` (biases, normalisation) or
             ``none``.
         draws: antithetic pairs, at least 2.
 
@@ -48,13 +48,13 @@ def asymmetry(
         the even part's mean, which is ``symmetric_gap``.
 
     Raises:
-        InputError: a negative c, fewer than 2 draws, an unknown law, scale or ``spare``.
+        InputError: a negative c, fewer than 2 draws, an unknown law, scale or ``exclude``.
         WorkError: a loss is not finite.
 
     Reference:
         He et al. 2019 (arXiv 1902.00744) for asymmetric valleys; the statistic is ours.
     """
-    found, settings = s_sgd_pairs(context, c, law, scale, spare, draws)
+    found, settings = s_sgd_pairs(context, c, law, scale, exclude, draws)
     details = {
         "rms": float(np.sqrt(np.square(found.odd).mean())),
         "symmetric_gap": float(found.even.mean()),

@@ -27,8 +27,8 @@ def fisher_rao(context: MetricContext) -> Measurement:
     Reference:
         Liang et al. 2019 (arXiv 1711.01530), definition 2 and theorem 3.1.
     """
-    operator = FisherOperator.of(context.problem, options=context.options)
-    weights = flattened(operator.parameters).detach()
+    operator = FisherOperator(context.problem, options=context.options)
+    weights = flattened(operator.parameters).detach().to(operator.dtype)
     values = [float(weights @ product[:, 0]) for _, product in operator.parts(weights[:, None])]
     context.pay(products=1)
     return of_batches(context, values, {"fisher": "empirical"})

@@ -1,7 +1,5 @@
 """Relative flatness of one linear layer."""
 
-import glob
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -60,14 +58,7 @@ def relative_flatness(context: MetricContext, *, layer: str = "") -> Measurement
     """
     name, weight = _named(context.problem, layer) if layer else _last(context)
     problem = context.problem
-    own = Problem(
-        problem.model,
-        problem.loss,
-        problem.batches,
-        count=problem.count,
-        layers=[glob.escape(name)],
-    )
-    operator = HessianOperator.of(own, options=context.options)
+    operator = HessianOperator(problem.restricted([name]), options=context.options)
     operator.deadline = context.deadline
     (filters,) = filters_of(problem.model, [weight])
     matrix = filters.rows(filters.moving(weight.detach()))

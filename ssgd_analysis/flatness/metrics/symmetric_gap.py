@@ -19,7 +19,7 @@ def symmetric_gap(
     c: float = 0.1,
     law: str = "binary",
     scale: str = "filter",
-    spare: str = "1d",
+    exclude: str = "1d",
     draws: int = 50,
 ) -> Measurement:
     """E_n ½[L(w + n) + L(w − n)] − L(w), n the noise that S-SGD trains with.
@@ -33,7 +33,7 @@ def symmetric_gap(
         c: noise scale, relative to what ``scale`` names.
         law: ``binary``, ``gaussian``, ``sphere`` or ``uniform``.
         scale: ``filter``, ``layer``, ``weight`` (or ``element``) or ``none`` (absolute).
-        spare: parameters without noise, as in training: ``1d`` (biases, normalisation) or
+        exclude: parameters without noise, as in training: ``1d`` (biases, normalisation) or
             ``none``.
         draws: antithetic pairs, at least 2.
 
@@ -41,11 +41,11 @@ def symmetric_gap(
         Nats; the error is that of the draws.
 
     Raises:
-        InputError: a negative c, fewer than 2 draws, an unknown law, scale or ``spare``.
+        InputError: a negative c, fewer than 2 draws, an unknown law, scale or ``exclude``.
         WorkError: a loss is not finite.
 
     Reference:
         Sung et al. 2020 (arXiv 2009.02479), our reading of its noise.
     """
-    found, settings = s_sgd_pairs(context, c, law, scale, spare, draws)
+    found, settings = s_sgd_pairs(context, c, law, scale, exclude, draws)
     return of_draws(found.even.tolist(), settings)

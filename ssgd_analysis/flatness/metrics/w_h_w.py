@@ -31,7 +31,7 @@ def w_h_w(context: MetricContext) -> Measurement:
         Tsuzuku, Sato and Sugiyama 2020 (arXiv 1901.04653), on curvature relative to weights.
     """
     operator = context.operator
-    weights = flattened(parameter.detach() for parameter in operator.parameters)
+    weights = flattened(operator.parameters).detach().to(operator.dtype)
     image, (own,) = quotients(operator, weights.to(operator.dtype)[:, None])
     if not bool(image.isfinite().all()):
         raise WorkError("the Hessian's product is not finite at these weights")

@@ -19,7 +19,7 @@ def eigen_directions(
     Raises:
         InputError: fewer parameters than directions.
     """
-    operator = HessianOperator.of(problem)
+    operator = HessianOperator(problem)
     spectrum = eigenpairs(
         operator,
         count,

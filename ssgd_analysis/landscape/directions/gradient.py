@@ -22,7 +22,7 @@ def gradient_directions(problem: Problem, count: int) -> list[Direction]:
         raise InputError("the gradient is zero at these weights: it gives no direction")
     if count == 1:
         return [gradient]
-    operator = HessianOperator.of(problem)
+    operator = HessianOperator(problem)
     flat = flattened(gradient)
     turned = operator @ (flat / torch.linalg.vector_norm(flat))
     return [gradient, problem.split(turned)]

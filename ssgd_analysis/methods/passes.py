@@ -1,4 +1,4 @@
-"""What a method works on, and the counting of its passes."""
+"""Forward-backward passes: how they are made, counted and scaled."""
 
 import math
 from contextlib import nullcontext
@@ -10,6 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, first_line
+from ssgd_analysis.methods.gradient_sum import match_strides
+from ssgd_analysis.methods.loss_scale import LossScale, Overflow
 from ssgd_analysis.problem.loss import Loss, scalar_loss, takes_model
 from ssgd_analysis.problem.loss_terms import LossWatch
 from ssgd_analysis.ranks import SINGLE, Ranks
@@ -17,57 +19,24 @@ from ssgd_analysis.ranks import SINGLE, Ranks
 FORWARD_SHARE = 1 / 3  # of a forward-backward pass: backward costs about two forwards
 
 
-def parts(inputs: Tensor, targets: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
-    """A minibatch in so many parts, in order, of sizes that differ by one at most."""
+def split_minibatch(inputs: Tensor, targets: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
+    """The minibatch in ``count`` parts, in order, whose sizes differ by one at most."""
     return list(zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True))
 
 
-class Overflow(Exception):  # noqa: N818 (no error: the step is skipped)
-    """A scaled gradient is not finite; ``loss`` is the minibatch's."""
-
-    def __init__(self, loss: float) -> None:
-        super().__init__("a gradient is not finite at this loss scale")
-        self.loss = loss
-
-
-class LossScale:
-    """The factor of the loss in float16 passes, by the rule of ``torch.amp.GradScaler``.
-
-    GradScaler itself unscales once a step, just before the update: too late for a method that
-    makes several passes and works with their gradients.
-
-    Args:
-        value: the first scale.
-        interval: good steps after which it doubles.
-    """
-
-    def __init__(self, value: float = 2.0**16, interval: int = 2000) -> None:
-        self.value, self.interval, self.good = value, interval, 0
-
-    def keep(self) -> None:
-        """A step was made; after ``interval`` of them in a row the scale doubles."""
-        self.good += 1
-        if self.good == self.interval:
-            self.value, self.good = self.value * 2, 0
-
-    def shrink(self) -> None:
-        """A step was skipped: half the scale."""
-        self.value, self.good = self.value / 2, 0
-
-
-class Task:
-    """What a method works on: the model, its loss and the base optimizer; counts the passes.
+class Passes:
+    """Makes, counts and scales forward-backward passes, and the update that follows them.
 
     Args:
         model: in training mode while steps are made.
         loss: ``(outputs, targets) -> scalar``, the mean over the batch.
         optimizer: any ``torch.optim.Optimizer`` over the model's parameters.
-        batch_size: examples of a full minibatch: what one pass counts as.
-        seed: of the run; a method derives its own streams from it.
+        batch_size: examples of a full minibatch, which count as one pass.
+        seed: of the run; methods derive their own random streams from it.
         autocast: dtype for the forward pass, or ``None`` for the parameters' own. With float16
             the loss is scaled (:class:`LossScale`) and each pass's gradient unscaled at once.
-        accumulate: micro-batches that each pass is made in, of sizes that differ by one at most;
-            their weighted mean is the minibatch's. BatchNorm sees the micro-batches.
+        accumulate: micro-batches of each pass, whose sizes differ by one at most; their weighted
+            mean is the minibatch's gradient. BatchNorm sees the micro-batches.
         clip: largest norm, over all parameters, of the gradient that the base optimizer steps
             with; a longer one is shortened to it.
         ranks: the processes that share every pass; each is given the whole minibatch, takes its
@@ -78,6 +47,14 @@ class Task:
 
     Raises:
         InputError: a loss of (model, batch).
+
+    Example:
+        >>> model = nn.Linear(3, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> passes = Passes(model, nn.functional.mse_loss, optimizer, batch_size=2)
+        >>> loss = passes.backward(torch.ones(2, 3), torch.ones(2, 1))
+        >>> passes.gradients
+        1
     """
 
     def __init__(
@@ -106,10 +83,7 @@ class Task:
         self.scale = LossScale() if autocast == torch.float16 else None
         self.compiled = torch.compile(model) if compiled else None
         self.channels_last = channels_last
-        self.step = 0  # updates made so far
-        self.peak_lr: float | None = None  # highest learning rate of the training, if known
-        self.steps_per_epoch = 1  # set by whoever makes the steps
-        self.examples = 0.0  # examples that went forward and backward so far
+        self.examples = 0.0  # that went forward and backward so far
 
     @property
     def gradients(self) -> float:
@@ -133,16 +107,22 @@ class Task:
         return self.ranks.size
 
     def state_dict(self) -> dict[str, Any]:
-        """What resume needs of the loss scale."""
-        return {} if self.scale is None else {"scale": self.scale.value, "good": self.scale.good}
+        """The count, and the loss scale where there is one."""
+        scale = {} if self.scale is None else {"scale": self.scale.value, "good": self.scale.good}
+        return {"examples": self.examples, **scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a state of :meth:`state_dict`."""
+        """Go on from a state of :meth:`state_dict`."""
+        self.examples = state["examples"]
         if self.scale is not None:
             self.scale.value, self.scale.good = state["scale"], state["good"]
 
+    def count_forward(self, examples: int) -> None:
+        """Count a forward pass without a backward pass over so many examples."""
+        self.examples += examples * FORWARD_SHARE
+
     def forward(self, inputs: Tensor) -> Tensor:
-        """The model's outputs, in the run's precision; not counted.
+        """The model's outputs in the run's precision; the pass is not counted.
 
         Raises:
             InputError: the model cannot be compiled.
@@ -156,27 +136,23 @@ class Task:
                 return self.model(inputs)
             try:
                 return self.compiled(inputs)
-            except Exception as error:  # the model itself was tried before: it is the compiler's
+            except Exception as error:  # the model was tried before, so the compiler fails
                 if is_out_of_memory(error):
                     raise
                 message = f"--compile: the model cannot be compiled: {first_line(error)}"
                 raise InputError(message) from error
 
     def update(self) -> None:
-        """The base optimizer steps with what is in ``.grad``, clipped where that is asked for."""
+        """Let the base optimizer step with what is in ``.grad``, clipped where that is set."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if self.clip is not None:
             nn.utils.clip_grad_norm_(parameters, self.clip)
-        for parameter in parameters:
-            slope = parameter.grad
-            # torch's fused optimizers walk through memory: they take other strides for the same
-            if slope is not None and slope.stride() != parameter.stride():
-                parameter.grad = torch.empty_like(parameter).copy_(slope)
+        match_strides(parameters)
         self.optimizer.step()
         if self.scale is not None:
             self.scale.keep()
 
-    def backward(self, inputs: Tensor, targets: Tensor, share: float = 1.0) -> float:
+    def backward(self, inputs: Tensor, targets: Tensor, *, share: float = 1.0) -> float:
         """One forward-backward pass: adds ``share`` × the gradient to each ``.grad``.
 
         Returns:
@@ -205,20 +181,20 @@ class Task:
         if self.scale is None and self.world == 1 and self.accumulate == 1:
             return self._micro_batches(inputs, targets, share)[0]
         parameters = [parameter for _, parameter in self.parameters]
-        held = [parameter.grad for parameter in parameters]
+        earlier = [parameter.grad for parameter in parameters]
         for parameter in parameters:
             parameter.grad = None
         value, weight = self._micro_batches(inputs, targets, share)
         value, weight = self._over_ranks(value, weight, len(inputs))
         loss = value / weight if weight else math.nan
         self._unscale(loss, weight)
-        for parameter, before in zip(parameters, held, strict=True):
+        for parameter, before in zip(parameters, earlier, strict=True):
             if before is not None:
                 parameter.grad = before if parameter.grad is None else before.add_(parameter.grad)
         return loss
 
     def _micro_batches(self, inputs: Tensor, targets: Tensor, share: float) -> tuple[float, float]:
-        """The passes over this process's part, each weighed as in the whole minibatch.
+        """Make the passes over this process's part, each weighted as in the whole minibatch.
 
         A micro-batch counts by its examples, times the mean weight of its terms where the loss is
         one of torch's own: class weights and ignored labels differ between micro-batches.
@@ -233,21 +209,21 @@ class Task:
         if self.world > 1:
             inputs, targets = (x.tensor_split(self.world)[self.rank] for x in (inputs, targets))
         count, value, whole = min(self.accumulate, len(inputs)), 0.0, 0.0
-        pieces = [(inputs, targets)]
+        micro_batches = [(inputs, targets)]
         if count > 1:
-            pieces = parts(inputs, targets, count)
-        for few, theirs in pieces:
-            weight = len(few) / total if total else 1.0
-            outputs = self.forward(few)
+            micro_batches = split_minibatch(inputs, targets, count)
+        for part_inputs, part_targets in micro_batches:
+            weight = len(part_inputs) / total if total else 1.0
+            outputs = self.forward(part_inputs)
             outputs = outputs.float() if self.autocast else outputs
             if count > 1 or self.world > 1:
                 with LossWatch(check_labels=False) as watch:
-                    loss = scalar_loss(self.loss, outputs, theirs)
+                    loss = scalar_loss(self.loss, outputs, part_targets)
                 terms = watch.terms(loss)
                 if terms is not None:
                     weight *= terms.total / terms.count
             else:
-                loss = scalar_loss(self.loss, outputs, theirs)
+                loss = scalar_loss(self.loss, outputs, part_targets)
             whole += weight
             if weight == 0:  # no label counts: there is no loss
                 continue
@@ -264,16 +240,16 @@ class Task:
         parameters = [parameter for _, parameter in self.parameters]
         device = parameters[0].device
         reached = [float(parameter.grad is not None) for parameter in parameters]
-        told = torch.tensor([loss, weight, *reached], dtype=torch.float64, device=device)
-        slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        totals = torch.tensor([loss, weight, *reached], dtype=torch.float64, device=device)
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         statistics = self._statistics()
         mine = len(torch.empty(total).tensor_split(self.world)[self.rank])
         for statistic in statistics:
             statistic.mul_(mine / total)
-        self.ranks.sum([told, *slopes, *statistics])
-        for parameter, slope, there in zip(parameters, slopes, told[2:].tolist(), strict=True):
-            parameter.grad = slope if there else None
-        return float(told[0]), float(told[1])
+        self.ranks.sum([totals, *grads, *statistics])
+        for parameter, grad, there in zip(parameters, grads, totals[2:].tolist(), strict=True):
+            parameter.grad = grad if there else None
+        return float(totals[0]), float(totals[1])
 
     def _statistics(self) -> list[Tensor]:
         """The running statistics that a pass moves."""
@@ -282,12 +258,12 @@ class Task:
 
     def _unscale(self, loss: float, weight: float) -> None:
         """Divide the gradients by the loss scale and by the sum of the parts' weights."""
-        slopes = [p.grad for _, p in self.parameters if p.grad is not None]
-        if weight and not math.isclose(weight, 1.0, rel_tol=1e-12) and slopes:
-            torch._foreach_mul_(slopes, 1 / weight)
+        grads = [p.grad for _, p in self.parameters if p.grad is not None]
+        if weight and not math.isclose(weight, 1.0, rel_tol=1e-12) and grads:
+            torch._foreach_mul_(grads, 1 / weight)
         if self.scale is None:
             return
-        torch._foreach_mul_(slopes, 1 / self.scale.value)
-        largest = torch._foreach_norm(slopes, float("inf"))
+        torch._foreach_mul_(grads, 1 / self.scale.value)
+        largest = torch._foreach_norm(grads, float("inf"))
         if not torch.isfinite(torch.stack(largest)).all():
             raise Overflow(loss)
