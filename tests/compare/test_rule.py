@@ -217,7 +217,7 @@ RAW = case(-0.5, metric="raw", excluded_why="rescaling moves it")
 @pytest.mark.parametrize(
     ("cases", "verdict", "words"),
     [
-        ([A, SAME, OPEN], "flatter", "by a; not by same, open"),
+        ([A, SAME, OPEN], "flatter", "by a, but not by same, open"),
         ([B], "sharper", "by b"),
         ([A, B], "not comparable", "disagree"),
         ([SAME, SAME], "no difference", "within the margin"),
