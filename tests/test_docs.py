@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from method_checks import DOCS, methods_without_docs
+from method_checks import methods_without_docs
 from ssgd_analysis.cli.main import COMMANDS
 
 from ssgd_analysis.flatness import METRICS

@@ -70,7 +70,7 @@ def test_a_wrong_second_derivative_is_an_error_that_offers_differences(function,
     with pytest.raises(InputError, match=r"central differences.*--product difference"):
         _ = HessianOperator(wrong) @ torch.ones(wrong.n_parameters, dtype=dtype)
     with pytest.raises(InputError, match="--product difference"):
-        measure(wrong, Request(top=1, probes=4))
+        measure(wrong, top=1, probes=4)
     with pytest.raises(InputError, match="--product difference"):
         METRICS["trace"](Problem(wrong.model, wrong.loss, wrong.batches))
     operator = HessianOperator(wrong, options=Options(strategy="difference"))
