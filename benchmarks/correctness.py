@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ssgd_analysis import HessianOperator, InputError, Problem
 from ssgd_analysis.curvature import Options
 from ssgd_analysis.errors import first_line
-from ssgd_analysis.sharpness.record import Request, measure
+from ssgd_analysis.sharpness import measure
 
 try:  # optional: `pip install hessian-eigenthings==1.0.0a5`
     import hessian_eigenthings as eigenthings
@@ -197,8 +197,7 @@ def measured(net: Net, loss: float, matrix: Tensor) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            request = Request(top=1, tol=1e-9)
-            record = measure(problem(net, torch.float64), request).record
+            record = measure(problem(net, torch.float64), top=1, tol=1e-9).document
     except Exception as reason:
         return refusal(reason)
     errors = [

@@ -2,12 +2,10 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from ssgd_analysis.cli import connect_files as files
 from ssgd_analysis.cli import console
-from ssgd_analysis.cli.connect_files import SPLITS
 from ssgd_analysis.cli.options import (
     COUNT,
     POSITIVE,
@@ -19,7 +17,10 @@ from ssgd_analysis.cli.options import (
     load_checkpoints,
 )
 
-DEFAULT = ("line", "matched", "bezier")
+if TYPE_CHECKING:
+    from ssgd_analysis.connections import ConnectionRecord
+
+SPLITS = ("train", "test")
 
 
 @click.command(
@@ -74,79 +75,51 @@ def command(
     on a curve that is trained to stay low. On the train split, which curves and BatchNorm's
     statistics are fitted to, and on the test split. Writes connect.json, .npz, .csv and pictures.
     """
-    from ssgd_analysis.connections import ConnectionSettings, connect, line
+    from ssgd_analysis.compare.sources import fingerprint
+    from ssgd_analysis.connections import ConnectionRecord, ConnectionSettings, connect, line
+    from ssgd_analysis.connections.compute import DEFAULT_PATHS
     from ssgd_analysis.errors import InputError
-    from ssgd_analysis.files import jsonable, make_folder, write_json
 
     if len(checkpoints) != 2:
         raise InputError(f"connect needs two checkpoints, not {len(checkpoints)}")
     names = ("points", "bends", "epochs", "lr", "bn", "seed")
     settings = ConnectionSettings(**{name: options[name] for name in names})
-    kinds = tuple(dict.fromkeys(kinds)) or DEFAULT
+    kinds = tuple(dict.fromkeys(kinds)) or DEFAULT_PATHS
     first, second = load_checkpoints(checkpoints, options)
-    distance = line(first.model, second.model).length()  # other architectures: said before work
-    splits = {split: _problem(first, split, options) for split in SPLITS}
-    for problem in splits.values():
-        problem.check()
-    notes = _differences(first, second, options)
-    notes += dict.fromkeys(note for problem in splits.values() for note in problem.notes)
-    key = _key(splits, (first, second), settings, options)
-    identity = {"fingerprint": key, "command": _command(checkpoints, kinds, settings, options, out)}
-    places = [out / "paths" / f"{kind}.npz" for kind in kinds]
-    kept = {
-        kind: files.kept(place, key) for kind, place in zip(kinds, places, strict=True) if resume
-    }
-    if save_weights:
-        kept = {
-            kind: found for kind, found in kept.items() if files.saved(out, kind, settings.bends)
-        }
-    if resume and (done := files.finished(out, identity)) and all(kept.get(kind) for kind in kinds):
-        console.say(f"{out} is finished; nothing to do")
-        _answer(done, as_json)
-        return
-    make_folder(out / "paths")
+    line(first.model, second.model)  # other architectures: refused before data are read
     train = first.data.train.first(options["samples"])
     size = options["batch_size"] or 128
-    paths: list[dict[str, Any]] = []
-    arrays: dict[str, Any] = {}
     with console.Display() as progress:
-        for kind, place in zip(kinds, places, strict=True):
-            found = kept.get(kind)
-            if found is not None:
-                progress.say(f"{kind}: taken from {place}")
-            else:
-                done = connect(
-                    kind,
-                    splits,
-                    second.model,
-                    settings,
-                    calibration=train.batches(512),
-                    minibatches=lambda random: train.take(_order(train, random)).batches(size),
-                    progress=progress,
-                )
-                if save_weights:
-                    calibration = train.batches(512) if settings.bn == "recalibrate" else []
-                    files.save(done, out, splits["train"], calibration)
-                found = jsonable(done.record), files.columns(done)
-                files.keep(place, key, *found)
-            paths.append(found[0])
-            arrays |= {n if n == "t" else f"{kind}_{n}": a for n, a in found[1].items()}
-    record = {
-        "checkpoints": list(checkpoints),
-        "settings": {**dataclasses.asdict(settings), "batch_size": size},
-        "samples": options["samples"],
-        "n_samples": {split: problem.n_samples for split, problem in splits.items()},
-        "paths": paths,
-        "distance": distance,
-        "notes": notes,
-        **identity,
-        "out": str(out),
-    }
-    record["pictures"] = files.write(record, arrays, kinds, out)
-    if save_weights:
-        record["weights"] = [str(p) for k in kinds for p in files.weights(out, k, settings.bends)]
-    write_json(out / "connect.json", record)
-    _answer(jsonable(record), as_json)
+        record = connect(
+            _problem(first, "train", options),
+            second.model,
+            settings,
+            paths=kinds,
+            test=_problem(first, "test", options),
+            calibration=train.batches(512),
+            minibatches=lambda random: train.take(_order(train, random)).batches(size),
+            folder=out,
+            resume=resume,
+            save_weights=save_weights,
+            origin={
+                "checkpoints": checkpoints,
+                "samples": options["samples"],
+                "batch_size": size,
+                "notes": _differences(first, second, options),
+                "command": _command(checkpoints, kinds, settings, options, out),
+            },
+            code=" ".join(fingerprint(n) for c in (first, second) for n in c.references.values()),
+            progress=progress,
+        )
+    if record.resumed:
+        console.say(f"{out} is finished; nothing to do")
+    else:
+        for kind in record.kinds:
+            if kind not in record.found:
+                console.say(f"{kind}: taken from {out / 'paths' / f'{kind}.npz'}")
+        record.save(out)
+        record = ConnectionRecord.read(out)
+    _answer(record, as_json)
 
 
 def _problem(checkpoint: Any, split: str, options: dict[str, Any]) -> Any:
@@ -182,20 +155,6 @@ def _differences(first: Any, second: Any, options: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _key(splits: Any, ends: tuple[Any, Any], settings: Any, options: dict[str, Any]) -> str:
-    """What must be the same for a finished path to count."""
-    import hashlib
-
-    from ssgd_analysis.compare.sources import fingerprint
-    from ssgd_analysis.problem import Problem
-
-    end = Problem(ends[1].model, ends[1].loss, splits["train"].batches, count=ends[1].count)
-    parts = [problem.fingerprint() for problem in (*splits.values(), end)]
-    parts += [fingerprint(name) for one in ends for name in one.references.values()]
-    parts += [repr(dataclasses.asdict(settings)), str(options["batch_size"])]
-    return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
-
-
 def _command(
     checkpoints: tuple[str, ...], kinds: tuple[str, ...], settings: Any, options: Any, out: Path
 ) -> str:
@@ -206,7 +165,8 @@ def _command(
     return command_line("connect", checkpoints, {**given, "out": out})
 
 
-def _answer(answer: dict[str, Any], as_json: bool) -> None:
+def _answer(record: "ConnectionRecord", as_json: bool) -> None:
+    answer = record.to_json()
     if as_json:
         console.answer_json(answer)
         return

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from ssgd_analysis.cli import console, landscape_files
+from ssgd_analysis.cli import console
 from ssgd_analysis.cli.options import (
     AMOUNT,
     COUNT,
     NATURAL,
     checkpoint_options,
+    command_line,
     computing,
     example,
     json_option,
@@ -20,7 +21,8 @@ from ssgd_analysis.cli.options import (
 
 if TYPE_CHECKING:
     from ssgd_analysis.data import Split
-    from ssgd_analysis.landscape import LandscapeSettings, NamedProblem
+    from ssgd_analysis.landscape import LandscapeRecord, LandscapeSettings, NamedProblem
+    from ssgd_analysis.landscape.evaluation import Plans
     from ssgd_analysis.ranks import Ranks
 
 
@@ -95,26 +97,30 @@ def command(checkpoints: tuple[str, ...], out: Path, as_json: bool, **options: A
     processes share the points: torchrun --nproc-per-node 2 --no-python ssgd-analyze landscape ...
     """
     from ssgd_analysis.errors import InputError
+    from ssgd_analysis.landscape import LandscapeRecord
     from ssgd_analysis.ranks import launched, local_device
 
     settings = _settings(options)
     options["device"] = local_device(options["device"])
     with launched() as ranks:
         try:
-            answer = _landscape(checkpoints, settings, out, options, ranks)
+            record = _record(checkpoints, settings, out, options, ranks)
         except InputError:
             if ranks.first:
                 raise
             sys.exit(2)  # the first process says it once
-    if not ranks.first:
-        return
+        if not ranks.first:
+            return
+        if record.resumed:
+            console.say(f"{out} is finished; nothing to compute")
+        for note in record.document["notes"]:
+            console.say(f"Note: {note}")
+        files = record.save(out, html=options["html"], movie=options["movie"])
     if as_json:
-        console.answer_json(answer)
+        console.answer_json(LandscapeRecord.read(out).to_json())
         return
-    for written in ("landscape.npz", "landscape.json"):
-        console.answer(str(out / written))
-    for picture in answer["pictures"]:
-        console.answer(picture)
+    for file in files:
+        console.answer(str(file))
 
 
 def _settings(options: dict[str, Any]) -> "LandscapeSettings":
@@ -149,80 +155,83 @@ def _settings(options: dict[str, Any]) -> "LandscapeSettings":
     return settings
 
 
-def _landscape(
+def _record(
     checkpoints: tuple[str, ...],
     settings: "LandscapeSettings",
     out: Path,
     options: dict[str, Any],
     ranks: "Ranks",
-) -> dict[str, Any]:
-    """Compute what is not done yet, and draw it; the record, with the pictures' paths."""
-    from importlib.metadata import version
-
-    from ssgd_analysis.files import make_folder, write_json
-    from ssgd_analysis.landscape import fingerprint, sample_landscape
+) -> "LandscapeRecord":
+    """The landscape, with the command that makes it again."""
+    from ssgd_analysis.landscape import landscape
     from ssgd_analysis.progress import SILENT
-    from ssgd_analysis.weights.batchnorm import has_statistics
 
-    plans = landscape_files.plans(options["plan"], options["split"])
-    subjects, references = _subjects(checkpoints, settings, options)
-    first = subjects[0]
-    record = {
-        "settings": dataclasses.asdict(settings),
-        "checkpoints": list(checkpoints),
-        **{name: options[name] for name in ("split", "samples", "batch_size", "dtype")},
-        **references,
-        "n_samples": first.problem.n_samples,
-        "n_test_samples": None if first.test is None else first.test.n_samples,
-        "batchnorm": has_statistics(first.problem.model),
-        "command": landscape_files.command(checkpoints, settings, options, out),
-        "fingerprint": fingerprint(subjects, settings),
-    }
-    if options["resume"] and (done := ranks.once(lambda: landscape_files.finished(out, record))):
-        record, arrays = done
-        if ranks.first:
-            console.say(f"{out} is finished; nothing to compute")
-    else:
-        ranks.once(lambda: make_folder(out))
-        with console.Display() as display:
-            made = sample_landscape(
-                subjects,
-                settings,
-                keep=out / "landscape.partial",
-                resume=options["resume"],
-                tune=options["tune"],
-                plans=plans,
-                key=record["fingerprint"],
-                ranks=ranks,
-                progress=display if ranks.first else SILENT,
-            )
-        arrays = made.arrays
-        record |= {
-            "units": made.units,
-            "grids": made.grids,
-            "plan": made.plans,
-            "axes": {name: list(array.shape) for name, array in arrays.items()},
-            "versions": {name: version(name) for name in ("ssgd-analysis", "torch", "numpy")},
-            "notes": list(dict.fromkeys(note for each in subjects for note in each.problem.notes)),
-        }
-        for note in record["notes"] if ranks.first else ():
-            console.say(f"Note: {note}")
-        if options["tune"]:  # measured again, it could be another
-            tuned = options | {"plan": landscape_files.plan_text(made.plans), "tune": False}
-            record["command"] = landscape_files.command(checkpoints, settings, tuned, out)
-        if ranks.first:
-            landscape_files.replace(out, arrays)
-    if ranks.first:
-        record |= {"out": str(out), "pictures": landscape_files.draw(record, arrays, out, options)}
-        write_json(out / "landscape.json", record)
-        landscape_files.sweep(out)
+    plans = _plans(options["plan"], options["split"])
+    named, references = _named_problems(checkpoints, settings, options)
+    origin = {name: options[name] for name in ("split", "samples", "batch_size", "dtype")}
+    command = _command(checkpoints, settings, options, out)
+    with console.Display() as display:
+        record = landscape(
+            named,
+            settings,
+            folder=out,
+            resume=options["resume"],
+            tune=options["tune"],
+            plans=plans,
+            origin={**origin, **references, "command": command},
+            ranks=ranks,
+            progress=display if ranks.first else SILENT,
+        )
+    if options["tune"] and not record.resumed:  # measured again, it could be another
+        tuned = options | {"plan": _plan_text(record.plans), "tune": False}
+        command = _command(checkpoints, settings, tuned, out)
+        record = dataclasses.replace(record, document=record.document | {"command": command})
     return record
 
 
-def _subjects(
+def _command(
+    checkpoints: tuple[str, ...],
+    settings: "LandscapeSettings",
+    options: dict[str, Any],
+    out: Path,
+) -> str:
+    """The command line that makes the same landscape again."""
+    values = dataclasses.asdict(settings)
+    if settings.directions == "between":
+        del values["normalize"], values["biases"]
+    values["no_curvature"] = not values.pop("curvature")
+    for name in ("split", "samples", "batch_size", "model", "data", "loss", "count", "dtype"):
+        values[name] = options[name]
+    for name in ("device", "data_dir", "plan", "vectors", "tune", "html", "movie"):
+        values[name] = options[name]
+    values["out"] = out
+    return command_line("landscape", checkpoints, values)
+
+
+def _plans(text: str | None, split: str) -> "Plans":
+    """Plans from "WAY:CHUNK" for one split or "WAY:CHUNK,WAY:CHUNK" for both."""
+    from ssgd_analysis.errors import InputError
+
+    names = ("main", "test") if split == "both" else ("main",)
+    parts = [part.partition(":") for part in text.split(",")] if text else []
+    if text and not (len(parts) == len(names) and all(chunk.isdigit() for _, _, chunk in parts)):
+        example = ",".join(["traced:128"] * len(names))
+        raise InputError(f"--plan '{text}' should be like {example}")
+    return {
+        name: {"way": way, "chunk": int(chunk)}
+        for name, (way, _, chunk) in zip(names, parts, strict=False)
+    }
+
+
+def _plan_text(plans: "Plans") -> str:
+    """The same as text, for ``--plan``."""
+    return ",".join(f"{plan['way']}:{plan['chunk']}" for plan in plans.values())
+
+
+def _named_problems(
     checkpoints: tuple[str, ...], settings: "LandscapeSettings", options: dict[str, Any]
 ) -> "tuple[list[NamedProblem], dict[str, str]]":
-    """The checkpoints, and what model, data and loss of the first one are called."""
+    """The checkpoints, and the references of model, data and loss of the first one."""
     from ssgd_analysis.compare.sources import fingerprint
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.landscape import NamedProblem
@@ -232,7 +241,7 @@ def _subjects(
     vectors = [vector for path in options["vectors"] for vector in read_vectors(path)]
     main, *also = ("train", "test") if options["split"] == "both" else (options["split"],)
     opened = load_checkpoints(checkpoints, options)
-    subjects = []
+    named = []
     for checkpoint in opened:
         problems = []
         for split in (main, *also):
@@ -248,9 +257,9 @@ def _subjects(
         if settings.directions == "trajectory":
             if checkpoint.run is None:
                 raise InputError(f"{checkpoint.name} is not inside a run: it has no trajectory")
-            kept = checkpoint.run.checkpoints()
-            path = {step: read_tensors(file)[0] for step, file in kept.items()}
-        subjects.append(
+            files = checkpoint.run.checkpoints()
+            path = {step: read_tensors(file)[0] for step, file in files.items()}
+        named.append(
             NamedProblem(
                 checkpoint.name,
                 problems[0],
@@ -261,9 +270,9 @@ def _subjects(
                 vectors=vectors,
             )
         )
-    return subjects, opened[0].references
+    return named, opened[0].references
 
 
 def _calibration(train: "Split", samples: int | None) -> list[Any]:
-    """The training examples that BatchNorm's statistics are made of: as many as are shown."""
+    """The training examples for BatchNorm's statistics: as many as the losses are of."""
     return train.first(None if samples is None else min(samples, len(train))).batches(512)

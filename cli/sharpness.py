@@ -1,6 +1,7 @@
 """``ssgd-analyze sharpness``."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from ssgd_analysis.cli.options import (
     json_option,
     load_checkpoints,
 )
-from ssgd_analysis.cli.sharpness_tables import print_differences, print_sharpness
 
 
 @click.command(
@@ -118,6 +118,11 @@ def command(
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder
     from ssgd_analysis.sharpness import CheckpointProblem, measure_all, plan
+    from ssgd_analysis.sharpness.tables import (
+        checkpoint_tables,
+        checkpoint_warnings,
+        difference_tables,
+    )
 
     if out is None and (save_vectors or resume):
         raise InputError(f"--{'save-vectors' if save_vectors else 'resume'} needs --out")
@@ -163,8 +168,10 @@ def command(
         console.answer_json(answer)
         return
     for result in answer["checkpoints"]:
-        print_sharpness(result)
-    print_differences(answer.get("differences", []))
+        _print(checkpoint_tables(result))
+        for warning in checkpoint_warnings(result):
+            console.say(f"Warning: {warning}")
+    _print(difference_tables(answer.get("differences", [])))
     for picture in files[1:]:
         console.answer(str(picture))
 
@@ -192,3 +199,11 @@ def _answer_plans(plans: list[dict[str, Any]], as_json: bool) -> None:
         return
     for found in plans:
         console.answer(f"{found['checkpoint']}: {found['plan']['text']}")
+
+
+def _print(parts: Iterable[Any]) -> None:
+    for part in parts:
+        if isinstance(part, str):
+            console.answer(part)
+        else:
+            console.answer_table(part.header, part.rows, title=part.title)

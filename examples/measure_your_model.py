@@ -32,12 +32,12 @@ for rank, pair in enumerate(found.spectrum.largest, 1):
     assert pair.residual < 1e-3  # ‖Hv − λv‖ / |λ|: the pair solves the eigenproblem
 print(f"trace             {found.trace.value:.2f} ± {found.trace.stderr:.2f} (probes)")
 share = found.density.negative
-print(f"negative share    {share.value:.2f}, between {share.low:.2f} and {share.high:.2f}")
+print(f"negative share    {share.value:.1%}, between {share.low:.1%} and {share.high:.1%}")
 
 # λ_max and trace change when the weights are rescaled, although the function does not. These two
 # do not change: the noise, or the step, is relative to each weight.
 for name, metric in (
     ("expected rise", flatness.expected(problem, sigma=0.1)),
-    ("worst rise", flatness.adaptive_worst(problem, rho=0.5, starts=4)),
+    ("worst rise", flatness.adaptive_worst(problem, rho=0.5, starts=1)),
 ):
     print(f"{name:17} {metric.value:.4f} ± {metric.stderr:.4f}")

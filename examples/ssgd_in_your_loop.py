@@ -20,14 +20,18 @@ def train(method: str, epochs: int, seed: int = 0) -> float:
     """Train one network, and return its accuracy on the test images."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    options = {"lr": 0.1, "momentum": 0.9}
     optimizer: torch.optim.Optimizer
     if method == "S-SGD":  # any base optimizer class; the model tells which weights form a filter
         optimizer = SSGD(
-            model.parameters(), torch.optim.SGD, noise_scale=0.3, model=model, **options
+            model.parameters(),
+            torch.optim.SGD,
+            noise_scale=0.3,
+            model=model,
+            lr=0.1,
+            momentum=0.9,
         )
     else:
-        optimizer = torch.optim.SGD(model.parameters(), **options)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
 
     for _ in range(epochs):

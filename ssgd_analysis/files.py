@@ -6,11 +6,14 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssgd_analysis.errors import InputError, WorkError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def cache_folder() -> Path:
@@ -54,6 +57,21 @@ def is_temporary(path: Path) -> bool:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically (UTF-8)."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def save_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> None:
+    """Write arrays as an ``.npz`` file, atomically.
+
+    Raises:
+        WorkError: the disk is full or the folder not writable.
+    """
+    import numpy as np  # the command line imports this module, and must start at once
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    write_atomically(path, write)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from method_checks import DOCS, methods_without_docs
+from method_checks import methods_without_docs
 from ssgd_analysis.cli.main import COMMANDS
 
 from ssgd_analysis.flatness import METRICS
@@ -44,7 +44,9 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_links_anchors_and_pictures_exist(page):
-    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    assert "<<<<<<<" not in text, "a merge was left unfinished"
+    for target in re.findall(r"\]\(([^)]+)\)", text):
         if "://" not in target:
             path, _, anchor = target.partition("#")
             there = page.parent / path if path else page
@@ -79,7 +81,7 @@ def test_readme_names_every_command_and_room():
 
 
 def test_docs_name_every_method_and_metric():
-    methods = DOCS.read_text(encoding="utf-8")
+    methods = (DOCS / "methods.md").read_text(encoding="utf-8")
     metrics = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     assert methods_without_docs() == set()
     assert set(re.findall(r"^### (\w+)$", metrics, re.MULTILINE)) == set(METRICS)

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import inspect
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from ssgd_analysis.compare.metric_kinds import HISTORY_METRICS, check_metric
 from ssgd_analysis.compare.pairs import recorded_loss
 from ssgd_analysis.compare.sources import fingerprint
 from ssgd_analysis.errors import InputError, WorkError, first_line
-from ssgd_analysis.files import make_folder, read_json, write_json
 from ssgd_analysis.flatness import METRICS, resolve
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.runs import Run
 from ssgd_analysis.runs.checkpoint import Checkpoint, load_checkpoint
+from ssgd_analysis.store import KeyedStore
 
 
 @dataclass(frozen=True)
@@ -125,21 +124,22 @@ def measure_all(
                 values = [value for record, value in known if step in (None, record["step"])]
                 found[metric] = values[-1] if values else None
     at = history[-1]["step"] if step is None else step
-    missing: list[tuple[str, Path, dict[str, Any]]] = []
+    store = KeyedStore(run.folder / "measurements")
+    missing: list[tuple[str, str, dict[str, Any]]] = []
     context: MetricContext | None = None
     for metric in metrics:
         if metric not in found:
             with trying(metric):
-                path, key = _place(run, metric, how, at, target)
-                record = read_json(path) if path.is_file() else None
-                if isinstance(record, dict) and record.get("key") == key:
-                    found[metric] = record["value"]
+                entry, key = _entry(run, metric, how, at, target)
+                stored = store.read(entry, key)
+                if stored is not None:
+                    found[metric] = stored["value"]
                 else:
-                    missing.append((metric, path, key))
+                    missing.append((metric, entry, key))
     if missing:
         with trying(*(metric for metric, _, _ in missing)):
-            context = _bench(run, how, at, target)
-    for metric, path, key in missing:
+            context = _context(run, how, at, target)
+    for metric, entry, key in missing:
         if metric in found:  # refused with the others
             continue
         if context is None:
@@ -148,7 +148,8 @@ def measure_all(
         with trying(metric):
             name, settings = resolve(metric)
             result = METRICS[name].on(context, **settings)
-            _keep(path, {"key": key, **dataclasses.asdict(result)})
+            with contextlib.suppress(InputError, WorkError):  # a read-only run can be compared too
+                store.write(entry, key, dataclasses.asdict(result))
             found[metric] = result.value
             on_measured(metric)
     return found
@@ -162,10 +163,10 @@ def train_loss(run: Run, how: MeasureSettings, step: int | None = None) -> float
     return _changed(checkpoint.problem("train"), run, normalize=True).mean_loss()
 
 
-def _place(
+def _entry(
     run: Run, metric: str, how: MeasureSettings, step: int, target: float | None
-) -> tuple[Path, dict[str, Any]]:
-    """Where a measurement is kept, and what it must belong to."""
+) -> tuple[str, dict[str, Any]]:
+    """The name of a measurement's entry in the store, and all that its value depends on."""
     name, settings = resolve(metric)
     path = run.checkpoints().get(step)
     content = path.read_bytes() if path else b""
@@ -182,15 +183,17 @@ def _place(
     scaled = "" if target is None else f"-loss{target:.6g}"
     scaled += "-normalized" if how.normalize else ""
     text = re.sub(r"[^\w.=,+-]", "_", metric)
-    kept = f"{text}-{how.split}-{how.samples or 'all'}-seed{how.seed}-step-{step:08d}{scaled}.json"
-    return run.folder / "measurements" / kept, key
+    entry = f"{text}-{how.split}-{how.samples or 'all'}-seed{how.seed}-step-{step:08d}{scaled}"
+    return entry, key
 
 
 def _checkpoint(run: Run, how: MeasureSettings, step: int) -> Checkpoint:
     return load_checkpoint(f"{run.folder}@{step}", device=how.device, data_dir=how.data_dir)
 
 
-def _bench(run: Run, how: MeasureSettings, step: int, target: float | None) -> MetricContext | None:
+def _context(
+    run: Run, how: MeasureSettings, step: int, target: float | None
+) -> MetricContext | None:
     """The problem with its outputs as wanted; ``None``: no temperature reaches the target."""
     checkpoint = _checkpoint(run, how, step)
     problem = checkpoint.problem(how.split, samples=how.samples)
@@ -218,12 +221,3 @@ def _changed(
     if model is problem.model:
         return problem
     return Problem(model, problem.loss, problem.batches, count=problem.count)
-
-
-def _keep(path: Path, record: dict[str, Any]) -> None:
-    json.dumps(record)  # a metric must return plain values
-    try:
-        make_folder(path.parent)
-        write_json(path, record)
-    except (WorkError, ValueError):  # a read-only run can still be compared
-        return

@@ -1,21 +1,24 @@
 """Paths from one checkpoint to another, and the barriers on them."""
 
+from ssgd_analysis.connections.compute import connect
 from ssgd_analysis.connections.connection import (
     PATHS,
     Connection,
     ConnectionSettings,
-    connect,
+    find_connection,
     same_examples,
 )
 from ssgd_analysis.connections.curve import train_curve
-from ssgd_analysis.connections.matching import Matching, permutable, weight_matching
+from ssgd_analysis.connections.matching import Matching, weight_matching
 from ssgd_analysis.connections.path import WeightPath, line, put
 from ssgd_analysis.connections.profile import Barrier, Profile, barrier, evaluate_path
+from ssgd_analysis.connections.record import ConnectionRecord
 
 __all__ = [
     "PATHS",
     "Barrier",
     "Connection",
+    "ConnectionRecord",
     "ConnectionSettings",
     "Matching",
     "Profile",
@@ -23,8 +26,8 @@ __all__ = [
     "barrier",
     "connect",
     "evaluate_path",
+    "find_connection",
     "line",
-    "permutable",
     "put",
     "same_examples",
     "train_curve",

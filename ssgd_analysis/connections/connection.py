@@ -1,4 +1,4 @@
-"""One way of going from a checkpoint to another: found, evaluated, and put on record."""
+"""One path from a network to another: found, evaluated, and described by plain values."""
 
 import math
 import time
@@ -67,7 +67,7 @@ class ConnectionSettings:
 
 @dataclass(frozen=True)
 class Connection:
-    """A path, what it is like, and its record of plain values.
+    """A path, the losses along it, and its record of plain values.
 
     Args:
         path: the path.
@@ -81,7 +81,7 @@ class Connection:
     record: dict[str, Any]
 
 
-def connect(
+def find_connection(
     kind: str,
     splits: Mapping[str, Problem],
     other: nn.Module,
@@ -98,10 +98,10 @@ def connect(
         splits: problems over the first network by name; the first one is what curves are
             trained and units are matched on.
         other: the second network, of the same architecture.
-        settings: how.
+        settings: how paths are found and evaluated.
         calibration: batches for BatchNorm's statistics; default: those of the first split.
         minibatches: see :func:`train_curve`.
-        progress: told of epochs and points.
+        progress: receives epochs and points.
 
     Raises:
         InputError: an unknown kind, or two architectures.

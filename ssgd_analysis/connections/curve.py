@@ -49,7 +49,7 @@ def train_curve(
             new order.
         batch_statistics: BatchNorm normalises by each minibatch; else by the statistics at t.
         seed: of orders and of t.
-        progress: told of every epoch.
+        progress: receives every epoch.
 
     Returns:
         The trained path, and how many gradients over a minibatch it took.
@@ -85,15 +85,15 @@ def train_curve(
         for norm in norms:
             norm.training = True
         for epoch in range(epochs):
-            # the spread of one example is no number
+            # one example has no variance
             batches = [b for b in draw(random) if not norms or batching.examples(b) > 1]
             if not batches:
                 raise InputError("BatchNorm needs minibatches of two examples: a larger batch size")
             parts = torch.randperm(len(batches), generator=random)
-            places = (parts + torch.rand(len(batches), generator=random)) / len(batches)
+            times = (parts + torch.rand(len(batches), generator=random)) / len(batches)
             total = 0.0
-            for step, (batch, t) in enumerate(zip(batches, places.tolist(), strict=True)):
-                path.place(t)
+            for step, (batch, t) in enumerate(zip(batches, times.tolist(), strict=True)):
+                path.move_to(t)
                 loss = problem.batch_loss(batch)
                 found = torch.autograd.grad(loss, parameters, materialize_grads=True)
                 for share, knot in zip(path.shares(t), knots, strict=True):

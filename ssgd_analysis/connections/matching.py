@@ -1,8 +1,6 @@
 """Permuting one network's hidden units so that they match another's."""
 
-import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,9 +14,8 @@ from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import first_line
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.seeds import generator
-from ssgd_analysis.symmetries.axes import Mismatch, Space
-from ssgd_analysis.symmetries.rules import FIXED, pin
-from ssgd_analysis.symmetries.watch import Watch
+from ssgd_analysis.symmetries import UnitGroup, copied, permutable, permuted, relative_change
+from ssgd_analysis.symmetries.permutable import few_names
 
 # Relative change of outputs that is rounding: of float64 about 1e-13, of a model that turns to
 # float32 inside 1e-6; another function is far above.
@@ -27,26 +24,12 @@ SWEEPS = 100
 
 
 @dataclass(frozen=True)
-class Group:
-    """Units that can be permuted together, and every axis that they stand on.
-
-    Args:
-        size: how many units.
-        places: tensor's name, its axis, and where in the axis the units stand, shape
-            (units, places of each).
-    """
-
-    size: int
-    places: list[tuple[str, int, Tensor]]
-
-
-@dataclass(frozen=True)
 class Matching:
     """A network with permuted hidden units.
 
     Args:
         end: all its tensors by name; as a function the network is the same.
-        permutations: for each group of units, which old unit is at each place, shape (units,).
+        permutations: for each group of units, the old unit at each new index, shape (units,).
         groups: the groups.
         left: why tensors were not permuted, one line a reason.
         check: max |Δoutput| / max |output| in float64.
@@ -55,7 +38,7 @@ class Matching:
 
     end: State
     permutations: list[Tensor]
-    groups: list[Group]
+    groups: list[UnitGroup]
     left: list[str]
     check: float
     forwards: int
@@ -72,7 +55,7 @@ def weight_matching(problem: Problem, other: nn.Module, *, seed: int = 0) -> Mat
 
     Each group of units in turn is assigned optimally, the others held, until nothing changes:
     a local optimum of Σ⟨w_A, P w_B⟩, that is of ‖w_A − P w_B‖², over the parameters. Which units
-    can be permuted is found by watching one pass, and kept only where the outputs stay.
+    can be permuted is found by watching one pass, and checked on the outputs.
 
     Args:
         problem: the network to match, with examples to watch and check with (the first batch).
@@ -95,83 +78,17 @@ def weight_matching(problem: Problem, other: nn.Module, *, seed: int = 0) -> Mat
         return Matching(both.end, [], [], [check.fault], 0.0, 1)
     groups, changed = _symmetries(groups, check, seed)
     if changed:
-        left.append(f"not permuted: {_few(changed)} (the outputs change)")
+        left.append(f"not permuted: {few_names(changed)} (the outputs change)")
     names = {name for name, _ in problem.model.named_parameters()}
     start = {name: tensor.double() for name, tensor in both.start.items() if name in names}
     end = {name: tensor.double() for name, tensor in both.end.items() if name in names}
     found = _matched(start, end, groups, seed)
-    permuted = _permuted(both.end, groups, found)
-    change = check.change(permuted)
+    end_permuted = permuted(both.end, groups, found)
+    change = check.change(end_permuted)
     if change > check.tolerance:  # each alone was a symmetry: a function of chance?
         fault = "not permuted: the outputs of the whole change"
         return Matching(both.end, [], [], [fault], change, 1 + check.forwards)
-    return Matching(permuted, found, groups, left, change, 1 + check.forwards)
-
-
-def permutable(problem: Problem) -> tuple[list[Group], list[str]]:
-    """The groups of hidden units, as one pass over the first batch shows them.
-
-    Returns:
-        The groups in the order of the pass, and what is left out, one line a reason.
-    """
-    model = problem.model
-    kept = set(model.state_dict())
-    named = [*model.named_parameters(), *model.named_buffers()]
-    watch = Watch({name: tensor for name, tensor in named if name in kept})
-    batch = problem.batches[0]
-    with problem.evaluating(), torch.no_grad(), _operations_one_by_one(), watch:
-        if problem.takes_model:
-            problem.batch_loss(batch)
-        else:
-            outputs = problem.outputs(pair(batch)[0])
-            pin(watch.axes(outputs))
-    groups: dict[Space, list[tuple[str, int, Tensor]]] = {}
-    reasons: dict[str, list[str]] = {}
-    for name, axes in watch.seen.items():
-        for axis, space in enumerate(axes):
-            for leaf in space.leaves:
-                try:
-                    positions = space.positions(leaf)
-                except Mismatch as error:
-                    leaf.pin(str(error))
-                    continue
-                assert positions is not None  # a leaf of this axis
-                groups.setdefault(leaf, []).append((name, axis, positions))
-    for leaf, places in groups.items():
-        if leaf.why not in (None, FIXED) and leaf.size > 1:
-            reasons.setdefault(str(leaf.why), []).extend(name for name, _, _ in places)
-    left = [f"not permuted: {_few(names)} ({why})" for why, names in reasons.items()]
-    found = [Group(s.size, p) for s, p in groups.items() if s.why is None and s.size > 1]
-    return found, left
-
-
-@contextmanager
-def _operations_one_by_one() -> Iterator[None]:
-    """Transformer layers do without their fused kernels, which would hide their parts."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-
-
-def _few(names: Sequence[str]) -> str:
-    names = list(dict.fromkeys(names))
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _permuted(tensors: State, groups: Sequence[Group], permutations: Sequence[Tensor]) -> State:
-    found = dict(tensors)
-    for group, permutation in zip(groups, permutations, strict=True):
-        for name, axis, positions in group.places:
-            if name not in found:
-                continue
-            tensor = found[name]
-            index = torch.arange(tensor.shape[axis])
-            index[positions] = positions[permutation]
-            found[name] = tensor.index_select(axis, index.to(tensor.device))
-    return found
+    return Matching(end_permuted, found, groups, left, change, 1 + check.forwards)
 
 
 class _Check:
@@ -181,7 +98,7 @@ class _Check:
         self.fault: str | None = None
         self.forwards = 0
         try:
-            self._model = copy.deepcopy(problem.model).double()
+            self._model = copied(problem.model).double()
             batch = problem.batches[0]
             moved = [t.double() if t.is_floating_point() else t for t in tensors(batch)]
             self._problem = Problem(
@@ -189,7 +106,7 @@ class _Check:
             )
             self._before = self._outputs(weights)
             self.tolerance = TOLERANCE if self._before.dtype == torch.float64 else SINGLE
-        except Exception as error:  # a stranger's model may raise anything
+        except Exception as error:  # a user's model may raise anything
             if is_out_of_memory(error):
                 raise
             self.fault = (
@@ -207,31 +124,31 @@ class _Check:
 
     def change(self, weights: State) -> float:
         """Max |Δoutput| / max |output|; infinite where it is not finite."""
-        moved = float((self._outputs(weights) - self._before).abs().max())
-        size = float(self._before.abs().max())
-        return moved / size if np.isfinite(moved) and size else (0.0 if moved == 0 else np.inf)
+        return relative_change([self._before], [self._outputs(weights)])
 
     def holds(self, weights: State) -> bool:
         """Whether it is the same function but for rounding."""
         return self.change(weights) <= self.tolerance
 
 
-def _symmetries(groups: list[Group], check: _Check, seed: int) -> tuple[list[Group], list[str]]:
+def _symmetries(
+    groups: list[UnitGroup], check: _Check, seed: int
+) -> tuple[list[UnitGroup], list[str]]:
     """The groups of which a random permutation leaves the outputs; tensors of the others."""
     weights, random = state(check._model), generator(seed, "symmetries")
     tried = [torch.randperm(group.size, generator=random) for group in groups]
-    if check.holds(_permuted(weights, groups, tried)):
+    if check.holds(permuted(weights, groups, tried)):
         return groups, []
-    kept, changed = [], []
+    confirmed, changed = [], []
     for group, permutation in zip(groups, tried, strict=True):
-        if check.holds(_permuted(weights, [group], [permutation])):
-            kept.append(group)
+        if check.holds(permuted(weights, [group], [permutation])):
+            confirmed.append(group)
         else:
-            changed += [name for name, _, _ in group.places]
-    return kept, changed
+            changed += [name for name, _, _ in group.axes]
+    return confirmed, changed
 
 
-def _matched(start: State, end: State, groups: Sequence[Group], seed: int) -> list[Tensor]:
+def _matched(start: State, end: State, groups: Sequence[UnitGroup], seed: int) -> list[Tensor]:
     """One assignment for each group: the best of a few descents."""
     random = generator(seed, "weight matching")
     orders = [list(range(len(groups)))]
@@ -245,7 +162,7 @@ def _matched(start: State, end: State, groups: Sequence[Group], seed: int) -> li
 
 
 def _descent(
-    start: State, end: State, groups: Sequence[Group], order: list[int]
+    start: State, end: State, groups: Sequence[UnitGroup], order: list[int]
 ) -> tuple[list[Tensor], float]:
     present = dict(end)
     permutations = [torch.arange(group.size) for group in groups]
@@ -253,12 +170,12 @@ def _descent(
         changed = False
         for number in order:
             group = replace(
-                groups[number], places=[p for p in groups[number].places if p[0] in start]
+                groups[number], axes=[axis for axis in groups[number].axes if axis[0] in start]
             )
             gains = _gains(start, present, group).cpu().numpy()
             step = torch.from_numpy(linear_sum_assignment(gains, maximize=True)[1])
-            moved = _permuted(present, [group], [step])
-            names = {name for name, _, _ in group.places}
+            moved = permuted(present, [group], [step])
+            names = {name for name, _, _ in group.axes}
             # units on two axes of one tensor: an assignment of one axis may lose on the other
             before, after = (sum(dot(start[n], w[n]) for n in names) for w in (present, moved))
             if after > before + 1e-12 * abs(before):
@@ -269,10 +186,10 @@ def _descent(
     return permutations, sum(dot(start[name], present[name]) for name in start)
 
 
-def _gains(start: State, end: State, group: Group) -> Tensor:
+def _gains(start: State, end: State, group: UnitGroup) -> Tensor:
     """⟨unit i of the start, unit j of the end⟩ over all that the group's units carry."""
     total = torch.zeros(1)
-    for name, axis, positions in group.places:
+    for name, axis, positions in group.axes:
         one, two = (_units(weights[name], axis, positions) for weights in (start, end))
         total = total.to(one) + one @ two.T
     return total

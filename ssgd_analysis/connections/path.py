@@ -59,9 +59,9 @@ class WeightPath:
             while len(knots) > 1:
                 knots = [torch.lerp(a, b, t) for a, b in itertools.pairwise(knots)]
             return knots[0]
-        place = t * (len(knots) - 1)
-        piece = min(int(place), len(knots) - 2)
-        return torch.lerp(knots[piece], knots[piece + 1], place - piece)
+        position = t * (len(knots) - 1)
+        piece = min(int(position), len(knots) - 2)
+        return torch.lerp(knots[piece], knots[piece + 1], position - piece)
 
     def shares(self, t: float) -> list[float]:
         """How much each bend counts in the weights at t: the derivative by the bend."""
@@ -70,16 +70,16 @@ class WeightPath:
             return [math.comb(last, k) * t**k * (1 - t) ** (last - k) for k in range(1, last)]
         return [max(0.0, 1 - abs(t * last - k)) for k in range(1, last)]
 
-    def place(self, t: float) -> None:
+    def move_to(self, t: float) -> None:
         """Move the model to t; inside ``borrowed_state`` only."""
         put(self.model, self.at(t))
 
     def length(self) -> float:
         """L2 length over the parameters that require gradients, in float64."""
         straight = replace(self, bends=())
-        places = [k / (len(self.bends) + 1) for k in range(1, len(self.bends) + 1)]
-        # even control points of what no bend holds make its straight line
-        inner = [straight.at(t) | bend for t, bend in zip(places, self.bends, strict=True)]
+        times = [k / (len(self.bends) + 1) for k in range(1, len(self.bends) + 1)]
+        # evenly spaced control points of what no bend holds make its straight line
+        inner = [straight.at(t) | bend for t, bend in zip(times, self.bends, strict=True)]
         knots = [self.start, *inner, self.end]
         steps = [self._step(a, b) for a, b in itertools.pairwise(knots)]
         products = np.array([[math.fsum(map(dot, a, b)) for b in steps] for a in steps])

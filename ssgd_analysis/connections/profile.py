@@ -15,7 +15,7 @@ from ssgd_analysis.weights import borrowed_state
 
 @dataclass(frozen=True)
 class Profile:
-    """What a path is like on one split.
+    """Losses and accuracies along a path, on one split.
 
     Args:
         t: where, shape (points,), from 0 to 1.
@@ -43,7 +43,7 @@ class Barrier:
     Args:
         value: its height: 0 where nothing rises above the ends' connecting line; infinite where
             the loss is not finite.
-        stderr: its sampling error over examples, the place held fixed; ``None`` at an end, with
+        stderr: its sampling error over examples, its position held fixed; ``None`` at an end, with
             fewer than two batches, or where the value is not finite.
         at: the t where it is highest.
         extreme: the plain maximum of the loss, or minimum of the accuracy.
@@ -76,15 +76,15 @@ def evaluate_path(
         calibration: if given, BatchNorm's running statistics are estimated anew from these
             batches at every t, the ends too (interpolated ones fit no network in between:
             Jordan et al. 2023, arXiv 2211.08403); else they go straight from end to end.
-        progress: told of every point.
+        progress: receives every point.
     """
     losses: dict[str, list[list[float]]] = {name: [] for name in splits}
     rights: dict[str, list[list[float] | None]] = {name: [] for name in splits}
     problem = next(iter(splits.values()))
     recalibrate = None if calibration is None else recalibration(problem, calibration)
     with borrowed_state(path.model):
-        for place in t:
-            path.place(float(place))
+        for time in t:
+            path.move_to(float(time))
             if recalibrate is not None:
                 recalibrate()
             for name, problem in splits.items():
@@ -99,15 +99,17 @@ def evaluate_path(
 def _profile(
     problem: Problem, t: np.ndarray, losses: list[list[float]], rights: list[list[float] | None]
 ) -> Profile:
-    known = [row for row in rights if row is not None]
-    whole = len(known) == len(rights)
+    labelled = [row for row in rights if row is not None]
+    whole = len(labelled) == len(rights)
     return Profile(
         t=t,
         shares=np.array(problem.shares),
         losses=np.array(losses),
-        rights=np.array(known) if whole else None,
+        rights=np.array(labelled) if whole else None,
         loss=np.array([problem.mean(row) for row in losses]),
-        accuracy=np.array([problem.label_mean(r) for r in known] if whole else [np.nan] * len(t)),
+        accuracy=np.array(
+            [problem.label_mean(r) for r in labelled] if whole else [np.nan] * len(t)
+        ),
         label_shares=np.array(problem.label_shares) if whole else None,
     )
 

@@ -83,11 +83,18 @@ def survey(
         max_probes: of the trace, with ``trace_tol``.
         deadline: of ``time.monotonic()``; eigenpairs get 60% of the time, the density 80% of
             the rest; each says how far it came.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
         InputError: see the functions named.
         WorkError: a product is not finite.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, survey
+        >>> found = survey(DenseOperator(torch.diag(torch.arange(1.0, 9.0))), 2, probes=8)
+        >>> round(found.spectrum.largest[0].value, 3), round(found.trace.value, 3)
+        (8.0, 36.0)
     """
     if density_probes < 2 or density_steps < 2:
         raise InputError(
@@ -154,7 +161,7 @@ def survey(
         products=operator.products - before,
         runs=runs,
         traces=extra.samples().mean() + rest.values().sum(),
-        squares=_squares(extra) + _known_square(spectrum, rest),
+        squares=_squares(extra) + _deflated_square(spectrum, rest),
     )
 
 
@@ -163,7 +170,7 @@ def _squares(estimator: Hutchinson) -> np.ndarray:
     return np.zeros(0) if scatter is None else scatter.squares
 
 
-def _known_square(spectrum: Spectrum, rest: Deflation) -> float:
+def _deflated_square(spectrum: Spectrum, rest: Deflation) -> float:
     """‖H‖²_F less that of (I − UUᵀ) H (I − UUᵀ).
 
     With θ the Ritz values and R = HU − Uθ the residuals it is Σ θ² + 2‖R‖²: H has R twice, to the
@@ -200,5 +207,5 @@ def more_squares(
     rest = deflation(operator, found.spectrum)
     extra = Hutchinson(operator, rest, generator)
     grow(extra, 0, count)
-    fixed = _known_square(found.spectrum, rest)
+    fixed = _deflated_square(found.spectrum, rest)
     return np.concatenate([found.squares, _squares(extra) + fixed])

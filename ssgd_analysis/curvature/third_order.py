@@ -168,8 +168,8 @@ def _compare(one: Tensor, other: Tensor, rounding: float) -> tuple[float | None,
 
 
 def _mean(values: list[float | None]) -> Estimate:
-    known = torch.tensor([v for v in values if v is not None], dtype=torch.float64)
-    if len(known) < len(values):
+    defined = torch.tensor([v for v in values if v is not None], dtype=torch.float64)
+    if len(defined) < len(values):
         return Estimate(None, None)
-    error = float(known.std()) / len(known) ** 0.5 if len(known) > 1 else None
-    return Estimate(float(known.mean()), error)
+    error = float(defined.std()) / len(defined) ** 0.5 if len(defined) > 1 else None
+    return Estimate(float(defined.mean()), error)

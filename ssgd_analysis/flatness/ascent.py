@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssgd_analysis import batch as batching
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness.ball import Ball, Point, climb, point_at, random_slopes, slopes_of
+from ssgd_analysis.flatness.ball import Ball, Point, climb, grads_of, point_at, random_grads
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_batches, rise
 from ssgd_analysis.weights import global_norm
@@ -109,15 +109,15 @@ def _starts(
     alone: bool,
 ) -> Iterator[list[Tensor]]:
     """Points of the surface in opposite pairs; see :func:`search`."""
-    examples = _example_slopes(context, clean, ball, generator)
-    random = (random_slopes(clean, generator) for _ in itertools.count())
-    for slopes in examples if alone else random:
-        up = [ball.radius * part for part in ball.steepest(slopes)]
+    examples = _example_grads(context, clean, ball, generator)
+    random = (random_grads(clean, generator) for _ in itertools.count())
+    for grads in examples if alone else random:
+        up = [ball.radius * part for part in ball.steepest(grads)]
         yield up
         yield [-part for part in up]
 
 
-def _example_slopes(
+def _example_grads(
     context: MetricContext, clean: Sequence[Tensor], ball: Ball, generator: torch.Generator
 ) -> Iterator[list[Tensor]]:
     """How the loss of one example rises with each coordinate, for one example after another."""
@@ -135,7 +135,7 @@ def _example_slopes(
             gradient = torch.autograd.grad(loss, context.parameters, materialize_grads=True)
         context.pay(gradients=1 / ends[-1])
         if math.isfinite(float(global_norm(gradient))):  # an example may have no label at all
-            yield slopes_of(gradient, clean, ball, generator)
+            yield grads_of(gradient, clean, ball, generator)
 
 
 def worst(

@@ -39,12 +39,12 @@ class Ball:
         if self.norm not in NORMS:
             raise unknown("norm", self.norm, NORMS)
 
-    def steepest(self, slopes: Sequence[Tensor]) -> list[Tensor]:
-        """The direction of unit norm along which a loss with these slopes rises most."""
+    def steepest(self, grads: Sequence[Tensor]) -> list[Tensor]:
+        """The direction of unit norm along which a loss with this gradient rises most."""
         if self.norm == "linf":
-            return [slope.sign() for slope in slopes]
-        norm = global_norm(slopes)
-        return [slope / norm for slope in slopes]
+            return [grad.sign() for grad in grads]
+        norm = global_norm(grads)
+        return [grad / norm for grad in grads]
 
     def project(self, u: Sequence[Tensor]) -> list[Tensor]:
         """The nearest point of the ball."""
@@ -119,11 +119,11 @@ def climb(
     value, losses, u, gradient = start.value, start.losses, start.u, start.gradient
     previous, best, last_review = u, start, (0.0, start.value)
     for step in range(1, steps + 1):
-        slopes = slopes_of(gradient, clean, ball, generator)
-        target = ball.project(_add(u, ball.steepest(slopes), length))
+        grads = grads_of(gradient, clean, ball, generator)
+        target = ball.project(_add(u, ball.steepest(grads), length))
         if step > 1:  # the first has nothing to continue
-            kept = _add(_add(u, target, MOMENTUM), u, -MOMENTUM)
-            target = ball.project(_add(_add(kept, u, 1 - MOMENTUM), previous, MOMENTUM - 1))
+            eased = _add(_add(u, target, MOMENTUM), u, -MOMENTUM)
+            target = ball.project(_add(_add(eased, u, 1 - MOMENTUM), previous, MOMENTUM - 1))
         u, previous = target, u
         context.put(clean, _moves(u, clean, ball))
         if step < steps:
@@ -153,7 +153,7 @@ def _moves(u: Sequence[Tensor], clean: Sequence[Tensor], ball: Ball) -> Sequence
     return [w.abs() * part for w, part in zip(clean, u, strict=True)] if ball.relative else u
 
 
-def slopes_of(
+def grads_of(
     gradient: Sequence[Tensor],
     clean: Sequence[Tensor],
     ball: Ball,
@@ -163,13 +163,13 @@ def slopes_of(
     norm = float(global_norm(gradient))
     if not math.isfinite(norm):
         raise WorkError("the gradient is not finite")
-    slopes = list(_moves(gradient, clean, ball))
-    if norm > 0 and float(global_norm(slopes)) > 0:
-        return slopes
-    return random_slopes(clean, generator)
+    grads = list(_moves(gradient, clean, ball))
+    if norm > 0 and float(global_norm(grads)) > 0:
+        return grads
+    return random_grads(clean, generator)
 
 
-def random_slopes(clean: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+def random_grads(clean: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
     """A standard normal number for each weight."""
     return [
         torch.randn(w.shape, generator=generator, dtype=w.dtype, device=w.device) for w in clean

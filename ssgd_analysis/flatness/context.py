@@ -101,8 +101,8 @@ class MetricContext:
             self._cache[key] = make()
         return cast(T, self._cache[key])
 
-    def keep(self, key: Hashable, value: Any) -> None:
-        """Put a value where :meth:`cached` finds it."""
+    def provide(self, key: Hashable, value: Any) -> None:
+        """Give a value that :meth:`cached` then returns."""
         self._cache[key] = value
 
     def get(self, key: Hashable) -> Any:
@@ -140,7 +140,7 @@ class MetricContext:
     def clean_scores(self) -> tuple[list[float], list[float] | None]:
         """Mean loss and accuracy of each batch at the clean weights; not inside :meth:`moved`."""
         found = self.cached("scores", self.scores)
-        self.keep("losses", found[0])
+        self.provide("losses", found[0])
         return found
 
     @property

@@ -62,7 +62,7 @@ def example_gradients(context: MetricContext) -> ExampleGradients:
 
 
 def _tried(context: MetricContext) -> ExampleGradients | InputError:
-    """The refusal is kept, too: it may cost as much as the gradients."""
+    """The refusal is cached, too: it may cost as much as the gradients."""
     try:
         return _measured(context)
     except InputError as error:

@@ -129,16 +129,14 @@ class Metric(Facts, Generic[P]):
     @overload
     def __call__(self, problem: Problem, /, *, seed: int, **settings: Any) -> Measurement: ...
 
-    def __call__(
-        self, problem: Problem, /, *args: Any, seed: int = 0, **settings: Any
-    ) -> Measurement:
+    def __call__(self, problem: Problem, /, *args: Any, **settings: Any) -> Measurement:
         """Measure a problem at the present weights.
 
         Args:
             problem: what is measured.
             args: none: settings are given by name.
-            seed: of all that is random; one seed gives every problem the same random numbers.
-            settings: the metric's own.
+            settings: the metric's own, and ``seed`` (0) of all that is random; one seed gives every
+                problem the same random numbers.
 
         Raises:
             InputError: what is given is no problem, or lacks what the metric needs.
@@ -147,7 +145,7 @@ class Metric(Facts, Generic[P]):
         if not isinstance(problem, Problem):
             raise InputError(f"{self.name} measures a Problem: make one, Problem(model, loss, …)")
         on: Callable[..., Measurement] = self.on
-        return on(MetricContext(problem, seed), *args, **settings)
+        return on(MetricContext(problem, settings.pop("seed", 0)), *args, **settings)
 
     def on(self, context: MetricContext, *args: P.args, **settings: P.kwargs) -> Measurement:
         """Measure by a context, which metrics share; the cost is what this metric added.

@@ -15,7 +15,7 @@ def surveyed(context: MetricContext) -> Survey:
 
 
 def survey_given(context: MetricContext) -> Survey | None:
-    """The survey that was put on the context by ``keep("survey", …)``.
+    """The survey given to the context by ``provide("survey", …)``.
 
     One that a metric made does not count: numbers must not depend on what was measured before.
     """

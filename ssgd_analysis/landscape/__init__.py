@@ -1,5 +1,6 @@
 """The loss along lines and planes through weight space."""
 
+from ssgd_analysis.landscape.compute import landscape
 from ssgd_analysis.landscape.directions import (
     eigen_directions,
     normalized,
@@ -8,24 +9,22 @@ from ssgd_analysis.landscape.directions import (
 )
 from ssgd_analysis.landscape.evaluation import EvaluationPlan, Evaluator
 from ssgd_analysis.landscape.export import write_csv, write_vtk
-from ssgd_analysis.landscape.grid import Grid, save_arrays
+from ssgd_analysis.landscape.grid import Grid
 from ssgd_analysis.landscape.named_problem import NamedProblem
-from ssgd_analysis.landscape.record import Landscape, fingerprint, sample_landscape
+from ssgd_analysis.landscape.record import LandscapeRecord
 from ssgd_analysis.landscape.settings import LandscapeSettings
 
 __all__ = [
     "EvaluationPlan",
     "Evaluator",
     "Grid",
-    "Landscape",
+    "LandscapeRecord",
     "LandscapeSettings",
     "NamedProblem",
     "eigen_directions",
-    "fingerprint",
+    "landscape",
     "normalized",
     "random_directions",
-    "sample_landscape",
-    "save_arrays",
     "trajectory_directions",
     "write_csv",
     "write_vtk",

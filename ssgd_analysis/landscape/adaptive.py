@@ -78,7 +78,7 @@ def refine(
     """Fill a grid by measuring at most a share of its points.
 
     What is measured depends only on the arguments and on the values measured before, so a
-    killed call is replayed from kept values. Grids too small to be split (at a share of 1/4:
+    killed call is replayed from stored values. Grids too small to be split (at a share of 1/4:
     lines of fewer than 32, planes of fewer than 64 points) are measured whole.
 
     Args:
@@ -162,18 +162,20 @@ def _start(shape: Sequence[int], budget: int, required: Sequence[Sequence[int]])
 
 
 class _Grid:
-    """What is measured so far; points have flat numbers, and places in units of cells."""
+    """The points measured so far; they have flat numbers, and positions in units of cells."""
 
     def __init__(self, axes: Sequence[np.ndarray], evaluate: Evaluate, budget: int) -> None:
         self.shape = tuple(len(axis) for axis in axes)
         cells = [(a - a[0]) / ((a[-1] - a[0]) or 1.0) * (len(a) - 1) for a in axes]
-        self.places = np.stack(np.meshgrid(*cells, indexing="ij"), axis=-1).reshape(-1, len(axes))
+        self.positions = np.stack(np.meshgrid(*cells, indexing="ij"), axis=-1).reshape(
+            -1, len(axes)
+        )
         self.evaluate = evaluate
         # decided once: the held-out points must be predicted as all others are in the end
         self.near = NEIGHBOURS if budget > MOST_AT_ONCE else None
-        self.measured = np.zeros(len(self.places), bool)
-        self.loss = np.full(len(self.places), np.nan)
-        self.accuracy = np.full(len(self.places), np.nan)
+        self.measured = np.zeros(len(self.positions), bool)
+        self.loss = np.full(len(self.positions), np.nan)
+        self.accuracy = np.full(len(self.positions), np.nan)
 
     @property
     def free(self) -> np.ndarray:
@@ -198,18 +200,18 @@ class _Grid:
 
         The vote is the share of finite losses among the nearest few, weighed by 1 / distance.
         """
-        known = np.flatnonzero(self.measured)
-        ranks = np.arange(1, min(VOTERS, len(known)) + 1)
-        found = KDTree(self.places[known]).query(self.places[self.free], ranks)
+        measured = np.flatnonzero(self.measured)
+        ranks = np.arange(1, min(VOTERS, len(measured)) + 1)
+        found = KDTree(self.positions[measured]).query(self.positions[self.free], ranks)
         distance, nearest = (np.asarray(part) for part in found)
-        finite = np.isfinite(self.loss[known[nearest]])
+        finite = np.isfinite(self.loss[measured[nearest]])
         return distance[:, 0], np.average(finite, axis=1, weights=1 / distance)
 
     def spline(self, kind: str, values: np.ndarray) -> np.ndarray:
         """Values at the free points from those that are measured and finite."""
-        known = np.isfinite(values)
-        places, wanted = self.places[known], self.places[self.free]
-        return spline(kind, places, values[known], wanted, near=self.near)
+        finite = np.isfinite(values)
+        given, wanted = self.positions[finite], self.positions[self.free]
+        return spline(kind, given, values[finite], wanted, near=self.near)
 
     def worst(self, count: int) -> np.ndarray:
         """Numbers of ``count`` points to measure next; fewer if the rest is one hole."""
@@ -230,16 +232,16 @@ class _Grid:
 
     def _spread(self, order: np.ndarray, most: int, chosen: list[int]) -> None:
         """Append free points in this order, none beside another, until there are ``most``."""
-        places = self.places[self.free]
-        blocked = np.zeros(len(places), bool)
+        free = self.positions[self.free]
+        blocked = np.zeros(len(free), bool)
         for taken in chosen:
-            blocked |= np.linalg.norm(places - places[taken], axis=1) < APART
+            blocked |= np.linalg.norm(free - free[taken], axis=1) < APART
         for point in order:
             if len(chosen) >= most:
                 return
             if not blocked[point]:
                 chosen.append(int(point))
-                blocked |= np.linalg.norm(places - places[point], axis=1) < APART
+                blocked |= np.linalg.norm(free - free[point], axis=1) < APART
 
     def splines(self) -> tuple[np.ndarray, np.ndarray, Scale]:
         """Both interpolants at the free points, in the scale of the picture."""

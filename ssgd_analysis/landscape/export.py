@@ -32,19 +32,27 @@ def write_csv(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path)
     Raises:
         WorkError: the disk is full or the folder not writable.
     """
-    axes = [name for name in ("alpha", "beta") if name in arrays]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    columns = [name for name in VALUES if name in arrays]
-    table.writerow(["checkpoint", "repeat", *axes, *columns])
-    places = np.meshgrid(*(arrays[axis] for axis in axes), indexing="ij")
-    for grid, values in _grids(record, arrays):
-        cells = [place.ravel().tolist() for place in places]
-        cells += [values[name].ravel().tolist() for name in columns]
-        for row in zip(*cells, strict=True):
-            table.writerow([grid["checkpoint"], grid["repeat"], *map(_cell, row)])
+    for number, row in enumerate(point_rows(record, arrays)):
+        if not number:
+            table.writerow(row)
+        table.writerow(map(_cell, row.values()))
     write_text(path, text.getvalue())
     return path
+
+
+def point_rows(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """One row a point: checkpoint, repeat, coordinates and values; NaN: not finite."""
+    axes = [name for name in ("alpha", "beta") if name in arrays]
+    columns = [name for name in VALUES if name in arrays]
+    coordinates = np.meshgrid(*(arrays[axis] for axis in axes), indexing="ij")
+    for grid, values in _grids(record, arrays):
+        cells = [coordinate.ravel().tolist() for coordinate in coordinates]
+        cells += [values[name].ravel().tolist() for name in columns]
+        facts = {"checkpoint": grid["checkpoint"], "repeat": grid["repeat"]}
+        for row in zip(*cells, strict=True):
+            yield facts | dict(zip([*axes, *columns], row, strict=True))
 
 
 def write_vtk(record: dict[str, Any], arrays: dict[str, np.ndarray], stem: Path) -> list[Path]:
@@ -94,9 +102,9 @@ def _grids(
         yield grid, {name: values[number] for name, values in stacked.items()}
 
 
-def _cell(value: float | bool) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
+def _cell(value: str | float | bool) -> str:
+    if isinstance(value, str | int):  # booleans are integers, too
+        return str(value).lower() if isinstance(value, bool) else str(value)
     return repr(value) if math.isfinite(value) else ""
 
 
@@ -143,7 +151,7 @@ def _write_plane(
     steps = _spacing(alpha), _spacing(beta)
     if None in steps:
         axes = {"x": alpha, "y": beta, "z": np.zeros(1)}
-        return _write(stem.with_name(f"{stem.name}.vtr"), "RectilinearGrid", points, place=axes)
+        return _write(stem.with_name(f"{stem.name}.vtr"), "RectilinearGrid", points, points_at=axes)
     origin = f"{float(alpha[0])!r} {float(beta[0])!r} 0"
     about = {"Origin": origin, "Spacing": f"{steps[0]!r} {steps[1]!r} 1"}
     return _write(stem.with_name(f"{stem.name}.vti"), "ImageData", points, attributes=about)
@@ -160,9 +168,9 @@ def _write_surface(
     loss = points["loss"]
     height = np.where(np.isfinite(loss), (loss - lowest) / unit, 0.0)  # holes are hidden
     axes = np.broadcast_arrays(alpha[:, None], beta[None, :], height)
-    place = np.stack([axis.ravel(order="F") for axis in axes], axis=-1)
+    corners = np.stack([axis.ravel(order="F") for axis in axes], axis=-1)
     about = {"lowest_loss": np.array([lowest]), "loss_per_height": np.array([unit])}
-    return _write(path, "StructuredGrid", points, place={"points": place}, field=about)
+    return _write(path, "StructuredGrid", points, points_at={"points": corners}, field=about)
 
 
 def _write(
@@ -170,7 +178,7 @@ def _write(
     kind: str,
     points: Mapping[str, np.ndarray],
     *,
-    place: Mapping[str, np.ndarray] | None = None,
+    points_at: Mapping[str, np.ndarray] | None = None,
     field: Mapping[str, np.ndarray] | None = None,
     attributes: Mapping[str, str] | None = None,
 ) -> Path:
@@ -187,8 +195,9 @@ def _write(
     if field:
         _add_arrays(ET.SubElement(grid, "FieldData"), field)
     piece = ET.SubElement(grid, "Piece", Extent=extent)
-    if place:
-        _add_arrays(ET.SubElement(piece, "Points" if "points" in place else "Coordinates"), place)
+    if points_at:
+        kind_of_points = "Points" if "points" in points_at else "Coordinates"
+        _add_arrays(ET.SubElement(piece, kind_of_points), points_at)
     # VTK lets x run fastest, and x is alpha, the first axis
     fast = {name: value.ravel(order="F") for name, value in points.items()}
     _add_arrays(ET.SubElement(piece, "PointData", Scalars="loss"), fast)

@@ -1,15 +1,13 @@
 """Coordinates of a landscape, and its values there."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.files import write_atomically
 
-LINE = 8  # points of a line that are computed at once: what a kill may lose
+LINE = 8  # points of a line that are computed at once: as many may be lost by a kill
 VALUES = ("loss", "accuracy", "test_loss", "test_accuracy")
 
 
@@ -41,7 +39,7 @@ class Grid:
         return cls(axes, {name: np.full(shape, np.nan) for name in names}, np.zeros(shape, bool))
 
     def blocks(self) -> list[np.ndarray]:
-        """The points in the pieces that are computed, and kept, at once: indices (M, dims).
+        """The points in blocks that are computed, and stored, at once: indices (M, dims).
 
         A row of a plane (one alpha), or a part of a line.
         """
@@ -50,13 +48,15 @@ class Grid:
             return list(indices)
         return [indices[start : start + LINE] for start in range(0, len(indices), LINE)]
 
-    def places(self, indices: np.ndarray) -> np.ndarray:
+    def coordinates(self, indices: np.ndarray) -> np.ndarray:
         """Coordinates (M, dims) of points (M, dims)."""
         return np.stack([axis[indices[:, i]] for i, axis in enumerate(self.axes)], axis=1)
 
-    def index_of(self, place: tuple[float, ...]) -> tuple[int, ...] | None:
-        """The point at exactly this place, or ``None``."""
-        found = [np.flatnonzero(axis == at) for axis, at in zip(self.axes, place, strict=True)]
+    def index_of(self, coordinates: tuple[float, ...]) -> tuple[int, ...] | None:
+        """The point at exactly these coordinates, or ``None``."""
+        found = [
+            np.flatnonzero(axis == at) for axis, at in zip(self.axes, coordinates, strict=True)
+        ]
         return tuple(int(i[0]) for i in found) if all(len(i) for i in found) else None
 
 
@@ -84,17 +84,3 @@ def through(low: float, high: float, points: int, exact: Iterable[float] = ()) -
         for a, b, count in zip(knots[:-1], knots[1:], counts, strict=True)
     ]
     return np.concatenate([*pieces, knots[-1:]])
-
-
-def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays as an ``.npz`` file, atomically.
-
-    Raises:
-        WorkError: the disk is full or the folder not writable.
-    """
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-
-    write_atomically(path, write)

@@ -36,34 +36,34 @@ class Scale:
 
 def spline(
     kind: str,
-    places: np.ndarray,
+    positions: np.ndarray,
     values: np.ndarray,
     wanted: np.ndarray,
     *,
     near: int | None = None,
 ) -> np.ndarray:
-    """Values at wanted places.
+    """Values at wanted positions.
 
     Args:
         kind: ``cubic``: a cubic spline (on a plane the radial one, r³). ``careful``: one that
             overshoots less at kinks (monotone cubic; on a plane the thin-plate spline).
             ``linear``: on a plane the radial one, r.
-        places: (M, dims), for lines in increasing order.
+        positions: (M, dims), for lines in increasing order.
         values: (M,), finite; none are needed for NaN everywhere.
         wanted: (N, dims).
-        near: on a plane, from how many nearest places each value comes; from all if not given.
+        near: on a plane, from how many nearest positions each value comes; from all if not given.
 
     Returns:
         (N,).
     """
-    if not len(places):
+    if not len(positions):
         return np.full(len(wanted), np.nan)
-    if places.shape[1] == 1:
-        x, where = places[:, 0], wanted[:, 0]
+    if positions.shape[1] == 1:
+        x, where = positions[:, 0], wanted[:, 0]
         if kind == "linear" or len(x) < 2:
             return np.interp(where, x, values)
         return (CubicSpline if kind == "cubic" else PchipInterpolator)(x, values)(where)
-    if np.linalg.matrix_rank(places - places[0]) < 2:
+    if np.linalg.matrix_rank(positions - positions[0]) < 2:
         kind = "linear"  # the others need points that are not all on one line
     radial: Any = RBFInterpolator  # its types differ between versions
-    return radial(places, values, kernel=KERNELS[kind], neighbors=near)(wanted)
+    return radial(positions, values, kernel=KERNELS[kind], neighbors=near)(wanted)

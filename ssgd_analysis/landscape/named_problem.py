@@ -1,5 +1,8 @@
-"""One checkpoint to draw."""
+"""One checkpoint to draw: a problem with a name, and what some settings need besides."""
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -7,7 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ssgd_analysis import batch as batching
 from ssgd_analysis.landscape.directions import Vector
+from ssgd_analysis.landscape.settings import LandscapeSettings
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.problem.recalibration import recalibration
 from ssgd_analysis.weights import borrowed_buffers, borrowed_state
@@ -21,9 +26,9 @@ class NamedProblem:
         name: for the legend.
         problem: at its weights.
         calibration: batches for ``bn="recalibrate"``; default: the problem's own.
-        path: weights and buffers by name of its run's kept checkpoints, by step, for
-            ``trajectory``.
-        code: what model and loss are made of, as text: kept points of other code do not count.
+        path: weights and buffers by name of its run's checkpoints, by step, for ``trajectory``.
+        code: text that changes with the code of model and loss: stored points of other code do
+            not count.
         test: the same model's problem on the test split, if that is shown, too.
         vectors: a user's own directions.
     """
@@ -38,7 +43,7 @@ class NamedProblem:
 
     @property
     def problems(self) -> list[Problem]:
-        """Of the splits that are shown, the main one first."""
+        """The problems of the splits that are shown, the main one first."""
         return [self.problem] if self.test is None else [self.problem, self.test]
 
     def values(self, *, recalibrate: bool = False) -> dict[str, float]:
@@ -67,3 +72,29 @@ def at_weights(problem: Problem, weights: Mapping[str, Tensor]) -> Iterator[None
             if name in weights:
                 tensor.copy_(weights[name])
         yield
+
+
+def fingerprint(named: Sequence[NamedProblem], settings: LandscapeSettings) -> str:
+    """A hash of all that the points depend on: settings, weights, buffers, data, calibration."""
+    digest = hashlib.blake2b(json.dumps(dataclasses.asdict(settings)).encode(), digest_size=16)
+    for each in named:
+        for problem in each.problems:
+            digest.update(f"{each.code} {problem.fingerprint()}".encode())
+        for tensor in _further_tensors(each, settings):
+            digest.update(
+                tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+            )
+    return digest.hexdigest()
+
+
+def _further_tensors(named: NamedProblem, settings: LandscapeSettings) -> list[Tensor]:
+    """What the settings make the points depend on, besides model and data."""
+    found: list[Tensor] = []
+    if settings.bn == "recalibrate":
+        found += [tensor for batch in named.calibration for tensor in batching.tensors(batch)]
+    if settings.directions == "trajectory":
+        found += [tensor for weights in named.path.values() for tensor in weights.values()]
+    if settings.directions == "vectors":
+        for vector in named.vectors:
+            found += [vector] if isinstance(vector, Tensor) else list(vector.values())
+    return found

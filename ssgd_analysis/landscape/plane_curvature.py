@@ -1,4 +1,4 @@
-"""What a line or plane can show of the curvature: slopes, curvatures, and their share of λ_max."""
+"""Slopes and curvatures along the directions of a slice, and their share of λ_max."""
 
 from typing import Any
 
@@ -12,71 +12,72 @@ from ssgd_analysis.landscape.slice import LandscapeSlice
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.weights import flattened
 
-UNSEEN: dict[str, Any] = dict.fromkeys(
+NO_CURVATURE: dict[str, Any] = dict.fromkeys(
     ("slopes", "curvatures", "mixed", "lambda_max", "share", "share_note")
 )
-TOLERANCE = 0.01  # residual of λ_max over λ_max: the share is told in two digits
+TOLERANCE = 0.01  # residual of λ_max over λ_max: the share is shown in two digits
 
 
 class PlaneCurvature:
-    """Finds λ_max once for each checkpoint.
+    """Curvatures of slices; λ_max is found once for each checkpoint.
 
     Args:
         seed: of the search.
-        progress: told of it.
+        progress: receives its steps.
     """
 
     def __init__(self, seed: int, progress: Progress = SILENT) -> None:
         self.seed, self.progress = seed, progress
-        self._found: dict[int, dict[str, float]] = {}
+        self._largest: dict[int, dict[str, float]] = {}
 
-    def facts(self, frame: LandscapeSlice) -> dict[str, Any]:
+    def facts(self, slice_: LandscapeSlice) -> dict[str, Any]:
         """Slopes and curvatures along the directions, and for a plane the share of λ_max.
 
         The share is the largest curvature uᵀHu / ‖u‖² among the directions u of the plane (or of
         the line), over the largest among all, λ_max.
 
         Args:
-            frame: at whose origin; the loss is the main split's.
+            slice_: the curvature is that of the main split's loss at its origin.
 
         Returns:
-            As they stand in the record; all ``None`` with a reason where the problem has no second
+            Entries of the record; all ``None`` with a reason where the problem has no second
             derivative.
         """
-        facts = dict(UNSEEN)
-        problem = frame.subject.problem
+        facts = dict(NO_CURVATURE)
+        problem, directions = slice_.named.problem, slice_.directions
         try:
             operator = HessianOperator(problem)
             gradient = problem.gradient()
-            moved = [problem.split(operator @ flattened(d)) for d in frame.directions]
+            moved = [problem.split(operator @ flattened(d)) for d in directions]
         except (InputError, WorkError) as error:
             return facts | {"share_note": str(error)}
-        directions = frame.directions
         facts["slopes"] = [inner(gradient, d) for d in directions]
-        seen = torch.tensor([[inner(a, m) for m in moved] for a in directions], dtype=torch.float64)
-        seen = (seen + seen.T) / 2
-        facts["curvatures"] = seen.diagonal().tolist()
+        hessian = torch.tensor(
+            [[inner(a, m) for m in moved] for a in directions], dtype=torch.float64
+        )
+        hessian = (hessian + hessian.T) / 2
+        facts["curvatures"] = hessian.diagonal().tolist()
         if len(directions) == 2:
-            facts["mixed"] = float(seen[0, 1])
+            facts["mixed"] = float(hessian[0, 1])
         if len(directions) < 2:
             return facts | {"share_note": "told for planes only"}
-        top = self._lambda_max(frame)
+        top = self._lambda_max(slice_)
         facts["lambda_max"] = top
         if top["value"] <= 0:
             return facts | {"share_note": "the largest eigenvalue is not positive"}
         lengths = [[inner(a, b) for b in directions] for a in directions]
         root = torch.linalg.cholesky(torch.tensor(lengths, dtype=torch.float64))
-        half = torch.linalg.solve_triangular(root, seen, upper=False)
+        half = torch.linalg.solve_triangular(root, hessian, upper=False)
         unit = torch.linalg.solve_triangular(root, half.T, upper=False)
-        seen_most = float(torch.linalg.eigvalsh(unit)[-1])
+        largest = float(torch.linalg.eigvalsh(unit)[-1])
         # λ_max is found from below: an eigenvector's own plane may see a rounding more
-        return facts | {"share": min(1.0, seen_most / top["value"])}
+        return facts | {"share": min(1.0, largest / top["value"])}
 
-    def _lambda_max(self, frame: LandscapeSlice) -> dict[str, float]:
-        if frame.eigenvalues:
-            return frame.eigenvalues[0]
-        problem = frame.subject.problem
-        if id(problem) not in self._found:
+    def _lambda_max(self, slice_: LandscapeSlice) -> dict[str, float]:
+        if slice_.eigenvalues:
+            return slice_.eigenvalues[0]
+        problem = slice_.named.problem
+        if id(problem) not in self._largest:
             operator = HessianOperator(problem)
             (pair,) = eigenpairs(
                 operator,
@@ -87,5 +88,5 @@ class PlaneCurvature:
                 generator=seeds.generator(self.seed, "lambda max", device=operator.device),
                 progress=self.progress,
             ).largest
-            self._found[id(problem)] = {"value": pair.value, "residual": pair.residual}
-        return self._found[id(problem)]
+            self._largest[id(problem)] = {"value": pair.value, "residual": pair.residual}
+        return self._largest[id(problem)]

@@ -1,194 +1,169 @@
-"""A landscape of several checkpoints: frames, their points, and what is known of them."""
+"""The record of a landscape: a document and arrays, to be drawn, saved and read again."""
 
-import dataclasses
-import functools
-import hashlib
-import json
-import math
+import contextlib
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-import psutil
-import torch
-from torch import Tensor
 
-from ssgd_analysis import batch as batching
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.landscape.directions import inner
-from ssgd_analysis.landscape.grid import Grid
-from ssgd_analysis.landscape.named_problem import NamedProblem
-from ssgd_analysis.landscape.partial import PartialResults
-from ssgd_analysis.landscape.plane_curvature import UNSEEN, PlaneCurvature
-from ssgd_analysis.landscape.sampling import GridSampler, Plans
-from ssgd_analysis.landscape.settings import LandscapeSettings
-from ssgd_analysis.landscape.slice import LandscapeSlice, frames
-from ssgd_analysis.landscape.valley import asymmetry
-from ssgd_analysis.progress import SILENT, Progress
-from ssgd_analysis.ranks import SINGLE, Ranks
-from ssgd_analysis.weights.batchnorm import has_statistics
+from ssgd_analysis.files import (
+    is_temporary,
+    jsonable,
+    make_folder,
+    read_json,
+    save_arrays,
+    write_json,
+)
+from ssgd_analysis.landscape.export import point_rows, write_csv, write_vtk
+from ssgd_analysis.records import Record
+
+ARRAYS, DOCUMENT, PARTIAL = "landscape.npz", "landscape.json", "landscape.partial"
 
 
-@dataclass(frozen=True)
-class Landscape:
-    """What was computed.
+@dataclass(frozen=True, repr=False)
+class LandscapeRecord(Record):
+    """Losses on lines or planes through weight space, and how they were made.
 
     Args:
-        names: of the grids (subjects × repeats).
-        arrays: ``alpha``, ``beta`` (2-D), ``loss``, ``accuracy``, with a test split ``test_loss``
-            and ``test_accuracy``, with ``adaptive`` ``measured``; loss and the like with a leading
-            axis for subjects and one for repeats, each only where there are several.
-        grids: for each grid what is known of it, as in the record.
-        units: what the coordinates are.
-        plans: how the points of the first grid were evaluated.
+        document: the content of ``landscape.json``.
+        arrays: the content of ``landscape.npz``: ``alpha``, ``beta`` (2-D), ``loss``,
+            ``accuracy``, with a test split ``test_loss`` and ``test_accuracy``, with ``adaptive``
+            ``measured``; values with a leading axis for checkpoints and one for repeats, each
+            only where there are several.
+        resumed: whether it was read from a folder where it was finished.
     """
 
-    names: list[str]
+    document: dict[str, Any]
     arrays: dict[str, np.ndarray]
-    grids: list[dict[str, Any]]
-    units: dict[str, str]
-    plans: Plans
+    resumed: bool = False
+
+    @property
+    def grids(self) -> list[dict[str, Any]]:
+        """Facts about each grid: checkpoints × repeats."""
+        return self.document["grids"]
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Units of the coordinates."""
+        return self.document["units"]
+
+    @property
+    def plans(self) -> dict[str, dict[str, Any]]:
+        """How the points of the first grid were evaluated, by split."""
+        return self.document["plan"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``landscape.json``: plain values, finite numbers."""
+        return jsonable(self.document)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a point, as in ``landscape.csv``."""
+        return list(point_rows(self.document, self.arrays))
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the loss: all lines, or the first plane.
+
+        Args:
+            ax: matplotlib axes to draw into; ``None``: a new figure.
+
+        Returns:
+            The axes.
+        """
+        from ssgd_analysis.pictures.landscape import landscape_axes
+
+        return landscape_axes(self.document, self.arrays, ax)
+
+    def save(self, folder: Path | str, *, html: bool = False, movie: bool = False) -> list[Path]:
+        """Write arrays, document, pictures, a table, and of planes files for ParaView.
+
+        A landscape that was saved in the folder before is removed, and so are partial results.
+
+        Args:
+            folder: is made if it is not there.
+            html: also an interactive page in one file.
+            movie: also an animation of the trajectory (a plane only).
+
+        Returns:
+            The files written.
+
+        Raises:
+            WorkError: the disk is full or the folder not writable.
+        """
+        folder = make_folder(Path(folder))
+        if self.finished(folder, self.document["fingerprint"]) is None:
+            _remove_document(folder)
+            save_arrays(folder / ARRAYS, self.arrays)
+        drawn = self._draw(folder / "landscape", html=html, movie=movie)
+        document = self.document | {"out": str(folder), "pictures": [str(path) for path in drawn]}
+        write_json(folder / DOCUMENT, document)
+        _sweep(folder)
+        return [folder / ARRAYS, folder / DOCUMENT, *drawn]
+
+    def _draw(self, stem: Path, *, html: bool, movie: bool) -> list[Path]:
+        """All that follows from document and arrays alone."""
+        from ssgd_analysis import plots
+        from ssgd_analysis.pictures.landscape import landscape_pictures
+
+        record, arrays = self.document, self.arrays
+        written = landscape_pictures(record, arrays, stem)
+        written.append(write_csv(record, arrays, stem.with_suffix(".csv")))
+        if record["settings"]["dims"] == 2:
+            written += write_vtk(record, arrays, stem)
+        if html:
+            written.append(plots.surface_html(record, arrays, stem.with_suffix(".html")))
+        if movie:
+            written += plots.movie(record, arrays, stem)
+        return written
+
+    @classmethod
+    def read(cls, folder: Path | str) -> Self:
+        """Read a record that was saved.
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        document = read_json(Path(folder) / DOCUMENT)
+        try:
+            with np.load(Path(folder) / ARRAYS, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            shapes = {name: list(array.shape) for name, array in arrays.items()}
+            if shapes != document["axes"]:
+                raise ValueError("its arrays have other shapes than its document says")
+        except Exception as error:  # a damaged archive may raise anything
+            raise InputError(f"{folder} holds no whole landscape: {error}") from error
+        return cls(document, arrays, resumed=True)
+
+    @classmethod
+    def finished(cls, folder: Path, fingerprint: str) -> Self | None:
+        """The record in a folder if it is whole and has this fingerprint."""
+        try:
+            found = cls.read(folder)
+        except InputError:
+            return None
+        return found if found.document.get("fingerprint") == fingerprint else None
 
 
-def sample_landscape(
-    subjects: Sequence[NamedProblem],
-    settings: LandscapeSettings,
-    *,
-    keep: Path | None = None,
-    resume: bool = False,
-    tune: bool = False,
-    plans: Plans | None = None,
-    key: str | None = None,
-    ranks: Ranks = SINGLE,
-    progress: Progress = SILENT,
-) -> Landscape:
-    """Evaluate the landscape of every subject.
+def _remove_document(folder: Path) -> None:
+    """Remove an older document and its pictures before new arrays are written.
 
-    Args:
-        subjects: one or more; for ``between`` the two ends of a line or three points of a plane.
-        settings: what to draw.
-        keep: a folder for what is done so far, so that a killed call can go on.
-        resume: take up what ``keep`` holds of the same settings and weights.
-        tune: choose how to evaluate by a short measurement; else by rules that repeat.
-        plans: how to evaluate, as an earlier landscape said.
-        key: the :func:`fingerprint` of subjects and settings, where it is known already.
-        ranks: the processes that share the points.
-        progress: told of every point.
-
-    Raises:
-        InputError: see :func:`ssgd_analysis.landscape.slice.frames`; kept points that are damaged
-            or of another landscape; more points than disk or memory hold.
-        WorkError: the disk is full.
+    A kill in between must not leave an old document beside new numbers.
     """
-    count = 1 if settings.directions == "between" else len(subjects)
-    _check_size(settings, count * settings.repeats, subjects[0].test is not None, keep)
-    kept = None
-    if keep is not None:
-        kept = PartialResults(keep, key or fingerprint(subjects, settings), ranks.rank)
-    if kept is not None and not resume:
-        ranks.once(kept.clear)
-    sight = PlaneCurvature(settings.seed, progress)
-    given, used, grids, facts = dict(plans or {}), [], [], []
-    made = frames(subjects, settings, ranks=ranks, progress=progress)
-    for number, frame in enumerate(made):
-        grid = Grid.empty(frame.axes, test=frame.subject.test is not None)
-        held = kept.load(number, grid) if kept is not None and resume else None
-        points = GridSampler(
-            frame, settings, grid, number,
-            keep=kept, plans=held or given, tune=tune, ranks=ranks, progress=progress,
-        )  # fmt: skip
-        seen = dict(UNSEEN)
-        if (
-            settings.curvature
-            and settings.bn == "recalibrate"
-            and has_statistics(frame.subject.problem.model)
-        ):
-            seen["share_note"] = "curvatures are those of frozen statistics"
-        elif settings.curvature:
-            seen = ranks.once(functools.partial(sight.facts, frame))
-        found = points.some() if settings.adaptive else points.all()
-        given = points.plans if tune else given
-        used.append(points.plans)
-        grids.append(grid)
-        facts.append(_facts(frame, grid) | seen | found)
-    return Landscape(
-        [frame.name for frame in made],
-        _arrays(settings, grids, count),
-        facts,
-        settings.units,
-        used[0],
-    )
+    document = folder / DOCUMENT
+    if not document.is_file():
+        return
+    with contextlib.suppress(InputError, AttributeError, TypeError):
+        for picture in map(Path, read_json(document).get("pictures") or []):
+            if picture.parent == folder and picture.name.startswith("landscape"):
+                picture.unlink(missing_ok=True)
+    document.unlink()
 
 
-def _check_size(settings: LandscapeSettings, grids: int, test: bool, keep: Path | None) -> None:
-    """Refuse more points than can be held, before any is computed."""
-    each = 8 * (4 if test else 2) + 1  # values and whether it is done
-    needed = grids * math.prod(settings.shape) * each
-    room = {"memory": psutil.virtual_memory().available}
-    if keep is not None:
-        place = next(p for p in [keep.absolute(), *keep.absolute().parents] if p.exists())
-        room["disk"] = shutil.disk_usage(place).free
-    for kind, free in room.items():
-        if 3 * needed > free:  # what is kept, the answer, and its copy while it is written
-            raise InputError(
-                f"--points {settings.points} makes {grids * math.prod(settings.shape):.3g} points:"
-                f" {3 * needed / 2**30:.3g} GiB, but the {kind} has {free / 2**30:.3g} GiB left"
-            )
-
-
-def _facts(frame: LandscapeSlice, grid: Grid) -> dict[str, Any]:
-    directions = frame.directions
-    lengths = [inner(d, d) ** 0.5 for d in directions]
-    facts: dict[str, Any] = {
-        "checkpoint": frame.subject.name, "repeat": frame.repeat, "norms": lengths
-    }  # fmt: skip
-    if len(directions) == 2:
-        facts["cosine"] = inner(*directions) / math.prod(lengths)
-    names = ("alpha", "beta")
-    facts["marks"] = [
-        {"label": mark.label, **dict(zip(names, mark.place, strict=False)), **mark.values}
-        for mark in frame.marks
-    ]
-    if frame.eigenvalues:
-        facts["eigenvalues"] = frame.eigenvalues
-    if frame.move_rest is not None and len(directions) == 1:
-        facts["asymmetry"] = asymmetry(grid.axes[0], grid.values["loss"])
-    facts["holes"] = int((~np.isfinite(grid.values["loss"])).sum())
-    return facts | frame.facts
-
-
-def _arrays(
-    settings: LandscapeSettings, grids: Sequence[Grid], subjects: int
-) -> dict[str, np.ndarray]:
-    lead = [n for n in (subjects, settings.repeats) if n > 1]
-    arrays = dict(zip(("alpha", "beta"), grids[0].axes, strict=False))
-    for name in grids[0].values:
-        stacked = np.stack([grid.values[name] for grid in grids])
-        arrays[name] = stacked.reshape(*lead, *settings.shape)
-    if settings.adaptive:
-        arrays["measured"] = np.stack([g.done for g in grids]).reshape(*lead, *settings.shape)
-    return arrays
-
-
-def fingerprint(subjects: Sequence[NamedProblem], settings: LandscapeSettings) -> str:
-    """A hash of all that the points depend on: settings, weights, buffers, data, calibration."""
-    digest = hashlib.blake2b(json.dumps(dataclasses.asdict(settings)).encode(), digest_size=16)
-    for subject in subjects:
-        for problem in subject.problems:
-            digest.update(f"{subject.code} {problem.fingerprint()}".encode())
-        tensors: list[Tensor] = []
-        if settings.bn == "recalibrate":
-            tensors += [t for batch in subject.calibration for t in batching.tensors(batch)]
-        if settings.directions == "trajectory":
-            tensors += [tensor for weights in subject.path.values() for tensor in weights.values()]
-        if settings.directions == "vectors":
-            for vector in subject.vectors:
-                tensors += [vector] if isinstance(vector, Tensor) else list(vector.values())
-        for tensor in tensors:
-            digest.update(
-                tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-            )
-    return digest.hexdigest()
+def _sweep(folder: Path) -> None:
+    """Remove partial results, and temporary files that a kill left behind."""
+    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+    for left in folder.glob(".landscape*"):
+        if is_temporary(left):
+            left.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The values at the points of one line or plane: which are to be computed, by whom, and kept."""
+"""The values at the points of one slice: which process computes which, and what is stored."""
 
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssgd_analysis.landscape.adaptive import fill, refine
-from ssgd_analysis.landscape.evaluation import EvaluationPlan, Evaluator, measured_plan
+from ssgd_analysis.landscape.evaluation import EvaluationPlan, Evaluator, Plans, measured_plan
 from ssgd_analysis.landscape.grid import Grid
 from ssgd_analysis.landscape.partial import PartialResults
 from ssgd_analysis.landscape.settings import LandscapeSettings
@@ -17,43 +17,42 @@ from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.ranks import SINGLE, Ranks
 
 SHARE = 0.25  # of the points that --adaptive measures, at most
-Plans = dict[str, dict[str, Any]]  # split → how its points are evaluated
 
 
 class GridSampler:
-    """Computes the points of a frame.
+    """Computes the points of a slice.
 
     Args:
-        frame: the line or plane.
+        slice_: the line or plane.
         settings: what to draw.
         grid: filled in place.
-        number: of the grid, for ``keep``.
-        keep: where to keep what is done.
-        plans: how points are evaluated; default: as each evaluator's own rules say.
-        tune: find the plans by a short measurement instead.
+        number: of the grid, for ``partial``.
+        partial: stores the points that are done; default: nothing is stored.
+        plans: how points are evaluated, by split; see :class:`EvaluationPlan`.
+        tune: find missing plans by a short measurement.
         ranks: the processes that share the work.
-        progress: told of every point.
+        progress: receives every point.
     """
 
     def __init__(
         self,
-        frame: LandscapeSlice,
+        slice_: LandscapeSlice,
         settings: LandscapeSettings,
         grid: Grid,
         number: int,
         *,
-        keep: PartialResults | None = None,
+        partial: PartialResults | None = None,
         plans: Plans | None = None,
         tune: bool = False,
         ranks: Ranks = SINGLE,
         progress: Progress = SILENT,
     ) -> None:
-        self.frame, self.settings, self.grid, self.number = frame, settings, grid, number
-        self.keep, self.plans, self.ranks, self.progress = keep, dict(plans or {}), ranks, progress
-        self.tune = tune
-        self._evaluators: list[Evaluator] = []
+        self.slice, self.settings, self.grid, self.number = slice_, settings, grid, number
+        self.partial, self.ranks, self.progress = partial, ranks, progress
+        self.plans, self.tune = dict(plans or {}), tune
+        self._made: list[Evaluator] = []
 
-    def all(self) -> dict[str, Any]:
+    def full(self) -> dict[str, Any]:
         """Compute all points that are not done, block by block.
 
         Returns:
@@ -67,14 +66,14 @@ class GridSampler:
         self._join()
         return {"measured": self.grid.done.size, "error": None}
 
-    def some(self) -> dict[str, Any]:
+    def adaptive(self) -> dict[str, Any]:
         """Compute a quarter of the points, and interpolate the rest.
 
         Returns:
             How many were measured, and the error of the interpolation.
         """
         self._begin(int(SHARE * self.grid.done.size))
-        marks = [self.grid.index_of(mark.place) for mark in self.frame.marks]
+        marks = [self.grid.index_of(mark.coordinates) for mark in self.slice.marks]
         required = [index for index in marks if index is not None]
         found = refine(self.grid.axes, self._measured, share=SHARE, required=required)
         values = self.grid.values
@@ -104,60 +103,60 @@ class GridSampler:
         return self.grid.values["loss"][at], self.grid.values["accuracy"][at]
 
     def _compute(self, indices: np.ndarray) -> None:
-        places, at = self.grid.places(indices), tuple(indices.T)
-        for prefix, evaluator in zip(("", "test_"), self._ready(), strict=False):
-            loss, accuracy = evaluator.evaluate(places)
+        coordinates, at = self.grid.coordinates(indices), tuple(indices.T)
+        for prefix, evaluator in zip(("", "test_"), self._evaluators(), strict=False):
+            loss, accuracy = evaluator.evaluate(coordinates)
             self.grid.values[f"{prefix}loss"][at] = np.where(np.isfinite(loss), loss, np.nan)
             # what a network says where its loss is not finite is no accuracy
             self.grid.values[f"{prefix}accuracy"][at] = np.where(
                 np.isfinite(loss), accuracy, np.nan
             )
-        if self._own_losses:
-            self._take_marks()
+        if self._exact_marks:
+            self._copy_marks()
         self.grid.done[at] = True
         self.progress.advance(len(indices))
 
-    def _ready(self) -> Sequence[Evaluator]:
+    def _evaluators(self) -> Sequence[Evaluator]:
         """The evaluators of the splits, made when the first point is needed."""
-        if self._evaluators:
-            return self._evaluators
-        settings, frame = self.settings, self.frame
-        for name, problem in zip(("main", "test"), frame.subject.problems, strict=False):
+        if self._made:
+            return self._made
+        settings, slice_ = self.settings, self.slice
+        for name, problem in zip(("main", "test"), slice_.named.problems, strict=False):
             ends = [(axis[0], axis[-1]) for axis in self.grid.axes]
             options: dict[str, Any] = {
                 "check": np.array([[0.0] * len(ends), *zip(*ends, strict=True)]),
-                "move_rest": frame.move_rest,
+                "move_rest": slice_.move_rest,
                 "recalibrate": (
-                    list(frame.subject.calibration) if settings.bn == "recalibrate" else None
+                    list(slice_.named.calibration) if settings.bn == "recalibrate" else None
                 ),
                 "precision": settings.precision,
             }
             if name not in self.plans and self.tune:
-                measure = functools.partial(measured_plan, problem, frame.directions, **options)
+                measure = functools.partial(measured_plan, problem, slice_.directions, **options)
                 plan = self.ranks.once(measure)
                 self.plans[name] = dataclasses.asdict(plan)
             given = EvaluationPlan(**self.plans[name]) if name in self.plans else None
-            evaluator = Evaluator(problem, frame.directions, plan=given, **options)
+            evaluator = Evaluator(problem, slice_.directions, plan=given, **options)
             self.plans[name] = dataclasses.asdict(evaluator.plan)
-            self._evaluators.append(evaluator)
-        return self._evaluators
+            self._made.append(evaluator)
+        return self._made
 
     @property
-    def _own_losses(self) -> bool:
-        """Whether a checkpoint's place shows its own loss, to the last bit.
+    def _exact_marks(self) -> bool:
+        """Whether the point of a checkpoint gets its own loss, to the last bit.
 
-        Among points in bfloat16 it would stand out.
+        It would stand out among points in bfloat16.
         """
         return self.settings.precision == "fp32"
 
-    def _take_marks(self) -> None:
-        for mark in self.frame.marks:
-            index = self.grid.index_of(mark.place)
+    def _copy_marks(self) -> None:
+        for mark in self.slice.marks:
+            index = self.grid.index_of(mark.coordinates)
             for name, values in self.grid.values.items() if index is not None else ():
                 values[index] = mark.values[name]
 
     def _join(self) -> None:
-        """Take what the other processes have computed."""
+        """Copy the points that the other processes have computed."""
         for done, values in self.ranks.gather((self.grid.done, self.grid.values)):
             new = done & ~self.grid.done
             for name, own in self.grid.values.items():
@@ -165,5 +164,5 @@ class GridSampler:
             self.grid.done |= new
 
     def _save(self) -> None:
-        if self.keep is not None:
-            self.keep.save(self.number, self.grid, self.plans)
+        if self.partial is not None:
+            self.partial.save(self.number, self.grid, self.plans)

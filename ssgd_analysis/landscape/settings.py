@@ -1,4 +1,4 @@
-"""What a landscape is to show."""
+"""The settings of a landscape."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ BIASES = ("zero", "keep")
 BN = ("frozen", "recalibrate")
 PRECISIONS = ("fp32", "bf16")
 WIDEST = 1e30  # of a span: coordinates times weights must be float32
-FITTED = ("trajectory", "eigen")  # directions whose span is told by what they show
+FITTED = ("trajectory", "eigen")  # directions that choose their span from the data
 
 
 @dataclass(frozen=True, kw_only=True)
 class LandscapeSettings:
-    """What to draw.
+    """What a landscape shows.
 
     Args:
         dims: 1 or 2.
@@ -64,15 +64,15 @@ class LandscapeSettings:
             object.__setattr__(self, "biases", "keep" if self.normalize == "none" else "zero")
         if self.span is None and self.directions not in FITTED:
             object.__setattr__(self, "span", 0.5 if self.directions == "between" else 1.0)
-        for kind, value, known in (
+        for kind, value, choices in (
             ("directions", self.directions, DIRECTIONS),
             ("normalization", self.normalize, NORMALIZATIONS),
             ("choice for biases", self.biases, BIASES),
             ("BatchNorm choice", self.bn, BN),
             ("precision", self.precision, PRECISIONS),
         ):
-            if value not in known:
-                raise unknown(kind, str(value), known)
+            if value not in choices:
+                raise unknown(kind, str(value), choices)
         if self.dims not in (1, 2):
             raise InputError(f"--dims {self.dims} should be 1 or 2")
         if self.span is not None and not 0 <= self.span <= WIDEST:

@@ -1,4 +1,4 @@
-"""Where a landscape lies in weight space: an origin, one or two directions, and coordinates."""
+"""A line or plane through weight space: an origin, one or two directions, and coordinates."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -35,16 +35,16 @@ RISE = 10.0  # times the loss that the sharpest axis shows
 
 @dataclass(frozen=True)
 class Mark:
-    """The exact place of a checkpoint.
+    """The exact position of a checkpoint in a slice.
 
     Args:
-        label: how it is called in pictures.
-        place: coordinates.
+        label: its name in pictures.
+        coordinates: one for each direction.
         values: its own loss and accuracy, by name.
     """
 
     label: str
-    place: tuple[float, ...]
+    coordinates: tuple[float, ...]
     values: dict[str, float]
 
 
@@ -53,19 +53,18 @@ class LandscapeSlice:
     """One line or plane.
 
     Args:
-        name: of its grid.
-        subject: whose weights are the origin, and what is evaluated.
+        named: the problem whose weights are the origin and whose loss is evaluated.
         repeat: number of the sample of random directions.
         directions: one or two.
         axes: coordinates, one array for each direction.
         marks: checkpoints in it, the origin first.
-        move_rest: moves what is no weight along, where the frame goes through checkpoints.
+        move_rest: moves buffers and other parameters along, where the slice goes through
+            several checkpoints.
         eigenvalues: of the directions, where they are eigenvectors: value and residual.
-        facts: what else is known, for the record.
+        facts: further entries for the record.
     """
 
-    name: str
-    subject: NamedProblem
+    named: NamedProblem
     repeat: int
     directions: list[Direction]
     axes: list[np.ndarray]
@@ -75,72 +74,69 @@ class LandscapeSlice:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def frames(
-    subjects: Sequence[NamedProblem],
+def slices_of(
+    named: Sequence[NamedProblem],
     settings: LandscapeSettings,
     *,
     ranks: Ranks = SINGLE,
     progress: Progress = SILENT,
 ) -> list[LandscapeSlice]:
-    """All lines or planes of a landscape: subjects × repeats, or one between the subjects.
+    """All lines or planes of a landscape: checkpoints × repeats, or one between the checkpoints.
 
     Args:
-        subjects: one or more; for ``between`` the ends.
+        named: one or more checkpoints; for ``between`` the ends.
         settings: what to draw.
         ranks: the first process finds what takes long or may differ in the last bits.
         progress: of searches for eigenvectors.
 
     Raises:
-        InputError: a wrong number of subjects, different models, no trajectory, wrong vectors, a
+        InputError: a wrong number of checkpoints, different models, no trajectory, wrong vectors, a
             gradient of zero, or too few points.
     """
-    for subject in subjects:
-        for name, parameter in subject.problem.parameters.items():
+    for each in named:
+        for name, parameter in each.problem.parameters.items():
             if parameter.is_complex():
                 raise InputError(
                     f"parameter '{name}' is complex: keep its two parts as real parameters"
                 )
     if settings.directions == "between":
-        return [_between(subjects, settings, ranks)]
+        return [_between(named, settings, ranks)]
     found = []
-    for subject in subjects:
-        found += _around(subject, settings, ranks, progress)
+    for each in named:
+        found += _around(each, settings, ranks, progress)
     if settings.span is None and settings.directions == "trajectory":
         axes = _around_paths(found, settings)
     else:
-        span = settings.span or max(_sharp_span(frame) for frame in found)
+        span = settings.span or max(_sharp_span(slice_) for slice_ in found)
         # with the checkpoint among an odd number of points: linspace may miss it by rounding
         centre = [0.0] if settings.points % 2 else []
         axes = [through(-span, span, settings.points, centre)] * settings.dims
-    return [replace(frame, axes=axes) for frame in found]
+    return [replace(slice_, axes=axes) for slice_ in found]
 
 
 def _around(
-    subject: NamedProblem, settings: LandscapeSettings, ranks: Ranks, progress: Progress
+    named: NamedProblem, settings: LandscapeSettings, ranks: Ranks, progress: Progress
 ) -> list[LandscapeSlice]:
-    """The frames centred on a checkpoint, one a repeat; their axes are still to be given."""
+    """The slices centred on a checkpoint, one for each repeat; their axes follow later."""
     recalibrate = settings.bn == "recalibrate"
-    values = ranks.once(lambda: subject.values(recalibrate=recalibrate))
+    values = ranks.once(lambda: named.values(recalibrate=recalibrate))
     label = "end" if settings.directions == "trajectory" else "checkpoint"
     marks = [Mark(label, (0.0,) * settings.dims, values)]
     found = []
     for repeat in range(settings.repeats):
         directions, eigenvalues, facts = ranks.once(
-            partial(_search, subject, settings, repeat, progress)
+            partial(_search, named, settings, repeat, progress)
         )
-        name = f"{subject.name} #{repeat}" if settings.repeats > 1 else subject.name
-        own = like(subject.problem, directions)
-        found.append(
-            LandscapeSlice(name, subject, repeat, own, [], marks, None, eigenvalues, facts)
-        )
+        own = like(named.problem, directions)
+        found.append(LandscapeSlice(named, repeat, own, [], marks, None, eigenvalues, facts))
     return found
 
 
 def _search(
-    subject: NamedProblem, settings: LandscapeSettings, repeat: int, progress: Progress
+    named: NamedProblem, settings: LandscapeSettings, repeat: int, progress: Progress
 ) -> tuple[list[Direction], list[dict[str, float]], dict[str, Any]]:
     """Directions (on the CPU), their eigenvalues, and further facts."""
-    count, problem = settings.dims, subject.problem
+    count, problem = settings.dims, named.problem
     facts: dict[str, Any] = {}
     eigenvalues: list[dict[str, float]] = []
     if settings.directions == "random":
@@ -151,34 +147,34 @@ def _search(
     elif settings.directions == "gradient":
         raw = gradient_directions(problem, count)
     elif settings.directions == "vectors":
-        raw = given_directions(problem, subject.vectors, count)
+        raw = given_directions(problem, named.vectors, count)
     else:
-        path = list(subject.path.values())
+        path = list(named.path.values())
         raw, facts["explained_variance"] = trajectory_directions(problem, path, count)
     directions = normalized(problem, raw, settings.normalize, settings.biases)
     if settings.directions == "trajectory":
-        facts["path"] = _path(subject, directions, settings.bn == "recalibrate")
+        facts["path"] = _path(named, directions, settings.bn == "recalibrate")
     on_cpu = [[part.cpu() for part in direction] for direction in directions]
     return on_cpu, eigenvalues, facts
 
 
-def _path(subject: NamedProblem, directions: list[Direction], recalibrate: bool) -> dict[str, Any]:
-    """Kept checkpoints by step: their coordinates, distance from the plane, and own losses."""
-    seen = projected(subject.problem, list(subject.path.values()), directions)
+def _path(named: NamedProblem, directions: list[Direction], recalibrate: bool) -> dict[str, Any]:
+    """The trajectory's checkpoints: steps, coordinates, distances from the plane, own losses."""
+    projection = projected(named.problem, list(named.path.values()), directions)
     losses = []
-    for weights in subject.path.values():
-        with at_weights(subject.problem, weights):
-            losses.append(subject.values(recalibrate=recalibrate)["loss"])
-    columns = dict(zip(("alpha", "beta"), seen.places.T.tolist(), strict=False))
-    known = {"outside": seen.outside.tolist(), "loss": losses}
-    return {"steps": list(subject.path), **columns, **known}
+    for weights in named.path.values():
+        with at_weights(named.problem, weights):
+            losses.append(named.values(recalibrate=recalibrate)["loss"])
+    columns = dict(zip(("alpha", "beta"), projection.coordinates.T.tolist(), strict=False))
+    more = {"outside": projection.outside.tolist(), "loss": losses}
+    return {"steps": list(named.path), **columns, **more}
 
 
-def _sharp_span(frame: LandscapeSlice) -> float:
-    """Where ½ λ (a ‖d‖)² is ten times the loss, in two digits; 1 where nothing tells."""
-    rise = RISE * abs(frame.marks[0].values["loss"])
-    length = inner(frame.directions[0], frame.directions[0])
-    curvature = frame.eigenvalues[0]["value"] * length
+def _sharp_span(slice_: LandscapeSlice) -> float:
+    """Where ½ λ (a ‖d‖)² is ten times the loss, in two digits; 1 if loss or λ is not positive."""
+    rise = RISE * abs(slice_.marks[0].values["loss"])
+    length = inner(slice_.directions[0], slice_.directions[0])
+    curvature = slice_.eigenvalues[0]["value"] * length
     if rise <= 0 or curvature <= 0:
         return 1.0
     return float(f"{math.sqrt(2 * rise / curvature):.1e}")
@@ -188,37 +184,36 @@ def _around_paths(found: Sequence[LandscapeSlice], settings: LandscapeSettings) 
     """Coordinates that hold all paths, with a margin; 0 is among them."""
     axes = []
     for name in ("alpha", "beta")[: settings.dims]:
-        values = [0.0, *(a for frame in found for a in frame.facts["path"][name])]
+        values = [0.0, *(a for slice_ in found for a in slice_.facts["path"][name])]
         margin = MARGIN * (max(values) - min(values))
         axes.append(through(min(values) - margin, max(values) + margin, settings.points, [0.0]))
     return axes
 
 
 def _between(
-    subjects: Sequence[NamedProblem], settings: LandscapeSettings, ranks: Ranks
+    named: Sequence[NamedProblem], settings: LandscapeSettings, ranks: Ranks
 ) -> LandscapeSlice:
     count = settings.dims + 1
-    if len(subjects) != count:
+    if len(named) != count:
         wanted = "two checkpoints" if count == 2 else "three checkpoints for a plane (--dims 2)"
-        raise InputError(f"--directions between needs {wanted}, not {len(subjects)}")
-    names, problems = [s.name for s in subjects], [s.problem for s in subjects]
-    directions, places = between_directions(names, problems)
+        raise InputError(f"--directions between needs {wanted}, not {len(named)}")
+    names, problems = [n.name for n in named], [n.problem for n in named]
+    directions, positions = between_directions(names, problems)
     span = settings.span
     assert span is not None  # LandscapeSettings gives it
     axes = []
-    for column in zip(*places, strict=True):
+    for column in zip(*positions, strict=True):
         exact = list(column)
         axes.append(through(min(exact) - span, max(exact) + span, settings.points, exact))
     recalibrate = settings.bn == "recalibrate"
-    values = ranks.once(lambda: [s.values(recalibrate=recalibrate) for s in subjects])
-    marks = [Mark(s.name, at, own) for s, at, own in zip(subjects, places, values, strict=True)]
+    values = ranks.once(lambda: [n.values(recalibrate=recalibrate) for n in named])
+    marks = [Mark(n.name, at, own) for n, at, own in zip(named, positions, values, strict=True)]
     return LandscapeSlice(
-        " – ".join(names),
-        subjects[0],
+        named[0],
         0,
         directions,
         axes,
         marks,
-        MoveRest(problems, places),
+        MoveRest(problems, positions),
         facts={"distance": inner(directions[0], directions[0]) ** 0.5},
     )

@@ -39,7 +39,7 @@ def landscape_pictures(record: dict[str, Any], arrays: Arrays, stem: Path) -> li
     """
     record = jsonable(record)  # as it is read back: the same with NaN as with null
     names = _names(record)
-    kept = {key: value for key, value in record.items() if key not in ("out", "pictures")}
+    settings = {key: value for key, value in record.items() if key not in ("out", "pictures")}
     title = f"Loss landscape: {', '.join(record['checkpoints'])}"
     plane = record["settings"]["dims"] == 2
     figures = {"": (_planes if plane else _lines)(record, arrays, names)}
@@ -49,9 +49,35 @@ def landscape_pictures(record: dict[str, Any], arrays: Arrays, stem: Path) -> li
         path
         for ending, figure in figures.items()
         for path in save_figure(
-            figure, stem.with_name(stem.name + ending), title=title, record=kept
+            figure, stem.with_name(stem.name + ending), title=title, record=settings
         )
     ]
+
+
+def landscape_axes(record: dict[str, Any], arrays: Arrays, axes: Any = None) -> Any:
+    """Draw the losses of all lines, or of the first plane, into one panel.
+
+    Args:
+        record: as in ``landscape.json``.
+        arrays: as in ``landscape.npz``.
+        axes: matplotlib axes; ``None``: a new figure.
+
+    Returns:
+        The axes.
+    """
+    record = jsonable(record)
+    losses = {name: array for name, array in arrays.items() if "accuracy" not in name}
+    names, draw = _names(record), _lines
+    if record["settings"]["dims"] == 2:
+        names, draw = names[:1], _planes
+        between = record["settings"]["directions"] == "between"
+        shown = record["checkpoints"] if between else record["checkpoints"][:1]
+        record = record | {"grids": record["grids"][:1], "checkpoints": shown}
+        size = len(arrays["alpha"]), len(arrays["beta"])
+        losses = {name: arrays[name] for name in ("alpha", "beta")}
+        losses["loss"] = arrays["loss"].reshape(-1, *size)[0]
+    figure = draw(record, losses, names, axes)
+    return figure.axes[0] if axes is None else axes
 
 
 def _names(record: dict[str, Any]) -> list[str]:
@@ -106,7 +132,7 @@ def _marks(record: dict[str, Any], facts: dict[str, Any]) -> list[Mark]:
     ]  # fmt: skip
 
 
-def _lines(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
+def _lines(record: dict[str, Any], arrays: Arrays, names: list[str], axes: Any = None) -> Any:
     parts = {
         name: _values(arrays, name, 1, len(names))
         for name in ("loss", "accuracy", "test_loss", "test_accuracy")
@@ -139,6 +165,7 @@ def _lines(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
         ylabel=words["loss"],
         accuracy_label=words["accuracy"],
         notes=landscape_notes(record, arrays),
+        axes=axes,
     )
 
 
@@ -176,7 +203,7 @@ def _predicted(record: dict[str, Any], facts: dict[str, Any]) -> str:
     return ", ".join(["predicted", *(f"λ{n} = {v / norm**2:.3g}" for n, v, norm in found)])
 
 
-def _planes(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
+def _planes(record: dict[str, Any], arrays: Arrays, names: list[str], axes: Any = None) -> Any:
     repeats = len(record["grids"]) // len(names)
     shown = repeats if repeats * len(names) <= MOST else 1
     count = shown * len(names)
@@ -197,7 +224,7 @@ def _planes(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
         for title, own, grid in zip(titles, facts, drawn, strict=True):
             shift = 100 if kind == "accuracy" else 1
             found[kind][(title + word).removeprefix(", ") if both else title] = Plane(
-                arrays["alpha"], arrays["beta"], shift * grid, **_places(record, own)
+                arrays["alpha"], arrays["beta"], shift * grid, **_marks_and_path(record, own)
             )
     words = _words(record)
     return loss_contours(
@@ -209,10 +236,11 @@ def _planes(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
         label=words["loss"],
         accuracy_label=words["accuracy"],
         notes=landscape_notes(record, arrays, first_of=repeats if shown < repeats else 0),
+        axes=axes,
     )
 
 
-def _places(record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+def _marks_and_path(record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """Marks and path of a plane; the end of a path is its mark."""
     if "path" not in facts:
         return {"marks": _marks(record, facts)}
@@ -225,22 +253,22 @@ def _cuts(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
     settings: dict[str, dict[str, Line]] = {}
     for index, axis in enumerate(("alpha", "beta")):
         other = arrays[("beta", "alpha")[index]]
-        place = int(np.abs(other).argmin())
+        nearest = int(np.abs(other).argmin())
         lines = settings.setdefault(f"along eigenvector {index + 1}", {})
         for number, name in enumerate(names):
             facts = record["grids"][number]
-            ways = (arrays[axis], float(other[place]))
+            coordinates = (arrays[axis], float(other[nearest]))
             curvature = _predicted(record, facts)
             lines[name] = Line(
                 arrays[axis],
-                losses[number].take(place, axis=2 - index),  # type: ignore[index]
-                test_loss=None if tests is None else tests[number].take(place, axis=2 - index),
-                predicted=prediction(facts, *(ways if index == 0 else ways[::-1])),
+                losses[number].take(nearest, axis=2 - index),  # type: ignore[index]
+                test_loss=None if tests is None else tests[number].take(nearest, axis=2 - index),
+                predicted=prediction(facts, *(coordinates if index == 0 else coordinates[::-1])),
                 predicted_name=f"{name}: {curvature}" if len(names) > 1 else curvature,
                 marks=[
                     Mark("", mark["alpha"] or mark["beta"], loss=mark["loss"])
                     for mark in facts.get("marks", [])
-                    if math.isclose(mark[("beta", "alpha")[index]], other[place], abs_tol=1e-12)
+                    if math.isclose(mark[("beta", "alpha")[index]], other[nearest], abs_tol=1e-12)
                 ],
             )
     unit = record["units"]["alpha"]

@@ -38,24 +38,24 @@ def landscape_notes(
         str(len(arrays[n])) for n in ("alpha", "beta") if n in arrays
     )
     split = "train and test" if record["split"] == "both" else record["split"]
-    what = ["loss" if record.get("loss") is None else str(record["loss"]), f"{split} split"]
-    what += [_examples(record)] if record.get("n_samples") else []
+    what = ["loss" if record["loss"] is None else str(record["loss"]), f"{split} split"]
+    what += [_examples(record)]
     how = [_directions(settings), f"{size} points"]
     if settings["repeats"] > 1:
         how.append(f"{settings['repeats']} draws" + ", the first shown" * bool(first_of))
-    if record.get("batchnorm", True):  # records of old do not say
+    if record["batchnorm"]:
         how.append(f"BatchNorm {'frozen' if settings['bn'] == 'frozen' else 'recalibrated'}")
-    if settings.get("precision", "fp32") != "fp32":
+    if settings["precision"] != "fp32":
         how.append(settings["precision"])
     how.append(f"seed {settings['seed']}")
-    more = [_sight(record), _variance(record), _outside(record), _interpolated(record, arrays)]
+    more = [_share(record), _variance(record), _outside(record), _interpolated(record, arrays)]
     return [_numbers(record),
             "; ".join([" of the ".join(what[:2]) + "".join(f", {w}" for w in what[2:]), *how]),
             "; ".join(text for text in more if text)]  # fmt: skip
 
 
 def _numbers(record: dict[str, Any]) -> str:
-    """Whose places the numbers in a plane through several checkpoints are."""
+    """The checkpoints whose numbers stand in a plane through several."""
     if record["settings"]["dims"] == 1 or record["settings"]["directions"] != "between":
         return ""
     names = short_names([mark["label"] for mark in record["grids"][0]["marks"]], 60)
@@ -69,7 +69,7 @@ def _examples(record: dict[str, Any]) -> str:
     count = f"{record['n_samples']:,}"
     if record["split"] != "both":
         return f"{count} examples"
-    test = record.get("n_test_samples")
+    test = record["n_test_samples"]
     return f"{count} train examples" if test is None else f"{count} train, {test:,} test examples"
 
 
@@ -86,7 +86,7 @@ def _directions(settings: dict[str, Any]) -> str:
         "vectors": "given vectors" if plane else "given vector",
     }
     words = [names[settings["directions"]], NORMALIZED[settings["normalize"]]]
-    if settings["directions"] != "between" and settings.get("biases"):
+    if settings["directions"] != "between" and settings["biases"]:
         words.append(MOVED[settings["biases"]])
     return ", ".join(word for word in words if word)
 
@@ -101,11 +101,11 @@ def _list(values: list[float]) -> str:
     return ", ".join(texts)
 
 
-def _sight(record: dict[str, Any]) -> str:
-    """The share of the largest curvature that is seen by planes."""
-    known = [grid["share"] for grid in record["grids"] if grid.get("share") is not None]
-    if len(record["grids"]) > 1 and known:
-        return f"these planes see {_list(known)} of λ_max"
+def _share(record: dict[str, Any]) -> str:
+    """The share of the largest curvature that planes show."""
+    shares = [grid["share"] for grid in record["grids"] if grid.get("share") is not None]
+    if len(record["grids"]) > 1 and shares:
+        return f"these planes see {_list(shares)} of λ_max"
     texts = {sight(grid, plane=record["settings"]["dims"] == 2) for grid in record["grids"]}
     return texts.pop() if len(texts) == 1 else ""
 
@@ -120,9 +120,13 @@ def _variance(record: dict[str, Any]) -> str:
 
 def _outside(record: dict[str, Any]) -> str:
     """How far the paths lie outside of what is drawn."""
-    known = [far for far in map(outside, record["grids"]) if far is not None]
+    distances = [far for far in map(outside, record["grids"]) if far is not None]
     what = "plane" if record["settings"]["dims"] == 2 else "line"
-    return f"checkpoints lie up to {max(known):.2g} (L2) outside of the {what}" if known else ""
+    return (
+        f"checkpoints lie up to {max(distances):.2g} (L2) outside of the {what}"
+        if distances
+        else ""
+    )
 
 
 def _interpolated(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
@@ -131,9 +135,9 @@ def _interpolated(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> s
     measured = arrays["measured"]
     text = f"interpolated from {int(measured.sum()):,} of {measured.size:,} points"
     errors = [grid["error"] for grid in record["grids"] if grid.get("error")]
-    known = [e for e in errors if e["rms"] is not None and math.isfinite(e["rms"])]
-    if not known:
+    finite = [e for e in errors if e["rms"] is not None and math.isfinite(e["rms"])]
+    if not finite:
         return text
-    rms, most = max(e["rms"] for e in known), max(e["max"] for e in known)
-    count = sum(e["points"] for e in known)
+    rms, most = max(e["rms"] for e in finite), max(e["max"] for e in finite)
+    count = sum(e["points"] for e in finite)
     return f"{text}, rms error {rms:.2g}, largest seen {most:.2g} at {count:,} points held out"

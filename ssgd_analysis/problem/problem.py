@@ -155,7 +155,7 @@ class Problem(WeightedBatches):
         return notes(self, self._given, self.counts, exact, whole, self.checked.get(UNUSED, []))
 
     def fingerprint(self) -> str:
-        """A hash of weights, buffers and examples: what kept numbers must belong to."""
+        """A hash of weights, buffers and examples: what stored numbers must belong to."""
         digest = hashlib.blake2b(digest_size=16)
         held = [*self.model.parameters(), *self.model.buffers()]
         held += [tensor for batch in self.batches for tensor in batching.tensors(batch)]

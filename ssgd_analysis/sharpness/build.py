@@ -120,8 +120,8 @@ def _measure(
         until = share_of_time(deadline, 1 + with_metrics)
         layers, products = _layers(operator, settings, until, progress)
         extra += products
-    metrics, products = _metrics(operator, problem, settings, found, deadline, progress)
-    extra += products
+    metrics, more = _metrics(operator, problem, settings, found, deadline, progress)
+    extra += more
     checks = operator.engine.checks
     document = {
         "operator": settings.operator,
@@ -194,7 +194,7 @@ def _metrics(
         problem, settings.seed, options=settings.options, operator=own, deadline=deadline
     )
     if own:  # no product is made twice
-        context.keep("survey", found)
+        context.provide("survey", found)
     operator.deadline = deadline
     try:
         metrics = measure_metrics(

@@ -22,9 +22,9 @@ def cross_check_pyhessian(
 ) -> dict[str, Any]:
     """Top eigenvalues by us and by PyHessian's power iteration, each with its true residual.
 
-    PyHessian works on a copy of the model; its vectors are judged by our operator. Its power
-    iteration finds the largest by magnitude, so a negative one may stand among them, and it
-    stops when the value, not the vector, has settled.
+    PyHessian works on a copy of the model; the residuals of its vectors are computed with our
+    operator. Its power iteration finds the largest by magnitude, so a negative one may stand
+    among them, and it stops when the value, not the vector, has settled.
 
     Args:
         problem: what to measure.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from ssgd_analysis.sharpness.record import SharpnessRecord, SharpnessRecords
 from ssgd_analysis.sharpness.settings import SharpnessSettings
 from ssgd_analysis.sharpness.vectors import save_vectors
 from ssgd_analysis.store import KeyedStore
+
+PLAN_KEYS = {"strategy": "way"}  # as in the record
 
 
 def measure(
@@ -117,7 +119,7 @@ def measure_all(
     checkpoints: Iterable[CheckpointProblem],
     settings: SharpnessSettings,
     *,
-    count: int = 1,
+    count: int | None = None,
     time_budget: float | None = None,
     folder: Path | None = None,
     resume: bool = False,
@@ -129,7 +131,8 @@ def measure_all(
     Args:
         checkpoints: may be made one by one, so that the examples of one are in memory.
         settings: what to measure.
-        count: how many there are, for their shares of the time.
+        count: how many there are, for their shares of the time; default: their number, or one
+            where they are made one by one.
         time_budget: seconds for all of them.
         folder: where finished checkpoints are stored; ``None``: nowhere.
         resume: take finished checkpoints from the folder.
@@ -143,32 +146,40 @@ def measure_all(
     """
     if folder is None and (with_vectors or resume):
         raise InputError(f"--{'save-vectors' if with_vectors else 'resume'} needs --out")
+    total = count or (len(checkpoints) if isinstance(checkpoints, Sized) else 1)
     ends = None if time_budget is None else time.monotonic() + time_budget
     store = None if folder is None else KeyedStore(folder / "checkpoints")
     found: list[SharpnessRecord] = []
-    last: SharpnessRecord | None = None
+    last: SharpnessRecord | None = None  # of those measured now: it has vectors
     for index, one in enumerate(checkpoints):
-        key = _key(one, settings, time_budget)
-        stored = store.read(f"{index:03d}", key) if store and resume else None
-        if stored is not None and with_vectors and not _has_vectors(stored):
-            progress.say(f"{one.name}: measured again, as no vectors were stored")
-            stored = None
-        if stored is not None and store:
-            progress.say(f"{one.name}: taken from {store.path(f'{index:03d}')}")
+        entry, key = f"{index:03d}", _key(one, settings, time_budget) if store else {}
+        if store and resume and (stored := _stored(store, entry, key, with_vectors, progress)):
+            progress.say(f"{one.name}: taken from {store.path(entry)}")
             found.append(SharpnessRecord(one.name, one.split, stored))
             continue
-        deadline = (
-            None if ends is None else share_of_time(max(ends, time.monotonic()), count - index)
-        )
+        now = time.monotonic()
+        deadline = None if ends is None else share_of_time(max(ends, now), max(1, total - index))
         last = _measured(one, settings, last, deadline, progress)
         if with_vectors and folder:
-            path = folder / f"vectors-{index:03d}.safetensors"
+            path = folder / f"vectors-{entry}.safetensors"
             save_vectors(path, last)
             last.document["vectors"] = str(path)
         if store:
-            store.write(f"{index:03d}", key, last.document)
+            store.write(entry, key, last.document)
         found.append(last)
     return SharpnessRecords(tuple(found))
+
+
+def _stored(
+    store: KeyedStore, entry: str, key: Mapping[str, Any], with_vectors: bool, progress: Progress
+) -> Any:
+    """A finished checkpoint; ``None`` where there is none, or its vectors are missing."""
+    found = store.read(entry, key)
+    vectors = (found or {}).get("vectors")
+    if found and with_vectors and not (vectors and Path(vectors).is_file()):
+        progress.say(f"{store.path(entry)} has no vectors: measured again")
+        return None
+    return found
 
 
 def _key(
@@ -186,11 +197,6 @@ def _key(
         "settings": settings,
         "time_budget": time_budget,
     }
-
-
-def _has_vectors(document: Mapping[str, Any]) -> bool:
-    path = document.get("vectors")
-    return path is not None and Path(path).is_file()
 
 
 def _measured(
@@ -224,7 +230,7 @@ def plan(
     stage = Prefixed(progress, f"{one.name}: ")
     found = prepare(one.problem, settings, stage).engine.plan
     facts = {
-        **dataclasses.asdict(found),
+        **{PLAN_KEYS.get(key, key): value for key, value in dataclasses.asdict(found).items()},
         "peak": found.peak,
         "products": settings.products,
         "seconds": _seconds(found, settings),

@@ -11,8 +11,7 @@ from ssgd_analysis.flatness import METRICS, Measurement, difference, resolve
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
-from ssgd_analysis.symmetries.structure import tolerance
-from ssgd_analysis.symmetries.transformations import PRESERVING, TRANSFORMATIONS, Changed
+from ssgd_analysis.symmetries import PRESERVING, TRANSFORMATIONS, Changed, tolerance
 
 RESCALINGS = ("layer", "neuron", "batchnorm")
 STILL = 0.05  # a metric that moved by less is said to have stayed, whatever it claims
@@ -42,7 +41,7 @@ def rescale_check(
         options: how curvature products are made.
         deadline: of ``time.monotonic()``; metrics of copies that do not fit are ``None`` with the
             reason ``why``.
-        progress: told of every copy.
+        progress: shows every copy.
 
     Returns:
         ``factor``, ``tolerance`` (relative change of outputs that counts as none), ``metrics``

@@ -23,7 +23,7 @@ def save_vectors(path: Path, found: SharpnessRecord) -> None:
         InputError: the record has no vectors.
         WorkError: the disk is full.
     """
-    if found.vectors is None:
+    if found.vectors is None or found.parameters is None:
         raise InputError(f"{found.name}: a record that was read from disk has no eigenvectors")
     sizes = [shape.numel() for shape in found.parameters.values()]
     tensors = {}

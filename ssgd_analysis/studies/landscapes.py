@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from ssgd_analysis.compare import Group
-from ssgd_analysis.files import make_folder
-from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, sample_landscape, save_arrays
+from ssgd_analysis.files import make_folder, save_arrays
+from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, landscape
 from ssgd_analysis.parallel import parallel
 from ssgd_analysis.progress import Progress
 from ssgd_analysis.runs.checkpoint import load_checkpoint
@@ -55,5 +55,5 @@ def _landscape(study: Study, run: Path, dims: int, target: Path, device: str) ->
         repeats=study.landscape_directions if dims == 1 else 1,
         curvature=False,
     )
-    made = sample_landscape([NamedProblem(str(run), problem, problem.batches)], settings)
-    save_arrays(target, made.arrays)
+    found = landscape(NamedProblem(str(run), problem, problem.batches), settings)
+    save_arrays(target, found.arrays)

@@ -47,13 +47,13 @@ def channels(layer: nn.Module, side: int) -> int:
 def spread(before: nn.Module, after: nn.Module, values: Tensor) -> Tensor:
     """One value a channel as one value for each feature that enters the next layer.
 
-    Flattened images have the places of a channel side by side, flattened sequences the channels
-    of a place.
+    Flattened images have the positions of a channel side by side, flattened sequences the channels
+    of a position.
     """
-    places = channels(after, 0) // len(values)
+    positions = channels(after, 0) // len(values)
     if isinstance(before, (*CONVOLUTIONS, *NORMS)):
-        return values.repeat_interleave(places)
-    return values.repeat(places)
+        return values.repeat_interleave(positions)
+    return values.repeat(positions)
 
 
 def reordered(before: nn.Module, after: nn.Module, order: Tensor) -> Tensor:
@@ -92,8 +92,8 @@ def scale_inputs(layer: nn.Module, factors: Tensor) -> None:
 
 def reorder_outputs(layer: nn.Module, order: Tensor) -> None:
     """Put the channels that leave a layer in another order, in place; others' tensors stay."""
-    held = [*layer.parameters(), *layer.buffers()]
-    for tensor, filters in zip(held, filters_of(layer, held), strict=True):
+    tensors = [*layer.parameters(), *layer.buffers()]
+    for tensor, filters in zip(tensors, filters_of(layer, tensors), strict=True):
         if tensor.ndim > filters.axis and tensor.shape[filters.axis] == len(order):
             tensor.copy_(tensor.index_select(filters.axis, order.to(tensor.device)))
 

@@ -33,11 +33,11 @@ def pointwise(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
     axes = [Space(1) for _ in found[0].shape]
     for tensor in batching.tensors(list(given.values())):
         own = of(tensor)
-        for place, space in zip(range(len(axes) - len(own), len(axes)), own, strict=True):
-            if axes[place].size == 1:
-                axes[place] = space
+        for axis, space in zip(range(len(axes) - len(own), len(axes)), own, strict=True):
+            if axes[axis].size == 1:
+                axes[axis] = space
             elif space.size > 1:
-                unify(axes[place], space)
+                unify(axes[axis], space)
     return [axes]
 
 
@@ -56,8 +56,10 @@ def _reduced(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
     dims = given.get("dim")
     dims = range(len(axes)) if dims is None or dims == [] else dims
     gone = {d % len(axes) for d in ([dims] if isinstance(dims, int) else dims)}
-    kept = [Space(1) if k in gone else s for k, s in enumerate(axes)]
-    return [kept if given.get("keepdim") else [s for k, s in enumerate(kept) if k not in gone]]
+    reduced = [Space(1) if k in gone else s for k, s in enumerate(axes)]
+    if given.get("keepdim"):
+        return [reduced]
+    return [[space for k, space in enumerate(reduced) if k not in gone]]
 
 
 def _product(left: str, right: str, bias: str | None = None) -> Rule:
@@ -145,11 +147,11 @@ def _padded(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
     """Padding of channels: the new ones are units of their own."""
     axes, pads = list(of(given["self"])), given["pad"]
     for k in range(len(pads) // 2):
-        low, high, place = pads[2 * k], pads[2 * k + 1], len(axes) - 1 - k
+        low, high, axis = pads[2 * k], pads[2 * k + 1], len(axes) - 1 - k
         if min(low, high) < 0:
             raise Mismatch
-        parts = [Space(low), axes[place], Space(high)]
-        axes[place] = joined([part for part in parts if part.size])
+        parts = [Space(low), axes[axis], Space(high)]
+        axes[axis] = joined([part for part in parts if part.size])
     return [axes]
 
 
@@ -177,17 +179,17 @@ def _permuted(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
 
 def _slice(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
     axes = list(of(given["self"]))
-    place, size = given["dim"] % len(axes), found[0].shape[given["dim"]]
-    if axes[place].size != size:
+    axis, size = given["dim"] % len(axes), found[0].shape[given["dim"]]
+    if axes[axis].size != size:
         start, step = given["start"] or 0, given["step"]
-        start = start + axes[place].size if start < 0 else start
+        start = start + axes[axis].size if start < 0 else start
         if step == 1:
-            rest = axes[place].size - start - size
+            rest = axes[axis].size - start - size
             sizes = [n for n in (start, size, rest) if n]
-            axes[place] = cut(axes[place], sizes)[1 if start else 0]
+            axes[axis] = cut(axes[axis], sizes)[1 if start else 0]
         else:
-            axes[place].pin(FIXED)
-            axes[place] = Space(size, FIXED)
+            axes[axis].pin(FIXED)
+            axes[axis] = Space(size, FIXED)
     return [axes]
 
 
@@ -206,20 +208,20 @@ def _rolled(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
 def _split(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
     """Concatenated channels cut apart; equal pieces of one axis are units of their own."""
     axes = of(given["self"])
-    place = given["dim"] % len(axes)
-    pieces = cut(axes[place], [piece.shape[place] for piece in found])
-    return [[*axes[:place], piece, *axes[place + 1 :]] for piece in pieces]
+    axis = given["dim"] % len(axes)
+    pieces = cut(axes[axis], [piece.shape[axis] for piece in found])
+    return [[*axes[:axis], piece, *axes[axis + 1 :]] for piece in pieces]
 
 
 def _cat(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
     parts = [of(tensor) for tensor in given["tensors"] if tensor.numel()]  # an empty cache
-    place = given["dim"] % len(parts[0])
+    axis = given["dim"] % len(parts[0])
     axes = list(parts[0])
     for other in parts[1:]:
         for k, space in enumerate(other):
-            if k != place:
+            if k != axis:
                 unify(axes[k], space)
-    axes[place] = joined([part[place] for part in parts])
+    axes[axis] = joined([part[axis] for part in parts])
     return [axes]
 
 
@@ -240,7 +242,7 @@ def _attention(of: AxesOf, given: Given, found: list[Tensor]) -> list[Axes]:
 
 
 _CONSTANTS = "new_zeros new_ones new_empty new_full zeros_like ones_like empty_like full_like"
-_KEPT = (
+_SAME = (
     "clone alias detach _to_copy contiguous lift_fresh native_dropout dropout softmax _softmax "
     "_log_softmax log_softmax"
 )
@@ -261,7 +263,7 @@ _ATTENTION = (
     "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention"
 )
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_KEPT.split(), _same),
+    **dict.fromkeys(_SAME.split(), _same),
     **dict.fromkeys(_REDUCED.split(), _reduced),
     **dict.fromkeys(_POOLS.split(), _spatial),
     **dict.fromkeys(_VIEWS.split(), _view),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.symmetries.draft import Draft
 from ssgd_analysis.symmetries.layer_edits import (
     channels,
     fold,
@@ -26,7 +27,7 @@ from ssgd_analysis.symmetries.layer_edits import (
     spread,
     statistics,
 )
-from ssgd_analysis.symmetries.structure import Draft, copied, relative_change, runs, same
+from ssgd_analysis.symmetries.same_function import copied, relative_change, runs, same
 
 PRESERVING, CONFOUNDER = "function-preserving", "confounder"
 
@@ -71,8 +72,8 @@ class Transformation:
     ) -> Changed:
         """The problem with a copy of its model that is changed wherever it can be.
 
-        Layers are found by watching, and a change is kept only where the outputs on all batches
-        stay within :func:`ssgd_analysis.symmetries.structure.tolerance`.
+        Layers are found by watching a pass. A change is made only where the outputs on all batches
+        stay within :func:`ssgd_analysis.symmetries.same_function.tolerance`.
 
         Args:
             problem: is left alone.

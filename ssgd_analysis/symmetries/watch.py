@@ -16,7 +16,7 @@ from ssgd_analysis.symmetries.axes import Mismatch, Space
 from ssgd_analysis.symmetries.rules import FIXED, RULES, Axes, pin, pointwise
 
 
-class Watch(TorchDispatchMode):
+class AxisWatch(TorchDispatchMode):
     """While active, gives the axes of every tensor that is computed.
 
     Args:

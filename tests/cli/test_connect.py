@@ -13,7 +13,7 @@ from ssgd_analysis.runs import TrainConfig
 from ssgd_analysis.runs.checkpoint import load_checkpoint
 from ssgd_analysis.training import train
 
-KEYS = ("key", "record")  # of other settings, and with other seconds
+KEYS = ("entry",)  # of other settings, and with other seconds
 QUICK = ["--points", 5, "--epochs", 1, "--samples", 100, "--device", "cpu"]
 ALL = [part for kind in ("line", "matched", "bezier", "chain") for part in ("--path", kind)]
 
@@ -110,7 +110,7 @@ def test_resume_takes_finished_paths_bit_for_bit(tmp_path, run, spawn, ends):
     assert "chain: taken from" not in resumed.err
     assert (tmp_path / "c" / "connect.npz").read_bytes() == whole
     with np.load(place) as found:
-        assert json.loads(str(found["record"])) == resumed.json["paths"][0]
+        assert json.loads(str(found["entry"]))["value"] == resumed.json["paths"][0]
     with np.load(place) as found, np.load(io.BytesIO(kept)) as killed:
         assert all((found[name] == killed[name]).all() for name in found if name not in KEYS)
     place.write_bytes(kept[: len(kept) // 2])

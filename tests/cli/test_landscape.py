@@ -299,18 +299,18 @@ def loss(outputs, targets):
 
 
 def test_a_new_landscape_leaves_nothing_of_the_old_one(tmp_path, run, runs, monkeypatch):
-    from ssgd_analysis.cli import landscape_files
+    from ssgd_analysis.landscape import LandscapeRecord
 
     arguments = ["landscape", runs / "sgd-0", "--points", 5, "--samples", 20, "--out", tmp_path]
     assert run(*arguments, "--dims", 2, "--html").status == 0
     (tmp_path / ".landscape.png.0f402349.ssgd-tmp.png").write_bytes(b"left by a kill")
     (tmp_path / "mine.txt").write_text("a user's own")
 
-    def killed(*arguments):
+    def killed(*arguments, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:  # between the arrays and the record
-        patch.setattr(landscape_files, "draw", killed)
+        patch.setattr(LandscapeRecord, "_draw", killed)
         assert run(*arguments, "--seed", 5).status == 1
     assert "finished" not in run(*arguments, "--dims", 2, "--resume").err
     assert run(*arguments).status == 0

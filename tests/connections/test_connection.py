@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssgd_analysis.connections import PATHS, ConnectionSettings, connect
+from ssgd_analysis.connections import PATHS, ConnectionSettings, find_connection
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
 
@@ -39,7 +39,7 @@ def test_settings_out_of_range_are_refused(options, named):
 def test_an_unknown_path_is_refused():
     case = nets.mlp()
     with pytest.raises(InputError, match="did you mean 'bezier'"):
-        connect("bezir", {"train": Problem(*case.problem)}, moved(case.model), FEW)
+        find_connection("bezir", {"train": Problem(*case.problem)}, moved(case.model), FEW)
 
 
 @pytest.mark.parametrize("kind", PATHS)
@@ -50,7 +50,7 @@ def test_every_path_of_any_network(kind, name):
     before = nets.state(case.model), nets.state(other)
     test = Problem(case.model, case.loss, case.batches(6))
     splits = {"train": Problem(*case.problem), "test": test}
-    done = connect(kind, splits, other, FEW)
+    done = find_connection(kind, splits, other, FEW)
     assert before == (nets.state(case.model), nets.state(other))
     record = done.record
     assert record["path"] == kind
@@ -65,7 +65,7 @@ def test_every_path_of_any_network(kind, name):
     extra = 0 if kind != "matched" else record["cost"]["forwards"] - 5 * batches
     assert record["cost"]["forwards"] == 5 * batches + extra
     assert record["cost"]["gradients"] == (3 if kind in ("bezier", "chain") else 0)
-    again = connect(kind, splits, other, FEW).record
+    again = find_connection(kind, splits, other, FEW).record
     again["cost"].pop("seconds"), record["cost"].pop("seconds")
     assert again == record
 
@@ -73,7 +73,7 @@ def test_every_path_of_any_network(kind, name):
 @pytest.mark.parametrize("kind", PATHS)
 def test_a_checkpoint_and_itself_have_no_barrier(kind):
     case = nets.conv_batchnorm()
-    done = connect(kind, {"train": Problem(*case.problem)}, copy.deepcopy(case.model), FEW)
+    done = find_connection(kind, {"train": Problem(*case.problem)}, copy.deepcopy(case.model), FEW)
     found = done.record["barrier"]["train"]
     assert done.record["relative_length"] is None
     if kind in ("line", "matched"):
@@ -85,10 +85,10 @@ def test_frozen_statistics_are_noted():
     case = nets.conv_batchnorm()
     frozen = ConnectionSettings(points=3, bn="frozen")
     splits = {"train": Problem(*case.problem)}
-    done = connect("line", splits, moved(case.model), frozen)
+    done = find_connection("line", splits, moved(case.model), frozen)
     assert any("BatchNorm" in note for note in done.record["notes"])
     assert done.profiles["train"].loss[0] == splits["train"].mean_loss()
-    anew = connect("line", splits, moved(case.model), ConnectionSettings(points=3))
+    anew = find_connection("line", splits, moved(case.model), ConnectionSettings(points=3))
     assert anew.record["notes"] == []
     assert (anew.profiles["train"].loss != done.profiles["train"].loss).all()
 
@@ -102,11 +102,15 @@ def test_batches_that_are_no_pairs_have_the_same_barrier():
     splits = {"train": Problem(case.model, loss, [{"x": case.inputs, "y": case.targets, "z": 0}])}
     other = moved(case.model)
     pairs = {"train": Problem(case.model, case.loss, case.batches(nets.N))}
-    found, expected = (connect("line", s, other, FEW).profiles["train"] for s in (splits, pairs))
+    found, expected = (
+        find_connection("line", s, other, FEW).profiles["train"] for s in (splits, pairs)
+    )
     np.testing.assert_array_equal(found.loss, expected.loss)
     frozen = ConnectionSettings(points=3, epochs=1, bn="frozen")
     for kind in PATHS:
-        assert connect(kind, splits, other, frozen).record["accuracy_barrier"]["train"] is None
+        assert (
+            find_connection(kind, splits, other, frozen).record["accuracy_barrier"]["train"] is None
+        )
 
 
 def test_a_loss_that_is_not_finite_is_noted():
@@ -114,6 +118,6 @@ def test_a_loss_that_is_not_finite_is_noted():
     other = copy.deepcopy(case.model)
     with torch.no_grad():
         other[-1].bias.fill_(torch.inf)
-    done = connect("line", {"train": Problem(*case.problem)}, other, FEW)
+    done = find_connection("line", {"train": Problem(*case.problem)}, other, FEW)
     assert done.record["barrier"]["train"]["value"] == float("inf")
     assert "not finite" in done.record["notes"][0]

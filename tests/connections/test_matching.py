@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssgd_analysis.connections import line, permutable, put, weight_matching
+from ssgd_analysis.connections import line, put, weight_matching
 from ssgd_analysis.models import load_model
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.symmetries import permutable
 from ssgd_analysis.symmetries.axes import Space
 
 

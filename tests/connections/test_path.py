@@ -135,7 +135,7 @@ def test_a_lent_model_comes_back():
 
     def fails():
         with borrowed_state(one):
-            path.place(0.5)
+            path.move_to(0.5)
             assert nets.state(one) != before
             raise KeyboardInterrupt
 

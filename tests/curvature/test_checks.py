@@ -11,7 +11,7 @@ from ssgd_analysis.curvature import GGNOperator, HessianOperator, Options
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.problem import Problem
-from ssgd_analysis.sharpness.record import Request, measure
+from ssgd_analysis.sharpness import measure
 
 
 class Swish(torch.autograd.Function):
@@ -70,7 +70,7 @@ def test_a_wrong_second_derivative_is_an_error_that_offers_differences(function,
     with pytest.raises(InputError, match=r"central differences.*--product difference"):
         _ = HessianOperator(wrong) @ torch.ones(wrong.n_parameters, dtype=dtype)
     with pytest.raises(InputError, match="--product difference"):
-        measure(wrong, Request(top=1, probes=4))
+        measure(wrong, top=1, probes=4)
     with pytest.raises(InputError, match="--product difference"):
         METRICS["trace"](Problem(wrong.model, wrong.loss, wrong.batches))
     operator = HessianOperator(wrong, options=Options(strategy="difference"))
@@ -110,7 +110,7 @@ def test_right_products_pass_and_the_record_says_how_closely(function, kind):
     assert operator.engine.checks.dtype == "float64"
     assert operator.engine.checks.difference < 1e-4
     assert operator.engine.checks.symmetry < 1e-3
-    record = measure(right, Request(operator="hessian", top=1, probes=4)).record
+    record = measure(right, operator="hessian", top=1, probes=4).document
     assert record["checks"]["difference"] < 1e-4
 
 

@@ -14,6 +14,7 @@ from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness import METRICS, Measurement, curve, difference
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.crossing import crossing
+from ssgd_analysis.flatness.curve import curve_on
 from ssgd_analysis.flatness.measurement import of_median
 from ssgd_analysis.flatness.metrics.quantization_drop import rounded_to
 from ssgd_analysis.problem import Problem
@@ -226,7 +227,7 @@ def test_biases_are_not_rounded():
 
 def test_curve_over_bits():
     context = MetricContext(Problem(*nets.trained().problem))
-    points = curve(context, "quantization_drop")
+    points = curve_on(context, "quantization_drop")
     assert [bits for bits, _ in points] == [8, 7, 6, 5, 4, 3, 2]
     sizes = [found.details["relative_size"] for _, found in points]
     assert sizes == sorted(sizes)
@@ -247,8 +248,8 @@ def test_accuracy_does_not_know_the_scale_of_the_logits(name):
 
 
 def test_noise_robustness_grows_along_its_curve():
-    context = MetricContext(Problem(*nets.trained().problem))
-    values = [found.value for _, found in curve(context, "noise_robustness", (0.1, 0.4, 1.6))]
+    problem = Problem(*nets.trained().problem)
+    values = [found.value for _, found in curve(problem, "noise_robustness", (0.1, 0.4, 1.6))]
     assert values == sorted(values)
     assert values[-1] > 0.2
 

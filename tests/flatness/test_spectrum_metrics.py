@@ -17,7 +17,7 @@ from ssgd_analysis.curvature import DenseOperator, HessianOperator, survey
 from ssgd_analysis.curvature.estimates.deflation import deflation
 from ssgd_analysis.curvature.estimates.hutchinson import Hutchinson
 from ssgd_analysis.curvature.estimates.probes import rademacher
-from ssgd_analysis.curvature.survey import _known_square, more_squares
+from ssgd_analysis.curvature.survey import _deflated_square, more_squares
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness import METRICS, Measurement
 from ssgd_analysis.flatness.context import MetricContext
@@ -65,12 +65,12 @@ def on(name: str, where: MetricContext, **settings) -> Measurement:
 
 
 @pytest.mark.parametrize("tol", [0.5, 1e-6])
-def test_known_square_holds_for_vectors_that_are_no_eigenvectors(tol):
+def test_deflated_square_holds_for_vectors_that_are_no_eigenvectors(tol):
     matrix = planted(network_like(60))
     found = survey(DenseOperator(matrix), 3, tol=tol, max_products=8 if tol > 0.1 else 1000)
     rest = deflation(DenseOperator(matrix), found.spectrum)
     away = torch.eye(60, dtype=matrix.dtype) - rest.vectors @ rest.vectors.T
-    whole = _known_square(found.spectrum, rest) + float((away @ matrix @ away).square().sum())
+    whole = _deflated_square(found.spectrum, rest) + float((away @ matrix @ away).square().sum())
     # certificates are products of their own: the identity holds to their rounding
     assert whole == pytest.approx(float(matrix.square().sum()), rel=1e-10)
     if tol > 0.1:  # else the residuals' part is not seen
@@ -175,7 +175,7 @@ def test_all_four_moments_of_a_network():
 def test_short_runs_give_the_moments_they_are_exact_for():
     case = nets.mlp()
     where = context(case)
-    where.keep("survey", survey(where.operator, 5, density_steps=2))  # exact to the third
+    where.provide("survey", survey(where.operator, 5, density_steps=2))  # exact to the third
     assert len(on("density_moments", where).details["moments"]) == 3
 
 
@@ -238,7 +238,7 @@ def test_samples_of_the_ratio_are_its_first_order():
 def test_a_survey_with_fewer_pairs_does_not_do_for_the_ratio():
     case = nets.mlp()
     where = context(case)
-    where.keep("survey", survey(where.operator, 1))
+    where.provide("survey", survey(where.operator, 1))
     values = reference.eigenvalues(case)
     found = on("spectral_norm_ratio", where)
     assert found.value == pytest.approx(float(values[-1] / values[-5]), rel=1e-5)
@@ -250,7 +250,7 @@ def test_a_survey_with_fewer_pairs_does_not_do_for_the_ratio():
 
 def test_one_survey_serves_them_all():
     where = context(nets.mlp())
-    where.keep("survey", surveyed(where))
+    where.provide("survey", surveyed(where))
     assert [on(name, where).cost.products for name in ("frobenius", *SPECTRUM)] == [0] * (
         1 + len(SPECTRUM)
     )

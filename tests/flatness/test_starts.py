@@ -229,7 +229,7 @@ def test_an_example_without_a_label_is_no_start():
         return nn.functional.cross_entropy(outputs, targets) + 0 * share.sum()
 
     context = MetricContext(Problem(case.model, loss, [(case.inputs, targets)]))
-    context.keep("divisible", True)
+    context.provide("divisible", True)
     found = METRICS["worst_case"].on(context)
     assert found.details["starts"] == 2 * (nets.N - 4) + 2
     assert np.isfinite(found.value)

@@ -323,7 +323,7 @@ def test_error_of_keskar_is_that_of_the_ratio():
 @pytest.mark.parametrize("name", BALLS)
 def test_a_metric_is_a_point_of_its_curve(name, norm):
     case = nets.mlp()
-    points = curve(MetricContext(Problem(*case.problem)), name, norm=norm)
+    points = curve(Problem(*case.problem), name, norm=norm)
     entry = METRICS[name]
     assert [rho for rho, _ in points] == list(entry.radii if norm == "l2" else entry.linf_radii)
     values = [found.value for _, found in points]
@@ -336,7 +336,7 @@ def test_a_metric_is_a_point_of_its_curve(name, norm):
 
 def test_keskar_is_a_point_of_its_curve():
     case = nets.mlp()
-    points = curve(MetricContext(Problem(*case.problem)), "keskar")
+    points = curve(Problem(*case.problem), "keskar")
     values = [found.value for _, found in points]
     assert values == sorted(values)
     assert measure("keskar", case, epsilon=points[3][0]).value == values[3]

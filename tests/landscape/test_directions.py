@@ -299,7 +299,7 @@ def test_the_way_is_seen_from_its_plane():
     seen = projected(problem(case), path, pieces)
     # x (2 a) + y (a + b) = 5 a + 0.5 b: y = 0.5, x = 2.25
     truth = torch.tensor([[2.25, 0.5], [2.5, -2.0], [0, 0]], dtype=torch.float64)
-    torch.testing.assert_close(seen.places, truth, rtol=0, atol=1e-12)
+    torch.testing.assert_close(seen.coordinates, truth, rtol=0, atol=1e-12)
     torch.testing.assert_close(
         seen.outside, torch.tensor([0, 0.25, 0.0], dtype=torch.float64), rtol=0, atol=1e-12
     )

@@ -12,7 +12,7 @@ from ssgd_analysis.landscape import (
     Grid,
     LandscapeSettings,
     NamedProblem,
-    sample_landscape,
+    landscape,
 )
 from ssgd_analysis.landscape import (
     sampling as points,
@@ -69,9 +69,9 @@ def pair(case: nets.Case) -> list[NamedProblem]:
     return [subject(one, name) for one, name in zip((case, moved(case)), "ab", strict=True)]
 
 
-def run(chosen: LandscapeSettings, keep: Path, case=None, **options) -> dict:
+def run(chosen: LandscapeSettings, folder: Path, case=None, **options) -> dict:
     subjects = pair(case or nets.conv_batchnorm())
-    return sample_landscape(subjects, chosen, keep=keep, **options).arrays
+    return landscape(subjects, chosen, folder=folder, **options).arrays
 
 
 @pytest.mark.parametrize(
@@ -132,18 +132,19 @@ def test_points_of_several_processes_are_taken_up_by_one(tmp_path):
 )
 def test_a_partial_file_of_other_settings_is_refused(tmp_path, change):
     run(RESUMED[0], tmp_path)
-    content = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    partial = tmp_path / "landscape.partial"
+    content = {path: path.read_bytes() for path in partial.iterdir()}
     with pytest.raises(InputError, match="another landscape"):
         run(dataclasses.replace(RESUMED[0], **change), tmp_path, resume=True)
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == content
+    assert {path: path.read_bytes() for path in partial.iterdir()} == content
 
 
 def refuses(
-    keep: Path, old: list[NamedProblem], new: list[NamedProblem], chosen=RESUMED[0]
+    folder: Path, old: list[NamedProblem], new: list[NamedProblem], chosen=RESUMED[0]
 ) -> None:
-    sample_landscape(old, chosen, keep=keep)
+    landscape(old, chosen, folder=folder)
     with pytest.raises(InputError, match="another landscape"):
-        sample_landscape(new, chosen, keep=keep, resume=True)
+        landscape(new, chosen, folder=folder, resume=True)
 
 
 def test_a_partial_file_of_other_weights_is_refused(tmp_path):
@@ -195,7 +196,7 @@ def test_a_partial_file_of_another_trajectory_is_refused(tmp_path):
 @pytest.mark.parametrize("damage", ["empty", "garbage", "truncated", "foreign"])
 def test_a_damaged_partial_file_is_refused_in_a_line(tmp_path, damage):
     run(RESUMED[0], tmp_path)
-    kept = tmp_path / "0-0.npz"
+    kept = tmp_path / "landscape.partial" / "0-0.npz"
     whole = kept.read_bytes()
     if damage == "foreign":
         np.savez(kept, alpha=np.zeros(3))

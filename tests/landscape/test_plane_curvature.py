@@ -3,14 +3,14 @@ import pytest
 import reference
 import torch
 
-from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, sample_landscape
+from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, landscape
 from ssgd_analysis.landscape.directions import normalized, random_directions
 from ssgd_analysis.problem import Problem
 
 
 def facts(case: nets.Case, **options) -> dict:
     subject = NamedProblem("one", Problem(*case.problem), case.batches())
-    return sample_landscape([subject], LandscapeSettings(points=2, **options)).grids[0]
+    return landscape([subject], LandscapeSettings(points=2, **options)).grids[0]
 
 
 def dense(case: nets.Case, how: str, count: int) -> torch.Tensor:

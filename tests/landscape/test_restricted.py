@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssgd_analysis.connections import line, train_curve
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, sample_landscape
+from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, landscape
 from ssgd_analysis.landscape.directions import eigen_directions, gradient_directions
 from ssgd_analysis.problem import Problem
 
@@ -34,9 +34,9 @@ def flat(direction: list[Tensor]) -> Tensor:
     return torch.cat([part.reshape(-1) for part in direction])
 
 
-def landscape(*problems: Problem, **options):
-    subjects = [NamedProblem(f"run {i}", problem) for i, problem in enumerate(problems)]
-    return sample_landscape(subjects, LandscapeSettings(**options))
+def drawn(*problems: Problem, **options):
+    named = [NamedProblem(f"run {i}", problem) for i, problem in enumerate(problems)]
+    return landscape(named, LandscapeSettings(**options))
 
 
 def test_eigen_directions_are_those_of_the_block():
@@ -61,7 +61,7 @@ def test_gradient_directions_are_those_of_the_block():
 @pytest.mark.parametrize("directions", ["random", "eigen", "gradient"])
 def test_curvatures_and_share_are_those_of_the_block(directions):
     case = nets.mlp()
-    found = landscape(
+    found = drawn(
         restricted(case), dims=2, points=3, directions=directions, normalize="none"
     ).grids[0]
     among = own(case)
@@ -89,7 +89,7 @@ def moved(case: nets.Case) -> nets.Case:
 def test_a_line_between_checkpoints_ends_at_both():
     case = nets.mlp()
     other = moved(case)
-    found = landscape(restricted(case), restricted(other), directions="between", points=5)
+    found = drawn(restricted(case), restricted(other), directions="between", points=5)
     alpha, loss = found.arrays["alpha"], found.arrays["loss"]
     for place, problem in ((0, restricted(case)), (1, restricted(other))):
         (index,) = np.flatnonzero(alpha == place)
@@ -99,7 +99,7 @@ def test_a_line_between_checkpoints_ends_at_both():
 def test_checkpoints_restricted_to_different_layers_are_refused():
     case = nets.mlp()
     with pytest.raises(InputError, match="restricted to different parameters"):
-        landscape(restricted(case), Problem(*moved(case).problem), directions="between")
+        drawn(restricted(case), Problem(*moved(case).problem), directions="between")
 
 
 @pytest.mark.parametrize("bezier", [True, False])

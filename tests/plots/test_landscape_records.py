@@ -5,9 +5,9 @@ import dataclasses
 import nets
 import pytest
 import torch
-from landscape_records import landscape
+from landscape_records import landscape as built_landscape
 
-from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, sample_landscape
+from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, landscape
 from ssgd_analysis.problem import Problem
 
 
@@ -37,10 +37,10 @@ def subjects(count: int, path: bool, test: bool) -> list[NamedProblem]:
 )  # fmt: skip
 def test_keys_marks_and_units(directions, dims, count, split):
     names = tuple(f"run-{number}" for number in range(count))
-    built, arrays = landscape(directions, dims=dims, names=names, points=5, split=split)
+    built, arrays = built_landscape(directions, dims=dims, names=names, points=5, split=split)
     normalize = built["settings"]["normalize"]
     settings = LandscapeSettings(dims=dims, directions=directions, normalize=normalize, points=5)
-    made = sample_landscape(subjects(count, directions == "trajectory", split == "both"), settings)
+    made = landscape(subjects(count, directions == "trajectory", split == "both"), settings)
     assert built["settings"].keys() == dataclasses.asdict(settings).keys()
     assert built["units"] == made.units
     assert {k: v.shape for k, v in arrays.items()} == {k: v.shape for k, v in made.arrays.items()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, sample_landscape
+from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, landscape
 from ssgd_analysis.landscape.directions import normalized, random_directions
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.problem.recalibration import recalibration
@@ -240,9 +240,7 @@ def test_frozen_layers_stay_along_a_landscape():
         bn: LandscapeSettings(points=3, bn=bn, curvature=False) for bn in ("frozen", "recalibrate")
     }
     found = {
-        bn: sample_landscape([NamedProblem("one", problem, case.batches())], settings).arrays[
-            "loss"
-        ]
+        bn: landscape([NamedProblem("one", problem, case.batches())], settings).arrays["loss"]
         for bn, settings in chosen.items()
     }
     torch.testing.assert_close(*map(torch.from_numpy, found.values()), rtol=1e-12, atol=0)
@@ -335,7 +333,7 @@ def test_recalibrated_points_use_the_statistics_there(how):
     found = {}
     for bn in ("recalibrate", "frozen"):
         chosen = LandscapeSettings(points=4, normalize=how, bn=bn, curvature=False)
-        found[bn] = sample_landscape([subject], chosen).arrays
+        found[bn] = landscape([subject], chosen).arrays
     losses = found["recalibrate"]["loss"]
     assert (losses != found["frozen"]["loss"]).all()
     (direction,) = normalized(problem, random_directions(problem, 1, seed=0), how)

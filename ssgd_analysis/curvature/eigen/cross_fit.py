@@ -63,10 +63,19 @@ def cross_fit(
         share_a: examples of the first half over all.
         max_products: budget of the search on each half.
         deadline: of ``time.monotonic()``.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
-        InputError: halves of different shape, or a share outside (0, 1).
+        InputError: halves of different shape, a share outside (0, 1), or both a seed and a
+            generator.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, cross_fit
+        >>> one = DenseOperator(torch.diag(torch.tensor([5.0, 2.0, 1.0])))
+        >>> other = DenseOperator(torch.diag(torch.tensor([4.0, 2.0, 1.0])))
+        >>> [round(value, 3) for value in cross_fit(one, other, None, 1).values]
+        [4.5]
     """
     generator = seeds.given_generator(generator, seed, "cross_fit", device=half_a.device)
     if half_a.shape != half_b.shape:
@@ -75,7 +84,7 @@ def cross_fit(
         raise InputError(f"the share {share_a} of the first half should be between 0 and 1")
     before = half_a.products + half_b.products
     totals, variances = np.zeros(min(k, half_a.shape[0])), np.zeros(min(k, half_a.shape[0]))
-    for finder, judge, share in ((half_a, half_b, 1 - share_a), (half_b, half_a, share_a)):
+    for finder, other, share in ((half_a, half_b, 1 - share_a), (half_b, half_a, share_a)):
         found = eigenpairs(
             finder,
             k,
@@ -87,9 +96,9 @@ def cross_fit(
             deadline=deadline,
             progress=progress,
         )
-        judged = quotients(judge, found.vectors)[1][0]
-        error = judged.stderr()
-        totals += share * judged.mean()
+        measured = quotients(other, found.vectors)[1][0]
+        error = measured.stderr()
+        totals += share * measured.mean()
         variances += math.nan if error is None else (share * error) ** 2
     unknown = bool(np.isnan(variances).any())
     return CrossFit(

@@ -98,12 +98,19 @@ def eigenpairs(
             allowed. What guards against bad ones is the check, so leave it on.
         check: look for missed copies.
         deadline: of ``time.monotonic()``; the search stops early enough to certify.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
         InputError: a k below 1, a tolerance that is not positive, an unknown ``by``, or a start
-            of another length.
+            of another length; or both a seed and a generator.
         WorkError: a product is not finite.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, eigenpairs
+        >>> spectrum = eigenpairs(DenseOperator(torch.diag(torch.arange(50.0))), 2, seed=0)
+        >>> [round(pair.value, 2) for pair in spectrum.largest], round(spectrum.smallest.value, 2)
+        ([49.0, 48.0], 0.0)
 
     Reference:
         Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems",
@@ -167,6 +174,13 @@ def block_eigenpairs(
     Returns:
         One spectrum for each block, its vectors as long as the block. ``products`` are the
         columns which that block alone would have paid for.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, block_eigenpairs
+        >>> H = DenseOperator(torch.diag(torch.tensor([3.0, 1.0, 2.0, 5.0])))
+        >>> [round(s.largest[0].value, 4) for s in block_eigenpairs(H, [slice(2), slice(2, 4)], 1)]
+        [3.0, 5.0]
 
     Raises:
         InputError: see :func:`eigenpairs`.

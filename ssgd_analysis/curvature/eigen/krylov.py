@@ -61,11 +61,11 @@ class KrylovBasis:
         newest = self.count
         self.vectors[newest] = vector
         self.count += 1
-        known = self.vectors[: self.count]
+        basis = self.vectors[: self.count]
         inside, outside = np.zeros(self.count), np.zeros(len(self.pending))
         for _ in range(2):  # twice is enough (Giraud, Langou, Rozložník 2005)
-            part, rest = known @ image, self.pending @ image
-            image = image - known.T @ part - self.pending.T @ rest
+            part, rest = basis @ image, self.pending @ image
+            image = image - basis.T @ part - self.pending.T @ rest
             inside += to_numpy(part)
             outside += to_numpy(rest)
         self.projected[: self.count, newest] = inside
@@ -166,8 +166,8 @@ class KrylovBasis:
 
     def _cleared(self, vector: Tensor) -> Tensor:
         """The vector without what the basis holds of it."""
-        known = self.vectors[: self.count]
-        return vector - known.T @ (known @ vector)
+        basis = self.vectors[: self.count]
+        return vector - basis.T @ (basis @ vector)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.as_tensor(array, dtype=self.vectors.dtype, device=self.vectors.device)

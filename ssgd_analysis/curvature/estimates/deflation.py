@@ -53,21 +53,21 @@ class Deflation:
         return self.quotients.mean()
 
 
-def deflation(operator: Operator, known: "Tensor | Spectrum | Deflation | None") -> Deflation:
-    """Deflation by what is known of an operator.
+def deflation(operator: Operator, deflate: "Tensor | Spectrum | Deflation | None") -> Deflation:
+    """Deflation by some directions, with their quotients.
 
     Args:
         operator: shape (P, P).
-        known: orthonormal vectors, shape (P, m), whose quotients m products find; a spectrum of
+        deflate: orthonormal vectors, shape (P, m), whose quotients m products find; a spectrum of
             this operator, whose largest pairs and smallest one, where it is another, are taken with
-            their quotients; a deflation made before; ``None``: nothing is known.
+            their quotients; a deflation made before; ``None``: by nothing.
 
     Raises:
         InputError: vectors of another length, or not orthonormal.
     """
-    if isinstance(known, Spectrum):
-        known = _of_spectrum(known)
-    vectors = known.vectors if isinstance(known, Deflation) else known
+    if isinstance(deflate, Spectrum):
+        deflate = _of_spectrum(deflate)
+    vectors = deflate.vectors if isinstance(deflate, Deflation) else deflate
     if vectors is None:
         vectors = torch.empty(operator.shape[0], 0, dtype=operator.dtype, device=operator.device)
     if vectors.ndim != 2 or len(vectors) != operator.shape[0]:
@@ -79,8 +79,8 @@ def deflation(operator: Operator, known: "Tensor | Spectrum | Deflation | None")
     error = gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     if len(gram) and not float(error.abs().max()) <= 1e-3:
         raise InputError("the vectors to deflate by should be orthonormal")
-    if isinstance(known, Deflation):
-        return known
+    if isinstance(deflate, Deflation):
+        return deflate
     if not len(gram):
         return Deflation(vectors, Quotients(np.ones(1), np.zeros((1, 0))), np.zeros(0))
     images, (own,) = quotients(operator, vectors)

@@ -58,10 +58,16 @@ def diagonal(
         generator: instead of a seed, on the operator's device, for callers that share streams.
         probes: products, at least 2 (4 for XDiag).
         method: see above.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
-        InputError: an unknown method or too few probes.
+        InputError: an unknown method, too few probes, or both a seed and a generator.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, diagonal
+        >>> diagonal(DenseOperator(torch.diag(torch.tensor([2.0, -1.0]))), probes=4).values
+        tensor([ 2., -1.])
 
     Reference:
         Bekas, Kokiopoulou and Saad, "An estimator for the diagonal of a matrix", Appl. Numer.

@@ -15,7 +15,7 @@ class Hutchinson:
 
     Args:
         operator: shape (P, P).
-        known: what is deflated.
+        deflated: U, whose part is computed and not estimated.
         generator: draws the probes.
         drawn: samples that are there already.
         scatter: of their probes.
@@ -29,20 +29,20 @@ class Hutchinson:
     def __init__(
         self,
         operator: Operator,
-        known: Deflation,
+        deflated: Deflation,
         generator: torch.Generator,
         drawn: Sequence[Quotients] = (),
         scatter: Scatter | None = None,
     ) -> None:
-        self.operator, self.known, self.generator = operator, known, generator
+        self.operator, self.deflated, self.generator = operator, deflated, generator
         self.drawn, self.scatter = list(drawn), scatter
 
     def grow(self, products: int) -> int:
         """Draw so many probes."""
         probes = rademacher(self.operator, products, self.generator)
-        images, (own,) = quotients(self.operator, self.known.project(probes))
+        images, (own,) = quotients(self.operator, self.deflated.project(probes))
         self.drawn.append(own)
-        found = Scatter.of(probes, self.known.project(images))
+        found = Scatter.of(probes, self.deflated.project(images))
         self.scatter = found if self.scatter is None else self.scatter + found
         return products
 

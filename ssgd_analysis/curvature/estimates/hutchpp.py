@@ -15,7 +15,7 @@ class HutchPlusPlus:
 
     Args:
         operator: shape (P, P).
-        known: what is deflated beforehand.
+        deflated: U, whose part is computed and not estimated.
         generator: draws S and the probes.
 
     Reference:
@@ -25,9 +25,9 @@ class HutchPlusPlus:
 
     widening = 1.0
 
-    def __init__(self, operator: Operator, known: Deflation, generator: torch.Generator) -> None:
-        self.operator, self.known, self.generator = operator, known, generator
-        self.basis = known.vectors[:, :0]  # Q, (P, rank)
+    def __init__(self, operator: Operator, deflated: Deflation, generator: torch.Generator) -> None:
+        self.operator, self.deflated, self.generator = operator, deflated, generator
+        self.basis = deflated.vectors[:, :0]  # Q, (P, rank)
         self.inside = Quotients(np.ones(1), np.zeros((1, 0)))
         self.outside: list[Quotients] = []
         self.scatter: Scatter | None = None  # of the probes of the rest
@@ -36,7 +36,7 @@ class HutchPlusPlus:
         """The first call sketches; later ones add probes of the rest."""
         spent = 0
         if not self.outside:
-            spent = self._sketch(min(products // 3, self.known.free // 2))
+            spent = self._sketch(min(products // 3, self.deflated.free // 2))
         count = products - spent
         probes = rademacher(self.operator, count, self.generator)
         images, (own,) = quotients(self.operator, self._rest(probes))
@@ -52,14 +52,14 @@ class HutchPlusPlus:
         return Quotients(probes.shares, probes.values + inside)
 
     def _sketch(self, rank: int) -> int:
-        block = self.known.project(rademacher(self.operator, rank, self.generator))
-        image = self.known.project(self.operator @ block)
+        block = self.deflated.project(rademacher(self.operator, rank, self.generator))
+        image = self.deflated.project(self.operator @ block)
         basis = torch.linalg.qr(image)[0]
         # where the range is smaller than the sketch, QR fills in directions of its own
-        self.basis = torch.linalg.qr(self.known.project(basis))[0]
+        self.basis = torch.linalg.qr(self.deflated.project(basis))[0]
         self.inside = quotients(self.operator, self.basis)[1][0]
         return 2 * rank
 
     def _rest(self, block: Tensor) -> Tensor:
-        block = self.known.project(block)
+        block = self.deflated.project(block)
         return block - self.basis @ (self.basis.T @ block)

@@ -39,10 +39,17 @@ def layer_traces(
         probes: how many, at least 2.
         deadline: of ``time.monotonic()``; no block of probes is begun that would end after it, but
             the first.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
-        InputError: fewer than two probes.
+        InputError: fewer than two probes, or both a seed and a generator.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, layer_traces
+        >>> H = DenseOperator(torch.diag(torch.tensor([2.0, -1.0, 3.0])))
+        >>> [found.value for found in layer_traces(H, [slice(0, 2), slice(2, 3)], probes=2)]
+        [1.0, 3.0]
     """
     generator = seeds.given_generator(generator, seed, "layer traces", device=operator.device)
     if probes < 2:

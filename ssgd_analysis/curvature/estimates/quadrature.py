@@ -63,7 +63,7 @@ def quadrature(
         probes: runs; as many at once as the memory holds.
         steps: products of each run; fewer where the memory or the dimension is smaller.
         deadline: of ``time.monotonic()``; runs are not extended beyond it.
-        progress: told of every product.
+        progress: reports every product.
     """
     free = rest.free
     if not free:  # all is known: empty runs

@@ -124,11 +124,19 @@ def trace(
             cannot stop it. A trace that nearly cancels may never meet it: see ``stop``.
         max_probes: budget with ``tol``.
         deadline: of ``time.monotonic()``; no further block is begun that would end after it.
-        progress: told of every product.
+        progress: reports every product.
 
     Raises:
-        InputError: an unknown method, too few probes for an error, or vectors that are not
-            orthonormal.
+        InputError: an unknown method, too few probes for an error, vectors that are not
+            orthonormal, or both a seed and a generator.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis.curvature import DenseOperator, trace
+        >>> factor = torch.randn(40, 40, generator=torch.Generator().manual_seed(0))
+        >>> found = trace(DenseOperator(factor @ factor.T), probes=64, seed=0)
+        >>> found.low < float((factor @ factor.T).trace()) < found.high, found.sampling_stderr
+        (True, None)
 
     Reference:
         Hutchinson 1990; Meyer, Musco, Musco and Woodruff, "Hutch++", SOSA 2021; Epperly, Tropp
@@ -214,7 +222,7 @@ def grow(
         offset: the known part of the trace, which the samples do not hold.
         most: budget with ``tol``.
         deadline: of ``time.monotonic()``.
-        progress: told of every product.
+        progress: reports every product.
 
     Returns:
         All products spent, and what ended it: ``stop`` of a :class:`Trace`.

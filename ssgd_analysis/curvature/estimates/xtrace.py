@@ -24,7 +24,7 @@ class XTrace:
 
     Args:
         operator: shape (P, P).
-        known: what is deflated beforehand.
+        deflated: U, whose part is computed and not estimated.
         generator: draws Ω.
 
     Reference:
@@ -35,10 +35,10 @@ class XTrace:
     widening = 2**0.5  # the samples share their sketch, so they spread less than they err
     scatter: Scatter | None = None  # its test vectors are Gaussian
 
-    def __init__(self, operator: Operator, known: Deflation, generator: torch.Generator) -> None:
-        self.operator, self.known, self.generator = operator, known, generator
-        self.tests = known.vectors[:, :0]  # Ω, (P, k)
-        self.basis = known.vectors[:, :0]  # Q, (P, k)
+    def __init__(self, operator: Operator, deflated: Deflation, generator: torch.Generator) -> None:
+        self.operator, self.deflated, self.generator = operator, deflated, generator
+        self.tests = deflated.vectors[:, :0]  # Ω, (P, k)
+        self.basis = deflated.vectors[:, :0]  # Q, (P, k)
         self.shares: list[float] = []
         self.inner: list[np.ndarray] = []  # QᵀH_bQ of each batch, (k, k)
         self.mixed: list[np.ndarray] = []  # QᵀH_bΩ, (k, k)
@@ -47,17 +47,17 @@ class XTrace:
     def grow(self, products: int) -> int:
         """Add products // 2 test vectors, as far as the dimension allows."""
         old = self.tests.shape[1]
-        count = min(products // 2, self.known.free - 1 - old)
+        count = min(products // 2, self.deflated.free - 1 - old)
         if count < 1:
             return 0
-        fresh = self.known.project(gaussian(self.operator, count, self.generator))
+        fresh = self.deflated.project(gaussian(self.operator, count, self.generator))
         image = torch.zeros_like(fresh)
         rows = []
         for share, part in self.operator.parts(fresh):
             image.add_(part, alpha=share)
             rows.append((share, to_numpy(self.basis.T @ part), to_numpy((fresh * part).sum(dim=0))))
         self.tests = torch.cat([self.tests, fresh], dim=1)
-        added = self._orthonormal(self.known.project(image))
+        added = self._orthonormal(self.deflated.project(image))
         self.basis = torch.cat([self.basis, added], dim=1)
         if not self.shares:
             self.shares = [share for share, _, _ in rows]
@@ -86,7 +86,7 @@ class XTrace:
         seen = to_numpy(self.basis.T @ self.tests)
         seen = seen - lost * (lost * seen).sum(axis=0)  # c_i as columns
         lengths = to_numpy((self.tests**2).sum(dim=0)) - (seen**2).sum(axis=0)
-        scale = (self.known.free - k + 1) / lengths
+        scale = (self.deflated.free - k + 1) / lengths
         rows = []
         for inner, own, plain in zip(self.inner, self.mixed, self.plain, strict=True):
             removed = (lost * (inner @ lost)).sum(axis=0)
@@ -96,7 +96,7 @@ class XTrace:
 
     def _orthonormal(self, block: Tensor) -> Tensor:
         for _ in range(2):
-            block = self.known.project(block - self.basis @ (self.basis.T @ block))
+            block = self.deflated.project(block - self.basis @ (self.basis.T @ block))
             block = torch.linalg.qr(block)[0]
         return block
 

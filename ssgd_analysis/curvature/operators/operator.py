@@ -48,6 +48,9 @@ class Operator(ABC):
     def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:
         """For each batch its weight (they sum to one) and its product with ``block``, (P, K)."""
 
+    def refresh(self) -> None:  # noqa: B027 - most operators have nothing to make
+        """Make what stays between products anew, if the weights have changed since."""
+
     @property
     def sample(self) -> Hashable:
         """Which batches the parts belong to, and their weights; ``None``: they are no sample.
@@ -225,6 +228,10 @@ class ScaledOperator(Operator):
         for weight, part in self.operator.parts(self.diagonal[:, None] * block):
             yield weight, self.diagonal[:, None] * part
 
+    def refresh(self) -> None:
+        """Refresh the operator."""
+        self.operator.refresh()
+
     @property
     def sample(self) -> Hashable:
         """That of the operator."""
@@ -252,6 +259,10 @@ class MultipleOperator(Operator):
     def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:
         for weight, part in self.operator.parts(block):
             yield weight, self.factor * part
+
+    def refresh(self) -> None:
+        """Refresh the operator."""
+        self.operator.refresh()
 
     @property
     def sample(self) -> Hashable:
@@ -286,9 +297,15 @@ class SumOperator(Operator):
         if self._sample is None:
             yield 1.0, self.first @ block + self.second @ block
             return
+        self.refresh()  # first checks move the weights, which would spoil what the other one keeps
         pairs = zip(self.first.parts(block), self.second.parts(block), strict=True)
         for (weight, one), (_, other) in pairs:
             yield weight, one + other
+
+    def refresh(self) -> None:
+        """Refresh both."""
+        self.first.refresh()
+        self.second.refresh()
 
     @property
     def sample(self) -> Hashable:

@@ -15,7 +15,7 @@ from ssgd_analysis.curvature.products.batch_matrix import BatchMatrix
 from ssgd_analysis.curvature.products.engine import Engine
 from ssgd_analysis.curvature.products.plan import Options, Plan, recall, remember
 from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
-from ssgd_analysis.errors import WorkError, first_line
+from ssgd_analysis.errors import InputError, WorkError, first_line
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 
@@ -23,17 +23,30 @@ from ssgd_analysis.progress import SILENT, Progress
 class ProblemOperator(Operator):
     """An operator over the weights of a model: the mean over examples of each batch's matrix.
 
-    Evaluation mode is set while a batch is prepared and given back. What is kept between
-    products belongs to the weights at that time; weights or buffers changed in place since are
-    noticed, and it is built anew (changes through ``.data`` are not).
+    Evaluation mode is set while a batch is prepared and given back. States that stay between
+    products belong to the weights at that time; weights or buffers changed in place since are
+    noticed, and states are built anew (changes through ``.data`` are not noticed).
 
     Args:
         problem: model, loss and batches.
-        options: how to multiply; by default double backward on kept graphs.
+        options: how to multiply; by default double backward on graphs that stay in memory.
 
     Raises:
         InputError: no problem, or parameters that have no matrix of this kind: complex ones,
             sparse gradients, gradients changed by hooks.
+
+    Example:
+        >>> import torch; from torch import nn
+        >>> from ssgd_analysis.curvature import HessianOperator, trace
+        >>> from ssgd_analysis.problem import Problem
+        >>> x, y = torch.randn(8, 3), torch.randn(8, 1)
+        >>> batches = list(zip(x.split(4), y.split(4)))
+        >>> H = HessianOperator(Problem(nn.Linear(3, 1), nn.MSELoss(), batches))
+        >>> H
+        HessianOperator(4 × 4, float32 on cpu, N=8 in 2 batches)
+        >>> damped = H + 0.1 * H  # the sum has the same batches, so its trace has a sampling error
+        >>> trace(damped, probes=4, seed=0).sampling_stderr is None
+        False
     """
 
     batch_matrix: ClassVar[type[BatchMatrix]]
@@ -56,6 +69,13 @@ class ProblemOperator(Operator):
             ) from error
         self.basis_bytes = self.engine.basis_bytes
 
+    def __repr__(self) -> str:
+        """One line: the kind, the shape, dtype and device, and of how many examples."""
+        problem = self.problem
+        return (
+            f"{super().__repr__()[:-1]}, N={sum(problem.counts)} in {len(problem.counts)} batches)"
+        )
+
     def prepare(
         self, products: int, progress: Progress = SILENT, *, plans: Path | None = None
     ) -> Plan:
@@ -63,8 +83,8 @@ class ProblemOperator(Operator):
 
         Args:
             products: how many are expected.
-            progress: told what is tried, and of a plan that has to be lowered later.
-            plans: folder where measured plans are kept and looked for.
+            progress: reports what is tried, and a plan that has to be lowered later.
+            plans: folder where measured plans are stored and looked for.
 
         Raises:
             InputError: an operation without a second derivative, or a problem that can't be
@@ -101,8 +121,12 @@ class ProblemOperator(Operator):
         """One batch's product with a block, (P, K)."""
         return self.engine.multiply(index, block)
 
-    def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:
+    def refresh(self) -> None:
+        """Forget what belongs to other weights; the first time, check problem and products."""
         self.engine.refresh()
+
+    def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:
+        self.refresh()
         for index, share in enumerate(self.problem.shares):
             yield share, self.part(index, block)
 
@@ -117,33 +141,47 @@ class ProblemOperator(Operator):
         """Two operators over every other batch each, for cross-fitting.
 
         Raises:
-            ValueError: a single batch.
+            InputError: a single batch.
+
+        Example:
+            >>> import torch; from torch import nn
+            >>> from ssgd_analysis.curvature import HessianOperator
+            >>> from ssgd_analysis.problem import Problem
+            >>> batches = [(torch.randn(4, 3), torch.randn(4, 1)) for _ in range(3)]
+            >>> H = HessianOperator(Problem(nn.Linear(3, 1), nn.MSELoss(), batches))
+            >>> even, odd = H.halves()
+            >>> even.indices, odd.indices
+            ([0, 2], [1])
         """
         count = len(self.problem.batches)
         return BatchOperator(self, range(0, count, 2)), BatchOperator(self, range(1, count, 2))
 
 
 class BatchOperator(Operator):
-    """Some batches of an operator, as an operator; what is kept for them is shared.
+    """Some batches of an operator, as an operator; their states are shared.
 
     Args:
         operator: the whole.
         indices: which batches.
 
     Raises:
-        ValueError: no batches.
+        InputError: no batches.
     """
 
     def __init__(self, operator: ProblemOperator, indices: Sequence[int]) -> None:
         if not indices:
-            raise ValueError("an operator needs at least one batch")
+            raise InputError("an operator needs at least one batch")
         self.operator, self.indices = operator, list(indices)
         self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
         self.basis_bytes = operator.basis_bytes
         self.share = sum(operator.problem.shares[index] for index in self.indices)
 
+    def refresh(self) -> None:
+        """Refresh the whole operator."""
+        self.operator.refresh()
+
     def _parts(self, block: Tensor) -> Iterator[tuple[float, Tensor]]:
-        self.operator.engine.refresh()
+        self.refresh()
         for index in self.indices:
             share = self.operator.problem.shares[index] / self.share
             yield share, self.operator.part(index, block)

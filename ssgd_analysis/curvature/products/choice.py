@@ -83,8 +83,8 @@ def choose(
         matrix: of any batch.
         options: what is fixed.
         products: how many are expected.
-        budget: bytes for what is kept.
-        progress: told what is tried.
+        budget: bytes for the states that stay.
+        progress: reports what is tried.
 
     Raises:
         InputError: an operation without a second derivative, or a fixed strategy that can't be.

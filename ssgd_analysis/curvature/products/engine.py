@@ -63,7 +63,7 @@ class Engine:
         self._cut(options.strategy or "graph", options.micro_batch or self.largest)
 
     def _cut(self, strategy: str, size: int) -> None:
-        """Cut the batches into pieces for a strategy, where they can be cut; none is kept yet."""
+        """Cut the batches into pieces, where they can be cut; no state is built yet."""
         self._states.clear()
         self._maps = LinearMapCache(compiled=strategy == "compiled")
         problem = self.matrix.problem
@@ -75,7 +75,7 @@ class Engine:
         self.plan = Plan(strategy, size, count, kept, self.memory, basis=self.basis_bytes)
 
     def refresh(self) -> None:
-        """Forget what is kept if the weights or buffers have changed since it was made."""
+        """Forget all states if the weights or buffers have changed since they were built."""
         model = self.matrix.problem.model
         self.check()
         versions = [(tensor.data_ptr(), tensor._version) for tensor in model.parameters()]
@@ -87,7 +87,7 @@ class Engine:
             self._verify()
 
     def forget(self) -> None:
-        """Drop what is kept; it is built anew at the present weights."""
+        """Drop all states; they are built anew at the present weights."""
         model = self.matrix.problem.model
         self._states.clear()
         self._double = None
@@ -131,7 +131,7 @@ class Engine:
             block: shape (P, K).
 
         Raises:
-            WorkError: out of memory with nothing kept and one example at a time.
+            WorkError: out of memory with no state kept and one example at a time.
         """
         while True:
             try:
@@ -179,7 +179,7 @@ class Engine:
             try:
                 return LinearState(self.matrix, piece, self._maps)
             except Unsupported as reason:
-                # The trials saw the first piece only; a later one may branch another way.
+                # The trials saw the first piece only; a later one may take another branch.
                 if self.options.strategy == strategy:
                     raise InputError(
                         f"--product {strategy} can't be used here: {reason}"
@@ -229,13 +229,13 @@ class Engine:
 
         Args:
             products: how many are expected.
-            progress: told what is tried, and of plans that are lowered later.
+            progress: reports what is tried, and plans that are lowered later.
         """
         self.progress = progress
         self.take(choose(self.matrix, self.options, products, self.budget, progress))
 
     def take(self, plan: Plan) -> None:
-        """Make products as a plan says; what is kept is bounded by this engine's budget."""
+        """Make products as a plan says, with as many states as this budget allows."""
         self._cut(plan.strategy, plan.micro_batch)
         pieces = self.plan.pieces
         kept = keepable(plan.strategy, pieces, plan.piece or 0, self.budget)

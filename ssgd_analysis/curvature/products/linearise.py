@@ -34,7 +34,7 @@ def laid_out(tensors: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
-class Unsupported(Exception):  # noqa: N818 - not an error of the user: another way is taken
+class Unsupported(Exception):  # noqa: N818 - not an error of the user: another strategy is taken
     """This function can't be traced into one graph for all batches."""
 
 
@@ -201,9 +201,9 @@ def _fold_factors(graph: fx.Graph, moving: set[fx.Node]) -> None:
         """The moving and the kept one of a product of both kinds."""
         if not isinstance(node, fx.Node) or node.target is not multiply or node not in moving:
             return None
-        known = [n for n in node.args if isinstance(n, fx.Node) and n not in moving]
+        still = [n for n in node.args if isinstance(n, fx.Node) and n not in moving]
         others = [n for n in node.args if isinstance(n, fx.Node) and n in moving]
-        return (others[0], known[0]) if len(known) == len(others) == 1 else None
+        return (others[0], still[0]) if len(still) == len(others) == 1 else None
 
     for node in list(graph.nodes):
         outer = factors(node)
@@ -234,8 +234,8 @@ def _reuse(graph: fx.Graph) -> None:
         return source.target in fresh
 
     def kind(node: object) -> tuple[object, object]:
-        known = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
-        return getattr(known, "shape", None), getattr(known, "dtype", None)
+        meta = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
+        return getattr(meta, "shape", None), getattr(meta, "dtype", None)
 
     def product(node: object) -> bool:
         """A product used once, of tensors of its own type: it can be made while it is added."""

@@ -9,8 +9,8 @@ from typing import Any
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.files import make_folder, read_json, write_json
 
-# Pieces' worth of memory beside what is kept: a product's own intermediate values, a piece that is
-# built anew where not all are kept, and what the allocator does not give back.
+# Pieces' worth of memory beside the states that stay: a product's own intermediate values, a piece
+# that is built anew where not all stay, and what the allocator does not give back.
 WORK = 3
 LINEAR = ("linear", "compiled")  # the strategies that trace the linear map
 BASIS_BYTES = 4_000_000_000  # of a basis of vectors, unless a budget says less
@@ -26,7 +26,7 @@ class Options:
             ``None``: by measurement in :meth:`Engine.choose`, before that ``graph``.
         micro_batch: examples multiplied at once; ``None``: by measurement, before that the
             whole batch.
-        memory: bytes for what is kept, the work on it, and the basis of a search (a quarter of
+        memory: bytes for states, the work on one, and the basis of a search (a quarter of
             them, 4 GB at most); ``None``: half of what is free.
     """
 
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def peak(self) -> int | None:
-        """Predicted use of memory in bytes: what is kept, the work on a piece, and the basis."""
+        """Predicted use of memory in bytes: states, the work on a piece, and the basis."""
         if self.piece is None:
             return None
         return self.basis + self.piece * (min(self.kept, self.pieces) + WORK)
@@ -96,11 +96,11 @@ def describe(plan: Plan) -> str:
 def recall(folder: Path, key: str) -> Plan | None:
     """The plan that was measured before for the same kind of problem, if there is one.
 
-    Which strategy is faster is decided by the clock, and another one rounds otherwise: a kept
+    Which strategy is faster is decided by the clock, and another one rounds otherwise: a stored
     choice makes a command repeat exactly.
 
     Args:
-        folder: where plans are kept.
+        folder: where plans are stored.
         key: says of what.
     """
     try:
@@ -113,7 +113,7 @@ def remember(folder: Path, key: str, plan: Plan) -> None:
     """Keep a plan; a folder that can't be written costs only the next measurement.
 
     Args:
-        folder: where plans are kept.
+        folder: where plans are stored.
         key: says of what.
         plan: as measured.
     """

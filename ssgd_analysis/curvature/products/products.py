@@ -1,4 +1,4 @@
-"""Ways to multiply one batch's matrix by a vector, each with a state that can be kept.
+"""Strategies to multiply one batch's matrix by a vector, each with a state that can stay in memory.
 
 What depends on the weights alone is computed once, when a state is built; a product then costs
 about two gradients (a batch's gradient costs three passes, its derivative along a vector six).
@@ -28,7 +28,7 @@ from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import borrowed_weights, global_norm
 
 STRATEGIES = {
-    "linear": "the linear map v ↦ Hv traced and kept for each batch: fastest, most memory",
+    "linear": "the linear map v ↦ Hv traced, one state for each batch: fastest, most memory",
     "compiled": "the same, compiled: minutes at the start; tried by itself on a GPU only",
     "graph": "double backward on a kept autograd graph",
     "difference": "central differences of gradients or outputs: needs no second derivative",
@@ -210,7 +210,7 @@ class LinearState:
 
 
 class DifferenceState:
-    """Finite differences: nothing is kept, and the product is inexact.
+    """Finite differences: there is no state, and the product is inexact.
 
     Args:
         matrix: of any batch, or its copy in float64.

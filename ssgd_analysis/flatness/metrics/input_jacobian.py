@@ -90,8 +90,8 @@ def _squares(outputs: Tensor, inputs: Tensor, probes: int, generator: torch.Gene
         else:
             signs = random_signs(outputs.numel(), generator).reshape(outputs.shape)
             projected = (signs.to(outputs.dtype) * outputs).sum(dim=1)
-        slopes = torch.autograd.grad(
+        grads = torch.autograd.grad(
             projected.sum(), inputs, retain_graph=True, materialize_grads=True
         )[0]
-        total += slopes.double().reshape(len(inputs), -1).square().sum(dim=1)
+        total += grads.double().reshape(len(inputs), -1).square().sum(dim=1)
     return total if count <= probes else total / probes

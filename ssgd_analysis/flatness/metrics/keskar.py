@@ -30,7 +30,7 @@ def keskar(
     """100 · (max_z L(w + Az) − L(w)) / (1 + L(w)) over the box |z_i| ≤ ε (|(A⁺w)_i| + 1).
 
     A is the identity, or has ``subspace`` random columns of standard normal entries. The maximum
-    is sought by L-BFGS-B from z = 0, and the largest loss seen counts: a lower bound, which never
+    is sought by L-BFGS-B from z = 0, and the largest loss met counts: a lower bound, which never
     falls with more iterations. Not invariant to any rescaling of the weights.
 
     Two things that the paper leaves open matter. The search runs in units of the box's half
@@ -101,8 +101,8 @@ class _Box:
         """Each batch's loss at the worst point that L-BFGS-B sees."""
         context = self.context
         best = (context.problem.mean(context.clean_losses), context.clean_losses)
-        slopes = self._slopes(context.clean_gradient)
-        scale = float(slopes.abs().mean())
+        grads = self._grads(context.clean_gradient)
+        scale = float(grads.abs().mean())
         start = torch.zeros_like(self.half)
         if scale == 0:
             generator = context.generator("keskar")
@@ -114,12 +114,12 @@ class _Box:
             context.put(clean, self._moves(torch.from_numpy(point).to(self.half)))
             losses, gradient = context.losses_and_gradient()
             value = context.problem.mean(losses)
-            slopes = self._slopes(gradient)
-            if not (math.isfinite(value) and bool(slopes.isfinite().all())):
+            grads = self._grads(gradient)
+            if not (math.isfinite(value) and bool(grads.isfinite().all())):
                 raise WorkError("the loss or its gradient in the box is not finite")
             if value > best[0]:
                 best = (value, losses)
-            return -value / scale, -slopes.cpu().numpy() / scale
+            return -value / scale, -grads.cpu().numpy() / scale
 
         with context.moved() as clean:
             minimize(
@@ -138,11 +138,11 @@ class _Box:
             move = move @ self.columns
         return self.context.problem.split(move)
 
-    def _slopes(self, gradient: list[Tensor]) -> Tensor:
-        slopes = flattened(gradient)
+    def _grads(self, gradient: list[Tensor]) -> Tensor:
+        grads = flattened(gradient)
         if self.columns is not None:
-            slopes = self._dot(slopes[None])[:, 0]
-        return slopes.double() * self.half
+            grads = self._dot(grads[None])[:, 0]
+        return grads.double() * self.half
 
     def _dot(self, rows: Tensor) -> Tensor:
         """Aᵀ times the transpose of rows (n, P), in float64: shape (k, n)."""

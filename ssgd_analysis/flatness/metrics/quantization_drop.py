@@ -22,7 +22,7 @@ def quantization_drop(context: MetricContext, *, bits: int = 4) -> Measurement:
     """Accuracy at w − accuracy at Q(w), Q rounding each filter to k bits, symmetric about zero.
 
     In a filter whose largest |weight| is m, weights become the nearest multiple of
-    m/(2^(k−1) − 1): 2^k − 1 levels. Biases and normalisation (parameters with one axis) are kept,
+    m/(2^(k−1) − 1): 2^k − 1 levels. Biases and normalisation (parameters with one axis) stay,
     as is usual. One perturbation, not a mean over noise. Where the targets are no class labels
     the rise of the loss takes its place; ``settings["of"]`` says which.
 
@@ -75,7 +75,7 @@ def rounded_to(weight: Tensor, bits: int, filters: Filters = PLAIN) -> Tensor:
     Args:
         weight: of two axes or more.
         bits: at least 2.
-        filters: how it divides into filters; constants are kept.
+        filters: how it divides into filters; constants stay.
     """
     largest = filters.reduced(filters.moving(weight).abs(), torch.amax)
     step = largest / (2 ** (bits - 1) - 1)

@@ -9,13 +9,13 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.landscape.directions.direction import Direction, inner, like
 from ssgd_analysis.problem import Problem
 
-Place = tuple[float, ...]
+Position = tuple[float, ...]  # coordinates along the directions
 COUNTER = "num_batches_tracked"  # BatchNorm's, which evaluation does not read
 
 
 def between_directions(
     names: Sequence[str], problems: Sequence[Problem]
-) -> tuple[list[Direction], list[Place]]:
+) -> tuple[list[Direction], list[Position]]:
     """Axes through checkpoints: the first is the origin, the second at (1, 0).
 
     The second axis is orthogonal to the first and as long, so that the picture is not skewed
@@ -26,7 +26,7 @@ def between_directions(
         problems: two or three, each at its weights.
 
     Returns:
-        One direction or two, and the place of each checkpoint.
+        One direction or two, and the position of each checkpoint.
 
     Raises:
         InputError: checkpoints of different models, or three on one line.
@@ -37,12 +37,12 @@ def between_directions(
         [p.detach().double() for p in problem.parameters.values()] for problem in problems
     ]
     along = [b - a for a, b in zip(first, second, strict=True)]
-    places: list[Place] = [(0.0,), (1.0,)]
+    positions: list[Position] = [(0.0,), (1.0,)]
     length = inner(along, along)
     if length == 0:
         raise InputError(f"{names[0]} and {names[1]} have the same weights: no line through them")
     if not third:
-        return like(problems[0], [along]), places
+        return like(problems[0], [along]), positions
     step = [c - a for a, c in zip(first, third[0], strict=True)]
     share = inner(step, along) / length
     across = [s - share * a for s, a in zip(step, along, strict=True)]
@@ -50,9 +50,8 @@ def between_directions(
     if height <= 1e-7 * length**0.5:
         raise InputError("the three checkpoints lie on one line: no plane through them")
     across = [part * (length**0.5 / height) for part in across]
-    third_place = (share, height / length**0.5)
-    places = [(0.0, 0.0), (1.0, 0.0), third_place]
-    return like(problems[0], [along, across]), places
+    positions = [(0.0, 0.0), (1.0, 0.0), (share, height / length**0.5)]
+    return like(problems[0], [along, across]), positions
 
 
 def same_model(first: tuple[str, Problem], second: tuple[str, Problem]) -> None:
@@ -67,16 +66,16 @@ def same_model(first: tuple[str, Problem], second: tuple[str, Problem]) -> None:
             gradients, or problems restricted to different ones.
     """
     (one, a), (other, b) = first, second
-    mine, theirs = a.model.state_dict(keep_vars=True), b.model.state_dict(keep_vars=True)
+    first_state, second_state = (p.model.state_dict(keep_vars=True) for p in (a, b))
 
-    def told(tensors: dict[str, Tensor], name: str) -> str:
+    def described(tensors: dict[str, Tensor], name: str) -> str:
         if name not in tensors:
             return "not there"
         shape = tuple(tensors[name].shape)
         return f"{shape}" + ("" if tensors[name].requires_grad else ", fixed")
 
-    for name in [*mine, *(n for n in theirs if n not in mine)]:
-        found, wanted = told(theirs, name), told(mine, name)
+    for name in [*first_state, *(n for n in second_state if n not in first_state)]:
+        found, wanted = described(second_state, name), described(first_state, name)
         if found != wanted:
             raise InputError(
                 f"{one} and {other} are not of the same model: '{name}' is {wanted} in the first"
@@ -87,7 +86,7 @@ def same_model(first: tuple[str, Problem], second: tuple[str, Problem]) -> None:
 
 
 class MoveRest:
-    """Moves all that no direction moves with the weights, between checkpoints.
+    """Moves all tensors that the directions leave alone, between checkpoints.
 
     That is BatchNorm statistics, frozen parameters and those that the problem leaves out.
 
@@ -96,13 +95,13 @@ class MoveRest:
 
     Args:
         problems: the first one's model is moved.
-        places: of the checkpoints.
+        positions: of the checkpoints.
 
     Raises:
         InputError: buffers that differ and can't be mixed, as masks.
     """
 
-    def __init__(self, problems: Sequence[Problem], places: Sequence[Place]) -> None:
+    def __init__(self, problems: Sequence[Problem], positions: Sequence[Position]) -> None:
         models = [problem.model for problem in problems]
         columns = [[*model.named_buffers(), *model.named_parameters()] for model in models]
         self.tensors: list[Tensor] = []
@@ -119,13 +118,13 @@ class MoveRest:
                     f"the buffer '{name}' differs between the checkpoints, and {own.dtype} can't be"
                     " mixed"
                 )
-        corners = torch.tensor(places, dtype=torch.float64)
+        corners = torch.tensor(positions, dtype=torch.float64)
         self.origin, self.edges = corners[0], (corners[1:] - corners[0]).T
 
     @torch.no_grad()
-    def __call__(self, place: Sequence[float]) -> None:
-        """Set them as they are at a place."""
-        at = torch.tensor([float(a) for a in place], dtype=torch.float64) - self.origin
+    def __call__(self, position: Sequence[float]) -> None:
+        """Set them to their mixture at a position."""
+        at = torch.tensor([float(a) for a in position], dtype=torch.float64) - self.origin
         parts = torch.linalg.solve(self.edges, at)
         shares = torch.cat([1 - parts.sum(dim=0, keepdim=True), parts]).clamp(0, 1)
         amounts = (shares / shares.sum()).tolist()

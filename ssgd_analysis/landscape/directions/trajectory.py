@@ -1,4 +1,4 @@
-"""Principal axes of the way that training took."""
+"""Principal axes of the path that training took."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ STRAIGHT = 1e-12  # share of the second axis that is rounding of float32 weights
 def trajectory_directions(
     problem: Problem, path: Sequence[Weights], count: int
 ) -> tuple[list[Direction], list[float]]:
-    """Principal axes of the way that training took to the present weights.
+    """Principal axes of the path that training took to the present weights.
 
     Args:
         problem: at the weights to centre on.
-        path: named weights of kept checkpoints.
+        path: named weights of the run's checkpoints.
         count: how many axes.
 
     Returns:
@@ -29,7 +29,7 @@ def trajectory_directions(
         share of Σ ‖w_i − w‖² that lies along each.
 
     Raises:
-        InputError: too few distinct checkpoints, or a straight way where two axes are asked for.
+        InputError: too few distinct checkpoints, or a straight path where two axes are asked for.
 
     Reference:
         Li et al. 2018 (arXiv 1712.09913), section 7.1: PCA of w_i − w_final. The mean is not
@@ -61,14 +61,14 @@ def trajectory_directions(
 
 @dataclass(frozen=True)
 class Projection:
-    """Kept checkpoints seen from a line or plane.
+    """Checkpoints projected onto a line or plane.
 
     Args:
-        places: coordinates, shape (K, dims).
+        coordinates: shape (K, dims).
         outside: distance of each from it, L2 over all weights, shape (K,).
     """
 
-    places: Tensor
+    coordinates: Tensor
     outside: Tensor
 
 
@@ -79,7 +79,7 @@ def projected(
 
     Args:
         problem: at the weights that are the origin.
-        path: named weights of K kept checkpoints.
+        path: named weights of K checkpoints.
         directions: that span it.
     """
     axes = [
@@ -90,13 +90,13 @@ def projected(
     right = sum(axis @ steps.T for axis, steps in zip(axes, _steps(problem, path), strict=True))
     assert isinstance(gram, Tensor)
     assert isinstance(right, Tensor)
-    places = torch.linalg.solve(gram, right).T
+    coordinates = torch.linalg.solve(gram, right).T
     squares = sum(
-        (steps - places @ axis).square().sum(dim=1)
+        (steps - coordinates @ axis).square().sum(dim=1)
         for axis, steps in zip(axes, _steps(problem, path), strict=True)
     )
     assert isinstance(squares, Tensor)
-    return Projection(places.cpu(), squares.sqrt().cpu())
+    return Projection(coordinates.cpu(), squares.sqrt().cpu())
 
 
 def _steps(problem: Problem, path: Sequence[Weights]) -> Iterator[Tensor]:

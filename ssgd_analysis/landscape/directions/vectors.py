@@ -33,19 +33,19 @@ def given_directions(problem: Problem, vectors: Sequence[Vector], count: int) ->
 
 
 def _checked(problem: Problem, vector: Vector, number: int) -> Direction:
-    who = f"vector {number} of --vectors"
+    label = f"vector {number} of --vectors"
     if isinstance(vector, Tensor):
         if vector.numel() != problem.n_parameters:
             raise InputError(
-                f"{who} has {vector.numel()} entries, but the model has {problem.n_parameters}"
+                f"{label} has {vector.numel()} entries, but the model has {problem.n_parameters}"
                 " parameters"
             )
         parts = problem.split(vector.reshape(-1))
     else:
-        strange = sorted(set(vector) - set(problem.parameters))
-        if strange or not vector:
+        unknown = sorted(set(vector) - set(problem.parameters))
+        if unknown or not vector:
             raise InputError(
-                f"{who} has '{strange[0] if strange else ''}', which is no parameter: there are"
+                f"{label} has '{unknown[0] if unknown else ''}', which is no parameter: there are"
                 f" {', '.join(problem.parameters)}"
             )
         parts = []
@@ -53,11 +53,11 @@ def _checked(problem: Problem, vector: Vector, number: int) -> Direction:
             part = vector.get(name, torch.zeros_like(parameter))
             if part.shape != parameter.shape:
                 raise InputError(
-                    f"{who}: '{name}' has shape {tuple(part.shape)}, but the parameter"
+                    f"{label}: '{name}' has shape {tuple(part.shape)}, but the parameter"
                     f" {tuple(parameter.shape)}"
                 )
             parts.append(part)
     parts = [part.detach().to(problem.device, torch.float64) for part in parts]
     if not math.isfinite(sum(float(part.abs().sum()) for part in parts)):
-        raise InputError(f"{who} holds numbers that are not finite")
+        raise InputError(f"{label} holds numbers that are not finite")
     return parts

@@ -2,6 +2,6 @@
 
 from ssgd_analysis.landscape.evaluation.evaluator import Evaluator
 from ssgd_analysis.landscape.evaluation.measure import measured_plan
-from ssgd_analysis.landscape.evaluation.plan import EvaluationPlan
+from ssgd_analysis.landscape.evaluation.plan import EvaluationPlan, Plans
 
-__all__ = ["EvaluationPlan", "Evaluator", "measured_plan"]
+__all__ = ["EvaluationPlan", "Evaluator", "Plans", "measured_plan"]

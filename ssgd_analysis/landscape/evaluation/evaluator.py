@@ -16,7 +16,7 @@ from ssgd_analysis.problem.recalibration import recalibration
 from ssgd_analysis.weights import borrowed_buffers, borrowed_weights
 
 PRECISIONS = ("fp32", "bf16")
-# How far a faster way may be from the plain one, relative to the loss, and beside that: losses
+# How far a faster strategy may be from the plain one, relative to the loss, and beside that: losses
 # near zero are small differences of numbers near one, and carry their rounding.
 CLOSE = {torch.float64: (1e-10, 1e-14), torch.float32: (1e-5, 1e-7)}
 ROUGH = (3e-2, 1e-3)  # bfloat16 carries three digits
@@ -26,24 +26,22 @@ class Evaluator:
     """Mean loss and accuracy of a problem at many points w + Σᵢ aᵢ dᵢ.
 
     Each point is set from the clean weights in one move, so its values are the same however
-    often and in whatever order points are evaluated. A way that is faster than plain forward
-    passes is held against them at a few places, and given up where it differs by more than
-    rounding; no clock decides.
+    often and in whatever order points are evaluated. How they are evaluated is said by a plan;
+    see :class:`EvaluationPlan`.
 
     Args:
         problem: at the weights w that are the origin; later changes of weights or buffers do not
             count.
         directions: one or more, each one tensor for every parameter.
-        move_rest: called with the place before each point, to move buffers and frozen
+        move_rest: called with the position before each point, to move buffers and frozen
             parameters in place (a line between two checkpoints).
         recalibrate: if given, BatchNorm's running statistics are estimated anew from these
             batches at every point.
         precision: ``fp32`` (the model's own) or ``bf16``: forward passes under autocast, the loss
             in float32.
-        plan: of an earlier evaluator of the same problem: repeats its values bit for bit. It is
-            checked as one that is found here.
-        check: places where the faster way is held against the plain one, shape (K, directions);
-            by default the origin and ±1 along all directions at once.
+        plan: of an earlier evaluator of the same problem: repeats its values bit for bit.
+        check: positions where a faster strategy is compared with the plain one, shape
+            (K, directions); by default the origin and ±1 along all directions at once.
 
     Raises:
         InputError: directions of other shapes, an unknown precision, or a plan that this
@@ -79,31 +77,31 @@ class Evaluator:
         self._check = check
         self._choose(plan)
 
-    def evaluate(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Loss and accuracy at some places.
+    def evaluate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Loss and accuracy at some positions.
 
         Args:
-            places: coordinates along the directions, shape (M, directions). Places that share
-                all but the last are cheapest in a row.
+            positions: coordinates along the directions, shape (M, directions). Positions that
+                share all but the last are cheapest in a row.
 
         Returns:
             Mean losses, shape (M,), in nats per example for cross-entropy; and accuracies,
             shape (M,), NaN where the targets are no class labels.
 
         Raises:
-            InputError: places of another shape.
+            InputError: positions of another shape.
         """
-        return self._evaluate(self._way, places)
+        return self._evaluate(self._strategy, positions)
 
-    def _evaluate(self, way: Strategy, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        places = np.asarray(places, dtype=np.float64)
-        if places.ndim != 2 or places.shape[1] != len(self.directions):
+    def _evaluate(self, strategy: Strategy, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        positions = np.asarray(positions, dtype=np.float64)
+        if positions.ndim != 2 or positions.shape[1] != len(self.directions):
             raise InputError(
-                f"places of shape {places.shape} should be (points, {len(self.directions)})"
+                f"positions of shape {positions.shape} should be (points, {len(self.directions)})"
             )
-        with self._lent():
-            found = [way(place) for place in self._moves(places)]
-        losses, accuracies = np.empty(len(places)), np.full(len(places), np.nan)
+        with self._borrowed():
+            found = [strategy(position) for position in self._moves(positions)]
+        losses, accuracies = np.empty(len(positions)), np.full(len(positions), np.nan)
         values = _numbers([[loss for loss, _ in scores] for scores in found])
         for index, row in enumerate(values):
             losses[index] = self.problem.mean(row)
@@ -114,8 +112,8 @@ class Evaluator:
         return losses, accuracies
 
     @contextmanager
-    def _lent(self) -> Iterator[None]:
-        """Evaluation mode, no graph; weights, and what else moves, come back bit for bit."""
+    def _borrowed(self) -> Iterator[None]:
+        """Evaluation mode, no graph; weights, and all else that moves, come back bit for bit."""
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(self.problem.evaluating())
@@ -127,45 +125,45 @@ class Evaluator:
             stack.enter_context(borrowed_weights(self._parameters))
             yield
 
-    def _moves(self, places: np.ndarray) -> Iterator[list[float]]:
-        """Move all that moves to one place after the other."""
+    def _moves(self, positions: np.ndarray) -> Iterator[list[float]]:
+        """Move the model to one position after the other."""
         moved = [parameter.detach() for parameter in self._parameters]
         row: list[float] | None = None
         base = self._origin
-        for place in places.tolist():
-            if place[:-1] != row:
-                row, base = place[:-1], self._origin
+        for position in positions.tolist():
+            if position[:-1] != row:
+                row, base = position[:-1], self._origin
                 for amount, direction in zip(row, self.directions, strict=False):
                     base = [
                         torch.add(b, d, alpha=amount) for b, d in zip(base, direction, strict=True)
                     ]
             for tensor, b, d in zip(moved, base, self.directions[-1], strict=True):
-                torch.add(b, d, alpha=place[-1], out=tensor)
+                torch.add(b, d, alpha=position[-1], out=tensor)
             if self._move_rest is not None:
-                self._move_rest(place)
+                self._move_rest(position)
             if self._recalibrate is not None:
                 self._recalibrate()
-            yield place
+            yield position
 
     def _choose(self, plan: EvaluationPlan | None) -> None:
-        """Set the plan and its way."""
+        """Set the plan and its strategy."""
         count = self.problem.n_samples
         if plan is None and self.problem.takes_model:
             plan = EvaluationPlan("plain", count, "traced: a loss of the model itself")
-        self._way = plain(self.problem, self._casting)
+        self._strategy = plain(self.problem, self._casting)
         if plan is not None and plan.way == "plain":
             self.plan = plan
             return
-        truth = self._evaluate(self._way, self._check)
+        truth = self._evaluate(self._strategy, self._check)
         candidate = plan
         try:
             candidate = candidate or EvaluationPlan("traced", chunk_size(self.problem))
-            way = self._traced(candidate)
-            reason = self._differs(self._evaluate(way, self._check), truth)
-        except Exception as error:  # a stranger's model may raise anything
+            strategy = self._traced(candidate)
+            reason = self._differs(self._evaluate(strategy, self._check), truth)
+        except Exception as error:  # a user's model may raise anything
             reason = first_line(error)
         if not reason and candidate is not None:
-            self.plan, self._way = candidate, way
+            self.plan, self._strategy = candidate, strategy
         elif plan is None:
             self.plan = EvaluationPlan("plain", count, f"traced: {reason}")
         else:
@@ -175,9 +173,7 @@ class Evaluator:
 
     def _traced(self, plan: EvaluationPlan) -> Strategy:
         rest_moves = self._move_rest is not None or self._recalibrate is not None
-        return traced(
-            self.problem, self._casting, plan.chunk, self.directions, rest_moves=rest_moves
-        )
+        return traced(self.problem, self._casting, plan.chunk, rest_moves=rest_moves)
 
     def _differs(
         self, found: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.ndarray]

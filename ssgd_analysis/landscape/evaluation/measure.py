@@ -1,4 +1,4 @@
-"""A plan by the clock, for those who ask for it: a written plan repeats what it chose."""
+"""A plan that a clock chooses, for those who ask for it; see :class:`EvaluationPlan`."""
 
 import dataclasses
 import time
@@ -13,7 +13,7 @@ from ssgd_analysis.landscape.evaluation.plan import EvaluationPlan
 from ssgd_analysis.problem import Batch, Problem
 
 SIZES = (0.25, 0.5, 2, 4)  # times the chunk of the default plan
-ROUNDS, ENOUGH = 5, 2.0  # a way is timed so often at most, and no longer than so many seconds
+ROUNDS, ENOUGH = 5, 2.0  # a plan is timed so often at most, and no longer than so many seconds
 
 
 def measured_plan(
@@ -25,7 +25,7 @@ def measured_plan(
     precision: str = "fp32",
     check: np.ndarray | None = None,
 ) -> EvaluationPlan:
-    """The fastest of the default plan, other sizes of its chunks, and the plain way.
+    """The fastest of the default plan, other sizes of its chunks, and the plain strategy.
 
     Args:
         problem: see :class:`Evaluator`, as for the others.
@@ -33,7 +33,7 @@ def measured_plan(
         move_rest: moves buffers and frozen parameters.
         recalibrate: batches for BatchNorm's statistics.
         precision: ``fp32`` or ``bf16``.
-        check: places where ways are held against one another.
+        check: positions where strategies are compared with one another.
 
     Returns:
         A plan for :class:`Evaluator`; another call may choose otherwise, as clocks do.
@@ -56,8 +56,8 @@ def measured_plan(
         sizes = sorted({min(int(s * default.plan.chunk), problem.n_samples) for s in SIZES} - {0})
         plans += [dataclasses.replace(default.plan, chunk=size) for size in sizes]
         plans.append(EvaluationPlan("plain", problem.n_samples, "faster by measurement"))
-    place = np.zeros((2, len(directions)))
-    place[1, -1] = 1.0
+    positions = np.zeros((2, len(directions)))
+    positions[1, -1] = 1.0
     seconds = []
     for plan in plans:
         try:
@@ -68,7 +68,7 @@ def measured_plan(
         times: list[float] = []
         while len(times) < ROUNDS and sum(times) < ENOUGH:
             began = time.perf_counter()
-            evaluator.evaluate(place)
+            evaluator.evaluate(positions)
             times.append(time.perf_counter() - began)
         seconds.append(min(times))
     return plans[int(np.argmin(seconds))]

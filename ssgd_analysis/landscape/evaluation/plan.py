@@ -1,7 +1,8 @@
-"""How many points of a landscape are evaluated, decided by sizes: the same plan every time."""
+"""How the points of a landscape are evaluated."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,11 +12,11 @@ from ssgd_analysis import batch as batching
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
 
-WAYS = ("traced", "plain")
-CACHE = 2**20  # bytes of a core's second cache, where the system does not tell
+STRATEGIES = ("traced", "plain")
+CACHE = 2**20  # bytes of a core's second cache, where the system does not say
 FILL = 2  # times this cache for the largest activation: several cores share it, and more
 FEWEST = 32  # examples of a chunk: below, starting operations takes longer than doing them
-FEW = 7  # examples that tell how much memory one takes; seldom the size of a weight
+FEW = 7  # examples whose activations are measured; seldom the size of a weight
 GPU_SHARE = 32  # of a GPU's memory, one part for the largest activation
 
 
@@ -23,12 +24,19 @@ GPU_SHARE = 32  # of a GPU's memory, one part for the largest activation
 class EvaluationPlan:
     """How each point is evaluated.
 
+    An explicit plan always wins. Without one, sizes decide (:func:`chunk_size`), so that the same
+    call gives the same bits. A clock decides only if measuring was asked for
+    (:func:`ssgd_analysis.landscape.evaluation.measured_plan`, ``tune``), and the plan that it
+    found is in the record, to be given next time. Every plan but the plain one is checked against
+    plain forward passes: a given one is refused if its losses differ by more than rounding, any
+    other is replaced by the plain one.
+
     Args:
         way: ``traced``: one graph of operations, cut by what moves, for chunks of examples;
-            ``plain``: the model itself, for the problem's own batches. (The model itself is
-            never given pieces of them: it might look at a whole batch's values.)
+            ``plain``: the model itself, for the problem's own batches. (The model itself never
+            gets pieces of them: it might look at a whole batch's values.)
         chunk: examples at once.
-        why: why not a faster way; empty for the fastest.
+        why: the reason why no faster strategy is used; empty for the fastest.
     """
 
     way: str
@@ -36,11 +44,14 @@ class EvaluationPlan:
     why: str = ""
 
     def __post_init__(self) -> None:
-        if self.way not in WAYS or self.chunk < 1:
+        if self.way not in STRATEGIES or self.chunk < 1:
             raise InputError(
                 f"the plan ({self.way}, {self.chunk} examples) should name a way of"
-                f" {', '.join(WAYS)} and at least one example"
+                f" {', '.join(STRATEGIES)} and at least one example"
             )
+
+
+Plans = dict[str, dict[str, Any]]  # split → fields of the EvaluationPlan of its points
 
 
 def chunk_size(problem: Problem) -> int:

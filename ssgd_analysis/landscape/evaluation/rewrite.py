@@ -1,7 +1,6 @@
-"""Changes to a traced forward pass that leave its values as they are, but for rounding."""
+"""Changes to a traced forward pass that alter its values by rounding only."""
 
 import operator
-from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -29,21 +28,18 @@ Kind = tuple[bool, bool]  # depends on the inputs, depends on what moves
 MANY_COLUMNS = 64  # entries of a patch: above, the copies of the inputs cost more than they save
 
 
-def dependences(
-    graph: fx.Graph, data: fx.Node, moving: set[fx.Node], still: Collection[fx.Node] = ()
-) -> dict[fx.Node, Kind]:
+def dependences(graph: fx.Graph, data: fx.Node, moving: set[fx.Node]) -> dict[fx.Node, Kind]:
     """For each node, whether it depends on the inputs and on what moves.
 
     Args:
         graph: of operations.
         data: the placeholder of the inputs.
         moving: the placeholders of what changes from point to point.
-        still: other placeholders of what follows from the inputs.
     """
     found: dict[fx.Node, Kind] = {}
     for node in graph.nodes:
         above = [found[source] for source in node.all_input_nodes]
-        on_data = node is data or node in still or any(kind[0] for kind in above)
+        on_data = node is data or any(kind[0] for kind in above)
         found[node] = on_data, node in moving or any(kind[1] for kind in above)
     return found
 
@@ -73,8 +69,6 @@ def rewrite(whole: fx.GraphModule, data: fx.Node, moving: set[fx.Node], *, cpu: 
     if cpu:
         for node in list(graph.nodes):
             _convolution(graph, node, kinds)
-        for node in list(graph.nodes):
-            _linear(graph, node)
     graph.eliminate_dead_code()
     _in_place(graph, dependences(graph, data, moving))
     whole.recompile()
@@ -180,55 +174,6 @@ def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-def _linear(graph: fx.Graph, node: Any) -> None:
-    """Linear layers by oneDNN, which has the faster kernels on some processors, with their ReLU."""
-    if _fused is None or node.target not in (aten.addmm.default, aten.mm.default) or node.kwargs:
-        return
-    bias, source, turned = node.args if len(node.args) == 3 else (None, *node.args)
-    if turned.target is not aten.t.default or _value(node).dtype is not torch.float32:
-        return
-    if bias is not None and _value(bias).dim() != 1:
-        return
-    users, after = list(node.users), node
-    while len(users) == 1 and users[0].target in (aten.reshape.default, aten.permute.default):
-        after, users = users[0], list(users[0].users)
-    relu = len(users) == 1 and users[0].target is aten.relu.default
-    with graph.inserting_before(node):
-        product = graph.call_function(
-            _fused, (source, turned.args[0], bias, "relu" if relu else "none", [], "")
-        )
-    product.meta["val"] = _value(node)
-    if relu:
-        users[0].replace_all_uses_with(after)
-    node.replace_all_uses_with(product)
-
-
-def linear_parts(node: Any) -> tuple[fx.Node, fx.Node, fx.Node | None, bool] | None:
-    """Inputs, weight and bias of a linear layer, and whether its ReLU is in it; None: another."""
-    if node.target is _fused:
-        source, weight, bias, after = node.args[:4]
-        return source, weight, bias, after == "relu"
-    if node.target is aten.addmm.default and not node.kwargs:
-        bias, source, turned = node.args
-    elif node.target is aten.mm.default:
-        bias, (source, turned) = None, node.args
-    else:
-        return None
-    return (source, turned.args[0], bias, False) if turned.target is aten.t.default else None
-
-
-def _found(name: str) -> Callable[..., Tensor] | None:
-    """A private operation of torch, if this build has it."""
-    try:
-        found = getattr(torch.ops.mkldnn, name).default
-    except (AttributeError, RuntimeError):
-        return None
-    return found if torch.backends.mkldnn.is_available() else None
-
-
-_fused = _found("_linear_pointwise")
-
-
 def _in_place(graph: fx.Graph, kinds: dict[fx.Node, Kind]) -> None:
     """ReLU and sums are written over an operand that nothing else needs."""
     node: Any
@@ -241,7 +186,9 @@ def _in_place(graph: fx.Graph, kinds: dict[fx.Node, Kind]) -> None:
                 continue
             if not _owned(first) or kinds[first] != kinds[node]:
                 first, second = second, first
-            if not _owned(first) or kinds[first] != kinds[node]:  # what is kept stays as it is
+            if (
+                not _owned(first) or kinds[first] != kinds[node]
+            ):  # a value that is used again must not change
                 continue
             if _shape(first) == _shape(second) == _shape(node):
                 node.target, node.args = aten.add_.Tensor, (first, second)
@@ -253,7 +200,7 @@ def _owned(node: Any) -> bool:
         node = node.args[0]
     if node.target is operator.getitem and len(node.users) == 1:
         return node.args[1] == 0 and node.args[0].target in (*NORMS, aten.native_layer_norm.default)
-    return len(node.users) == 1 and (node.target in FRESH or node.target is _fused)
+    return len(node.users) == 1 and node.target in FRESH
 
 
 def _shape(node: fx.Node) -> tuple[object, object]:

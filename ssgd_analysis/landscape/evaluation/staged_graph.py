@@ -14,7 +14,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ssgd_analysis.curvature.products.linearise import Unsupported
 from ssgd_analysis.errors import first_line
-from ssgd_analysis.landscape.evaluation.lines import lines
 from ssgd_analysis.landscape.evaluation.rewrite import Kind, dependences, rewrite
 
 aten = torch.ops.aten
@@ -33,9 +32,9 @@ class Stage:
     takes: list[fx.Node]
     gives: list[fx.Node]
 
-    def run(self, known: dict[fx.Node, Any]) -> dict[fx.Node, Tensor]:
+    def run(self, given: dict[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
         """The values it gives, by node."""
-        values = self.module.forward(*[known[node] for node in self.takes])
+        values = self.module.forward(*[given[node] for node in self.takes])
         return dict(zip(self.gives, values, strict=True))
 
 
@@ -50,9 +49,6 @@ class StagedGraph:
         model: in evaluation mode.
         weights: the parameters that move from point to point.
         rest_moves: whether buffers and the other parameters move, too.
-        directions: the weights move along; the outputs of a first linear layer are then moved
-            themselves.
-        spare: bytes that a chunk may keep for that.
         inputs: of one chunk; others must have the same shape.
         casting: what a forward pass runs in, for autocast.
 
@@ -65,11 +61,9 @@ class StagedGraph:
         self,
         model: nn.Module,
         weights: Sequence[Tensor],
-        directions: Sequence[Sequence[Tensor]],
         inputs: Tensor,
         *,
         rest_moves: bool,
-        spare: int,
         casting: AbstractContextManager[object],
     ) -> None:
         owned = {id(weight) for weight in weights}
@@ -81,28 +75,24 @@ class StagedGraph:
         }
         rest = list({id(t): t for t in slots.values() if id(t) not in owned}.values())
         held = [*weights, *rest]
-        place = {id(tensor): number for number, tensor in enumerate(held)}
+        index = {id(tensor): number for number, tensor in enumerate(held)}
 
         def outputs(tensors: list[Tensor], chunk: Tensor) -> Tensor:
-            given = {name: tensors[place[id(tensor)]] for name, tensor in slots.items()}
+            given = {name: tensors[index[id(tensor)]] for name, tensor in slots.items()}
             with casting:
                 return functional_call(model, given, (chunk,), tie_weights=False)
 
         self._held = [tensor.detach() for tensor in held]
         with _untouched(model):
             graph = _traced(outputs, self._held, inputs)
-        places = [node for node in graph.graph.nodes if node.op == "placeholder"]
-        self._places, self._data = places[:-1], places[-1]
-        moving = set(places[: len(held) if rest_moves else len(weights)])
+        placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+        self._slots, self._data = placeholders[:-1], placeholders[-1]
+        moving = set(placeholders[: len(held) if rest_moves else len(weights)])
         _keep_examples_apart(graph.graph, self._data, len(inputs))
         rewrite(graph, self._data, moving, cpu=inputs.device.type == "cpu")
-        kinds = dependences(graph.graph, self._data, moving)
-        self._lines = lines(graph.graph, kinds, places[: len(weights)], directions, spare=spare)
-        moving |= {line.amount for line in self._lines}
-        still = {node for line in self._lines for node in (line.base, line.last)}
-        self._stages(graph, dependences(graph.graph, self._data, moving, still))
-        self._known = dict(zip(self._places, self._held, strict=True))
-        self._constants = self._constant.run(self._known)
+        self._stages(graph, dependences(graph.graph, self._data, moving))
+        self._tensors = dict(zip(self._slots, self._held, strict=True))
+        self._constants = self._constant.run(self._tensors)
 
     def _stages(self, graph: fx.GraphModule, kinds: dict[fx.Node, Kind]) -> None:
         nodes = list(graph.graph.nodes)
@@ -112,70 +102,38 @@ class StagedGraph:
         for node in nodes:
             source = node.args[0] if _writes(node) else None
             if source and (source.op != "call_function" or kinds[source] != kinds[node]):
-                raise Unsupported(f"{node.target} writes into what is kept")
+                raise Unsupported(f"{node.target} writes into a value that is used again")
         self._mixed = _part(graph, kinds, MIXED, {result})
-        wanted = {*self._mixed.takes, *(line.source for line in self._lines)}
-        self._kept = [node for node in self._mixed.takes if kinds[node] == STILL]
+        wanted = set(self._mixed.takes)
+        self._chunk = [node for node in self._mixed.takes if kinds[node] == STILL]
         self._prepared = [node for node in self._mixed.takes if kinds[node] != STILL]
         self._point = _part(graph, kinds, POINT, wanted)
         self._still = _part(graph, kinds, STILL, wanted)
         wanted |= {*self._point.takes, *self._still.takes}
         self._constant = _part(graph, kinds, CONSTANT, wanted)
 
-    def fix(self, inputs: Tensor) -> "Chunk":
-        """What one chunk keeps between points; to be called at the origin of the directions."""
-        known = {**self._known, **self._constants, self._data: inputs}
-        known |= self._still.run(known)
-        moves = []
-        for line in self._lines:
-            known[line.base], *others = line.values(known)
-            known[line.last] = others[-1]
-            moves.append((self._kept.index(line.base), known[line.base], others[:-1]))
-        return Chunk([known[node] for node in self._kept], moves)
+    def chunk_values(self, inputs: Tensor) -> list[Tensor]:
+        """The values of one chunk that are the same at every point."""
+        values = {**self._tensors, **self._constants, self._data: inputs}
+        values |= self._still.run(values)
+        return [values[node] for node in self._chunk]
 
-    def prepare(self, place: Sequence[float]) -> list[Any]:
-        """What one point needs, at the present values of the moving tensors."""
-        known: dict[fx.Node, Any] = {**self._known, **self._constants}
-        known |= self._point.run(known)
-        known |= {line.amount: place[-1] for line in self._lines}
-        return [known[node] for node in self._prepared]
+    def point_values(self) -> list[Tensor]:
+        """The values of one point that are the same for every chunk, at the present weights."""
+        values: dict[fx.Node, Tensor] = {**self._tensors, **self._constants}
+        values |= self._point.run(values)
+        return [values[node] for node in self._prepared]
 
-    def outputs(self, prepared: list[Any], chunk: "Chunk") -> Tensor:
+    def outputs(self, point: list[Tensor], chunk: list[Tensor]) -> Tensor:
         """The outputs for one chunk at one point."""
-        return self._mixed.module.forward(*prepared, *chunk.kept)[0]
-
-
-@dataclass
-class Chunk:
-    """What one chunk keeps, and of it what moves from row to row of a plane.
-
-    Args:
-        kept: values for the last stage.
-        moves: a position in ``kept``, its value at the origin and for all directions but the last.
-    """
-
-    kept: list[Tensor]
-    moves: list[tuple[int, Tensor, list[Tensor]]]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory in bytes."""
-        held = [*self.kept, *(t for _, origin, along in self.moves for t in (origin, *along))]
-        return sum(tensor.numel() * tensor.element_size() for tensor in held)
-
-    def to_row(self, place: Sequence[float]) -> None:
-        """Set what moves for a row: all but the last coordinate count."""
-        for index, value, along in self.moves:
-            for amount, change in zip(place, along, strict=False):
-                value = torch.add(value, change, alpha=amount)
-            self.kept[index] = value
+        return self._mixed.module.forward(*point, *chunk)[0]
 
 
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
     """Undo what a pass leaves on modules, and in their dicts, lists and sets (a cache, say).
 
-    A fake tensor that a model has kept breaks whatever comes next.
+    A fake tensor that a model has stored breaks whatever comes next.
     """
     clean: dict[int, tuple[Any, Any]] = {}
     reached: list[Any] = [vars(model)]
@@ -199,7 +157,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 def _keep_examples_apart(graph: fx.Graph, data: fx.Node, count: int) -> None:
     """Refuse what is one value for a whole chunk: a batch's examples would share another.
 
-    A switch by such a value may be thrown far from the places where losses are compared.
+    Such a value may switch far from the positions where losses are compared.
     """
     graph.eliminate_dead_code()
     on_data = {data}
@@ -226,7 +184,7 @@ def _traced(
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # torch's own
             graph = make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(*held, inputs)
-    except Exception as error:  # whatever torch or a stranger's model raises
+    except Exception as error:  # whatever torch or a user's model raises
         raise Unsupported(first_line(error)) from error
     for node in graph.graph.nodes:
         tags = getattr(node.target, "tags", ())

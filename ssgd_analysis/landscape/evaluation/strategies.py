@@ -1,4 +1,4 @@
-"""The ways to evaluate a problem at the present weights: its own batches, or a trace."""
+"""The strategies to evaluate a problem at the present weights: plain passes, or a graph."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -14,8 +14,8 @@ from ssgd_analysis.problem.loss import right_share
 
 # One batch's loss, and the share of right labels (or None); both stay on the device.
 Score = tuple[Tensor, Tensor | None]
-Strategy = Callable[[Sequence[float]], list[Score]]  # at a place that the weights have moved to
-KEPT = 2**30  # bytes that a trace may keep of all chunks; above, it computes them at every point
+Strategy = Callable[[Sequence[float]], list[Score]]  # at a position that the weights moved to
+STORED = 2**30  # bytes of all chunks' values; above, they are computed anew at every point
 
 
 class Casting:
@@ -57,14 +57,13 @@ def plain(problem: Problem, casting: Casting) -> Strategy:
                 outputs = problem.outputs(inputs)
             yield casting.score(problem, index, outputs, targets)
 
-    return lambda place: list(scores())
+    return lambda position: list(scores())
 
 
 def traced(
     problem: Problem,
     casting: Casting,
     size: int,
-    directions: Sequence[Sequence[Tensor]],
     *,
     rest_moves: bool,
 ) -> Strategy:
@@ -89,34 +88,22 @@ def traced(
         whole = _laid_out(torch.cat([whole, whole[:missing]]))
     parts = list(whole.split(size))
     with problem.evaluating():
-        for spare in (KEPT // 2 // len(parts), 0):
-            trace = StagedGraph(
-                problem.model,
-                list(problem.parameters.values()),
-                directions,
-                parts[0],
-                rest_moves=rest_moves,
-                spare=spare,
-                casting=casting(),
-            )
-            kept = [trace.fix(parts[0])]
-            few = len(parts) * kept[0].nbytes <= KEPT
-            if few:
-                break  # else without what must be kept from the origin
-        kept += [trace.fix(part) for part in parts[1:]] if few else []
+        graph = StagedGraph(
+            problem.model,
+            list(problem.parameters.values()),
+            parts[0],
+            rest_moves=rest_moves,
+            casting=casting(),
+        )
+        chunks = [graph.chunk_values(parts[0])]
+        fits = len(parts) * sum(value.nbytes for value in chunks[0]) <= STORED
+        chunks += [graph.chunk_values(part) for part in parts[1:]] if fits else []
     lengths = [len(given) for given in inputs]
-    row: list[float] | None = None
 
-    def scores(place: Sequence[float]) -> list[Score]:
-        nonlocal row
-        if place[:-1] != row:
-            row = None  # until all have moved: an interruption may come between
-            for chunk in kept:
-                chunk.to_row(place)
-            row = list(place[:-1])
-        prepared = trace.prepare(place)
-        each = kept if few else (trace.fix(part) for part in parts)
-        outputs = _joined([trace.outputs(prepared, chunk) for chunk in each])
+    def scores(position: Sequence[float]) -> list[Score]:
+        point = graph.point_values()
+        ready = chunks if fits else (graph.chunk_values(part) for part in parts)
+        outputs = _joined([graph.outputs(point, chunk) for chunk in ready])
         if len(outputs) != len(whole):
             raise Unsupported("outputs that do not count examples")
         cut = outputs[:count].split(lengths)

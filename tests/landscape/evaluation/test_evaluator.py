@@ -1,7 +1,6 @@
 """Points of a landscape, held against plain forward passes and closed forms."""
 
 import dataclasses
-import warnings
 
 import nets
 import numpy as np
@@ -91,22 +90,6 @@ def test_the_registered_nets_take_the_fast_way_in_float32(name):
     assert np.ptp(loss) > 0.1
     # a near tie may fall either way: one label of 37
     np.testing.assert_allclose(accuracy, truth[1], atol=1.01 / 37)
-
-
-def test_a_first_linear_layer_is_moved_along_the_plane():
-    """Its product is made once, for the origin and each direction, however many points."""
-    with nets.seeded():
-        model = nn.Sequential(nn.Linear(60, 8), nn.ReLU(), nn.Linear(8, 3)).double()
-    batches = [(nets.randn(11, 60), nets.labels())]
-    problem = Problem(model, nets.cross_entropy, batches)
-    along = directions(problem)
-    evaluator = Evaluator(problem, along)
-    with torch.profiler.profile() as profile, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the profiler's own, without a GPU
-        loss, _ = evaluator.evaluate(PLACES)
-    counts = {event.key: event.count for event in profile.key_averages()}
-    assert counts["aten::addmm"] == len(PLACES)  # the second layer alone
-    np.testing.assert_allclose(loss, by_hand(problem, along, PLACES)[0], rtol=1e-12)
 
 
 def test_points_repeat_bit_for_bit_in_any_order_and_by_the_plan():
@@ -316,7 +299,7 @@ def test_kept_values_that_would_take_too_much_are_computed_at_every_point(monkey
     problem = images("mlp")
     along = directions(problem, size=0.05)
     truth = by_hand(problem, along, PLACES)[0]
-    monkeypatch.setattr(ways, "KEPT", 100)
+    monkeypatch.setattr(ways, "STORED", 100)
     loss = Evaluator(problem, along, plan=EvaluationPlan("traced", 8)).evaluate(PLACES)[0]
     np.testing.assert_allclose(loss, truth, rtol=1e-5)  # float32, as above
 

@@ -181,9 +181,7 @@ def test_a_trace_gives_back_what_there_was():
     problem = problem_of(model)
     weights = list(problem.parameters.values())
     with torch.autocast("cpu", torch.bfloat16, False) as off:
-        StagedGraph(
-            model, weights, [weights], nets.randn(3, 4), rest_moves=False, spare=0, casting=off
-        )  # fmt: skip
+        StagedGraph(model, weights, nets.randn(3, 4), rest_moves=False, casting=off)
     for holder, values in zip(holders, before, strict=True):
         assert list(holder) == list(values)
         if isinstance(holder, dict):

@@ -1,0 +1,230 @@
+"""The record of a checkpoint as tables and sentences, for a terminal."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ssgd_analysis.flatness import METRICS
+from ssgd_analysis.sharpness.rescale_check import extreme
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers as text.
+
+    Args:
+        header: of the columns.
+        rows: as long as the header each.
+        title: stands above; may be empty.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+
+
+def checkpoint_tables(found: Document) -> Iterator[Table | str]:
+    """Tables and lines of one checkpoint's JSON object, in the order of reading."""
+    yield (
+        f"{found['checkpoint']}: {found['operator']}, {found['split']},"
+        f" {found['n_samples']} examples, {found['n_parameters']} parameters,"
+        f" loss {_number(found['loss'])}, accuracy {_number(found['accuracy'])}"
+    )
+    yield from (f"Note: {note}" for note in found["notes"])
+    yield _quantities(found)
+    yield from _curves(found["metrics"])
+    trace = found["trace"]
+    yield f"trace: 95% interval {_interval(trace['low'], trace['high'])} over probes"
+    yield from _density(found["density"])
+    if "layers" in found:
+        yield ""
+        yield _layers(found["layers"])
+    plan = found["plan"]
+    yield (
+        f"{found['cost']['matvecs']} {plan['way']} products,"
+        f" {plan['micro_batch']} examples at once, in {found['cost']['seconds']:.3g} s"
+    )
+    if "cross_check" in found:
+        yield from _cross_check(found["cross_check"])
+    if "rescale_check" in found:
+        yield ""
+        yield from _rescale_check(found["rescale_check"])
+    yield ""
+
+
+def checkpoint_warnings(found: Document) -> Iterator[str]:
+    """What fell short of the settings of one checkpoint's JSON object."""
+    if found["stop"] in ("products", "time"):
+        what = "budget of products" if found["stop"] == "products" else "time budget"
+        worst = max(pair["residual"] or 0.0 for pair in found["eigenvalues"])
+        yield f"the {what} ended the search short of --tol: residuals up to {worst:.1g}"
+    trace = found["trace"]
+    if trace["stop"] in ("max_probes", "time"):
+        size = trace["stderr"] / abs(trace["value"]) if trace["value"] else float("inf")
+        why = (
+            "the time ended"
+            if trace["stop"] == "time"
+            else "--trace-tol is not met; ask for more with --probes"
+        )
+        yield (
+            f"{trace['probes']} probes leave the trace a standard error of"
+            f" {100 * size:.2g}% of its value: {why}"
+        )
+
+
+def difference_tables(differences: Sequence[Document]) -> Iterator[Table | str]:
+    """A table for each checkpoint but the first: its metrics minus those of the first."""
+    for entry in differences:
+        rows = [
+            [
+                name,
+                _number(found["difference"]),
+                _number(found["stderr"], 2),
+                "pairs" if found["paired"] else "both",
+            ]
+            for name, found in entry["metrics"].items()
+        ]
+        if rows:
+            title = f"{entry['checkpoint']} minus {entry['from']}"
+            yield Table(["metric", "difference", "stderr", "error of"], rows, title)
+            yield ""
+
+
+def _quantities(found: Document) -> Table:
+    rows = [
+        [f"λ{index}", *_doubt(pair), _crossed(pair)]
+        for index, pair in enumerate(found["eigenvalues"], start=1)
+    ]
+    rows.append(["smallest λ", *_doubt(found["smallest_eigenvalue"]), "–"])
+    trace = found["trace"]
+    rows.append(["trace", _number(trace["value"]), _errors(trace), "–", "–"])
+    for name, metric in found["metrics"].items():
+        error = _number(metric["stderr"], 2)
+        rows.append([_noted(name), _number(metric["value"]), error, "–", "–"])
+    return Table(["", "value", "stderr", "residual", "cross-fit"], rows)
+
+
+def _density(density: Document) -> Iterator[str]:
+    threshold = _number(density["threshold"], 2)
+    for name, where in (("negative", f"below -{threshold}"), ("near_zero", f"within ±{threshold}")):
+        ends = [f"{100 * density[name][end]:.3g}%" for end in ("low", "high")]
+        yield (
+            f"{name.replace('_', '-')} eigenvalues ({where}): between {ends[0]} and {ends[1]}"
+            f" of all (95%; {density['probes']} probes of {density['steps']} steps tell no more)"
+        )
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    """A number for a table; ``–`` where there is none."""
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def _noted(name: str) -> str:
+    """A metric's name as given, with its note."""
+    note = METRICS[name.partition(":")[0]].note
+    return f"{name} ({note})" if note else name
+
+
+def _curves(metrics: Document) -> Iterator[Table]:
+    for name, metric in metrics.items():
+        if curve := metric.get("curve"):
+            rows = [
+                [f"{radius:g}", _number(value), _number(error, 2)]
+                for radius, value, error in zip(
+                    curve["radii"], curve["values"], curve["stderr"], strict=True
+                )
+            ]
+            yield Table([curve["over"], "value", "stderr"], rows, _noted(name))
+
+
+def _layers(layers: Sequence[Document]) -> Table:
+    rows = [
+        [
+            layer["name"],
+            str(layer["n_parameters"]),
+            *(_doubt(layer["lambda_max"]) if "why" not in layer else ["no time", "–", "–"]),
+            *(
+                _number(layer["trace"][key], digits) if "why" not in layer else "–"
+                for key, digits in (("value", 4), ("stderr", 2))
+            ),
+        ]
+        for layer in layers
+    ]
+    header = ["layer", "parameters", "λ1", "stderr", "residual", "trace", "stderr"]
+    return Table(header, rows)
+
+
+def _crossed(pair: Document) -> str:
+    """The downward-biased partner of an eigenvalue, with its error."""
+    found = pair.get("cross_fit")
+    if found is None:
+        return "–"
+    if found["value"] is None:
+        return "no time"
+    error = "" if found["stderr"] is None else f" ± {_number(found['stderr'], 2)}"
+    return f"{_number(found['value'])}{error}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return f"[{_number(low)}, {_number(high)}]"
+
+
+def _errors(trace: Document) -> str:
+    """Both errors of a trace: of the probes, and over the examples."""
+    probes, examples = trace["stderr"], trace["sampling_stderr"]
+    if examples is None:
+        return _number(probes, 2)
+    return f"{_number(probes, 2)} (examples {_number(examples, 2)})"
+
+
+def _cross_check(check: Document) -> Iterator[Table | str]:
+    theirs = check["pyhessian"]
+    if theirs is None:
+        yield check["note"]
+        return
+    rows = [
+        [
+            f"λ{index}",
+            *(_number(pair["value"], 6) for pair in pairs),
+            *(_number(pair["residual"], 2) for pair in pairs),
+            right,
+        ]
+        for index, (*pairs, right) in enumerate(
+            zip(check["ours"], theirs, check["right"], strict=True), start=1
+        )
+    ]
+    header = ["cross-check", "ours", "pyhessian", "residual", "residual", "right by the residual"]
+    yield Table(header, rows)
+    yield (
+        f"largest relative difference {_number(check['largest_difference'], 2)}; {check['note']}"
+    )
+
+
+def _rescale_check(check: Document) -> Iterator[Table | str]:
+    """Ratio of each metric after to before, of the two factors that which moved it farther."""
+    if "why" in check:
+        yield f"rescale check: {check['why']}"
+        return
+    tried = check["transformations"]
+    rows = [
+        [text, _number(found["value"])]
+        + [_number(extreme(one["changes"], text)) for one in tried.values()]
+        for text, found in check["metrics"].items()
+    ]
+    moved = [[change["output_change"] for change in one["changes"]] for one in tried.values()]
+    places = [[change["done"] for change in one["changes"]] for one in tried.values()]
+    rows.append(["outputs moved", "", *(_number(max(m, default=None), 2) for m in moved)])
+    rows.append(["places", "", *(str(len(p[0])) if p else "not found" for p in places)])
+    header = [f"same function, a = {check['factor']:g}, 1/a", "value", *(f"× {n}" for n in tried)]
+    yield Table(header, rows)
+    yield from check["says"]
+
+
+def _doubt(pair: Document) -> list[str]:
+    return [
+        _number(pair["value"]),
+        _number(pair["stderr"], 2),
+        _number(pair["residual"], 2),
+    ]
