@@ -23,8 +23,8 @@ from networks import NETS, Net
 from timing import Peak
 from torch import Tensor, nn
 
-from ssgd_analysis.landscape import normalized, random_directions
-from ssgd_analysis.landscape.evaluation import Evaluator, measured_plan
+from ssgd_analysis.landscapes import normalized, random_directions
+from ssgd_analysis.landscapes.evaluation import Evaluator, measured_plan
 from ssgd_analysis.models import LOSSES
 from ssgd_analysis.problem import Problem
 

@@ -1,7 +1,7 @@
 """How often groups that do not differ get a verdict, and how often planted differences do.
 
 ``python benchmarks/levels.py``: minutes on one core; prints the tables of docs/measures.md. The
-verdicts are those of :func:`ssgd_analysis.compare.rule.judge`, over arrays of simulated groups
+verdicts are those of :func:`ssgd_analysis.comparison.rule.judge`, over arrays of simulated groups
 (tests/compare/test_levels.py holds the two beside each other); both groups have equal means.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from ssgd_analysis.compare.power import seeds_needed
-from ssgd_analysis.compare.resampling import FLIPS, TIES, flips, signs
-from ssgd_analysis.compare.rule import Rule
-from ssgd_analysis.compare.two_samples import Test, two_sample_test
+from ssgd_analysis.comparison.power import seeds_needed
+from ssgd_analysis.comparison.resampling import FLIPS, TIES, flips, signs
+from ssgd_analysis.comparison.rule import Rule
+from ssgd_analysis.comparison.two_samples import Test, two_sample_test
 
 RULE = Rule()
 BASE = 1.0  # the mean of both groups

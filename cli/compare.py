@@ -92,7 +92,7 @@ def command(
     PATHs are runs or folders of runs. Metrics that a run does not have yet are measured, and
     stored in its folder.
     """
-    from ssgd_analysis.compare import DEFAULT_METRICS, MeasureSettings, Rule, compare
+    from ssgd_analysis.comparison import DEFAULT_METRICS, MeasureSettings, Rule, compare
     from ssgd_analysis.files import make_folder
     from ssgd_analysis.report.tables import comparison_notes, comparison_tables
 

@@ -75,7 +75,7 @@ def command(
     on a curve that is trained to stay low. On the train split, which curves and BatchNorm's
     statistics are fitted to, and on the test split. Writes connect.json, .npz, .csv and pictures.
     """
-    from ssgd_analysis.compare.sources import fingerprint
+    from ssgd_analysis.comparison.sources import fingerprint
     from ssgd_analysis.connections import ConnectionRecord, ConnectionSettings, connect, line
     from ssgd_analysis.connections.compute import DEFAULT_PATHS
     from ssgd_analysis.errors import InputError

@@ -21,8 +21,8 @@ from ssgd_analysis.cli.options import (
 
 if TYPE_CHECKING:
     from ssgd_analysis.data import Split
-    from ssgd_analysis.landscape import LandscapeRecord, LandscapeSettings, NamedProblem
-    from ssgd_analysis.landscape.evaluation import Plans
+    from ssgd_analysis.landscapes import LandscapeRecord, LandscapeSettings, NamedProblem
+    from ssgd_analysis.landscapes.evaluation import Plans
     from ssgd_analysis.ranks import Ranks
 
 
@@ -97,7 +97,7 @@ def command(checkpoints: tuple[str, ...], out: Path, as_json: bool, **options: A
     processes share the points: torchrun --nproc-per-node 2 --no-python ssgd-analyze landscape ...
     """
     from ssgd_analysis.errors import InputError
-    from ssgd_analysis.landscape import LandscapeRecord
+    from ssgd_analysis.landscapes import LandscapeRecord
     from ssgd_analysis.ranks import launched, local_device
 
     settings = _settings(options)
@@ -125,7 +125,7 @@ def command(checkpoints: tuple[str, ...], out: Path, as_json: bool, **options: A
 
 def _settings(options: dict[str, Any]) -> "LandscapeSettings":
     from ssgd_analysis.errors import InputError
-    from ssgd_analysis.landscape import LandscapeSettings
+    from ssgd_analysis.landscapes import LandscapeSettings
 
     directions = options["directions"] or ("vectors" if options["vectors"] else "random")
     if directions == "between" and (
@@ -163,7 +163,7 @@ def _record(
     ranks: "Ranks",
 ) -> "LandscapeRecord":
     """The landscape, with the command that makes it again."""
-    from ssgd_analysis.landscape import landscape
+    from ssgd_analysis.landscapes import landscape
     from ssgd_analysis.progress import SILENT
 
     plans = _plans(options["plan"], options["split"])
@@ -232,9 +232,9 @@ def _named_problems(
     checkpoints: tuple[str, ...], settings: "LandscapeSettings", options: dict[str, Any]
 ) -> "tuple[list[NamedProblem], dict[str, str]]":
     """The checkpoints, and the references of model, data and loss of the first one."""
-    from ssgd_analysis.compare.sources import fingerprint
+    from ssgd_analysis.comparison.sources import fingerprint
     from ssgd_analysis.errors import InputError
-    from ssgd_analysis.landscape import NamedProblem
+    from ssgd_analysis.landscapes import NamedProblem
     from ssgd_analysis.runs.tensors import read_tensors
     from ssgd_analysis.runs.vectors import read_vectors
 

@@ -114,7 +114,7 @@ def command(
     its residual and sampling error, the trace with the probes' error. A --loss of
     (model, batch) takes models and data of any kind.
     """
-    from ssgd_analysis.compare.sources import fingerprint
+    from ssgd_analysis.comparison.sources import fingerprint
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder
     from ssgd_analysis.sharpness import CheckpointProblem, measure_all, plan

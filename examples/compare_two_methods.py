@@ -7,8 +7,8 @@ into a new folder here.
 import tempfile
 from pathlib import Path
 
-from ssgd_analysis.compare import compare
-from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, landscape
+from ssgd_analysis.comparison import compare
+from ssgd_analysis.landscapes import LandscapeSettings, NamedProblem, landscape
 from ssgd_analysis.runs import TrainConfig
 from ssgd_analysis.runs.checkpoint import load_checkpoint
 from ssgd_analysis.training import train

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ssgd_analysis.landscape import LandscapeSettings
+from ssgd_analysis.landscapes import LandscapeSettings
 
 SLOPE, CURVATURE, MIXED, CENTRE = (0.1, -0.05), (12.0, 3.0), 0.5, 0.2
 ASYMMETRY = [{"at": at, "distance": 0.5, "inward": 1.0, "outward": 2.3} for at in (0.0, 1.0)]

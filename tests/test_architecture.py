@@ -52,14 +52,14 @@ ARROWS = {
     "symmetries": MEASURING,
     "flatness": MEASURING | {"curvature", "symmetries"},
     "sharpness": RECORDING | {"curvature", "symmetries", "flatness"},
-    "landscape": RECORDING | {"curvature", "ranks"},
+    "landscapes": RECORDING | {"curvature", "ranks"},
     "connections": RECORDING | {"curvature", "symmetries"},
-    "compare": RECORDING | {"runs", "methods", "flatness", "report"},
+    "comparison": RECORDING | {"runs", "methods", "flatness", "report"},
     "plots": {"errors", "files"},
     "pictures": FOUNDATION | {"plots"},
     "report": FOUNDATION | {"plots", "pictures"},
     "studies": FOUNDATION
-    | {"training", "runs", "compare", "flatness", "curvature", "landscape", "methods"}
+    | {"training", "runs", "comparison", "flatness", "curvature", "landscapes", "methods"}
     | {"plots", "pictures", "report", "random_state", "sharpness", "parallel"},
 }
 
@@ -193,11 +193,19 @@ FORBIDDEN = {
     "curvature": {"training", "methods", "runs"},
     "flatness": {"plots", "training", "methods", "runs"},
     "sharpness": {"training", "methods", "runs"},
-    "landscape": {"training", "methods", "runs"},
+    "landscapes": {"training", "methods", "runs"},
     "connections": {"training", "methods", "runs"},
     "runs": {"training", "curvature"},
     "data": {"models", "methods", "training"},
-    "plots": {"training", "methods", "curvature", "flatness", "landscape", "compare", "problem"},
+    "plots": {
+        "training",
+        "methods",
+        "curvature",
+        "flatness",
+        "landscapes",
+        "comparison",
+        "problem",
+    },
 }
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mnist1d.data import get_dataset_args, make_dataset
 from sklearn.datasets import make_moons
 
 from ssgd_analysis.data.dataset import Dataset, Split
@@ -19,6 +18,8 @@ def mnist1d(folder: Path) -> Dataset:
     Args:
         folder: not needed.
     """
+    from mnist1d.data import get_dataset_args, make_dataset  # takes most of a second to load
+
     # The package seeds Python's and numpy's global generators; both are given back.
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:

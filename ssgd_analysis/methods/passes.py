@@ -1,6 +1,7 @@
 """Forward-backward passes: how they are made, counted and scaled."""
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -24,6 +25,9 @@ def split_minibatch(inputs: Tensor, targets: Tensor, count: int) -> list[tuple[T
     return list(zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True))
 
 
+QuickPass = Callable[[Tensor, Tensor, float], float | None]
+
+
 class Passes:
     """Makes, counts and scales forward-backward passes, and the update that follows them.
 
@@ -44,6 +48,8 @@ class Passes:
             within a part; its running statistics are the parts' weighted mean.
         compiled: run the forward pass through ``torch.compile``.
         channels_last: give inputs of shape (B, C, H, W) to the model in this memory format.
+        quick: makes a plain pass instead of autograd, with the same bits: a function of inputs,
+            targets and share like :meth:`backward`, which returns ``None`` where it cannot.
 
     Raises:
         InputError: a loss of (model, batch).
@@ -71,6 +77,7 @@ class Passes:
         ranks: Ranks = SINGLE,
         compiled: bool = False,
         channels_last: bool = False,
+        quick: QuickPass | None = None,
     ) -> None:
         if takes_model(loss):
             raise InputError(
@@ -83,6 +90,8 @@ class Passes:
         self.scale = LossScale() if autocast == torch.float16 else None
         self.compiled = torch.compile(model) if compiled else None
         self.channels_last = channels_last
+        self.quick = quick if autocast is None and not compiled else None
+        self._quick_loss = loss  # a method may watch the loss by putting another in its place
         self.examples = 0.0  # that went forward and backward so far
 
     @property
@@ -179,6 +188,10 @@ class Passes:
             Overflow: a scaled gradient is not finite.
         """
         if self.scale is None and self.world == 1 and self.accumulate == 1:
+            if self.quick is not None and self.loss is self._quick_loss:
+                loss = self.quick(inputs, targets, share)
+                if loss is not None:
+                    return loss
             return self._micro_batches(inputs, targets, share)[0]
         parameters = [parameter for _, parameter in self.parameters]
         earlier = [parameter.grad for parameter in parameters]

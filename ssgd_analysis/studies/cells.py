@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssgd_analysis.compare import MeasureSettings
-from ssgd_analysis.compare.measurements import measure_all
+from ssgd_analysis.comparison import MeasureSettings
+from ssgd_analysis.comparison.measurements import measure_all
 from ssgd_analysis.errors import WorkError
 from ssgd_analysis.parallel import parallel
 from ssgd_analysis.runs import Run, TrainConfig

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssgd_analysis.compare import Group, Measurements, MeasureSettings, Rule, compare
-from ssgd_analysis.compare.measurements import measure_all
-from ssgd_analysis.compare.metric_kinds import is_flatness
-from ssgd_analysis.compare.pairs import pairs_of
+from ssgd_analysis.comparison import Group, Measurements, MeasureSettings, Rule, compare
+from ssgd_analysis.comparison.measurements import measure_all
+from ssgd_analysis.comparison.metric_kinds import is_flatness
+from ssgd_analysis.comparison.pairs import pairs_of
 from ssgd_analysis.errors import WorkError
 from ssgd_analysis.parallel import parallel
 from ssgd_analysis.progress import Progress

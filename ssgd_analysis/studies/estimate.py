@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ssgd_analysis import random_state
-from ssgd_analysis.compare.metric_kinds import is_flatness
+from ssgd_analysis.comparison.metric_kinds import is_flatness
 from ssgd_analysis.flatness import METRICS, resolve
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.methods import When

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssgd_analysis.compare import Group
+from ssgd_analysis.comparison import Group
 from ssgd_analysis.files import make_folder, save_arrays
-from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, landscape
+from ssgd_analysis.landscapes import LandscapeSettings, NamedProblem, landscape
 from ssgd_analysis.parallel import parallel
 from ssgd_analysis.progress import Progress
 from ssgd_analysis.runs.checkpoint import load_checkpoint

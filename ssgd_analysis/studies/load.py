@@ -8,8 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ssgd_analysis.compare import Rule
-from ssgd_analysis.compare.metric_kinds import check_metric
+from ssgd_analysis.comparison import Rule
+from ssgd_analysis.comparison.metric_kinds import check_metric
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.studies.cells import slug
 from ssgd_analysis.studies.questions import QUESTIONS

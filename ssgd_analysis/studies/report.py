@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssgd_analysis.compare import Group
+from ssgd_analysis.comparison import Group
 from ssgd_analysis.pictures.study import answer_figures, tuning_figures
 from ssgd_analysis.plots import (
     Line,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssgd_analysis import random_state
-from ssgd_analysis.compare.groups import PROBLEM
+from ssgd_analysis.comparison.groups import PROBLEM
 from ssgd_analysis.methods.noise_variance import noise_variance
 from ssgd_analysis.parallel import parallel
 from ssgd_analysis.runs import Run, TrainConfig

@@ -15,11 +15,13 @@ from ssgd_analysis.data import Dataset, Split
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import Method, Passes
 from ssgd_analysis.models import Loss, load_count, load_model, placed_loss
+from ssgd_analysis.models.losses import cross_entropy
 from ssgd_analysis.optimizers.table import make_optimizer
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.ranks import SINGLE, Ranks
 from ssgd_analysis.runs.config import AUTOCAST, TrainConfig
 from ssgd_analysis.runs.data import prepare_data
+from ssgd_analysis.training.chain import chain_of
 from ssgd_analysis.weights import borrowed_buffers, borrowed_modes, set_training
 
 EVALUATION_BATCH = 512
@@ -96,9 +98,10 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
             settings=config.optimizer_settings,
             inputs=data.train.first(min(2, len(data.train))).inputs,
         )
+    training_loss = _smoothed(loss, config.label_smoothing)
     passes = Passes(
         model,
-        _smoothed(loss, config.label_smoothing),
+        training_loss,
         optimizer,
         batch_size=config.batch_size,
         seed=config.seed,
@@ -108,6 +111,7 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
         ranks=ranks,
         compiled=config.compile,
         channels_last=last,
+        quick=chain_of(model, training_loss, (cross_entropy, F.cross_entropy)),
     )
     method = config.method_class(passes, config.method_settings())
 

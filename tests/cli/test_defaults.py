@@ -9,12 +9,12 @@ import click
 import pytest
 from ssgd_analysis.cli import compare, connect, landscape, sharpness, train
 
-from ssgd_analysis.compare import compare as compare_groups
-from ssgd_analysis.compare.measurements import MeasureSettings
-from ssgd_analysis.compare.rule import Rule
+from ssgd_analysis.comparison import compare as compare_groups
+from ssgd_analysis.comparison.measurements import MeasureSettings
+from ssgd_analysis.comparison.rule import Rule
 from ssgd_analysis.connections import ConnectionSettings
 from ssgd_analysis.curvature import Options
-from ssgd_analysis.landscape import LandscapeSettings
+from ssgd_analysis.landscapes import LandscapeSettings
 from ssgd_analysis.runs import TrainConfig
 from ssgd_analysis.sharpness import SharpnessSettings
 

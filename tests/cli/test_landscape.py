@@ -40,7 +40,7 @@ def test_landscape_one_dimension(tmp_path, run, runs):
 
 
 def test_resume_of_a_finished_landscape_computes_nothing(tmp_path, run, runs, monkeypatch):
-    from ssgd_analysis.landscape import sampling as points
+    from ssgd_analysis.landscapes import sampling as points
 
     mine, out = tmp_path / "run", tmp_path / "l"
     shutil.copytree(runs / "sgd-0", mine)
@@ -299,7 +299,7 @@ def loss(outputs, targets):
 
 
 def test_a_new_landscape_leaves_nothing_of_the_old_one(tmp_path, run, runs, monkeypatch):
-    from ssgd_analysis.landscape import LandscapeRecord
+    from ssgd_analysis.landscapes import LandscapeRecord
 
     arguments = ["landscape", runs / "sgd-0", "--points", 5, "--samples", 20, "--out", tmp_path]
     assert run(*arguments, "--dims", 2, "--html").status == 0

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.metrics.quantization_drop import rounded_to
-from ssgd_analysis.landscape.directions.direction import normalized
-from ssgd_analysis.landscape.directions.random import random_directions
+from ssgd_analysis.landscapes.directions.direction import normalized
+from ssgd_analysis.landscapes.directions.random import random_directions
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import Filters
 

@@ -8,7 +8,7 @@ import nets
 import pytest
 
 from ssgd_analysis import flatness
-from ssgd_analysis.compare.circular import circular
+from ssgd_analysis.comparison.circular import circular
 from ssgd_analysis.flatness import METRICS, Measurement, metric
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.metric import Perturbation

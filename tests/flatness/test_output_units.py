@@ -10,8 +10,8 @@ from transformers.pytorch_utils import Conv1D
 
 from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.flatness.context import MetricContext
-from ssgd_analysis.landscape.directions.direction import normalized
-from ssgd_analysis.landscape.directions.random import random_directions
+from ssgd_analysis.landscapes.directions.direction import normalized
+from ssgd_analysis.landscapes.directions.random import random_directions
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.symmetries.layer_edits import scale_outputs
 from ssgd_analysis.weights import PLAIN

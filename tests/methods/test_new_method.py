@@ -7,7 +7,7 @@ import pytest
 from method_checks import methods_without_docs, methods_without_reading
 from readings.base import make_method, network, run_steps
 
-from ssgd_analysis.compare.circular import circular
+from ssgd_analysis.comparison.circular import circular
 from ssgd_analysis.methods import METHODS, find_method
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.trained_on import TrainedOn

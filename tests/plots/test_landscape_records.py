@@ -7,7 +7,7 @@ import pytest
 import torch
 from landscape_records import landscape as built_landscape
 
-from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, landscape
+from ssgd_analysis.landscapes import LandscapeSettings, NamedProblem, landscape
 from ssgd_analysis.problem import Problem
 
 

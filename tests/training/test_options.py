@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ssgd_analysis.compare.groups import group_runs, unlike
+from ssgd_analysis.comparison.groups import group_runs, unlike
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.optimizers.schedule import scaled_rate
 from ssgd_analysis.runs import Run, TrainConfig

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, landscape
-from ssgd_analysis.landscape.directions import normalized, random_directions
+from ssgd_analysis.landscapes import LandscapeSettings, NamedProblem, landscape
+from ssgd_analysis.landscapes.directions import normalized, random_directions
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.problem.recalibration import recalibration
 from ssgd_analysis.weights import batchnorm

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssgd_analysis.compare.rule import p_value
-from ssgd_analysis.compare.statistics import holm, paired_difference
+from ssgd_analysis.comparison.rule import p_value
+from ssgd_analysis.comparison.statistics import holm, paired_difference
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.studies.spec import Arm, Study
 

@@ -1,0 +1,139 @@
+"""What ``compare`` returns: tests and verdicts, as a table, a picture and a report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssgd_analysis.comparison.rule import Rule
+from ssgd_analysis.errors import InputError
+from ssgd_analysis.files import jsonable, make_folder
+from ssgd_analysis.pictures.comparison import relative_effects
+from ssgd_analysis.plots import forest_figure
+from ssgd_analysis.plots.metric_names import NAMES
+from ssgd_analysis.records import Record
+from ssgd_analysis.report.comparison import write_comparison
+
+VERDICTS = ("flatter", "sharper", "no difference", "not comparable")
+COLUMNS = (
+    "group", "baseline", "metric", "difference", "relative", "p", "p_holm", "n", "verdict",
+    "counts", "why",
+)  # fmt: skip
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Comparison(Record):
+    """Groups of runs, each compared with its baseline.
+
+    Args:
+        groups: one dict a group: ``name``, ``method``, ``seeds``, ``runs``, ``metrics``.
+        missing: one dict for each run that lacks a metric: ``group``, ``run``, ``metric``, ``why``.
+        tests: one dict for each flatness metric of each pair of groups.
+        overall: one dict for each pair of groups: its verdict out of all metrics that count.
+        outcomes: as ``tests``, for accuracy, losses and the like.
+        notes: metric → what to bear in mind about it.
+        rule: by which flatness was judged.
+        loss_tolerance: largest relative difference of train losses that was comparable.
+        matched_by: how train losses were matched; ``None``: they were not.
+        normalized_logits: whether the logits were normalised.
+        compared: whether there were two groups to compare.
+        values: group → metric → each seed's value.
+        correlations: of :func:`ssgd_analysis.comparison.correlate.correlate`; ``None``: not asked for.
+    """
+
+    groups: Rows
+    missing: Rows
+    tests: Rows
+    overall: Rows
+    outcomes: Rows
+    notes: dict[str, str]
+    rule: Rule
+    loss_tolerance: float
+    matched_by: str | None
+    normalized_logits: bool
+    compared: bool
+    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    correlations: dict[str, Any] | None = None
+
+    @property
+    def verdict(self) -> str:
+        """All verdicts in words: overall, then metric by metric."""
+        if not self.compared:
+            return "There is nothing to compare: only one group was given."
+        if not self.tests:
+            return "No flatness metric was asked for: see the outcomes."
+        return _sentence(self.tests, self.overall)
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document with its numbers as they were computed, NaN and infinity included."""
+        document = {
+            "groups": self.groups,
+            "missing": self.missing,
+            "tests": self.tests,
+            "overall": self.overall,
+            "outcomes": self.outcomes,
+            "notes": self.notes,
+            "rule": self.rule.record(),
+            "loss_tolerance": self.loss_tolerance,
+            "matched_loss": self.matched_by is not None,
+            "matched_by": self.matched_by,
+            "verdict": self.verdict,
+            "normalized_logits": self.normalized_logits,
+        }
+        if self.correlations is not None:
+            document["correlations"] = self.correlations
+        return document
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that ``ssgd-analyze compare --json`` prints."""
+        document: dict[str, Any] = jsonable(self.document())
+        return document
+
+    def rows(self) -> Rows:
+        """One row a test of flatness, with the ends of its 95% interval as ``low`` and ``high``."""
+        rows = []
+        for test in self.tests:
+            low, high = test["ci95"] or (None, None)
+            row = {name: test[name] for name in COLUMNS}
+            rows.append({**row, "low": low, "high": high})
+        return rows
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw every difference with its interval, relative to the baseline's mean.
+
+        Raises:
+            InputError: there is no test to draw.
+        """
+        effects = relative_effects(self.document(), NAMES)
+        if not effects:
+            raise InputError("there is no test of flatness to draw")
+        baselines = {test["baseline"] for test in self.tests}
+        baseline = baselines.pop() if len(baselines) == 1 else ""
+        figure = forest_figure(effects, baseline=baseline, axes=ax)
+        return figure.axes[0] if ax is None else ax
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """Write ``report.html``, ``compare.json``, the tables as CSV, and the pictures."""
+        return write_comparison(make_folder(Path(folder)), self.document(), self.values)
+
+
+def _sentence(tests: Sequence[dict[str, Any]], overall: Sequence[dict[str, Any]]) -> str:
+    """The overall verdicts, then those of each metric."""
+    parts = [
+        f"overall, {one['group']} against {one['baseline']}: {one['verdict']} ({one['why']})"
+        for one in overall
+    ]
+    for metric in dict.fromkeys(test["metric"] for test in tests):
+        words = []
+        for verdict in VERDICTS:
+            names = [
+                f"{t['group']} (vs {t['baseline']})"
+                for t in tests
+                if t["metric"] == metric and t["verdict"] == verdict
+            ]
+            if names:
+                words.append(f"{verdict}: {', '.join(names)}")
+        parts.append(f"by {metric}, {'; '.join(words)}")
+    return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
