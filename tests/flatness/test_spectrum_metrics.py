@@ -17,7 +17,7 @@ from ssgd_analysis.curvature import DenseOperator, HessianOperator, survey
 from ssgd_analysis.curvature.estimates.deflation import deflation
 from ssgd_analysis.curvature.estimates.hutchinson import Hutchinson
 from ssgd_analysis.curvature.estimates.probes import rademacher
-from ssgd_analysis.curvature.survey import _known_square, more_squares
+from ssgd_analysis.curvature.survey import _deflated_square, more_squares
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.flatness import METRICS, Measurement
 from ssgd_analysis.flatness.context import MetricContext
@@ -65,12 +65,12 @@ def on(name: str, where: MetricContext, **settings) -> Measurement:
 
 
 @pytest.mark.parametrize("tol", [0.5, 1e-6])
-def test_known_square_holds_for_vectors_that_are_no_eigenvectors(tol):
+def test_deflated_square_holds_for_vectors_that_are_no_eigenvectors(tol):
     matrix = planted(network_like(60))
     found = survey(DenseOperator(matrix), 3, tol=tol, max_products=8 if tol > 0.1 else 1000)
     rest = deflation(DenseOperator(matrix), found.spectrum)
     away = torch.eye(60, dtype=matrix.dtype) - rest.vectors @ rest.vectors.T
-    whole = _known_square(found.spectrum, rest) + float((away @ matrix @ away).square().sum())
+    whole = _deflated_square(found.spectrum, rest) + float((away @ matrix @ away).square().sum())
     # certificates are products of their own: the identity holds to their rounding
     assert whole == pytest.approx(float(matrix.square().sum()), rel=1e-10)
     if tol > 0.1:  # else the residuals' part is not seen

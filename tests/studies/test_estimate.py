@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ssgd_analysis.methods.task import Task
+from ssgd_analysis.methods.passes import Passes
 
 from ssgd_analysis import random_state
 from ssgd_analysis.methods.weight_noise import WeightNoiseMethod
@@ -20,13 +20,13 @@ PASS = 0.004  # seconds, far above all else of a step
 def slow(monkeypatch):
     """Passes that take a known time, whatever the machine does."""
     spent = {"clock": 0.0}
-    backward = Task.backward
+    backward = Passes.backward
 
-    def timed(self, inputs, targets, share=1.0):
+    def timed(self, inputs, targets, **share):
         spent["clock"] += PASS * len(inputs) / self.batch_size
-        return backward(self, inputs, targets, share)
+        return backward(self, inputs, targets, **share)
 
-    monkeypatch.setattr(Task, "backward", timed)
+    monkeypatch.setattr(Passes, "backward", timed)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: spent["clock"]))
     return spent
 
