@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ssgd_analysis.methods.passes import Passes
 
 from ssgd_analysis import random_state
+from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.methods.weight_noise import WeightNoiseMethod
 from ssgd_analysis.runs import TrainConfig
 from ssgd_analysis.studies import estimate as module
