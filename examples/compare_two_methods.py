@@ -1,24 +1,24 @@
 """Compare SGD with S-SGD over three seeds at equal cost, and draw a landscape of one pair.
 
 Run it with ``python examples/compare_two_methods.py``; it takes some seconds on one core and writes
-into a new folder here. The commands are those of the command line.
+into a new folder here.
 """
 
 import tempfile
 from pathlib import Path
 
-from ssgd_analysis.cli.main import cli
-
+from ssgd_analysis.compare import compare
+from ssgd_analysis.landscape import LandscapeSettings, NamedProblem, landscape
 from ssgd_analysis.runs import TrainConfig
+from ssgd_analysis.runs.checkpoint import load_checkpoint
 from ssgd_analysis.training import train
 
 folder = Path(tempfile.mkdtemp(prefix="comparison-", dir="."))
-SEEDS = range(3)
 # S-SGD makes two passes a step, so it gets half the epochs; checkpoints let us match train losses.
 METHODS = {"sgd": ({}, 20), "s-sgd": ({"noise_scale": 0.3}, 10)}
 
 for method, (settings, epochs) in METHODS.items():
-    for seed in SEEDS:
+    for seed in range(3):
         config = TrainConfig(
             method=method,
             settings=settings,
@@ -31,21 +31,16 @@ for method, (settings, epochs) in METHODS.items():
         final = train(config, folder / "runs" / f"{method}-{seed}")["final"]
         print(f"{method:6} seed {seed}: test accuracy {final['test_accuracy']:.1%}")
 
-
-def analyze(*arguments: str) -> None:
-    """Run one command of ``ssgd-analyze`` in this process."""
-    cli.main(list(arguments), standalone_mode=False)
-
-
-runs = folder / "runs"
-# `expected` does not move when weights are rescaled, so it can decide. --match-loss goes back to
+# `expected` does not move when weights are rescaled, so it can decide. Matching goes back to
 # checkpoints of equal train loss: at different losses flatness says nothing about the methods.
-analyze(
-    "compare", str(runs), "--metric", "expected", "--metric", "test_accuracy", "--match-loss",
-    "--out", str(folder / "report"),
-)  # fmt: skip
+found = compare(folder / "runs", metrics=["expected", "test_accuracy"], match_loss=True)
+print(found.verdict)
+found.save(folder / "report")
+
 # Both networks along the same five random directions, on one scale.
-analyze(
-    "landscape", str(runs / "sgd-0"), str(runs / "s-sgd-0"), "--repeats", "5", "--points", "11",
-    "--out", str(folder / "pictures"),
-)  # fmt: skip
+problems = []
+for method in METHODS:
+    checkpoint = load_checkpoint(str(folder / "runs" / f"{method}-0"))
+    problems.append(NamedProblem(method, checkpoint.problem("train")))
+landscape(problems, LandscapeSettings(repeats=5, points=11)).save(folder / "pictures")
+print(f"see {folder}/report/report.html and {folder}/pictures/landscape.png")

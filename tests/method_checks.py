@@ -6,12 +6,12 @@ from readings import READINGS
 
 from ssgd_analysis.methods import METHODS
 
-DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
+TABLE = Path(__file__).parents[1] / "docs" / "methods.md"
 
 
 def methods_without_docs() -> set[str]:
     """Methods without a row in the table of ``docs/methods.md``."""
-    text = DOCS.read_text(encoding="utf-8")
+    text = TABLE.read_text(encoding="utf-8")
     return {name for name in METHODS if f"| `{name}` |" not in text}
 
 

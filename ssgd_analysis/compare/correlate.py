@@ -15,16 +15,16 @@ Measure = Callable[[Run, str, int | None], float | None]
 
 OUTCOMES = {
     "test_error": "1 − test accuracy",
-    "test_loss": "test loss, as there is no accuracy",
+    "test_loss": "test loss (there is no accuracy)",
     "loss_gap": "test loss − train loss",
     "error_gap": "train accuracy − test accuracy",
 }
-CONVENTION = "positive: a larger metric goes with a larger error or gap"
+CONVENTION = "positive where a larger metric goes with a larger error or gap"
 
 
 @dataclass(frozen=True)
 class Point:
-    """A run: where it stands in the sweep, and what came out.
+    """A run of the sweep.
 
     Args:
         run: the run.
@@ -43,8 +43,8 @@ def correlate(
     """Kendall's τ of every metric with test error and generalisation gap, at the final weights.
 
     Four views: within a group only the seed varies; within a method the hyper-parameters too;
-    over all runs the method too; and the granulated coefficient, where all settings but one are
-    held fixed. Runs of different problems (data, model, loss) are never put together.
+    over all runs the method too; and the granulated coefficient holds all settings but one fixed.
+    Runs of different problems (data, model, loss) are never pooled.
 
     Args:
         groups: from :func:`ssgd_analysis.compare.group_runs`.

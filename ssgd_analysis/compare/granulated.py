@@ -114,7 +114,7 @@ def _interval(
             alone.append(np.mean([axis.psi for axis in found.values()]))
     count = len(alone)
     if count < 2:
-        return None, "one seed carries no interval"
+        return None, "one seed gives no interval"
     if np.ptp(alone) == 0:
         return None, "all seeds give the same value: no spread to judge by"
     half = float(stats.t.ppf(0.975, count - 1) * np.std(alone, ddof=1)) / math.sqrt(count)

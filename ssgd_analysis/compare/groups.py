@@ -12,9 +12,9 @@ from typing import Any
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.runs import Run, TrainConfig
 
-# what does not make another group: the repeat itself, where it was computed, what was kept of it
+# fields in which runs of one group may differ
 REPEATS = {"seed", "device", "data_dir", "save_every", "track", "track_every", "track_samples"}
-# what fixes the loss as a function of the weights: flatness compares only where these are equal
+# fields that fix the loss as a function of the weights: flatness compares only if they are equal
 PROBLEM = ("data", "model", "loss", "count", "label_noise", "val", "train_samples")
 
 
@@ -23,10 +23,10 @@ class Group:
     """Repeats of one method with one choice of settings.
 
     Args:
-        name: its label or method, and what tells it from the groups beside it.
+        name: its label or method, and the settings that distinguish it from other groups.
         config: of the first repeat.
         runs: by seed, ascending.
-        condition: groups of another condition (a study's setting) are no baseline for it.
+        condition: its baseline is sought among groups of the same condition (a study's setting).
     """
 
     name: str
@@ -51,18 +51,20 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Run]]:
         raise InputError(f"no runs in {', '.join(map(str, paths))}: train some first")
     finished = [run for run in runs if run.finished]
     if not finished:
-        raise InputError(f"none of the {len(runs)} runs is finished: train them on with --resume")
+        raise InputError(
+            f"none of the {len(runs)} runs is finished: continue them with train --resume"
+        )
     return finished, [run for run in runs if not run.finished]
 
 
 def _run_folders(top: Path) -> set[Path]:
     """Each by its real path, once; ``rglob`` would not follow links, nor survive a circle."""
-    found, seen, waiting = set(), set(), [top]
+    found, visited, waiting = set(), set(), [top]
     while waiting:
         folder = waiting.pop()
-        if folder in seen:
+        if folder in visited:
             continue
-        seen.add(folder)
+        visited.add(folder)
         if (folder / "config.json").is_file():
             found.add(folder)
         with contextlib.suppress(PermissionError):  # somebody else's folder beside the runs
@@ -113,21 +115,21 @@ def _identity(config: TrainConfig) -> dict[str, Any]:
 
 
 def _names(configs: list[TrainConfig]) -> list[str]:
-    """The label or method of each, with the settings that tell it from the others.
+    """The label or method of each, with the settings that distinguish it from the others.
 
-    Settings of the methods, and all settings of groups with a label, are told only where the
-    names would be equal; but another problem is told always.
+    Settings of the methods, and all settings of groups with a label, appear only where the names
+    would be equal otherwise. Settings of the problem always appear where they differ.
     """
     names = [config.label or config.method for config in configs]
     described = []
     for name, config in zip(names, configs, strict=True):
-        mine = _flat(config)
-        told = set()
-        for other, theirs in zip(names, map(_flat, configs), strict=True):
+        own = _flat(config)
+        shown = set()
+        for other_name, other in zip(names, map(_flat, configs), strict=True):
             common = PROBLEM if config.label else _identity(config).keys() - {"method", "label"}
-            keys = mine if other == name else common
-            told |= {key for key in keys if theirs.get(key) != mine.get(key)}
-        values = [f"{key}={_tail(key, mine[key], configs)}" for key in mine if key in told]
+            keys = own if other_name == name else common
+            shown |= {key for key in keys if other.get(key) != own.get(key)}
+        values = [f"{key}={_tail(key, own[key], configs)}" for key in own if key in shown]
         described.append(" ".join([name, *values]))
     return described
 

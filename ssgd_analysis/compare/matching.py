@@ -64,8 +64,8 @@ def normalized(problem: Problem) -> Normalized:
         shape = tuple(problem.outputs(problem.batches[0][0]).shape)
     if len(shape) < 2 or shape[1] < 3:
         raise InputError(
-            f"normalised logits of shape {shape} tell nothing: it takes three classes or more;"
-            " match the train loss by a temperature instead"
+            f"logits of shape {shape} can't be normalised, which needs three classes or more: match"
+            " the train loss by a temperature instead"
         )
     return Normalized(problem.model)
 
@@ -118,7 +118,7 @@ def check_cross_entropy(loss: str, what: str) -> None:
     """
     if loss != "cross_entropy":
         raise InputError(
-            f"{what} needs the loss cross_entropy: the outputs of a run with '{loss}' are no logits"
+            f"{what} needs the loss cross_entropy: outputs of a run with '{loss}' are not logits"
         )
 
 

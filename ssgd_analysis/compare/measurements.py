@@ -1,4 +1,4 @@
-"""A metric of a run, out of its history or measured once and kept beside it."""
+"""A metric of a run: read from its history, or measured once and stored in its folder."""
 
 import contextlib
 import dataclasses
@@ -31,11 +31,11 @@ class MeasureSettings:
     Args:
         split: examples to measure on.
         samples: the first of them; default all.
-        seed: plus the run's own seed: the random numbers are the same for all methods, so that
-            pairs share them, and independent between seeds.
-        device: where.
-        data_dir: for data files.
-        normalize: outputs of standard deviation one over the classes, example by example.
+        seed: is added to the run's own seed, so that runs of one seed share their random numbers,
+            whatever their method, and other seeds have independent ones.
+        device: for the measurement.
+        data_dir: folder of data files.
+        normalize: scale the outputs to standard deviation one over the classes, example by example.
     """
 
     split: str = "train"
@@ -52,52 +52,53 @@ def measured(
     *,
     step: int | None = None,
     target: float | None = None,
-    **how: Any,
+    **settings: Any,
 ) -> float | None:
     """A metric of a finished run; see :func:`measure_all`.
 
     Args:
         run: the run.
         metric: name, with settings as ``expected:sigma=0.2,law=binary``.
-        step: of a kept checkpoint; default: the final weights.
+        step: of a saved checkpoint; default: the final weights.
         target: train loss to which the logits are scaled.
-        how: fields of :class:`MeasureSettings`.
+        settings: fields of :class:`MeasureSettings`.
     """
-    return measure_all(run, [metric], MeasureSettings(**how), step=step, target=target)[metric]
+    return measure_all(run, [metric], MeasureSettings(**settings), step=step, target=target)[metric]
 
 
 def measure_all(
     run: Run,
     metrics: Sequence[str],
-    how: MeasureSettings,
+    settings: MeasureSettings,
     *,
     step: int | None = None,
     target: float | None = None,
     on_measured: Callable[[str], None] = lambda metric: None,
     on_refused: Callable[[str, str], None] | None = None,
 ) -> dict[str, float | None]:
-    """Metrics of a finished run at a kept step (default: the final weights), sharing their work.
+    """Metrics of a finished run at a saved step (default: the final weights), sharing their work.
 
-    What had to be computed is kept in the run's folder ``measurements/`` and read from there
-    the next time, as long as weights, settings, version and the code of model, data and loss are
-    the same.
+    What had to be computed is stored in the run's folder ``measurements/`` and read from there the
+    next time, as long as weights, settings, version and the code of model, data and loss are the
+    same.
 
     Args:
         run: the run.
         metrics: names of the history, and of flatness metrics, maybe with settings.
-        how: split, seed, ….
-        step: of a kept checkpoint.
+        settings: split, seed, ….
+        step: of a saved checkpoint.
         target: logits are divided by the temperature that brings the train loss up to this.
-        on_measured: told of every metric that had to be computed.
-        on_refused: told of a metric that this run lacks or refuses, and why; default: an error.
+        on_measured: is called with every metric that had to be computed.
+        on_refused: is called with a metric that this run lacks or refuses, and the reason; default:
+            it is an error.
 
     Returns:
         Metric → value; ``None``: not in the history, refused, or no temperature reaches the
         target.
 
     Raises:
-        InputError: an unknown metric; and where refusals are errors: nothing kept at that step, a
-            metric that does not apply, or logits to be scaled of a run whose loss is not
+        InputError: an unknown metric; and where refusals are errors: no checkpoint of that step, a
+            metric that does not apply, or logits to be scaled although the loss is not
             cross-entropy.
     """
     for metric in metrics:
@@ -106,7 +107,7 @@ def measure_all(
 
     @contextlib.contextmanager
     def trying(*tried: str) -> Iterator[None]:
-        """What is refused within is missing, not the end of everything."""
+        """Record a refusal as a missing value, if refusals are not errors."""
         try:
             yield
         except (InputError, WorkError) as error:
@@ -120,8 +121,8 @@ def measure_all(
     for metric in metrics:
         if metric in HISTORY_METRICS:
             with trying(metric):
-                known = zip(history, run.recorded(metric), strict=True)
-                values = [value for record, value in known if step in (None, record["step"])]
+                recorded = zip(history, run.recorded(metric), strict=True)
+                values = [value for record, value in recorded if step in (None, record["step"])]
                 found[metric] = values[-1] if values else None
     at = history[-1]["step"] if step is None else step
     store = KeyedStore(run.folder / "measurements")
@@ -130,7 +131,7 @@ def measure_all(
     for metric in metrics:
         if metric not in found:
             with trying(metric):
-                entry, key = _entry(run, metric, how, at, target)
+                entry, key = _entry(run, metric, settings, at, target)
                 stored = store.read(entry, key)
                 if stored is not None:
                     found[metric] = stored["value"]
@@ -138,7 +139,7 @@ def measure_all(
                     missing.append((metric, entry, key))
     if missing:
         with trying(*(metric for metric, _, _ in missing)):
-            context = _context(run, how, at, target)
+            context = _context(run, settings, at, target)
     for metric, entry, key in missing:
         if metric in found:  # refused with the others
             continue
@@ -146,8 +147,8 @@ def measure_all(
             found[metric] = None
             continue
         with trying(metric):
-            name, settings = resolve(metric)
-            result = METRICS[name].on(context, **settings)
+            name, own = resolve(metric)
+            result = METRICS[name].on(context, **own)
             with contextlib.suppress(InputError, WorkError):  # a read-only run can be compared too
                 store.write(entry, key, dataclasses.asdict(result))
             found[metric] = result.value
@@ -155,19 +156,19 @@ def measure_all(
     return found
 
 
-def train_loss(run: Run, how: MeasureSettings, step: int | None = None) -> float:
-    """The mean train loss of a run at a step, of normalised logits if metrics are of those."""
-    if not how.normalize:
+def train_loss(run: Run, settings: MeasureSettings, step: int | None = None) -> float:
+    """The mean train loss of a run at a step, with normalised logits if metrics use them."""
+    if not settings.normalize:
         return recorded_loss(run, step)
-    checkpoint = _checkpoint(run, how, run.history()[-1]["step"] if step is None else step)
+    checkpoint = _checkpoint(run, settings, run.history()[-1]["step"] if step is None else step)
     return _changed(checkpoint.problem("train"), run, normalize=True).mean_loss()
 
 
 def _entry(
-    run: Run, metric: str, how: MeasureSettings, step: int, target: float | None
+    run: Run, metric: str, settings: MeasureSettings, step: int, target: float | None
 ) -> tuple[str, dict[str, Any]]:
     """The name of a measurement's entry in the store, and all that its value depends on."""
-    name, settings = resolve(metric)
+    name, own = resolve(metric)
     path = run.checkpoints().get(step)
     content = path.read_bytes() if path else b""
     config = run.config()
@@ -176,27 +177,28 @@ def _entry(
         "data": [config.label_noise, config.val, config.seed],
         "weights": hashlib.blake2b(content, digest_size=8).hexdigest(),
         "metric": f"{name}{inspect.signature(METRICS[name])}",
-        "settings": settings,
-        "outputs": [target, how.normalize],
+        "settings": own,
+        "outputs": [target, settings.normalize],
         "version": version("ssgd-analysis"),
     }
     scaled = "" if target is None else f"-loss{target:.6g}"
-    scaled += "-normalized" if how.normalize else ""
+    scaled += "-normalized" if settings.normalize else ""
     text = re.sub(r"[^\w.=,+-]", "_", metric)
-    entry = f"{text}-{how.split}-{how.samples or 'all'}-seed{how.seed}-step-{step:08d}{scaled}"
-    return entry, key
+    examples = f"{settings.split}-{settings.samples or 'all'}"
+    return f"{text}-{examples}-seed{settings.seed}-step-{step:08d}{scaled}", key
 
 
-def _checkpoint(run: Run, how: MeasureSettings, step: int) -> Checkpoint:
-    return load_checkpoint(f"{run.folder}@{step}", device=how.device, data_dir=how.data_dir)
+def _checkpoint(run: Run, settings: MeasureSettings, step: int) -> Checkpoint:
+    name = f"{run.folder}@{step}"
+    return load_checkpoint(name, device=settings.device, data_dir=settings.data_dir)
 
 
 def _context(
-    run: Run, how: MeasureSettings, step: int, target: float | None
+    run: Run, settings: MeasureSettings, step: int, target: float | None
 ) -> MetricContext | None:
-    """The problem with its outputs as wanted; ``None``: no temperature reaches the target."""
-    checkpoint = _checkpoint(run, how, step)
-    problem = checkpoint.problem(how.split, samples=how.samples)
+    """The problem with its outputs as asked for; ``None``: no temperature reaches the target."""
+    checkpoint = _checkpoint(run, settings, step)
+    problem = checkpoint.problem(settings.split, samples=settings.samples)
     problem.check()
     degrees = None
     if target is not None:
@@ -204,14 +206,14 @@ def _context(
         degrees = temperature(checkpoint.problem("train"), target)
         if degrees is None:
             return None
-    changed = _changed(problem, run, degrees=degrees, normalize=how.normalize)
-    return MetricContext(changed, how.seed + run.config().seed)
+    changed = _changed(problem, run, degrees=degrees, normalize=settings.normalize)
+    return MetricContext(changed, settings.seed + run.config().seed)
 
 
 def _changed(
     problem: Problem, run: Run, *, degrees: float | None = None, normalize: bool = False
 ) -> Problem:
-    """The problem with scaled or normalised outputs (not both), or as it is."""
+    """The problem with scaled or normalised outputs (not both), or unchanged."""
     model = problem.model
     if degrees is not None and degrees != 1:
         model = Scaled(model, degrees)

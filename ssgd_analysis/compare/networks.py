@@ -18,11 +18,11 @@ SHOWN = 3  # names in a message
 
 @dataclass(frozen=True)
 class Network:
-    """What weights tell of their network.
+    """The network that some weights belong to.
 
     Args:
         shapes: of every tensor, by name.
-        norms: the BatchNorm layers that act: which do not pass values on as they are.
+        norms: the active BatchNorm layers, those that are not the identity.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -62,7 +62,7 @@ def unlike_networks(group: Sequence[Path], baseline: Sequence[Path]) -> str:
     """In what the networks of two groups differ, in words; empty where all are the same.
 
     Args:
-        group: weight files; what can't be read is passed over: it is told where it is measured.
+        group: weight files; one that can't be read is skipped here and refused when measured.
         baseline: the same.
     """
     every: list[Network] = []
@@ -72,9 +72,9 @@ def unlike_networks(group: Sequence[Path], baseline: Sequence[Path]) -> str:
     for one, other in ((one, every[0]) for one in every if one != every[0]):
         here, there = sorted(one.norms - other.norms), sorted(other.norms - one.norms)
         if bool(one.norms) != bool(other.norms):
-            return f"BatchNorm layers ({_few(here or there)}), which one side has and the other not"
+            return f"BatchNorm layers ({_few(here or there)}), which only one side has"
         if here or there:
-            return f"BatchNorm layers that act ({_few(here + there)}): folded on one side"
+            return f"active BatchNorm layers ({_few(here + there)}), which are folded on one side"
         names = sorted(one.shapes.keys() ^ other.shapes.keys())
         if names:
             return f"the names of their tensors ({_few(names)})"

@@ -8,19 +8,24 @@ from ssgd_analysis.compare.rule import FLATTER, INCOMPARABLE, SAME, SHARPER, Cas
 def overall_verdict(
     cases: Sequence[Case], findings: Sequence[Finding], *, incomparable_why: str = ""
 ) -> tuple[str, str, int | None]:
-    """One group's verdict against its baseline out of all its metrics: verdict, why, seeds needed.
+    """One group's verdict against its baseline, from all its metrics.
 
     Args:
         cases: of this group and baseline.
         findings: of these cases.
-        incomparable_why: why the two can't be compared at all.
+        incomparable_why: why no metric can compare the two.
+
+    Returns:
+        Verdict, reason, and the seeds that are needed where it is undecided.
     """
     if incomparable_why:
         return INCOMPARABLE, incomparable_why, None
     counted = [(c.metric, f) for c, f in zip(cases, findings, strict=True) if f.counts]
     note = _beside(cases, findings)
     if not counted:
-        none = "none of the metrics counts: add one that no rescaling moves, as expected"
+        none = (
+            "none of the metrics counts: add one that rescaling does not change, such as expected"
+        )
         return INCOMPARABLE, none + note, None
     says = {
         verdict: [metric for metric, found in counted if found.verdict == verdict]
@@ -32,7 +37,7 @@ def overall_verdict(
     for verdict in (FLATTER, SHARPER):
         if says[verdict]:
             rest = [metric for metric, found in counted if found.verdict != verdict]
-            beside = f"; not by {_list(rest)}" if rest else ""
+            beside = f", but not by {_list(rest)}" if rest else ""
             return verdict, f"by {_list(says[verdict])}{beside}{note}", None
     if not says[INCOMPARABLE]:
         return SAME, f"within the margin by {_list(says[SAME])}{note}", None
@@ -40,21 +45,24 @@ def overall_verdict(
     reasons = {f.why for _, f in counted if f.verdict == INCOMPARABLE}
     if not all(reason.startswith("undecided") for reason in reasons):
         return INCOMPARABLE, "; ".join(sorted(reasons)) + note, None
-    known = [count for count in needed if count is not None]
-    most = max(known) if len(known) == len(needed) else None
+    counts = [count for count in needed if count is not None]
+    most = max(counts) if len(counts) == len(needed) else None
     count = "more than 1000" if most is None else f"about {most}"
-    why = f"undecided by {_list(says[INCOMPARABLE])}: {count} seeds would be needed"
+    why = f"undecided by {_list(says[INCOMPARABLE])}: {count} seeds are needed"
     return INCOMPARABLE, why + note, most
 
 
 def _beside(cases: Sequence[Case], findings: Sequence[Finding]) -> str:
-    """What the metrics that don't count say, by the reason why they don't."""
+    """What the metrics that do not count say, grouped by the reason."""
     reasons: dict[str, list[str]] = {}
     for case, found in zip(cases, findings, strict=True):
         if case.excluded_why and found.verdict in (FLATTER, SHARPER):
             says = f"{case.metric} ({found.verdict})"
             reasons.setdefault(case.excluded_why, []).append(says)
-    return "".join(f"; without weight: {_list(r)}: {reason}" for reason, r in reasons.items())
+    return "".join(
+        f"; {_list(says)} {'is' if len(says) == 1 else 'are'} not counted: {reason}"
+        for reason, says in reasons.items()
+    )
 
 
 def _list(names: Sequence[str]) -> str:

@@ -14,12 +14,12 @@ TrainLoss = Callable[[Run, int | None], float]
 
 
 class RunCheckpoint(NamedTuple):
-    """Where a metric is measured.
+    """A checkpoint of a run, at which a metric is measured.
 
     Args:
         run: the run.
-        step: of a kept checkpoint; ``None``: the final weights.
-        target: train loss that its logits are scaled to; ``None``: left as they are.
+        step: of a saved checkpoint; ``None``: the final weights.
+        target: train loss that its logits are scaled to; ``None``: they are not scaled.
     """
 
     run: Run
@@ -29,19 +29,19 @@ class RunCheckpoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Pair:
-    """One comparison: at which step of which run, for each seed.
+    """A group and its baseline, and the checkpoints at which they are compared.
 
     Args:
-        group: what is judged.
-        baseline: what it is judged against.
-        sides: places of the group's runs and of the baseline's.
-        paired: the i-th places of both share a seed; not so where fewer than two seeds are
-            common: then all runs count.
-        losses: mean train loss of both, there; NaN where a run's is not known.
-        final_losses: the same at the final weights, nothing scaled.
+        group: the group.
+        baseline: what it is compared with.
+        sides: checkpoints of the group's runs and of the baseline's.
+        paired: whether the i-th checkpoints of both share a seed. Where fewer than two seeds are
+            common, they do not, and all runs count.
+        losses: mean train loss of both at these checkpoints; NaN where a run has none.
+        final_losses: the same at the final weights, without scaling.
         pair_gap: mean over the pairs of |difference of the train losses| relative to the
             larger one, so that opposite gaps do not cancel; without pairs ``loss_gap``.
-        matched: how train losses were matched, a name of :data:`MATCHING`; empty: not.
+        matched: how train losses were matched, a name of :data:`MATCHING`; empty: they were not.
     """
 
     group: Group
@@ -60,7 +60,7 @@ class Pair:
 
 
 def recorded_loss(run: Run, step: int | None) -> float:
-    """The train loss in the history of a run at a step (``None``: the last); NaN: not there."""
+    """The recorded train loss of a run at a step (``None``: the last); NaN: it has none."""
     history = run.history()
     record = history[-1] if step is None else next(r for r in history if r["step"] == step)
     value = record.get("train_loss")
@@ -88,7 +88,7 @@ def pairs_of(
         raise InputError(f"match '{match}' should be one of {', '.join(MATCHING)}")
     chosen = [(group, _baseline_of(group, groups, baseline)) for group in groups]
     if baseline is None and all(base is group for group, base in chosen):
-        chosen = [(group, groups[0]) for group in groups]  # all of one method: the first is it
+        chosen = [(group, groups[0]) for group in groups]  # one method only: the first group
     return [
         _pair(group, base, match, loss)
         for group, base in chosen
@@ -125,7 +125,7 @@ def _pair(group: Group, baseline: Group, match: str, loss: TrainLoss) -> Pair:
         [g.runs[seed] for seed in (seeds if paired else g.runs)] for g in (group, baseline)
     )
     final = tuple([loss(run, None) for run in side] for side in sides)
-    places = [
+    checkpoints = [
         [
             _matched(RunCheckpoint(run), own, goal, match, loss)
             for run, own, goal in zip(*side, strict=True)
@@ -133,14 +133,15 @@ def _pair(group: Group, baseline: Group, match: str, loss: TrainLoss) -> Pair:
         for side in zip(sides, final, _goals(final, match, paired), strict=True)
     ]
     there = [
-        [loss(p.run, p.step) if p.target is None else p.target for p in side] for side in places
+        [loss(c.run, c.step) if c.target is None else c.target for c in side]
+        for side in checkpoints
     ]
     a, b = map(_mean, there)
     gaps = [_gap(*pair) for pair in zip(*there, strict=True)] if paired else [_gap(a, b)]
     return Pair(
         group,
         baseline,
-        (places[0], places[1]),
+        (checkpoints[0], checkpoints[1]),
         paired,
         (a, b),
         (_mean(final[0]), _mean(final[1])),
@@ -152,19 +153,19 @@ def _pair(group: Group, baseline: Group, match: str, loss: TrainLoss) -> Pair:
 def _goals(
     final: tuple[list[float], ...], match: str, paired: bool
 ) -> tuple[list[float], list[float]]:
-    """The train loss that each run of both sides is brought to, where its own is below."""
-    mine, theirs = final
+    """The train loss to which each run of both sides is raised, if its own is lower."""
+    group, baseline = final
     if not match:
-        return mine, theirs
+        return group, baseline
     if paired:
-        each = [max(pair) for pair in zip(mine, theirs, strict=True)]
+        each = [max(pair) for pair in zip(group, baseline, strict=True)]
         return each, each
-    if match == "temperature":  # only what the worst one has can be had by all
-        worst = max(mine + theirs)
-        return [worst] * len(mine), [worst] * len(theirs)
-    if _mean(mine) < _mean(theirs):
-        return [_mean(theirs)] * len(mine), theirs
-    return mine, [_mean(mine)] * len(theirs)
+    if match == "temperature":  # the highest loss is the only one that all runs can reach
+        highest = max(group + baseline)
+        return [highest] * len(group), [highest] * len(baseline)
+    if _mean(group) < _mean(baseline):
+        return [_mean(baseline)] * len(group), baseline
+    return group, [_mean(group)] * len(baseline)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -177,17 +178,17 @@ def _gap(a: float, b: float) -> float:
 
 
 def _matched(
-    place: RunCheckpoint, own: float, goal: float, match: str, loss: TrainLoss
+    final: RunCheckpoint, own: float, goal: float, match: str, loss: TrainLoss
 ) -> RunCheckpoint:
-    """A run that fits better than the goal, brought to that train loss."""
+    """The checkpoint of a run at the goal, where its final train loss is lower."""
     if own >= goal or math.isnan(own + goal):
-        return place
+        return final
     if match == "temperature":
-        return place._replace(target=goal)
-    return place._replace(step=_nearest(place.run, goal, loss))
+        return final._replace(target=goal)
+    return final._replace(step=_nearest(final.run, goal, loss))
 
 
 def _nearest(run: Run, goal: float, loss: TrainLoss) -> int:
-    kept = run.checkpoints()
-    steps = [record["step"] for record in run.history() if record["step"] in kept]
+    saved = run.checkpoints()
+    steps = [record["step"] for record in run.history() if record["step"] in saved]
     return min(steps, key=lambda step: abs(loss(run, step) - goal))

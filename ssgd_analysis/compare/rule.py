@@ -1,4 +1,4 @@
-"""The rule by which flatness is judged: set before the numbers are seen, and printed."""
+"""The rule by which flatness is judged: fixed before the numbers are known, and printed."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from ssgd_analysis.errors import InputError
 
 FLATTER, SHARPER, SAME = "flatter", "sharper", "no difference"
 INCOMPARABLE = "not comparable"
-COPY = 1e-3  # two runs never agree so well; a copy of the same function does, in float32 too
+COPY = 1e-3  # relative; two runs never agree so well, a rescaled copy in float32 does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,24 +58,26 @@ class Rule:
     def text(self) -> str:
         """The rule in words."""
         return (
-            "Rule, set beforehand. What counts: metrics that no rescaling of layers, neurons or"
-            " BatchNorm weights moves, that say which way is flatter, and that neither side was"
-            f" trained on (else: circular). Level {self.level:.0%} for all tests that count"
-            " together (Holm); those that do not count are corrected by themselves. By pairs"
-            f" where seeds are shared: exact sign-flip test up to {FLIPS} seeds where it can reach"
-            " the level after correction, else paired t. Without shared seeds: Welch's"
-            " t, its p the largest over all ratios of the two spreads, or, where the numbers of"
-            " seeds are far apart, the Behrens-Fisher test: that one which asks for the smaller t"
-            " at equal spreads."
-            f" Flatter or sharper: p (Holm) below {self.level:.0%} and a difference of at least"
-            f" {self.margin:.0%} of the baseline's mean. No difference: shown to lie within"
-            f" ±{self.margin:.0%} (two one-sided tests of the same kind, same level, Holm; t for"
-            " pairs), the error of the baseline's mean included. Else not comparable:"
-            f" undecided, with the seeds it would take to find a difference of"
-            f" {2 * self.margin:.0%}, or show that there is none, with {self.power:.0%} power."
-            f" One seed: no difference where both values agree to {COPY:.1%}, as those of a"
-            " rescaled copy do, else not comparable. Overall: flatter if one metric that counts"
-            " says so and none says sharper."
+            "The rule was fixed before the numbers were known. A metric counts if rescaling layers,"
+            " neurons or BatchNorm weights does not change it, if it says which direction is"
+            " flatter, and if neither method was trained on it (otherwise it is circular). The"
+            f" level is {self.level:.0%} for all metrics that count, together (Holm's correction);"
+            " the other metrics are corrected separately. Groups that share seeds are compared in"
+            f" pairs: by the exact sign-flip test for up to {FLIPS} seeds if it can reach the level"
+            " after correction, otherwise by the paired t-test. Groups without shared seeds are"
+            " compared by Welch's t-test, its p the largest over all ratios of the two spreads, or,"
+            " if the numbers of seeds are far apart, by the Behrens-Fisher test, whichever needs"
+            " the smaller t at equal spreads. Flatter or sharper: the Holm-corrected p is below"
+            f" {self.level:.0%}, and the difference is at least {self.margin:.0%} of the baseline's"
+            " mean. No difference: the difference is shown to lie within"
+            f" ±{self.margin:.0%} of the baseline's mean, whose own error is included (two"
+            " one-sided tests of the same kind and level, Holm-corrected; t-tests for pairs)."
+            " Otherwise the result is undecided, which is reported as not comparable, with the"
+            f" number of seeds needed to find a difference of {2 * self.margin:.0%}, or to show"
+            f" that there is none, with {self.power:.0%} power. With one seed the verdict is no"
+            f" difference if both values agree to {COPY:.1%}, as those of a rescaled copy do, and"
+            " not comparable otherwise. Overall, a group is flatter if at least one metric that"
+            " counts says so and none says sharper."
         )
 
     def record(self) -> dict[str, Any]:
@@ -88,13 +90,13 @@ class Case:
     """One metric of a group beside its baseline's.
 
     Args:
-        metric: its name, for the words.
+        metric: its name, for the text.
         values: of the group, one a seed; empty or ``None``: no run has it.
         baseline: of the baseline; by pairs in the same order.
         paired: whether the i-th values of both share a seed.
-        flatter: which way is flatter: ``lower``, ``higher``, ``None``: neither.
-        incomparable_why: why the two can't be compared at all; empty: they can.
-        excluded_why: why the metric does not count for the overall verdict; empty: it counts.
+        flatter: whether ``lower`` or ``higher`` values are flatter; ``None``: neither.
+        incomparable_why: why no metric can compare the two; empty: they are comparable.
+        excluded_why: why this metric does not count overall; empty: it counts.
         missing: which runs lack the metric, and why; their values are left out.
     """
 
@@ -121,12 +123,12 @@ class Finding:
         p: two-sided, of "no difference".
         p_holm: corrected in its family.
         p_equivalence: of "at least the margin", corrected in its family.
-        test: what p is of, in words.
+        test: the name of the test that gave p.
         n: seeds (of the smaller group).
-        counts: for the overall verdict.
+        counts: whether it counts for the overall verdict.
         verdict: one of the four.
-        why: in words.
-        seeds_needed: where it is undecided.
+        why: the reason, in words.
+        seeds_needed: to decide it, where it is undecided.
     """
 
     difference: float | None = None
@@ -149,16 +151,16 @@ def judge(cases: Sequence[Case], rule: Rule, *, bootstrap: bool = True) -> list[
     """Every case's finding; those that count and those that don't are two families.
 
     Args:
-        cases: all of one comparison.
-        rule: by which.
-        bootstrap: intervals too, which decide nothing.
+        cases: all cases of one comparison.
+        rule: decides.
+        bootstrap: also compute bootstrap intervals, which no verdict depends on.
     """
     findings: list[Finding] = [Finding()] * len(cases)
     for counts in (True, False):
         members = [i for i, case in enumerate(cases) if (not case.excluded_why) == counts]
         # only what can be compared is tested, so only that counts in the correction
-        size = sum(not cases[i].incomparable_why and _known(cases[i]) for i in members)
-        found = [_measured(cases[i], rule, max(size, 1), bootstrap) for i in members]
+        size = sum(not cases[i].incomparable_why and _has_values(cases[i]) for i in members)
+        found = [_numbers(cases[i], rule, max(size, 1), bootstrap) for i in members]
         tested = [
             one.p if not cases[i].incomparable_why else None
             for i, one in zip(members, found, strict=True)
@@ -169,10 +171,10 @@ def judge(cases: Sequence[Case], rule: Rule, *, bootstrap: bool = True) -> list[
             full = replace(
                 one, p_holm=p, p_equivalence=q, counts=counts and not cases[i].incomparable_why
             )
-            found_i = _decided(cases[i], full, rule, max(size, 1))
+            decided = _with_verdict(cases[i], full, rule, max(size, 1))
             note = cases[i].missing
-            without = note and note not in found_i.why
-            findings[i] = replace(found_i, why=f"{found_i.why}; {note}") if without else found_i
+            lacks = note and note not in decided.why
+            findings[i] = replace(decided, why=f"{decided.why}; {note}") if lacks else decided
     return findings
 
 
@@ -194,11 +196,11 @@ def p_value(
     return paired_difference(values, baseline).p, f"paired t-test, {n} seeds"
 
 
-def _known(case: Case) -> bool:
+def _has_values(case: Case) -> bool:
     return bool(case.values) and bool(case.baseline)
 
 
-def _measured(case: Case, rule: Rule, family: int, bootstrap: bool) -> Finding:
+def _numbers(case: Case, rule: Rule, family: int, bootstrap: bool) -> Finding:
     """The numbers of a case, its p-values not yet corrected."""
     values, baseline = case.values, case.baseline
     if not values or not baseline:
@@ -225,24 +227,27 @@ def _measured(case: Case, rule: Rule, family: int, bootstrap: bool) -> Finding:
     return replace(finding, p=p, p_equivalence=equivalence, test=name)
 
 
-def _decided(case: Case, found: Finding, rule: Rule, family: int) -> Finding:
+def _with_verdict(case: Case, found: Finding, rule: Rule, family: int) -> Finding:
+    """The finding with its verdict and the reason."""
     if case.incomparable_why:
         return replace(found, why=case.incomparable_why)
     if found.difference is None:
         lacking = f"{case.metric} is missing or not finite in some runs"
         return replace(found, why=case.missing or lacking)
     if found.n < 2 and found.relative is not None and abs(found.relative) <= COPY:
-        why = f"one seed, but {case.metric} agrees to {COPY:.1%}: the same function"
+        why = f"one seed, but {case.metric} agrees to {COPY:.1%}, as in copies of one function"
         return replace(found, verdict=SAME, why=why)
     if found.n < 2:
-        return replace(found, why="one seed carries no interval: train at least two")
+        return replace(found, why="one seed gives no interval: train at least two")
     margin = f"{rule.margin:.0%}"
     if found.p_equivalence is not None and found.p_equivalence < rule.level:
         p = f"{found.p_equivalence:.2g}"
         why = f"shown to lie within ±{margin} of the baseline's mean (Holm-corrected p = {p})"
         return replace(found, verdict=SAME, why=why)
     if found.p_holm is None:
-        return replace(found, why="all differences are equal: no spread to test them by")
+        return replace(
+            found, why="all differences are equal, so there is no spread to test them by"
+        )
     numbers = f"{found.test}, Holm-corrected p = {found.p_holm:.2g}"
     differs = f"{case.metric} differs by {found.difference:+.3g}{_percent(found)} ({numbers})"
     significant = found.p_holm < rule.level
@@ -254,9 +259,9 @@ def _decided(case: Case, found: Finding, rule: Rule, family: int) -> Finding:
         return replace(found, verdict=word, why=differs)
     needed = _needed(case, rule, family)
     shown = (
-        f"{differs}, less than the {margin} that matter, but not shown to be"
+        f"{differs}, less than the margin of {margin}, but is not shown to lie within it"
         if significant
-        else f"neither a difference nor its absence within ±{margin} is shown ({numbers})"
+        else f"neither a difference nor its absence (within ±{margin}) is shown ({numbers})"
     )
     return replace(found, why=f"undecided: {shown}; {_seeds(needed, rule)}", seeds_needed=needed)
 
@@ -266,17 +271,17 @@ def _percent(found: Finding) -> str:
 
 
 def _seeds(needed: int | None, rule: Rule) -> str:
-    effect = f"a difference of {2 * rule.margin:.0%}, or show that there is none"
+    effect = f"a difference of {2 * rule.margin:.0%}, or to show that there is none"
     count = "more than 1000" if needed is None else f"about {needed}"
-    return f"{count} seeds would be needed to find {effect}, with {rule.power:.0%} power"
+    return f"{count} seeds are needed to find {effect}, with {rule.power:.0%} power"
 
 
 def _needed(case: Case, rule: Rule, family: int) -> int | None:
-    """Seeds by the spread that was seen; Bonferroni's correction, which is on the safe side."""
+    """Seeds needed at the observed spread; Bonferroni's correction errs on the safe side."""
     a, b = np.asarray(case.values, dtype=float), np.asarray(case.baseline, dtype=float)
 
     def spread(factor: float) -> float:
-        """Of a − factor · b; of the values, not of their mean."""
+        """Standard deviation of a − factor · b: of single values, not of their mean."""
         if case.paired:
             return float((a - factor * b).std(ddof=1))
         return math.hypot(float(a.std(ddof=1)), factor * float(b.std(ddof=1)))

@@ -1,4 +1,4 @@
-"""What a reference stands for, as a hash: a measurement belongs to the code it was made of."""
+"""The code behind a reference, as a hash: a measurement holds only for that code."""
 
 import ast
 import hashlib
@@ -47,7 +47,7 @@ def _source(folder: Path, module: str) -> Path:
 def _installed(module: str) -> list[Path]:
     try:
         spec = importlib.util.find_spec(module)
-    except Exception as error:  # a stranger's package may do anything when imported
+    except Exception as error:  # importing a user's package may raise anything
         raise InputError(f"{module} does not import: {type(error).__name__}: {error}") from error
     origin = Path(spec.origin) if spec is not None and spec.origin else None
     return [origin] if origin is not None and origin.is_file() else []  # built in: no file

@@ -32,14 +32,14 @@ def comparison_pictures(
     *,
     only: Collection[str] = KINDS,
 ) -> dict[str, list[Path]]:
-    """Draw what there is: ``differences``, ``verdicts``, ``scatter``, ``correlations``.
+    """Draw ``differences``, ``verdicts``, ``scatter`` and ``correlations``, if there are any.
 
     Args:
         out: an existing folder.
         result: of ``compare``.
         values: group → metric → each seed's value.
-        names: of metrics, for people.
-        only: of these kinds.
+        names: metric → its name in pictures.
+        only: draw these kinds only.
 
     Returns:
         Name → paths (PNG, PDF).
@@ -65,26 +65,26 @@ def relative_effects(
     result: dict[str, Any], names: Mapping[str, str]
 ) -> dict[str, dict[str, Effect]]:
     """Metric → group → the tested difference as a fraction of the baseline's mean."""
-    means = {g["name"]: g["metrics"] for g in result["groups"]}
+    groups = {g["name"]: g["metrics"] for g in result["groups"]}
     effects: dict[str, dict[str, Effect]] = {}
     for test in result["tests"]:
-        size = _size(test, means[test["baseline"]].get(test["metric"], {}).get("mean"))
-        known = test["difference"] is not None and size is not None
+        size = _size(test, groups[test["baseline"]].get(test["metric"], {}).get("mean"))
+        relative = test["difference"] is not None and size is not None
         interval = test["ci95"]
         margin = test.get("margin")
         label = names.get(test["metric"], test["metric"])
         effects.setdefault(label, {})[test["group"]] = Effect(
-            test["difference"] / size if known else None,
-            (interval[0] / size, interval[1] / size) if known and interval else None,
+            test["difference"] / size if relative else None,
+            (interval[0] / size, interval[1] / size) if relative and interval else None,
             test["verdict"],
             circular=bool(test.get("circular")),
-            margin=margin / size if known and margin else None,
+            margin=margin / size if relative and margin else None,
         )
     return effects
 
 
 def _size(test: Mapping[str, Any], mean: float | None) -> float | None:
-    """What the difference is a fraction of: the baseline's mean where it was compared."""
+    """Size of the baseline's mean, at the checkpoints that were compared."""
     if test.get("relative") and test["difference"]:
         return abs(test["difference"] / test["relative"])
     return abs(mean) if mean else None
@@ -95,14 +95,14 @@ def scatter_points(
 ) -> dict[str, dict[str, list[float]]]:
     """Group → metric → a value a seed; accuracy last, so that it is the lowest row of panels."""
     metrics = list(dict.fromkeys(m for group in result["groups"] for m in group["metrics"]))
-    known = [m for m in metrics if any(own.get(m) for own in values.values())]
-    last = [m for m in known if m == "test_accuracy"]
-    chosen = [m for m in known if m not in last][: MOST - len(last)] + last
+    present = [m for m in metrics if any(own.get(m) for own in values.values())]
+    last = [m for m in present if m == "test_accuracy"]
+    chosen = [m for m in present if m not in last][: MOST - len(last)] + last
     points = {}
     for group in result["groups"]:
         seeds, own = len(group["seeds"]), values[group["name"]]
         points[group["name"]] = {
-            # where a run lacks the value, it can't be told which: the others are left out too
+            # where a run lacks the value it is unknown which one, so the others are left out too
             names.get(m, m): own[m] if len(own.get(m, [])) == seeds else [math.nan] * seeds
             for m in chosen
         }

@@ -1,4 +1,4 @@
-"""Tables of rank correlations, for people and as CSV."""
+"""Rank correlations as tables, as CSV and as panels of a picture."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ Row = tuple[float, tuple[float, float] | None]
 def correlation_tables(found: dict[str, Any]) -> dict[str, tuple[list[str], list[list[str]]]]:
     """Title → header and rows: metric and view down, outcomes across.
 
-    Each cell is the coefficient with its 95% interval. Single groups are left to the CSV.
+    Each cell is the coefficient with its 95% interval. Single groups are in the CSV only.
 
     Args:
         found: of :func:`ssgd_analysis.compare.correlate.correlate`.
@@ -26,11 +26,11 @@ def correlation_tables(found: dict[str, Any]) -> dict[str, tuple[list[str], list
 def _table(
     rows: Sequence[dict[str, Any]], outcomes: dict[str, str], key: str
 ) -> tuple[list[str], list[list[str]]]:
-    seen = [row for row in rows if row["scope"] in WIDE]
-    cells = {(r["metric"], r["name"], r["outcome"]): r for r in seen}
+    wide = [row for row in rows if row["scope"] in WIDE]
+    cells = {(r["metric"], r["name"], r["outcome"]): r for r in wide}
     lines: list[list[str]] = []
     before = ""
-    for metric, view in dict.fromkeys((r["metric"], r["name"]) for r in seen):
+    for metric, view in dict.fromkeys((r["metric"], r["name"]) for r in wide):
         own = [cells[metric, view, outcome] for outcome in outcomes]
         counts = list(dict.fromkeys(str(row["n"]) for row in own))
         shown = "" if metric == before else metric
@@ -62,7 +62,7 @@ def correlation_panels(
 
     Args:
         found: of :func:`ssgd_analysis.compare.correlate.correlate`; ``None``: there is none.
-        names: of metrics, for people.
+        names: metric → its name in pictures.
     """
     if found is None:
         return {}
@@ -73,7 +73,7 @@ def correlation_panels(
             {
                 (r["metric"], r["name"]): (r[key], r["ci95"])
                 for r in found[kind]
-                if _seen(r, outcome)
+                if _is_shown(r, outcome)
             }
             for kind, key in (("tau", "tau"), ("granulated", "psi"))
         )
@@ -89,7 +89,7 @@ def correlation_panels(
     return panels
 
 
-def _seen(row: dict[str, Any], outcome: str) -> bool:
+def _is_shown(row: dict[str, Any], outcome: str) -> bool:
     return row["outcome"] == outcome and row["scope"] in WIDE
 
 

@@ -1,4 +1,4 @@
-"""A study's pictures, from its result alone: gains, strengths, variances, tuning."""
+"""Pictures of a study, drawn from its result: gains, strengths, variances, tuning."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def answer_figures(result: Mapping[str, Any]) -> dict[str, Figure]:
-    """Name → picture of what the answer was composed from."""
+    """Name → picture of the numbers behind the answer."""
     answer, figures = result["answer"], {}
     if answer.get("strength"):
         figures["strength"] = strength_figure(answer)
@@ -93,18 +93,18 @@ def variance_figure(rows: Rows) -> Figure:
 
 
 def tuning_figures(record: Mapping[str, Any]) -> dict[str, Figure]:
-    """The trials of every arm against what was tuned; nothing where nothing was."""
+    """The trials of every arm against the tuned quantities; empty if nothing was tuned."""
     settings: dict[str, dict[str, dict[str, Any]]] = {}
     log: dict[str, bool] = {}
     for one in record["arms"]:
-        known = [(i, t) for i, t in enumerate(one["trials"]) if t["val_accuracy"] is not None]
+        finished = [(i, t) for i, t in enumerate(one["trials"]) if t["val_accuracy"] is not None]
         for name, range_ in one["ranges"].items():
             log[name] = range_["log"]
-            order = [i for i, _ in known]
+            order = [i for i, _ in finished]
             chosen = one["chosen_trial"]
             settings.setdefault(one["setting"], {}).setdefault(name, {})[one["arm"]] = (
-                [t["values"][name] for _, t in known],
-                [t["val_accuracy"] for _, t in known],
+                [t["values"][name] for _, t in finished],
+                [t["val_accuracy"] for _, t in finished],
                 order.index(chosen) if chosen is not None else None,
             )
     return {"tuning": tuning_figure(settings, log=log)} if settings else {}

@@ -1,4 +1,4 @@
-"""The report of a comparison: page, tables, picture of intervals."""
+"""The report of a comparison: its page, tables and pictures."""
 
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ def write_comparison(
 ) -> list[Path]:
     """Write ``report.html``, ``groups.csv``, ``tests.csv``, ``compare.json`` and the pictures.
 
-    With correlations also ``correlations.csv``. ``compare.json`` holds the values, too: pictures
-    can be drawn from it again.
+    With correlations also ``correlations.csv``. ``compare.json`` also holds the values of every
+    seed, so the pictures can be drawn again from it.
 
     Args:
         out: an existing folder.
@@ -51,7 +51,7 @@ def write_comparison(
         values: group → metric → each seed's value.
 
     Returns:
-        What was written, the page first.
+        The files written, the page first.
 
     Raises:
         WorkError: the disk is full or the folder not writable.
@@ -81,11 +81,13 @@ def write_comparison(
         result["verdict"],
         [
             Section("Groups", "Mean over seeds ± half of the 95% interval.", *groups),
-            Section("Metrics", "Ticks are seeds, bars 95% intervals.", pictures=pictures[:1]),
-            *_pictured(drawn),
+            Section(
+                "Metrics", "Each tick is a seed; bars are 95% intervals.", pictures=pictures[:1]
+            ),
+            *_picture_sections(drawn),
             Section("Overall", result["rule"]["text"], *overall_rows(result["overall"])),
             Section("Tests of flatness", how(result), *tests),
-            Section("Accuracy and loss", "At the final weights; Holm-corrected.", *outcomes),
+            Section("Accuracy and loss", "At the final weights, Holm-corrected.", *outcomes),
             *correlations,
         ],
     )
@@ -95,15 +97,15 @@ def write_comparison(
 PICTURED = {
     "differences": (
         "Differences",
-        "Relative to the baseline's mean; bars are 95% intervals, the shaded ones too small to"
-        " matter, hollow marks metrics that the method was trained on.",
+        "Relative to the baseline's mean, with 95% intervals. Differences within the shaded margin"
+        " are too small to matter. Hollow marks are metrics that the method was trained on.",
     ),
     "verdicts": ("Verdicts at a glance", "The same differences, coloured by verdict."),
-    "scatter": ("Metric against metric", "One mark a run."),
+    "scatter": ("Metric against metric", "Each mark is a run."),
 }
 
 
-def _pictured(drawn: dict[str, list[Path]]) -> list[Section]:
+def _picture_sections(drawn: dict[str, list[Path]]) -> list[Section]:
     return [
         Section(title, text, pictures=drawn[name][:1])
         for name, (title, text) in PICTURED.items()
@@ -114,13 +116,14 @@ def _pictured(drawn: dict[str, list[Path]]) -> list[Section]:
 def _correlations(found: dict[str, Any] | None, drawn: dict[str, list[Path]]) -> list[Section]:
     if found is None:
         return []
-    how = (
-        f"Kendall's τ with its 95% interval, and the granulated Ψ (all settings but one held"
-        f" fixed); {found['convention']}. Settings and seeds are the units of the intervals, which"
-        " are not corrected for their number. A correlation shows no cause."
+    text = (
+        "Kendall's τ with its 95% interval, and the granulated coefficient Ψ, which holds all"
+        f" settings but one fixed; {found['convention']}. The intervals treat settings and seeds as"
+        " the sampling units and are not corrected for multiple comparisons. Correlation does not"
+        " show a cause."
     )
     pictures = drawn.get("correlations", [])[:1]
     return [
-        Section("Does flatness go with accuracy?", how, pictures=pictures),
+        Section("Does flatness go with accuracy?", text, pictures=pictures),
         *[Section(title, "", *table) for title, table in correlation_tables(found).items()],
     ]

@@ -31,7 +31,7 @@ def group_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def narrow(
     header: list[str], rows: list[list[str]], width: int = 100
 ) -> tuple[list[str], list[list[str]]]:
-    """A table as it is, or turned on its side if it is wider than a page and would then be less."""
+    """The table, transposed if it is wider than a page and the transposed one is narrower."""
 
     def needs(table: list[list[str]]) -> int:
         return sum(max(map(len, column)) + 2 for column in zip(*table, strict=True))
@@ -47,7 +47,7 @@ ORDER = ("flatter", "sharper", "no difference", "not comparable")
 
 
 def by_weight(tests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Tests in the order of what they decide: those that count first, then by verdict and p."""
+    """Sort tests: those that count come first, then by verdict and p."""
 
     def weight(test: dict[str, Any]) -> tuple[bool, int, float]:
         p = 2.0 if test["p_holm"] is None else test["p_holm"]
@@ -83,7 +83,7 @@ def percent(value: float | None) -> str:
 
 
 def test_rows(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table of flatness tests, those that decide first."""
+    """Header and rows of the table of flatness tests, those that count first."""
     rows = [
         [
             test["group"],
@@ -105,14 +105,14 @@ def test_rows(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str
     ]
     return [
         "group", "against", "metric", "difference", "relative", "95% interval", "bootstrap", "p",
-        "p (Holm)", "train losses apart", "verdict", "counts", "why",
+        "p (Holm)", "gap of train losses", "verdict", "counts", "why",
     ], rows  # fmt: skip
 
 
 def pair_tables(
     tests: Sequence[dict[str, Any]],
 ) -> dict[str, tuple[list[str], list[list[str]]]]:
-    """Title → header and rows, one table for each pair of groups: narrow, for a terminal."""
+    """Title → header and rows: one narrow table for each pair of groups."""
     header = ["metric", "difference", "95% interval", "p (Holm)", "verdict", "counts"]
     tables: dict[str, tuple[list[str], list[list[str]]]] = {}
     pairs = dict.fromkeys((test["group"], test["baseline"]) for test in tests)
@@ -125,13 +125,13 @@ def pair_tables(
         )
         if tuple(test["final_train_loss"]) != (a, b):
             title += ", matched; at the end {:.4g} and {:.4g}".format(*test["final_train_loss"])
-        # of the baseline's mean, but for a mean of zero
-        known = test["relative"] is not None and test["difference"] != 0
-        size = test["difference"] / test["relative"] if known else 0
-        ends = [percent(end / size) for end in test["ci95"]] if known and test["ci95"] else []
+        # relative to the baseline's mean, unless that is zero
+        relative = test["relative"] is not None and test["difference"] != 0
+        size = test["difference"] / test["relative"] if relative else 0
+        ends = [percent(end / size) for end in test["ci95"]] if relative and test["ci95"] else []
         row = [
             NAMES.get(test["metric"], test["metric"]),
-            percent(test["relative"]) if known else number(test["difference"]),
+            percent(test["relative"]) if relative else number(test["difference"]),
             f"[{', '.join(ends)}]" if ends else span(test["ci95"]),
             p_text(test["p_holm"]),
             test["verdict"],
@@ -142,7 +142,7 @@ def pair_tables(
 
 
 def outcome_rows(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table of accuracy, losses and the like."""
+    """Header and rows of the table of accuracy, losses and other outcomes."""
     rows = [
         [
             test["group"],
@@ -215,16 +215,18 @@ def comparison_notes(result: dict[str, Any]) -> list[str]:
 
 
 def how(result: dict[str, Any]) -> str:
-    """What was compared, for a heading."""
+    """What the columns mean, as a paragraph."""
     where = {
         None: "at the final weights",
-        "checkpoints": "at kept checkpoints of matched train loss",
-        "temperature": "at the final weights, logits scaled to the same train loss (temperature)",
+        "checkpoints": "at saved checkpoints of matched train loss",
+        "temperature": "at the final weights, with logits scaled to the same train loss",
     }[result["matched_by"]]
     notes = "".join(f" {metric}: {note}." for metric, note in result.get("notes", {}).items())
     return (
-        f"Difference: group minus baseline, {where}. Not comparable where data, model or loss"
-        f" differ, or mean train losses by more than {result['loss_tolerance']:.0%}. Counts:"
-        " rescalable metrics move when weights are rescaled and the function stays; circular ones"
-        f" were trained on. Bootstrap intervals are too narrow below about ten seeds.{notes}"
+        f"Differences are group minus baseline, {where}. Groups are not comparable if their data,"
+        " model or loss differ, or if their mean train losses differ by more than"
+        f" {result['loss_tolerance']:.0%}. Rescalable metrics do not count, because rescaling the"
+        " weights changes them although the function stays the same; nor do circular ones, which a"
+        " method was trained on. With fewer than about ten seeds, bootstrap intervals are too"
+        f" narrow.{notes}"
     )

@@ -1,6 +1,6 @@
 """The record of one checkpoint: curvature and metrics, measured, stored, checked, compared."""
 
-from ssgd_analysis.sharpness.measure import CheckpointProblem, measure, measure_all, plan
+from ssgd_analysis.sharpness.checkpoints import CheckpointProblem, measure, measure_all, plan
 from ssgd_analysis.sharpness.record import SharpnessRecord, SharpnessRecords
 from ssgd_analysis.sharpness.settings import SharpnessSettings
 

@@ -120,8 +120,8 @@ def _measure(
         until = share_of_time(deadline, 1 + with_metrics)
         layers, products = _layers(operator, settings, until, progress)
         extra += products
-    metrics, products = _metrics(operator, problem, settings, found, deadline, progress)
-    extra += products
+    metrics, of_metrics = _metrics(operator, problem, settings, found, deadline, progress)
+    extra += of_metrics
     checks = operator.engine.checks
     document = {
         "operator": settings.operator,

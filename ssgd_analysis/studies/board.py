@@ -1,4 +1,4 @@
-"""How far a study is: arms × settings, as a table for whoever watches."""
+"""The progress of a study as a table of arms × settings."""
 
 import time
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from ssgd_analysis.studies.cells import Cell
 
 
 class Board:
-    """Counts what is done, failed and running, and the mean accuracies so far.
+    """Counts runs that are done, running or failed, and averages their accuracy.
 
     Args:
         progress: shows it.
         label: of the stage.
         cells: its runs.
-        metric: of the history: whose mean is shown.
-        jobs: processes at once, for the time that is left.
+        metric: of the history; its mean is shown.
+        jobs: processes at once, to estimate the remaining time.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class Board:
     def _cell(self, setting: str, arm: str) -> str:
         """As in ``7/10 ▸1 ✗1 95.1%``."""
         own = [c for c in self.cells if (c.setting, c.arm) == (setting, arm)]
-        known = [self.done[str(c.folder)] for c in own if str(c.folder) in self.done]
-        records = [one["record"] for one in known if not one["error"]]
+        done = [self.done[str(c.folder)] for c in own if str(c.folder) in self.done]
+        records = [one["record"] for one in done if not one["error"]]
         running = sum(
             str(c.folder) not in self.done and Run(c.folder).exists and not Run(c.folder).finished
             for c in own
         )
-        failed = len(known) - len(records)
+        failed = len(done) - len(records)
         values = [v for r in records if (v := r.get(self.metric)) is not None]
         text = f"{len(records)}/{len(own)}"
         text += f" ▸{running}" if running else ""
@@ -62,7 +62,7 @@ class Board:
         return text + (f" {100 * sum(values) / len(values):.1f}%" if values else "")
 
     def _left(self) -> str:
-        """The time that is left, by the runs that were made now."""
+        """The time that is left, from the runs that were trained in this session."""
         made = [one["seconds"] for one in self.done.values() if one["seconds"] > 0.05]
         left = len(self.cells) - len(self.done)
         if not made or not left:

@@ -1,4 +1,4 @@
-"""How long a study will take: a short timed sample of every arm's steps in every setting."""
+"""How long a study will take, from a short timed sample of every arm in every setting."""
 
 import time
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ Landscapes = dict[str, dict[str, np.ndarray]]  # "group/1" and "group/2" → arr
 def sample_landscapes(
     study: Study, groups: Sequence[Group], out: Path, device: str, jobs: int, progress: Progress
 ) -> Landscapes:
-    """Lines and a plane for the first seed of every group; nothing with no points."""
+    """Lines and a plane for the first seed of every group; empty if the study wants none."""
     if not study.landscape_points:
         return {}
     folder = make_folder(out / "landscapes")

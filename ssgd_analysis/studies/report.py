@@ -120,10 +120,12 @@ def _sections(
         Section("Results", "Mean over seeds ± half of the 95% interval.", *table),
         Section(
             "Accuracy and sharpness",
-            "Ticks are seeds, bars 95% intervals.",
+            "Each tick is a seed; bars are 95% intervals.",
             pictures=[pictures["intervals"]],
         ),
-        Section("Training", "Mean over seeds, band: their range.", pictures=[pictures["training"]]),
+        Section(
+            "Training", "Mean over seeds; the band is their range.", pictures=[pictures["training"]]
+        ),
         *_flatness(study, result),
         Section("Accuracy and loss", "At the final weights.", *outcome_rows(result["outcomes"])),
         spending_section(study, result),
@@ -151,8 +153,8 @@ def _flatness(study: Study, result: dict[str, Any]) -> list[Section]:
         ),
         Section(
             f"Flatness at matched train loss, each arm against {study.focus}",
-            "The better-fitting run of each pair is taken back to the kept checkpoint whose train"
-            " loss is nearest to the other's final one.",
+            "In each pair, the run that fits better is measured at the saved checkpoint whose train"
+            " loss is nearest to the other's final train loss.",
             *test_rows(result["matched_tests"]),
         ),
         last,
@@ -166,13 +168,13 @@ def _landscapes(pictures: dict[str, Path]) -> list[Section]:
     return [
         Section(
             "Loss along filter-normalised random directions",
-            "First seed; mean and 10–90% band over directions; the same directions for all.",
+            "First seed; mean and 10–90% band over directions, which are the same for all arms.",
             pictures=[pictures["lines"]],
         ),
         Section(
             "Loss over one filter-normalised random plane",
-            "First seed; the same two directions and one colour scale. An illustration, not"
-            " evidence.",
+            "First seed; all arms share the two directions and the colour scale. This picture"
+            " illustrates and proves nothing.",
             pictures=contours,
         ),
     ]
@@ -204,8 +206,8 @@ def study_intervals(result: dict[str, Any]) -> Figure:
     for setting in result["settings"]:
         labels = {f"{arm}, {setting}" if setting else arm: arm for arm in result["arms"]}
         own = [group for group in result["groups"] if group["name"] in labels]
-        known = list(result["groups"][0]["metrics"])
-        pictured = [metric for metric in PICTURED if metric in known] or known[:3]
+        metrics = list(result["groups"][0]["metrics"])
+        pictured = [metric for metric in PICTURED if metric in metrics] or metrics[:3]
         shown = [
             {**g, "name": labels[g["name"]], "metrics": {m: g["metrics"][m] for m in pictured}}
             for g in own

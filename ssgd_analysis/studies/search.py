@@ -18,7 +18,7 @@ DIGITS = 4  # of a tried value: as it is printed, so it is tried
 
 @dataclass(frozen=True)
 class Range:
-    """Where a tuned quantity is looked for.
+    """The range of a tuned quantity.
 
     Args:
         low: smallest value.
@@ -61,7 +61,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How much care every arm gets in every setting.
+    """The tuning that every arm gets in every setting.
 
     Args:
         trials: points tried for each arm, the same number for all.
@@ -111,7 +111,7 @@ def points(tuning: Tuning, ranges: Mapping[str, Range]) -> list[dict[str, float]
         InputError: more quantities than :data:`MOST`.
     """
     if len(ranges) > MOST:
-        raise InputError(f"{len(ranges)} quantities are to be tuned: {MOST} are the most")
+        raise InputError(f"{len(ranges)} quantities are to be tuned: at most {MOST} can be")
     if not ranges:
         return [{}]
     if tuning.sampler == "sobol":  # a power of two is drawn: only that is balanced

@@ -1,4 +1,4 @@
-"""Parts of a study's report: what the answer is made of, cost, tuning, how it was run."""
+"""Sections of a study's report: the numbers behind the answer, cost, tuning, sessions."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,20 +11,20 @@ from ssgd_analysis.studies.spec import Study
 
 
 def answer_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> list[Section]:
-    """The numbers that the sentence was composed from."""
+    """The numbers behind the answer."""
     answer, sections = result["answer"], []
     if answer.get("slopes"):
         sections.append(
             Section(
                 f"Slope of the gain per doubling of the {answer['axis'].replace('_', ' ')}",
-                "Least squares over the settings, seed by seed; p of the mean slope over seeds,"
-                " Holm-corrected over the rivals. Learning rates and strengths are fixed at what"
-                " tuning chose: that choice's own chance is not in the intervals.",
+                "Least squares over the settings, seed by seed; p is that of the mean slope over"
+                " seeds, Holm-corrected over the rivals. Learning rates and strengths are those"
+                " that tuning chose; the intervals do not include the randomness of that choice.",
                 *_gain_rows(answer["slopes"], "points a doubling"),
             )
         )
     if answer.get("pooled"):
-        text = "Mean over the settings, seed by seed; Holm-corrected over the rivals."
+        text = "Mean over the settings, seed by seed, Holm-corrected over the rivals."
         sections.append(Section("Gain over all settings", text, *_gain_rows(answer["pooled"])))
     if answer.get("gains") or answer.get("strength"):
         shown = [pictures[name] for name in ("gains", "strength") if name in pictures]
@@ -34,7 +34,7 @@ def answer_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> 
             f" {family}."
         )
         if answer.get("strength"):
-            text = "Each strength against the weakest, paired by seed; Holm-corrected over them."
+            text = "Each strength against the weakest, paired by seed, Holm-corrected over all."
         sections.append(Section("Gains", text, *_gain_rows(answer["gains"]), pictures=shown))
     for one in answer.get("pairs", ()):
         name = f"Pairs, {one['setting']}" if one["setting"] else "Pairs"
@@ -89,10 +89,10 @@ def _variance(rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Path]) -
     ]
     return Section(
         "Variance of the gradient over the noise",
-        "Summed over the parameters, of one step's gradient on one minibatch, at the same weights"
-        " for all arms: those of the symmetric arm's runs in the first setting. Times the passes of"
-        " a step it is the variance at equal cost. The ratio is the mean over these runs, ± its"
-        " standard error.",
+        "Variance of one step's gradient on one minibatch, summed over the parameters. It is"
+        " measured at the same weights for all arms: those of the focus's runs in the first"
+        " setting. Multiplied by the passes of a step it is the variance at equal cost. The ratio"
+        " is the mean over these runs, ± its standard error.",
         ["weights", "noise scale", "arm", "variance", "variance × passes", "ratio", "runs"],
         cells,
         [pictures["variance"]] if "variance" in pictures else [],
@@ -100,13 +100,13 @@ def _variance(rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Path]) -
 
 
 def spending_section(study: Study, result: Mapping[str, Any]) -> Section:
-    """What every arm spent, and the largest deviation."""
+    """The passes of every arm, and their largest deviation."""
     rows = result["spending"]
     most = max((abs(row["deviation"]) for row in rows), default=0.0)
     kind = (
-        "Every arm trains so many epochs as the budget buys it"
+        "Every arm trains for as many epochs as its budget pays for"
         if study.budget is not None or any(s.budget is not None for s in study.settings)
-        else "No budget is set: every arm trains the same epochs, whatever they cost"
+        else "No budget is set, so every arm trains for the same epochs, whatever they cost"
     )
     cells = [
         [row["setting"] or "–", row["arm"], f"{row['passes']:,.0f}", percent(row["deviation"])]
@@ -120,10 +120,10 @@ def spending_section(study: Study, result: Mapping[str, Any]) -> Section:
 
 
 def tuning_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> list[Section]:
-    """How learning rates and strengths were chosen; every trial is in ``tuning.csv``."""
+    """How learning rates and strengths were chosen."""
     record = result["tuning"]
     if not record:
-        text = "Nothing was tuned in this study: all values stand in its file."
+        text = "Nothing was tuned in this study: its file gives all values."
         return [Section("Tuning", text)]
     edges = [
         f"{one['arm']}{', ' + one['setting'] if one['setting'] else ''}: {name}"
@@ -135,14 +135,14 @@ def tuning_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> 
     text = (
         f"Every arm had {count} trials of {seeds} seed{'s' * (seeds > 1)} each in every setting:"
         f" scrambled {record['sampler'].capitalize()} points (seed {record['sampler_seed']}) over"
-        f" its ranges, trained at {record['share']:.0%} of the budget with {record['val']:.0%} of"
-        f" the training examples held out; chosen by {record['chosen_by']}; test examples were not"
-        " looked at. The final runs then use all training examples and other seeds. Quantities"
-        f" tuned: {_counts(record['arms'])}; equal trials favour arms with fewer. The chance in"
-        " the choice is in no interval and no p of this report. In the picture trials more than 20"
-        " points below the best stand at the lower edge. All trials: tuning.csv, tuning.json. At an"
-        " edge (a tenth) of its range lies the choice of:"
-        f" {'; '.join(edges) if edges else 'none'}."
+        f" its ranges, trained with {record['share']:.0%} of the budget and {record['val']:.0%} of"
+        f" the training examples held out. The best trial was chosen by {record['chosen_by']}; test"
+        " examples were not used. The final runs use all training examples and other seeds."
+        f" Number of tuned quantities: {_counts(record['arms'])}; equal numbers of trials favour"
+        " arms with fewer. The intervals and p-values of this report do not include the randomness"
+        " of the choice. In the picture, trials more than 20 points below the best are drawn at the"
+        " lower edge. tuning.csv and tuning.json hold all trials. Choices within a tenth of their"
+        f" range's edge: {'; '.join(edges) if edges else 'none'}."
     )
     rows = []
     for one in record["arms"]:
@@ -194,8 +194,8 @@ def how_section(study: Study, sessions: Sequence[Mapping[str, Any]]) -> Section:
             ]
         )
     text = (
-        f"Seeds {', '.join(map(str, study.seeds))}; the same for all arms, which are compared seed"
-        " by seed. Wall time of each command, tuning, training, measuring and pictures included."
+        f"Seeds {', '.join(map(str, study.seeds))} for all arms, which are compared seed by seed."
+        " The wall time of a command includes tuning, training, measuring and drawing."
     )
     header = ["command", "final runs trained", "wall time", "processes", "processor", "versions"]
     return Section("How it was run", text, header, rows)

@@ -1,4 +1,4 @@
-"""How a study was run: commands, time, machine, versions."""
+"""The sessions of a study: commands, time, machine, versions."""
 
 import os
 import platform
@@ -31,14 +31,13 @@ def _cpu() -> str:
 
 
 def add_session(out: Path, session: dict[str, Any]) -> list[dict[str, Any]]:
-    """Put one more run of the command into ``sessions.json``; all of them come back.
+    """Add a session to ``sessions.json`` and return all of them.
 
-    One that found everything done is not kept: it tells of no work. What a killed one did is
-    not counted.
+    A session that trained nothing is not recorded, nor is one that was killed.
     """
     path = out / "sessions.json"
-    known: list[dict[str, Any]] = read_json(path) if path.is_file() else []
-    if session["trained"] or not known:
-        known.append(session)
-        write_json(path, known)
-    return known
+    sessions: list[dict[str, Any]] = read_json(path) if path.is_file() else []
+    if session["trained"] or not sessions:
+        sessions.append(session)
+        write_json(path, sessions)
+    return sessions

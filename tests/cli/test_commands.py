@@ -270,7 +270,7 @@ def test_compare_json(run, runs):
 def test_compare_one_seed_answers_and_says_so(run, runs):
     outcome = run("compare", runs / "sgd-0", runs / "s-sgd-0", "--metric", "lambda_max")
     assert outcome.status == 0, outcome.err
-    assert "one seed carries no interval" in outcome.out
+    assert "one seed gives no interval" in outcome.out
     answer = run("compare", runs / "sgd-0", runs / "s-sgd-0", "--metric", "sam", "--json").json
     assert answer["tests"][0]["verdict"] == "not comparable"
     assert answer["groups"][0]["metrics"]["sam"]["ci95"] is None

@@ -502,7 +502,7 @@ def test_folded_networks_are_not_comparable(tmp_path, make):
         values["s-sgd", seed, None] = 1.0 + 0.01 * seed
     test = verdict(tmp_path, values)
     assert test["verdict"] == "not comparable"
-    assert "BatchNorm layers (norm), which one side has and the other not" in test["why"]
+    assert "BatchNorm layers (norm), which only one side has" in test["why"]
 
 
 def test_a_search_that_stops_by_itself_is_no_comparison():

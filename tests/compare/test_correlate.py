@@ -202,7 +202,7 @@ def test_granulated_says_what_is_missing():
     other_seed = granulated([{"lr": 1}, {"lr": 2}], [1, 2], [1, 2], [0, 1])
     assert other_seed.psi is None
     one = granulated([{"lr": 1}, {"lr": 2}], [1, 2], [1, 2], [0, 0])
-    assert (one.psi, one.ci95, one.why) == (1, None, "one seed carries no interval")
+    assert (one.psi, one.ci95, one.why) == (1, None, "one seed gives no interval")
 
 
 def test_granulated_interval_is_over_seeds():

@@ -323,7 +323,7 @@ def test_a_rescaled_copy_is_no_different(rescaled):
     for metric in RAW:
         if tests[metric]["verdict"] in ("flatter", "sharper"):
             assert f"{metric} ({tests[metric]['verdict']})" in overall["why"]
-    assert "without weight: " in overall["why"]
+    assert " not counted: " in overall["why"]
     assert overall["why"].endswith(
         ": rescaling the weights changes it although the function stays the same"
     )
@@ -383,7 +383,7 @@ def test_the_command_says_why(rescaled, run, tmp_path):
     assert outcome.status == 0, outcome.err
     assert "Overall, rescaled against sgd: no difference" in " ".join(outcome.out.split())
     assert "rescalable" in outcome.out
-    assert "Rule, set beforehand." in outcome.out
+    assert "The rule was fixed before the numbers were known." in outcome.out
     assert "(0.0% apart)" in outcome.out
     assert max(map(len, outcome.out.splitlines()[:-10])) <= 100  # paths come last
     header = (tmp_path / "tests.csv").read_text().splitlines()[0].split(",")

@@ -51,9 +51,9 @@ def kept(tmp_path):
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (lambda: folded(net(1), 0, 3), "BatchNorm layers (1, 4), which one side has and the other"),
-        (lambda: folded(net(1), 3), "BatchNorm layers that act (4): folded on one side"),
-        (lambda: neutral(net(1), 0), "BatchNorm layers that act (1): folded on one side"),
+        (lambda: folded(net(1), 0, 3), "BatchNorm layers (1, 4), which only one side has"),
+        (lambda: folded(net(1), 3), "active BatchNorm layers (4), which are folded on one side"),
+        (lambda: neutral(net(1), 0), "active BatchNorm layers (1), which are folded on one side"),
         (lambda: net(1, width=5), "the shapes of their tensors (0.bias"),
         (lambda: nn.Sequential(*net(1), nn.Linear(2, 2)), "the names of their tensors (7.bias"),
         (lambda: net(1), ""),

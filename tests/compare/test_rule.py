@@ -176,7 +176,7 @@ def case(shift, noise=0.02, n=6, **fields):
         (case(0.0), "no difference", "within ±10%"),
         (case(0.03, noise=0.005), "no difference", "within ±10%"),  # real, but too small
         (case(0.0, noise=0.5), "not comparable", "undecided: neither a difference nor"),
-        (case(0.085, noise=0.025), "not comparable", "less than the 10% that matter"),
+        (case(0.085, noise=0.025), "not comparable", "less than the margin of 10%"),
         (case(0.5, n=1), "not comparable", "one seed"),
         (case(0.0, noise=0, n=1), "no difference", "agrees to 0.1%"),
         (case(0.002, noise=0, n=1), "not comparable", "one seed"),
@@ -217,13 +217,13 @@ RAW = case(-0.5, metric="raw", excluded_why="rescaling moves it")
 @pytest.mark.parametrize(
     ("cases", "verdict", "words"),
     [
-        ([A, SAME, OPEN], "flatter", "by a; not by same, open"),
+        ([A, SAME, OPEN], "flatter", "by a, but not by same, open"),
         ([B], "sharper", "by b"),
         ([A, B], "not comparable", "disagree"),
         ([SAME, SAME], "no difference", "within the margin"),
         ([SAME, OPEN], "not comparable", "undecided by open"),
         ([RAW], "not comparable", "none of the metrics counts"),
-        ([SAME, RAW], "no difference", "; without weight: raw (flatter): rescaling moves it"),
+        ([SAME, RAW], "no difference", "; raw (flatter) is not counted: rescaling moves it"),
     ],
 )
 def test_overall_verdicts(cases, verdict, words):
@@ -246,7 +246,7 @@ def test_a_rule_out_of_range_is_refused(field):
 
 def test_the_text_holds_the_numbers():
     text = Rule(level=0.01, margin=0.2, power=0.9).text
-    for words in ("Level 1%", "at least 20%", "±20%", "40%", "90% power"):
+    for words in ("level is 1%", "at least 20%", "±20%", "40%", "90% power"):
         assert words in text
 
 
@@ -352,4 +352,4 @@ def test_too_few_seeds_say_how_many(capsys):
     needed = seeds_needed(spread, margin, 2 * margin, 0.05, 0.8, contrast=wider)
     assert needed > seeds_needed(spread, margin, 2 * margin, 0.05, 0.8)
     assert found.seeds_needed == needed > 4
-    assert f"about {needed} seeds would be needed" in found.why
+    assert f"about {needed} seeds are needed" in found.why

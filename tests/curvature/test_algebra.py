@@ -14,6 +14,7 @@ from ssgd_analysis.curvature import (
     GGNOperator,
     HessianOperator,
     MonteCarloFisherOperator,
+    Options,
     ScaledOperator,
     block_eigenpairs,
     cross_fit,
@@ -95,6 +96,17 @@ def test_a_sum_over_the_same_batches_has_their_parts(both):
     pairs = eigenpairs(both[0] + both[0], 1, tol=1e-8).largest
     single = eigenpairs(both[0], 1, tol=1e-8).largest
     assert pairs[0].stderr == pytest.approx(2 * single[0].stderr, rel=1e-6)
+
+
+@pytest.mark.parametrize("first", ["graph", "linear"])
+def test_a_summand_that_moves_the_weights_spoils_nothing_of_the_other(first):
+    problem = Problem(*case().problem)
+    found = HessianOperator(problem, options=Options(strategy=first)) + GGNOperator(
+        problem, options=Options(strategy="difference")
+    )
+    truth = reference.hessian(case()) + reference.ggn(case())
+    for _ in range(2):  # the second product meets what the first one left
+        torch.testing.assert_close(found.to_dense(), truth, rtol=1e-5, atol=1e-6)
 
 
 def test_problems_of_their_own_over_the_same_batches_count_as_the_same():

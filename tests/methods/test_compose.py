@@ -95,7 +95,7 @@ def test_a_wrappers_own_passes_are_added():
         """One pass more."""
 
         @classmethod
-        def passes(cls, settings):
+        def passes_per_step(cls, settings):
             return 1
 
     method = composed(METHODS["s-sgd"], [Costly])

@@ -27,7 +27,7 @@ def test_what_is_bought_costs_the_budget_to_half_an_epoch(name):
     """Whatever a step costs, fractions of a pass included, epochs are the nearest whole ones."""
     entry = find_method(name)
     settings = make_settings(name, entry, {})
-    of_an_epoch = entry.passes(settings) / entry.minibatches(settings)
+    of_an_epoch = entry.passes_per_step(settings) / entry.minibatches(settings)
     for budget in (7, 40, 61.5):
         epochs = epochs_within(budget, name, {})
         assert abs(epochs * of_an_epoch - budget) <= of_an_epoch / 2 + 1e-9

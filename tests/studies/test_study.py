@@ -117,7 +117,7 @@ def test_embedded_studies_are_sound(name, scale):
         for arm in study.arms:
             config = study.config(setting, arm, 0)
             method = config.method_class
-            passes = method.passes(config.method_settings())
+            passes = method.passes_per_step(config.method_settings())
             share = passes / method.minibatches(config.method_settings())
             assert config.epochs * share == pytest.approx(
                 budget, rel=0.03 if scale == "full" else 1

@@ -39,7 +39,7 @@ def assert_same_run(a: Run, b: Run):
         for name, tensor in mine.items():
             assert torch.equal(tensor, other[name]), (file, name)
     states = [read_tree(run.folder / "state.safetensors") for run in (a, b)]
-    for key in ("epoch", "step", "examples"):
+    for key in ("epoch", "step", "passes"):
         assert states[0][key] == states[1][key]
     assert not list(a.folder.rglob("*.tmp*"))
 
@@ -138,7 +138,7 @@ def test_every_method_goes_on_to_the_same_bits(tmp_path, monkeypatch, method):
     assert all(torch.equal(mine[name], other[name]) for name in other)
     assert without_time(cut.history()) == without_time(whole.history())
     states = [read_tree(run.folder / "state.safetensors") for run in (cut, whole)]
-    assert states[0]["examples"] == states[1]["examples"]
+    assert states[0]["passes"] == states[1]["passes"]
 
 
 @pytest.mark.parametrize("pause", [0.0, 1e9])

@@ -37,13 +37,14 @@ class Symmetry(Question):
             main.verdict, "is not shown to help or hurt"
         )
         mixed, where = _by_setting_if_mixed(table, study.against)
-        others = "".join(f", over {g.rival} {g.words()}" for g in pooled if g is not main)
+        others = "".join(f", and {g.words()}, over {g.rival}" for g in pooled if g is not main)
         same = _same_trials(result.get("tuning"), study.focus, study.against)
         variance = result.get("variance", [])
         sentence = (
             f"At equal scale and equal cost, symmetry {way}{' on average' if mixed else ''}: the"
-            f" gain in test accuracy, averaged over {len(names)} settings, is {main.words()} over"
-            f" {main.rival}{where}{others} points ({seeds_text(main.n)}, paired, Holm-corrected"
+            f" gain in test accuracy, in points and averaged over {len(names)} settings, is"
+            f" {main.words()}, over {main.rival}{where}{others} ({seeds_text(main.n)}, paired,"
+            " Holm-corrected"
             f" over the rivals).{_at_equal_rates(same, main)}{_variance(study, variance)}"
         )
         record = {
