@@ -376,7 +376,7 @@ def test_adaptive_measures_a_quarter_and_says_how_well_the_rest_is_known(dims):
 def test_more_points_than_fit_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"GiB, but the (disk|memory) has"):
         landscape(
-            [subject(nets.mlp())], LandscapeSettings(points=10**6, dims=2), keep=tmp_path / "new"
+            [subject(nets.mlp())], LandscapeSettings(points=10**6, dims=2), folder=tmp_path / "new"
         )
     assert not list(tmp_path.iterdir())
 
