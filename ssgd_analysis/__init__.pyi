@@ -1,0 +1,31 @@
+from . import flatness as flatness
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
+from .connections import ConnectionRecord as ConnectionRecord
+from .connections import ConnectionSettings as ConnectionSettings
+from .connections import connect as connect
+from .curvature import CovarianceOperator as CovarianceOperator
+from .curvature import DenseOperator as DenseOperator
+from .curvature import FisherOperator as FisherOperator
+from .curvature import GGNOperator as GGNOperator
+from .curvature import HessianOperator as HessianOperator
+from .curvature import diagonal as diagonal
+from .curvature import eigenpairs as eigenpairs
+from .curvature import spectral_density as spectral_density
+from .curvature import trace as trace
+from .errors import InputError as InputError
+from .errors import WorkError as WorkError
+from .flatness import Measurement as Measurement
+from .landscapes import LandscapeRecord as LandscapeRecord
+from .landscapes import LandscapeSettings as LandscapeSettings
+from .landscapes import landscape as landscape
+from .methods import SSGD as SSGD
+from .problem import Problem as Problem
+from .runs import Run as Run
+from .runs import TrainConfig as TrainConfig
+from .sharpness import SharpnessRecord as SharpnessRecord
+from .sharpness import measure as measure
+from .training import train as train
+from .training import train_seeds as train_seeds
+
+__version__: str
