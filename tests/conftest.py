@@ -11,6 +11,21 @@ import torch
 from ssgd_analysis.cli.main import main
 
 
+TESTS = Path(__file__).parent
+SLOW = tuple(
+    f"tests/{line}"
+    for line in (TESTS / "slow.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what ``slow.txt`` names."""
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     """Two test processes on two cores: more threads would only wait for each other."""

@@ -40,7 +40,8 @@ class Comparison(Record):
         normalized_logits: whether the logits were normalised.
         compared: whether there were two groups to compare.
         values: group → metric → each seed's value.
-        correlations: of :func:`ssgd_analysis.comparison.correlate.correlate`; ``None``: not asked for.
+        correlations: of :func:`ssgd_analysis.comparison.correlate.correlate`; ``None`` if they
+            were not asked for.
     """
 
     groups: Rows
