@@ -10,7 +10,6 @@ import pytest
 import torch
 from ssgd_analysis.cli.main import main
 
-
 TESTS = Path(__file__).parent
 SLOW = tuple(
     f"tests/{line}"
