@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from ssgd_analysis.cli import console
 from ssgd_analysis.cli.options import (
-    COUNT,
-    POSITIVE,
+    Choice,
     checkpoint_options,
     command_line,
     computing,
     example,
     json_option,
     load_checkpoints,
+    settings_from,
+    settings_options,
 )
+
+from ssgd_analysis.settings.connection import ConnectionSettings
 
 if TYPE_CHECKING:
     from ssgd_analysis.connections import ConnectionRecord
@@ -36,20 +39,10 @@ SPLITS = ("train", "test")
     "--path",
     "kinds",
     multiple=True,
-    type=click.Choice(["line", "matched", "bezier", "chain"]),
+    type=Choice(["line", "matched", "bezier", "chain"]),
     help="A path to try (default: line, matched and bezier).",
 )
-@click.option(
-    "--points", type=COUNT, default=25, help="Evaluated along each path, with ends (default: 25)."
-)
-@click.option("--bends", type=COUNT, default=3, help="Of chain (default: 3).")
-@click.option("--epochs", type=COUNT, default=50, help="To train a curve (default: 50).")
-@click.option("--lr", type=POSITIVE, default=1e-3, help="Of a curve, by Adam (default: 0.001).")
-@click.option(
-    "--bn",
-    default="recalibrate",
-    help="BatchNorm statistics along the path: recalibrate or frozen (default: recalibrate).",
-)
+@settings_options(ConnectionSettings, without=("seed",))
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -76,14 +69,13 @@ def command(
     statistics are fitted to, and on the test split. Writes connect.json, .npz, .csv and pictures.
     """
     from ssgd_analysis.comparison.sources import fingerprint
-    from ssgd_analysis.connections import ConnectionRecord, ConnectionSettings, connect, line
+    from ssgd_analysis.connections import ConnectionRecord, connect, line
     from ssgd_analysis.connections.compute import DEFAULT_PATHS
     from ssgd_analysis.errors import InputError
 
     if len(checkpoints) != 2:
         raise InputError(f"connect needs two checkpoints, not {len(checkpoints)}")
-    names = ("points", "bends", "epochs", "lr", "bn", "seed")
-    settings = ConnectionSettings(**{name: options[name] for name in names})
+    settings = settings_from(ConnectionSettings, options)
     kinds = tuple(dict.fromkeys(kinds)) or DEFAULT_PATHS
     first, second = load_checkpoints(checkpoints, options)
     line(first.model, second.model)  # other architectures: refused before data are read

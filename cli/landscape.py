@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 import click
 from ssgd_analysis.cli import console
 from ssgd_analysis.cli.options import (
-    AMOUNT,
-    COUNT,
-    NATURAL,
     checkpoint_options,
     command_line,
     computing,
     example,
     json_option,
     load_checkpoints,
+    settings_from,
+    settings_options,
 )
+
+from ssgd_analysis.settings.landscape import LandscapeSettings
 
 if TYPE_CHECKING:
     from ssgd_analysis.data import Split
-    from ssgd_analysis.landscapes import LandscapeRecord, LandscapeSettings, NamedProblem
+    from ssgd_analysis.landscapes import LandscapeRecord, NamedProblem
     from ssgd_analysis.landscapes.evaluation import Plans
     from ssgd_analysis.ranks import Ranks
 
@@ -34,45 +35,12 @@ if TYPE_CHECKING:
     )
 )
 @checkpoint_options(splits=("train", "test", "val", "both"))
-@click.option("--dims", type=int, default=1, help="1 or 2 (default: 1).")
-@click.option(
-    "--directions",
-    help="random, eigen, trajectory, between, gradient or vectors (default: random).",
-)
+@settings_options(LandscapeSettings, without=("seed",))
 @click.option(
     "--vectors",
     type=click.Path(path_type=Path),
     multiple=True,
     help="Your own directions: a weight file, or .npy; once more for a second file.",
-)
-@click.option(
-    "--normalize",
-    default="auto",
-    help="filter, layer or none (default: auto, filter for random directions, else none).",
-)
-@click.option(
-    "--biases", help="Biases and normalisation layers: zero or keep (default: keep with none)."
-)
-@click.option(
-    "--span",
-    type=AMOUNT,
-    help="From -F to F (default: 1; between: 0.5 beyond each end; trajectory: all of it).",
-)
-@click.option(
-    "--points", type=NATURAL, default=0, help="For each axis (default: 0: 41, in 2-D 21)."
-)
-@click.option(
-    "--repeats", type=COUNT, default=1, help="Random directions sampled, for a band (default: 1)."
-)
-@click.option(
-    "--bn", default="frozen", help="BatchNorm statistics: frozen or recalibrate (default: frozen)."
-)
-@click.option("--precision", default="fp32", help="fp32 or bf16 (default: fp32).")
-@click.option(
-    "--adaptive", is_flag=True, help="Measure a quarter of the points, interpolate the rest."
-)
-@click.option(
-    "--no-curvature", is_flag=True, help="Leave out curvatures and the share of the top one."
 )
 @click.option("--tune", is_flag=True, help="Find the fastest way to evaluate by a measurement.")
 @click.option("--plan", help="Evaluate as this says: the plan of an earlier landscape.")
@@ -123,33 +91,19 @@ def command(checkpoints: tuple[str, ...], out: Path, as_json: bool, **options: A
         console.answer(str(file))
 
 
-def _settings(options: dict[str, Any]) -> "LandscapeSettings":
+def _settings(options: dict[str, Any]) -> LandscapeSettings:
     from ssgd_analysis.errors import InputError
-    from ssgd_analysis.landscapes import LandscapeSettings
 
     directions = options["directions"] or ("vectors" if options["vectors"] else "random")
     if directions == "between" and (
-        options["normalize"] not in ("auto", "none") or options["biases"]
+        options["normalize"] not in (None, "auto", "none") or options["biases"]
     ):
         raise InputError(
             "--directions between is the line itself: leave out --normalize and --biases"
         )
     if (directions == "vectors") != bool(options["vectors"]):
         raise InputError("--directions vectors and --vectors FILE belong together")
-    settings = LandscapeSettings(
-        dims=options["dims"],
-        directions=directions,
-        normalize=options["normalize"],
-        biases=options["biases"],
-        span=options["span"],
-        points=options["points"],
-        repeats=options["repeats"],
-        bn=options["bn"],
-        precision=options["precision"],
-        adaptive=options["adaptive"],
-        curvature=not options["no_curvature"],
-        seed=options["seed"],
-    )
+    settings = settings_from(LandscapeSettings, options | {"directions": directions})
     if options["movie"] and (settings.dims, settings.directions) != (2, "trajectory"):
         raise InputError("--movie shows a trajectory: give --dims 2 --directions trajectory")
     return settings
@@ -157,7 +111,7 @@ def _settings(options: dict[str, Any]) -> "LandscapeSettings":
 
 def _record(
     checkpoints: tuple[str, ...],
-    settings: "LandscapeSettings",
+    settings: LandscapeSettings,
     out: Path,
     options: dict[str, Any],
     ranks: "Ranks",
@@ -191,7 +145,7 @@ def _record(
 
 def _command(
     checkpoints: tuple[str, ...],
-    settings: "LandscapeSettings",
+    settings: LandscapeSettings,
     options: dict[str, Any],
     out: Path,
 ) -> str:
@@ -229,7 +183,7 @@ def _plan_text(plans: "Plans") -> str:
 
 
 def _named_problems(
-    checkpoints: tuple[str, ...], settings: "LandscapeSettings", options: dict[str, Any]
+    checkpoints: tuple[str, ...], settings: LandscapeSettings, options: dict[str, Any]
 ) -> "tuple[list[NamedProblem], dict[str, str]]":
     """The checkpoints, and the references of model, data and loss of the first one."""
     from ssgd_analysis.comparison.sources import fingerprint

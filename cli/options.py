@@ -1,6 +1,7 @@
 """Options that several commands share, and the values they accept."""
 
 import contextlib
+import dataclasses
 import difflib
 import functools
 import math
@@ -9,12 +10,14 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from ssgd_analysis.cli import console
 
 from ssgd_analysis.settings import Declaration, declarations
+
+S = TypeVar("S")
 
 
 class Number(click.ParamType):
@@ -68,6 +71,12 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given; a text or number several times as a list."""
     named = {key: list(v) if isinstance(v, tuple) else v for key, v in options.items()}
     return {key: value for key, value in named.items() if value not in (None, [])}
+
+
+def settings_from(settings: type[S], options: Mapping[str, Any]) -> S:
+    """The settings of a class, from those options that belong to it and were given."""
+    names = {field.name for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    return settings(**{key: value for key, value in given(options).items() if key in names})
 
 
 def _option(each: Declaration) -> Callable[..., Any]:

@@ -4,7 +4,6 @@ from ssgd_analysis.connections.compute import connect
 from ssgd_analysis.connections.connection import (
     PATHS,
     Connection,
-    ConnectionSettings,
     find_connection,
     same_examples,
 )
@@ -13,6 +12,7 @@ from ssgd_analysis.connections.matching import Matching, weight_matching
 from ssgd_analysis.connections.path import WeightPath, line, put
 from ssgd_analysis.connections.profile import Barrier, Profile, barrier, evaluate_path
 from ssgd_analysis.connections.record import ConnectionRecord
+from ssgd_analysis.settings.connection import ConnectionSettings
 
 __all__ = [
     "PATHS",

@@ -13,7 +13,6 @@ from torch import nn
 from ssgd_analysis.connections.connection import (
     PATHS,
     Connection,
-    ConnectionSettings,
     find_connection,
     same_examples,
 )
@@ -25,6 +24,7 @@ from ssgd_analysis.files import jsonable, make_folder, write_atomically
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.problem.recalibration import recalibration
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.settings.connection import ConnectionSettings
 from ssgd_analysis.store import KeyedStore
 from ssgd_analysis.weights import borrowed_state
 

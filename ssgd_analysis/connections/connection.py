@@ -1,6 +1,5 @@
 """One path from a network to another: found, evaluated, and described by plain values."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from ssgd_analysis.connections.curve import Minibatches, train_curve
 from ssgd_analysis.connections.matching import weight_matching
 from ssgd_analysis.connections.path import WeightPath, line
 from ssgd_analysis.connections.profile import Barrier, Profile, barrier, evaluate_path
-from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.errors import unknown
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.settings.connection import ConnectionSettings
 from ssgd_analysis.weights.batchnorm import has_statistics
 
 PATHS = {
@@ -26,43 +26,6 @@ PATHS = {
     "bezier": "quadratic Bezier curve, trained",
     "chain": "polygonal chain, trained",
 }
-BN = ("recalibrate", "frozen")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConnectionSettings:
-    """How paths are found and evaluated.
-
-    Args:
-        points: evaluated along each path, both ends among them.
-        bends: of ``chain``.
-        epochs: that curves are trained.
-        lr: the curves' learning rate.
-        bn: BatchNorm's statistics ``recalibrate``, estimated anew at every point, or ``frozen``:
-            straight from one end's to the other's.
-        seed: of training and matching.
-
-    Raises:
-        InputError: anything unknown or out of range.
-    """
-
-    points: int = 25
-    bends: int = 3
-    epochs: int = 50
-    lr: float = 1e-3
-    bn: str = "recalibrate"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.bn not in BN:
-            raise unknown("BatchNorm choice", self.bn, BN)
-        if self.points < 3:
-            raise InputError(f"--points {self.points} should be at least 3: both ends and one more")
-        for name in ("bends", "epochs"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)} should be at least 1")
-        if not 0 < self.lr < math.inf:
-            raise InputError(f"--lr {self.lr} should be a finite number above 0")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ssgd_analysis.landscapes.export import write_csv, write_vtk
 from ssgd_analysis.landscapes.grid import Grid
 from ssgd_analysis.landscapes.named_problem import NamedProblem
 from ssgd_analysis.landscapes.record import LandscapeRecord
-from ssgd_analysis.landscapes.settings import LandscapeSettings
+from ssgd_analysis.settings.landscape import LandscapeSettings
 
 __all__ = [
     "EvaluationPlan",

@@ -23,12 +23,12 @@ from ssgd_analysis.landscapes.partial import PartialResults
 from ssgd_analysis.landscapes.plane_curvature import NO_CURVATURE, PlaneCurvature
 from ssgd_analysis.landscapes.record import PARTIAL, LandscapeRecord
 from ssgd_analysis.landscapes.sampling import GridSampler
-from ssgd_analysis.landscapes.settings import LandscapeSettings
 from ssgd_analysis.landscapes.slice import LandscapeSlice, slices_of
 from ssgd_analysis.landscapes.valley import asymmetry
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.ranks import SINGLE, Ranks
+from ssgd_analysis.settings.landscape import LandscapeSettings
 from ssgd_analysis.weights.batchnorm import has_statistics
 
 Problems = Problem | NamedProblem | Sequence[Problem | NamedProblem]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ssgd_analysis import batch as batching
 from ssgd_analysis.landscapes.directions import Vector
-from ssgd_analysis.landscapes.settings import LandscapeSettings
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.problem.recalibration import recalibration
+from ssgd_analysis.settings.landscape import LandscapeSettings
 from ssgd_analysis.weights import borrowed_buffers, borrowed_state
 
 

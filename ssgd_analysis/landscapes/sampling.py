@@ -11,10 +11,10 @@ from ssgd_analysis.landscapes.adaptive import fill, refine
 from ssgd_analysis.landscapes.evaluation import EvaluationPlan, Evaluator, Plans, measured_plan
 from ssgd_analysis.landscapes.grid import Grid
 from ssgd_analysis.landscapes.partial import PartialResults
-from ssgd_analysis.landscapes.settings import LandscapeSettings
 from ssgd_analysis.landscapes.slice import LandscapeSlice
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.ranks import SINGLE, Ranks
+from ssgd_analysis.settings.landscape import LandscapeSettings
 
 SHARE = 0.25  # of the points that --adaptive measures, at most
 

@@ -25,9 +25,9 @@ from ssgd_analysis.landscapes.directions import (
 )
 from ssgd_analysis.landscapes.grid import through
 from ssgd_analysis.landscapes.named_problem import NamedProblem, at_weights
-from ssgd_analysis.landscapes.settings import LandscapeSettings
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.ranks import SINGLE, Ranks
+from ssgd_analysis.settings.landscape import LandscapeSettings
 
 MARGIN = 0.15  # around a trajectory, as a share of its width
 RISE = 10.0  # times the loss that the sharpest axis shows

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.landscapes.settings import NORMALIZATIONS
 from ssgd_analysis.problem import Problem
+from ssgd_analysis.settings.landscape import NORMALIZATIONS
 from ssgd_analysis.weights import filters_of, flattened, grouped, ungrouped
 
 Direction = list[Tensor]
