@@ -3,6 +3,7 @@
 import dataclasses
 import doctest
 import re
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -157,3 +158,9 @@ def test_help_states_the_true_defaults(run):
             assert found[1] in ("auto", field.default), option
     assert f"default: {OPTIMIZERS['sgd'].lr:g}" in text
     assert f"sgd {OPTIMIZERS['sgd'].momentum:g}, rmsprop {OPTIMIZERS['rmsprop'].momentum:g}" in text
+
+
+def test_the_page_of_settings_is_made_from_their_declarations():
+    """``python docs/make_options.py`` makes it again."""
+    made = runpy.run_path(str(DOCS / "make_options.py"))["page"]()
+    assert (DOCS / "options.md").read_text(encoding="utf-8") == made

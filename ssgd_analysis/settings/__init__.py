@@ -7,6 +7,7 @@ from ssgd_analysis.settings.setting import (
     is_kind,
     json_schema,
     make_typed,
+    markdown_table,
     read_assignments,
     setting,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "is_kind",
     "json_schema",
     "make_typed",
+    "markdown_table",
     "read_assignments",
     "setting",
 ]

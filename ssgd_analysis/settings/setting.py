@@ -147,6 +147,16 @@ def json_schema(cls: type) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
+def markdown_table(cls: type) -> str:
+    """The settings of a dataclass as a table for the documents."""
+    rows = ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    for each in declarations(cls):
+        kind = " \\| ".join(each.choices) if each.choices else each.kind.__name__
+        default = "" if each.default in (None, "", []) else f"`{each.default}`"
+        rows.append(f"| `{each.name}` | {kind} | {default} | {each.meaning} |")
+    return "\n".join(rows)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Settings that are checked against their declarations when they are made.
