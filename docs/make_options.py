@@ -15,9 +15,9 @@ COMMANDS = {
 }
 HEAD = """# Settings
 
-These are the settings of three commands. On the command line a setting is an option with - for _, as
-`--batch-size`; in Python it is a field of the class that is named. `python docs/make_options.py` makes this
-page from the declarations in `ssgd_analysis/settings/`.
+These are the settings of three commands. On the command line a setting is an option with - for _,
+as `--batch-size`; in Python it is a field of the class that is named. The page is made from the
+declarations in `ssgd_analysis/settings/` by `python docs/make_options.py`.
 """
 
 
