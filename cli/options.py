@@ -73,10 +73,17 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in named.items() if value not in (None, [])}
 
 
-def settings_from(settings: type[S], options: Mapping[str, Any]) -> S:
-    """The settings of a class, from those options that belong to it and were given."""
+def settings_from(settings: type[S], given_options: Mapping[str, Any], /, **more: Any) -> S:
+    """The settings of a class, from those options that belong to it and were given.
+
+    Args:
+        settings: the class.
+        given_options: of the command, by name.
+        more: fields that are no options.
+    """
     names = {field.name for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
-    return settings(**{key: value for key, value in given(options).items() if key in names})
+    own = {key: value for key, value in given(given_options).items() if key in names}
+    return settings(**own, **more)
 
 
 def _option(each: Declaration) -> Callable[..., Any]:

@@ -1,6 +1,5 @@
 """``ssgd-analyze sharpness``."""
 
-import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,17 @@ from ssgd_analysis.cli.options import (
     COUNT,
     POSITIVE,
     Bytes,
-    Number,
+    Choice,
     checkpoint_options,
     computing,
     example,
     json_option,
     load_checkpoints,
+    settings_from,
+    settings_options,
 )
+
+from ssgd_analysis.settings.sharpness import SharpnessFields
 
 
 @click.command(
@@ -28,36 +31,15 @@ from ssgd_analysis.cli.options import (
     )
 )
 @checkpoint_options()
-@click.option(
-    "--operator",
-    default="hessian",
-    help="hessian, ggn, fisher (empirical), fisher-mc (sampled labels) or covariance (of the"
-    " gradients) (default: hessian).",
-)
+@settings_options(SharpnessFields, without=("seed", "metrics"))
 @click.option(
     "--layers", multiple=True, metavar="PATTERN", help="Only parameters like this, as 'conv*'."
-)
-@click.option("--per-layer", is_flag=True, help="λ_max and trace of every layer's block too.")
-@click.option(
-    "--top", type=COUNT, default=5, help="How many of the largest eigenvalues (default: 5)."
-)
-@click.option(
-    "--tol", type=POSITIVE, default=1e-4, help="Relative residual to reach (default: 1e-4)."
-)
-@click.option(
-    "--probes", type=Number(int, 2), default=32, help="Probes of the trace (default: 32)."
-)
-@click.option(
-    "--trace-tol", type=POSITIVE, help="Go on until the trace's relative standard error is below."
 )
 @click.option(
     "--metric",
     "metrics",
     multiple=True,
     help="A flatness metric: `ssgd-analyze list metrics`; all: every one that there is here.",
-)
-@click.option(
-    "--curves", is_flag=True, help="Every metric that has a radius over a grid of radii too."
 )
 @click.option("--plan", "only_plan", is_flag=True, help="Predict memory and time; measure nothing.")
 @click.option(
@@ -73,23 +55,11 @@ from ssgd_analysis.cli.options import (
 )
 @click.option(
     "--product",
-    type=click.Choice(["auto", "linear", "compiled", "graph", "difference"]),
+    type=Choice(["auto", "linear", "compiled", "graph", "difference"]),
     default="auto",
     help="How to multiply (default: auto, by a short measurement).",
 )
 @click.option("--micro-batch", type=COUNT, help="Examples multiplied at once (default: measured).")
-@click.option(
-    "--rescale-check",
-    is_flag=True,
-    help="Rescale the weights so that the function stays: how far does each metric move?",
-)
-@click.option(
-    "--rescale-factor",
-    type=POSITIVE,
-    default=5.0,
-    help="Of --rescale-check; its inverse is tried, too (default: 5).",
-)
-@click.option("--cross-check", is_flag=True, help="Run PyHessian on the same problem beside it.")
 @click.option("--save-vectors", is_flag=True, help="Keep eigenvectors in --out.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for sharpness.json and pictures."
@@ -181,9 +151,9 @@ def _settings(options: dict[str, Any]) -> Any:
     from ssgd_analysis.files import cache_folder
     from ssgd_analysis.sharpness import SharpnessSettings
 
-    fields = {field.name for field in dataclasses.fields(SharpnessSettings)} & options.keys()
-    return SharpnessSettings(
-        **{name: options[name] for name in fields},
+    return settings_from(
+        SharpnessSettings,
+        options,
         options=Options(
             strategy=None if options["product"] == "auto" else options["product"],
             micro_batch=options["micro_batch"],

@@ -184,7 +184,7 @@ class Settings:
         given = f"--{option} {value}" if self.OPTIONS else f"{each.name}={value}"
         if each.choices and value not in each.choices:
             if self.OPTIONS:
-                raise unknown(f"--{option}", str(value), each.choices)
+                raise unknown(option, str(value), each.choices)
             raise InputError(f"{given} should be one of {', '.join(each.choices)}")
         if fault := each.fault(value):
             raise InputError(f"{given} {fault}")

@@ -20,6 +20,8 @@ from ssgd_analysis.settings import (
 )
 from ssgd_analysis.settings.connection import ConnectionSettings
 from ssgd_analysis.settings.landscape import LandscapeSettings
+from ssgd_analysis.settings.sharpness import OPERATORS as OPERATOR_NAMES
+from ssgd_analysis.settings.sharpness import SharpnessFields
 from ssgd_analysis.settings.training import TrainSettings
 
 
@@ -144,12 +146,20 @@ def test_texts_are_read_as_the_settings_types():
         read_assignments("--set", ["a"])
 
 
-@pytest.mark.parametrize("cls", [TrainSettings, LandscapeSettings, ConnectionSettings])
+@pytest.mark.parametrize(
+    "cls", [TrainSettings, SharpnessFields, LandscapeSettings, ConnectionSettings]
+)
 def test_defaults_of_the_package_pass_their_own_checks(cls):
     needed = {
         each.name: "x" for each in declarations(cls) if each.default is None and not each.optional
     }
     made = cls(**needed)
-    assert all(each.meaning.endswith(".") for each in declarations(cls))
+    assert all(each.meaning.endswith((".", "?")) for each in declarations(cls))
     json.dumps(json_schema(cls))
     assert dataclasses.asdict(made)
+
+
+def test_the_declared_operators_are_those_of_the_table():
+    from ssgd_analysis.curvature import OPERATORS
+
+    assert tuple(OPERATORS) == OPERATOR_NAMES
