@@ -72,7 +72,7 @@ def compare(
 
     Example:
         >>> import tempfile
-        >>> from ssgd_analysis.training import TrainConfig, train
+        >>> from ssgd_analysis import TrainConfig, train
         >>> folder = Path(tempfile.mkdtemp())
         >>> for seed in (0, 1):
         ...     for method in ("sgd", "s-sgd"):

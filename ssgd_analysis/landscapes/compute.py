@@ -82,7 +82,7 @@ def landscape(
         >>> found = landscape(problem, LandscapeSettings(dims=2, points=5))
         >>> found.arrays["loss"].shape
         (5, 5)
-        >>> found.arrays["loss"][2, 2] == problem.mean_loss()
+        >>> bool(found.arrays["loss"][2, 2] == problem.mean_loss())
         True
     """
     settings = settings or LandscapeSettings()

@@ -1,0 +1,21 @@
+"""The examples in docstrings run as printed."""
+
+import doctest
+import importlib
+
+import pytest
+from test_architecture import LIBRARY, SOURCES
+
+WITH_EXAMPLES = [name for name in LIBRARY if ">>> " in SOURCES[name].read_text(encoding="utf-8")]
+
+
+def test_there_are_examples():
+    assert len(WITH_EXAMPLES) > 40
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted > 0
+    assert found.failed == 0
