@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= results/digits
 
-.PHONY: help demo figures test test-all lint format docs benchmark clean
+.PHONY: help demo figures test test-all coverage lint format docs benchmark clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -40,6 +40,10 @@ test: .venv/.installed-test ## run the tests
 test-all: .venv/.installed-test ## run all tests, the slow ones too
 	@echo "==> running all tests"
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+coverage: .venv/.installed-test ## how much of the package the quick tests reach
+	@echo "==> running the tests with coverage"
+	@$(BIN)/python -m pytest -n 2 -m 'not slow' -q --cov ssgd_analysis --cov-report term:skip-covered $(ARGS)
 
 lint: .venv/.installed-test ## ruff and mypy
 	@echo "==> linting and type checking"
