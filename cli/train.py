@@ -86,13 +86,13 @@ def command(
         if seeds is not None:
             if ranks.size > 1:
                 raise InputError("--seeds starts processes of its own: leave torchrun out")
-            with _interruptible(out, seeds):
+            with _interruptible(out, options["seed"], seeds, jobs):
                 results = _train_seeds(out, seeds, jobs, chosen, both, resume)
             answer_seeds(results, as_json)
             return
         _check_single(out, jobs, resume)
         try:
-            with _interruptible(out):
+            with _interruptible(out, options["seed"]):
                 result, finished = _train(out, chosen, both, resume, ranks)
         except (InputError, WorkError) as error:
             if ranks.first:
@@ -116,7 +116,9 @@ def _check_single(out: Path, jobs: int | None, resume: bool) -> None:
 
 
 @contextlib.contextmanager
-def _interruptible(out: Path, seeds: int | None = None) -> Iterator[None]:
+def _interruptible(
+    out: Path, seed: int, seeds: int | None = None, jobs: int | None = None
+) -> Iterator[None]:
     """After Ctrl-C, say how to go on.
 
     Raises:
@@ -125,9 +127,11 @@ def _interruptible(out: Path, seeds: int | None = None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        options = {"resume": True, "seeds": seeds, "out": out}
-        line = command_line("train", [], options)
-        raise WorkError(f"interrupted; what was finished is kept, go on with: {line}") from None
+        if not any((folder / "config.json").is_file() for folder in (out, *out.glob("seed-*"))):
+            raise WorkError("interrupted before anything was saved: run it again") from None
+        several = {"seed": seed, "seeds": seeds, "jobs": jobs} if seeds else {}
+        line = command_line("train", [], {"resume": True, **several, "out": out})
+        raise WorkError(f"interrupted; finished epochs are saved, continue with: {line}") from None
 
 
 def _train(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import safetensors.torch
 from torch import nn
 
+from ssgd_analysis.batch import tensors
 from ssgd_analysis.connections.connection import (
     PATHS,
     Connection,
@@ -22,6 +24,7 @@ from ssgd_analysis.connections.record import ConnectionRecord
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.files import jsonable, make_folder, write_atomically
 from ssgd_analysis.problem import Batch, Problem
+from ssgd_analysis.problem.described import described
 from ssgd_analysis.problem.recalibration import recalibration
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.settings.connection import ConnectionSettings
@@ -96,7 +99,9 @@ def connect(
         **_document(splits, settings, origin),
         "distance": distance,
         "notes": [*origin.get("notes", ()), *_notes(first, second, splits)],
-        "fingerprint": _fingerprint(splits, other, settings, origin.get("batch_size"), code),
+        "fingerprint": _fingerprint(
+            splits, other, settings, calibration, f"{code} {origin.get('batch_size')}"
+        ),
         "command": origin.get("command"),
         "out": None,
         "pictures": [],
@@ -110,7 +115,7 @@ def connect(
     stored = {}
     if resume and folder is not None:
         stored = _stored(folder, kinds, document, settings.bends)
-        finished = _finished(folder, document) if len(stored) == len(kinds) else None
+        finished = _finished(folder, document, kinds) if len(stored) == len(kinds) else None
         if finished is not None:
             return finished
     store = None if folder is None else KeyedStore(make_folder(folder) / "paths")
@@ -164,14 +169,15 @@ def _fingerprint(
     splits: Mapping[str, Problem],
     other: nn.Module,
     settings: ConnectionSettings,
-    size: int | None,
-    code: str,
+    calibration: Sequence[Batch],
+    more: str,
 ) -> str:
     """A hash of all that a path depends on."""
     first = splits["train"]
     end = Problem(other, first.loss, first.batches, count=first.count)
     parts = [problem.fingerprint() for problem in (*splits.values(), end)]
-    parts += [code, repr(dataclasses.asdict(settings)), str(size)]
+    parts += [json.dumps(described([tensors(batch) for batch in calibration]))]
+    parts += [more, repr(dataclasses.asdict(settings))]
     return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -200,14 +206,17 @@ def _stored(
     return found
 
 
-def _finished(folder: Path, document: Mapping[str, Any]) -> ConnectionRecord | None:
+def _finished(
+    folder: Path, document: Mapping[str, Any], kinds: Sequence[str]
+) -> ConnectionRecord | None:
     """The record of the same call, if it came to its end and its files are there."""
     try:
         found = ConnectionRecord.read(folder)
     except InputError:
         return None
-    same = all(found.document.get(k) == document[k] for k in ("fingerprint", "command"))
-    return found if same and found.document["paths"] else None
+    asked = ("fingerprint", "command", "weights")
+    same = all(found.document.get(key) == document.get(key) for key in asked)
+    return found if same and list(found.kinds) == list(kinds) else None
 
 
 def weight_files(folder: Path, kind: str, bends: int) -> list[Path]:

@@ -90,6 +90,7 @@ class ConnectionRecord(Record):
         from ssgd_analysis.pictures.connection import connection_pictures
 
         folder = make_folder(Path(folder))
+        (folder / DOCUMENT).unlink(missing_ok=True)  # it would speak of other arrays after a kill
         save_arrays(folder / ARRAYS, self.arrays)
         write_text(folder / TABLE, "\n".join(self._table()) + "\n")
         pictures = connection_pictures(self.document, self.arrays, folder / "connect")

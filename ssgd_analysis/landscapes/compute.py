@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-from torch import nn
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.files import make_folder
@@ -156,7 +155,7 @@ def _document(
         "dtype": str(first.problem.dtype).removeprefix("torch."),
         "model": type(first.problem.model).__name__,
         "data": None,
-        "loss": type(loss).__name__ if isinstance(loss, nn.Module) else loss.__name__,
+        "loss": getattr(loss, "__name__", type(loss).__name__),
         **{name: value for name, value in origin.items() if name != "command"},
         "n_samples": first.problem.n_samples,
         "n_test_samples": None if first.test is None else first.test.n_samples,

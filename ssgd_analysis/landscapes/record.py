@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -93,7 +94,8 @@ class LandscapeRecord(Record):
             WorkError: the disk is full or the folder not writable.
         """
         folder = make_folder(Path(folder))
-        if self.finished(folder, self.document["fingerprint"]) is None:
+        there = self.finished(folder, self.document["fingerprint"])
+        if there is None or not _same_arrays(there.arrays, self.arrays):
             _remove_document(folder)
             save_arrays(folder / ARRAYS, self.arrays)
         drawn = self._draw(folder / "landscape", html=html, movie=movie)
@@ -144,6 +146,13 @@ class LandscapeRecord(Record):
         except InputError:
             return None
         return found if found.document.get("fingerprint") == fingerprint else None
+
+
+def _same_arrays(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(
+        np.array_equal(array, other[name], equal_nan=array.dtype.kind == "f")
+        for name, array in one.items()
+    )
 
 
 def _remove_document(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import hashlib
+import json
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Literal, Self
@@ -14,6 +15,7 @@ from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch, Count, pair
 from ssgd_analysis.devices import plain_python
 from ssgd_analysis.errors import InputError, WorkError, unknown
+from ssgd_analysis.problem.described import described
 from ssgd_analysis.problem.fitness import check_modes, check_paths, check_sum, notes
 from ssgd_analysis.problem.loss import Loss, accuracy
 from ssgd_analysis.problem.pieces import Piece, parted
@@ -155,8 +157,9 @@ class Problem(WeightedBatches):
         return notes(self, self._given, self.counts, exact, whole, self.checked.get(UNUSED, []))
 
     def fingerprint(self) -> str:
-        """A hash of weights, buffers and examples: what stored numbers must belong to."""
+        """A hash of weights, buffers, examples and loss: what stored numbers must belong to."""
         digest = hashlib.blake2b(digest_size=16)
+        digest.update(json.dumps([list(self.parameters), described(self.loss)]).encode())
         held = [*self.model.parameters(), *self.model.buffers()]
         held += [tensor for batch in self.batches for tensor in batching.tensors(batch)]
         for tensor in held:
@@ -233,10 +236,11 @@ class Problem(WeightedBatches):
         for loss in losses:
             if not math.isfinite(loss):
                 raise WorkError(f"the loss is {loss} at these weights")
-        if deterministic:
-            self.checked[UNUSED] = check_paths(self, self.batches, losses)
+        unused = check_paths(self, self.batches, losses) if deterministic else None
         if not all(reading.exact for reading in self.readings):
             check_sum(self, self._given, self.counts)
+        if unused is not None:  # last: a problem that was refused is refused again
+            self.checked[UNUSED] = unused
 
     @property
     def precision(self) -> torch.dtype:

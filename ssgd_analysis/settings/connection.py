@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from ssgd_analysis.errors import InputError
 from ssgd_analysis.settings.setting import Settings, setting
 
 BN = ("recalibrate", "frozen")
@@ -20,7 +19,7 @@ class ConnectionSettings(Settings):
         50
     """
 
-    points: int = setting(25, "Points evaluated along each path, both ends among them.", minimum=1)
+    points: int = setting(25, "Points evaluated along each path, both ends among them.", minimum=3)
     bends: int = setting(3, "Bends of the chain.", minimum=1)
     epochs: int = setting(50, "Epochs that a curve is trained.", minimum=1)
     lr: float = setting(1e-3, "Learning rate of a curve, by Adam.", above=0)
@@ -31,8 +30,3 @@ class ConnectionSettings(Settings):
         choices=BN,
     )
     seed: int = setting(0, "Seed of training and matching.", minimum=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.points < 3:
-            raise InputError(f"--points {self.points} should be at least 3: both ends and one more")

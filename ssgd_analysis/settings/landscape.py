@@ -50,6 +50,7 @@ class LandscapeSettings(Settings):
         "Draw from -F to F (default: 1; between: 0.5 beyond each end; trajectory: the whole path;"
         " eigen: until the parabola predicts eleven times the loss).",
         minimum=0,
+        maximum=WIDEST,
     )
     points: int = setting(0, "Points of each axis (default: 0: 41, in 2-D 21).", minimum=0)
     repeats: int = setting(1, "Random directions sampled, for a band.", minimum=1)
@@ -76,14 +77,12 @@ class LandscapeSettings(Settings):
             object.__setattr__(self, "biases", "keep" if self.normalize == "none" else "zero")
         if self.span is None and self.directions not in FITTED:
             object.__setattr__(self, "span", 0.5 if self.directions == "between" else 1.0)
-        if self.span is not None and self.span > WIDEST:
-            raise InputError(f"--span {self.span} should be a number from 0 to {WIDEST:g}")
         if self.span == 0 and self.directions != "between":
             raise InputError("--span 0 would be a single point: give a number above 0")
         if self.points < 2:
             raise InputError(f"--points {self.points} should be at least 2: one is no line")
         if self.repeats > 1 and self.directions != "random":
-            raise InputError(f"--repeats {self.repeats} is for random directions alone")
+            raise InputError(f"--repeats {self.repeats} works only with --directions random")
 
     @property
     def shape(self) -> tuple[int, ...]:

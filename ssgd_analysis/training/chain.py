@@ -64,6 +64,10 @@ class Chain:
         """Whether someone's hooks or a frozen parameter need autograd's own pass."""
         if any(self.hooks) or _has_any_global_hook():
             return True
+        if torch.is_anomaly_enabled() or not torch.is_grad_enabled():
+            return True
+        if torch.is_autocast_enabled(self.parameters[0].device.type):
+            return True
         return any(
             p._backward_hooks or p._post_accumulate_grad_hooks or not p.requires_grad
             for p in self.parameters
@@ -118,8 +122,10 @@ class Chain:
         with torch.enable_grad():
             loss = F.cross_entropy(self.model(inputs), targets)
             scaled = loss * share if share != 1 else loss
-            expected = [loss.detach(), *torch.autograd.grad(scaled, self.parameters)]
-        return all(map(same_bits, expected, found))
+            grads = torch.autograd.grad(scaled, self.parameters, allow_unused=True)
+        if any(grad is None for grad in grads):
+            return False
+        return all(map(same_bits, [loss.detach(), *grads], found))
 
 
 def chain_of(model: nn.Module, loss: Loss, cross_entropy: tuple[Loss, ...]) -> Chain | None:

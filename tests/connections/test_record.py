@@ -105,3 +105,22 @@ def test_refusals():
         connect(first, other, FEW, paths=["bezir"])
     with pytest.raises(InputError, match="needs a folder"):
         connect(first, other, FEW, save_weights=True)
+
+
+def test_a_finished_record_of_fewer_paths_is_not_taken_for_more(tmp_path, calls):
+    first, other = ends()
+    connect(first, other, FEW, paths=["line"], folder=tmp_path).save(tmp_path)
+    connect(first, other, FEW, paths=["line", "matched"], folder=tmp_path)  # killed before save
+    calls.clear()
+    found = connect(first, other, FEW, paths=["line", "matched"], folder=tmp_path, resume=True)
+    assert [row["path"] for row in found.rows()] == ["line", "matched"]
+    assert calls == []
+
+
+def test_another_loss_is_another_connection(tmp_path, calls):
+    first, other = ends()
+    connect(first, other, FEW, paths=["line"], folder=tmp_path)
+    smooth = torch.nn.CrossEntropyLoss(label_smoothing=0.5)
+    changed = Problem(first.model, smooth, first.batches)
+    connect(changed, other, FEW, paths=["line"], folder=tmp_path, resume=True)
+    assert calls == ["line", "line"]

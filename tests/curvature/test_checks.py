@@ -176,3 +176,11 @@ def test_a_small_wrong_layer_beside_large_right_ones_is_found():
     problem = Problem(Beside(), F.cross_entropy, data)
     with pytest.raises(InputError, match="central differences"):
         _ = HessianOperator(problem) @ torch.ones(problem.n_parameters)
+
+
+def test_a_sum_is_refused_by_every_operator_of_a_problem():
+    x, y = torch.randn(12, 4), torch.arange(12) % 3
+    summed = Problem(nn.Linear(4, 3), nn.CrossEntropyLoss(reduction="sum"), [(x[:6], y[:6])] * 2)
+    for _ in range(2):
+        with pytest.raises(InputError, match="sum"):
+            _ = HessianOperator(summed) @ torch.ones(summed.n_parameters)

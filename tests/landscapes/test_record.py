@@ -1,11 +1,14 @@
 """Landscapes from models in memory as records: plotted, tabulated, saved and read again."""
 
 import csv
+import dataclasses
+import functools
 import json
 
 import nets
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from ssgd_analysis.errors import InputError
@@ -80,3 +83,28 @@ def test_a_finished_landscape_is_returned_only_for_equal_settings(tmp_path):
     other = landscape(problem, LandscapeSettings(points=4), folder=tmp_path, resume=True)
     assert not other.resumed
     assert other.arrays["loss"].shape == (4,)
+
+
+def test_another_loss_is_another_landscape_in_the_same_folder(tmp_path):
+    """Also a loss without a name, as a partial."""
+    case = nets.mlp()
+    settings = LandscapeSettings(points=5)
+    smooth = functools.partial(torch.nn.functional.cross_entropy, label_smoothing=0.5)
+    arrays = []
+    for loss in (torch.nn.functional.cross_entropy, smooth):
+        record = landscape(
+            Problem(case.model, loss, case.batches()), settings, folder=tmp_path, resume=True
+        )
+        assert not record.resumed
+        record.save(tmp_path)
+        arrays.append(record.arrays["loss"])
+        np.testing.assert_array_equal(LandscapeRecord.read(tmp_path).arrays["loss"], arrays[-1])
+    assert not np.allclose(*arrays)
+
+
+def test_arrays_that_differ_are_written_under_the_same_settings(tmp_path):
+    record = found()
+    record.save(tmp_path)
+    moved = {name: array + (name == "loss") for name, array in record.arrays.items()}
+    dataclasses.replace(record, arrays=moved).save(tmp_path)
+    np.testing.assert_array_equal(LandscapeRecord.read(tmp_path).arrays["loss"], moved["loss"])
