@@ -120,9 +120,9 @@ class Choice(click.Choice):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Parse, or say what would be right."""
         if value not in self.choices:
-            near = difflib.get_close_matches(value, self.choices, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(value, self.choices, n=1, cutoff=0.55)
             hint = f": did you mean '{near[0]}'?" if near else ""
-            self.fail(f"'{value}' is unknown{hint} ({', '.join(self.choices)})", param, ctx)
+            self.fail(f"'{value}' is not one of {', '.join(self.choices)}{hint}", param, ctx)
         return value
 
 

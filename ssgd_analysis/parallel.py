@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,13 +32,16 @@ def parallel(calls: Sequence[Call], jobs: int) -> Iterator[Any]:
         [2, 3]
     """
     workers = Parallel(n_jobs=min(jobs, max(len(calls), 1)), return_as="generator_unordered")
-    parent = os.getpid()
-    return workers(delayed(_one_thread)(parent, *call) for call in calls)
+    parent, folder = os.getpid(), Path.cwd()
+    return workers(delayed(_one_thread)(parent, folder, *call) for call in calls)
 
 
-def _one_thread(parent: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def _one_thread(
+    parent: int, folder: Path, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> Any:
     if os.getpid() != parent:
         _begin_worker(parent)
+        os.chdir(folder)  # a worker outlives a call, and its parent may have gone elsewhere
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -3,7 +3,8 @@
 import dataclasses
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,12 @@ def train_seeds(
     calls = [(_train_one, (configs[seed], own, resume)) for seed, own in folders.items()]
     results: dict[int, dict[str, Any] | InputError | WorkError] = {}
     with _epochs_shown(progress, folders, config.epochs):
-        for seed, result in parallel(calls, jobs or default_jobs(config.device)):
-            results[seed] = result
-            if isinstance(result, Exception):
-                progress.warn(f"{folders[seed]}: {result}")
+        with suppress(BrokenExecutor):  # a killed process ends all that were under way
+            results.update(parallel(calls, jobs or default_jobs(config.device)))
+        for seed in folders:
+            results.setdefault(seed, WorkError("its process was killed: resume it"))
+            if isinstance(results[seed], Exception):
+                progress.warn(f"{folders[seed]}: {results[seed]}")
     return {seed: results[seed] for seed in folders}
 
 
@@ -102,7 +105,8 @@ def _epochs_shown(progress: Progress, folders: Mapping[int, Path], epochs: int) 
 
     def watch() -> None:
         while not over.wait(LOOK_SECONDS):
-            look()
+            with suppress(OSError):  # a file may be missing for a moment
+                look()
 
     look()
     watcher = threading.Thread(target=watch, daemon=True)
@@ -112,4 +116,5 @@ def _epochs_shown(progress: Progress, folders: Mapping[int, Path], epochs: int) 
     finally:
         over.set()
         watcher.join()
-        look()
+        with suppress(OSError):
+            look()

@@ -187,7 +187,7 @@ def test_foreign_files_and_a_regression(tmp_path, run, strangers):
         (["A", "C"], "two architectures"),
         (["A", "nowhere"], "no checkpoint nowhere"),
         (["A", "A", "--path", "lines"], "'lines' is not one of"),
-        (["A", "A", "--points", "2"], "--points 2 should be at least 3"),
+        (["A", "A", "--points", "2"], "should be a whole number at least 3"),
         (["A", "A", "--bn", "freeze"], "frozen"),
         (["A", "A", "--samples", "100000"], "--samples 100000 is more than"),
         (["A", "A", "--split", "test"], "No such option"),

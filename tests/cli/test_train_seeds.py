@@ -132,7 +132,7 @@ def test_stopped_seeds_end_as_undisturbed_ones(tmp_path, spawn, run):
     assert status == 1, errors
     lines = errors.splitlines()
     assert lines[-1].startswith("Error: interrupted"), errors
-    assert f"ssgd-analyze train --resume --seeds 3 --out {cut}" in lines[-1]
+    assert "ssgd-analyze train --resume --seed 0 --seeds 3 --jobs" in lines[-1]
     assert "Traceback" not in errors
     status, errors = _stopped(spawn, cut, signal.SIGKILL)
     assert status == -signal.SIGKILL, "the runs were finished before they could be killed"
@@ -142,3 +142,23 @@ def test_stopped_seeds_end_as_undisturbed_ones(tmp_path, spawn, run):
         assert run("train", *LONG, "--resume", "--out", folder).status == 0
     for seed in range(3):
         assert_same_bits(cut / f"seed-{seed}", whole / f"seed-{seed}")
+
+
+def test_a_killed_worker_is_named_and_the_rest_can_be_resumed(tmp_path, run):
+    path = tmp_path / "net.py"
+    path.write_text(
+        "import os, signal\nfrom pathlib import Path\nfrom torch import nn\n"
+        "def make(input_shape, num_outputs):\n"
+        "    if Path(__file__).with_name('kill').exists():\n"
+        "        Path(__file__).with_name('kill').unlink()\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(2, num_outputs))\n"
+    )
+    (tmp_path / "kill").touch()
+    options = ["--method", "sgd", "--data", "two_moons", "--model", f"{path}:make", "--epochs", 1]
+    options += ["--device", "cpu", "--seeds", 2, "--jobs", 2, "--out", tmp_path / "runs"]
+    outcome = run("train", *options)
+    assert outcome.status == 1
+    assert "its process was killed" in outcome.err
+    assert run("train", *options, "--resume").status == 0
+    assert all((tmp_path / "runs" / f"seed-{s}" / "final.safetensors").exists() for s in (0, 1))

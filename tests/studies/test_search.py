@@ -37,7 +37,7 @@ def test_points_fill_the_ranges(sampler):
 
 def test_nothing_to_tune_is_one_trial_and_too_much_is_refused():
     assert points(tuning(), {}) == [{}]
-    with pytest.raises(InputError, match="the most"):
+    with pytest.raises(InputError, match="at most"):
         points(tuning(), {str(i): C for i in range(7)})
 
 
