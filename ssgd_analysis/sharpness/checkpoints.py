@@ -85,7 +85,7 @@ def measure(
         tol=tol,
         probes=probes,
         trace_tol=trace_tol,
-        metrics=metrics,
+        metrics=list(metrics),
         curves=curves,
         per_layer=per_layer,
         cross_check=cross_check,
