@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from ssgd_analysis.cli.main import main
+
+from ssgd_analysis.flatness import METRICS
 
 TESTS = Path(__file__).parent
 SLOW = tuple(
@@ -23,6 +25,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def only_metrics() -> Iterator[Callable[[set[str]], None]]:
+    """Leave only some metrics in the table; it comes back in its order."""
+    whole = dict(METRICS)
+
+    def keep(names: set[str]) -> None:
+        for name in whole.keys() - names:
+            del METRICS[name]
+
+    yield keep
+    METRICS.clear()
+    METRICS.update(whole)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,10 +11,9 @@ FEW = ("expected", "sam")
 
 
 @pytest.fixture
-def few(monkeypatch):
+def few(only_metrics):
     """A table of two metrics: all of them would take a minute."""
-    for name in set(METRICS) - set(FEW):
-        monkeypatch.delitem(METRICS, name)
+    only_metrics(set(FEW))
 
 
 @pytest.fixture

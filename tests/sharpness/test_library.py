@@ -44,11 +44,8 @@ def test_a_record_is_read_drawn_tabulated_and_saved(problem, tmp_path):
     plt.close("all")
 
 
-def test_all_is_every_metric_that_the_problem_has(monkeypatch):
-    from ssgd_analysis.flatness import METRICS
-
-    for name in set(METRICS) - {"sam", "margin"}:
-        monkeypatch.delitem(METRICS, name)
+def test_all_is_every_metric_that_the_problem_has(only_metrics):
+    only_metrics({"sam", "margin"})
     found = measure(Problem(*nets.regression().problem), metrics=["all"], **SMALL).to_json()
     assert found["metrics"]["sam"]["value"] is not None
     assert found["metrics"]["margin"]["value"] is None
