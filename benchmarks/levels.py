@@ -2,7 +2,7 @@
 
 ``python benchmarks/levels.py``: minutes on one core; prints the tables of docs/measures.md. The
 verdicts are those of :func:`ssgd_analysis.comparison.rule.judge`, over arrays of simulated groups
-(tests/compare/test_levels.py holds the two beside each other); both groups have equal means.
+(tests/comparison/test_levels.py holds the two beside each other); both groups have equal means.
 """
 
 import argparse
