@@ -18,6 +18,7 @@ from ssgd_analysis.cli.options import (
     settings_options,
 )
 
+from ssgd_analysis.records import number
 from ssgd_analysis.settings.connection import ConnectionSettings
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def _answer(record: "ConnectionRecord", as_json: bool) -> None:
     for found in answer["paths"]:
         heights = [_height(found["barrier"][split]) for split in SPLITS]
         falls = [_height(found["accuracy_barrier"][split], 100) for split in SPLITS]
-        rows.append([found["path"], *heights, *falls, console.number(found["relative_length"])])
+        rows.append([found["path"], *heights, *falls, number(found["relative_length"])])
     header = ["path", "loss barrier: train", "test", "accuracy barrier (%): train", "test"]
     console.answer_table([*header, "length / distance"], rows)
     for note in answer["notes"]:

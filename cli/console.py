@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ssgd_analysis.files import jsonable
+from ssgd_analysis.records import number
 
 _answers: list[TextIO] = []
 
@@ -77,22 +78,12 @@ def say(message: str) -> None:
     sys.stderr.write(message + "\n")
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A number for a table; ``–`` where there is none."""
-    return "–" if value is None else f"{value:.{digits}g}"
-
-
 class Display:
-    """Progress on stderr: a live bar on a terminal, a line now and then elsewhere.
-
-    Args:
-        prefix: put before each stage's label.
-    """
+    """Progress on stderr: a live bar on a terminal, a line now and then elsewhere."""
 
     EVERY = 10.0  # seconds between lines where there is no terminal
 
-    def __init__(self, prefix: str = "") -> None:
-        self.prefix = prefix
+    def __init__(self) -> None:
         self.live: Live | None = None
         self.bar: Progress | None = None
         self.task: TaskID | None = None
@@ -126,7 +117,7 @@ class Display:
 
     def start(self, label: str, total: int | None = None) -> None:
         """Begin a stage."""
-        self.label, self.total, self.done = self.prefix + label, total or 0, 0
+        self.label, self.total, self.done = label, total or 0, 0
         self.shown = None
         if self.bar is not None:
             if self.task is not None:
@@ -151,9 +142,9 @@ class Display:
     def say(self, message: str) -> None:
         """A line about the work, above the bar."""
         if self.live is not None:
-            self.live.console.print(self.prefix + message, highlight=False, markup=False)
+            self.live.console.print(message, highlight=False, markup=False)
         else:
-            say(self.prefix + message)
+            say(message)
 
     def warn(self, message: str) -> None:
         """A warning line."""

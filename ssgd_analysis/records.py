@@ -61,23 +61,30 @@ class Record(ABC):
         return pandas.DataFrame(self.rows())
 
     def __repr__(self) -> str:
-        header, cells = _cells(self.rows())
+        rows = self.rows()
+        header, cells = _cells(rows)
         widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in (header, *cells)
         ]
-        return "\n".join([type(self).__name__, *lines, *_left_out(self.rows())])
+        return "\n".join([type(self).__name__, *lines, *_left_out(rows)])
 
     def _repr_html_(self) -> str:
-        header, cells = _cells(self.rows())
+        rows = self.rows()
+        header, cells = _cells(rows)
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
             for row in cells
         )
-        note = "".join(f"<p>{html.escape(line)}</p>" for line in _left_out(self.rows()))
+        note = "".join(f"<p>{html.escape(line)}</p>" for line in _left_out(rows))
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number for a table; ``–`` where there is none."""
+    return "–" if value is None else f"{value:.{digits}g}"
 
 
 def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -87,9 +94,7 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return number(value) if value is None or isinstance(value, float) else str(value)
 
 
 def _left_out(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -39,7 +39,7 @@ ARROWS = {
     "parallel": set(),
     "references": {"errors"},
     "batch": {"errors"},
-    "weights": {"errors", "batch"},
+    "weights": {"errors", "files", "batch"},
     "problem": {"errors", "devices", "weights", "batch"},
     "data": FOUNDATION | {"batch"},
     "models": FOUNDATION,
@@ -57,10 +57,10 @@ ARROWS = {
     "comparison": RECORDING | {"runs", "methods", "flatness", "report"},
     "plots": {"errors", "files"},
     "pictures": FOUNDATION | {"plots"},
-    "report": FOUNDATION | {"plots", "pictures"},
+    "report": FOUNDATION | {"records", "plots", "pictures"},
     "studies": FOUNDATION
     | {"training", "runs", "comparison", "flatness", "curvature", "landscapes", "methods"}
-    | {"plots", "pictures", "report", "random_state", "sharpness", "parallel"},
+    | {"records", "plots", "pictures", "report", "random_state", "sharpness", "parallel"},
 }
 
 

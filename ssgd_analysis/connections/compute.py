@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 from torch import nn
 
 from ssgd_analysis.batch import tensors
@@ -22,7 +21,7 @@ from ssgd_analysis.connections.curve import Minibatches
 from ssgd_analysis.connections.path import line, put
 from ssgd_analysis.connections.record import ConnectionRecord
 from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.files import jsonable, make_folder, write_atomically
+from ssgd_analysis.files import jsonable, make_folder
 from ssgd_analysis.problem import Batch, Problem
 from ssgd_analysis.problem.described import described
 from ssgd_analysis.problem.recalibration import recalibration
@@ -30,6 +29,7 @@ from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.settings.connection import ConnectionSettings
 from ssgd_analysis.store import KeyedStore
 from ssgd_analysis.weights import borrowed_state
+from ssgd_analysis.weights.tensor_file import save_tensors
 
 DEFAULT_PATHS = ("line", "matched", "bezier")
 Arrays = dict[str, np.ndarray]
@@ -247,11 +247,4 @@ def _save_weights(
             put(path.model, point)
             if calibration and kind != "matched":
                 recalibration(problem, calibration)()
-            _save_state(path.model, file, kind)
-
-
-def _save_state(model: nn.Module, file: Path, kind: str) -> None:
-    """Write a model's tensors; tied ones once under each name."""
-    whole = {n: t.detach().cpu().contiguous().clone() for n, t in model.state_dict().items()}
-    content = safetensors.torch.save(whole, {"path": kind})
-    write_atomically(file, lambda temporary: temporary.write_bytes(content))
+            save_tensors(file, path.model.state_dict(), {"path": kind})

@@ -5,13 +5,9 @@ from typing import Any
 
 from ssgd_analysis.pictures.correlations import correlation_tables
 from ssgd_analysis.plots.metric_names import NAMES
+from ssgd_analysis.records import number
 
 Table = tuple[list[str], list[list[str]]]  # header and rows
-
-
-def number(value: float | None) -> str:
-    """A number for people; ``–`` where there is none."""
-    return "–" if value is None else f"{value:.4g}"
 
 
 def group_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

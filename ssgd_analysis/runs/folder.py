@@ -19,8 +19,9 @@ from ssgd_analysis.files import (
     write_text,
 )
 from ssgd_analysis.runs.config import TrainConfig
-from ssgd_analysis.runs.tensors import read_tensors, read_tree, save_tensors, save_tree
+from ssgd_analysis.runs.tensors import read_tensors, read_tree, save_tree
 from ssgd_analysis.settings import is_kind
+from ssgd_analysis.weights.tensor_file import save_tensors
 
 ALWAYS = ("epoch", "step", "train_loss")  # in every record of the history, and finite
 RECORDED = {

@@ -10,20 +10,9 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.errors import InputError, first_line
-from ssgd_analysis.files import write_atomically
+from ssgd_analysis.weights.tensor_file import save_tensors
 
 _TENSOR, _TUPLE, _PAIRS = "__tensor__", "__tuple__", "__pairs__"
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write named tensors; tied ones are written once under each name.
-
-    Raises:
-        WorkError: the disk is full or the folder not writable.
-    """
-    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    content = safetensors.torch.save(whole, metadata)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

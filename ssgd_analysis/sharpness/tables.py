@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssgd_analysis.flatness import METRICS
+from ssgd_analysis.records import number
 from ssgd_analysis.sharpness.rescale_check import extreme
 
 Document = Mapping[str, Any]
@@ -30,7 +31,7 @@ def checkpoint_tables(found: Document) -> Iterator[Table | str]:
     yield (
         f"{found['checkpoint']}: {found['operator']}, {found['split']},"
         f" {found['n_samples']} examples, {found['n_parameters']} parameters,"
-        f" loss {_number(found['loss'])}, accuracy {_number(found['accuracy'])}"
+        f" loss {number(found['loss'])}, accuracy {number(found['accuracy'])}"
     )
     yield from (f"Note: {note}" for note in found["notes"])
     yield _quantities(found)
@@ -80,8 +81,8 @@ def difference_tables(differences: Sequence[Document]) -> Iterator[Table | str]:
         rows = [
             [
                 name,
-                _number(found["difference"]),
-                _number(found["stderr"], 2),
+                number(found["difference"]),
+                number(found["stderr"], 2),
                 "pairs" if found["paired"] else "both",
             ]
             for name, found in entry["metrics"].items()
@@ -99,26 +100,21 @@ def _quantities(found: Document) -> Table:
     ]
     rows.append(["smallest λ", *_doubt(found["smallest_eigenvalue"]), "–"])
     trace = found["trace"]
-    rows.append(["trace", _number(trace["value"]), _errors(trace), "–", "–"])
+    rows.append(["trace", number(trace["value"]), _errors(trace), "–", "–"])
     for name, metric in found["metrics"].items():
-        error = _number(metric["stderr"], 2)
-        rows.append([_noted(name), _number(metric["value"]), error, "–", "–"])
+        error = number(metric["stderr"], 2)
+        rows.append([_noted(name), number(metric["value"]), error, "–", "–"])
     return Table(["", "value", "stderr", "residual", "cross-fit"], rows)
 
 
 def _density(density: Document) -> Iterator[str]:
-    threshold = _number(density["threshold"], 2)
+    threshold = number(density["threshold"], 2)
     for name, where in (("negative", f"below -{threshold}"), ("near_zero", f"within ±{threshold}")):
         ends = [f"{100 * density[name][end]:.3g}%" for end in ("low", "high")]
         yield (
             f"{name.replace('_', '-')} eigenvalues ({where}): between {ends[0]} and {ends[1]}"
             f" of all (95%; {density['probes']} probes of {density['steps']} steps tell no more)"
         )
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    """A number for a table; ``–`` where there is none."""
-    return "–" if value is None else f"{value:.{digits}g}"
 
 
 def _noted(name: str) -> str:
@@ -131,7 +127,7 @@ def _curves(metrics: Document) -> Iterator[Table]:
     for name, metric in metrics.items():
         if curve := metric.get("curve"):
             rows = [
-                [f"{radius:g}", _number(value), _number(error, 2)]
+                [f"{radius:g}", number(value), number(error, 2)]
                 for radius, value, error in zip(
                     curve["radii"], curve["values"], curve["stderr"], strict=True
                 )
@@ -146,7 +142,7 @@ def _layers(layers: Sequence[Document]) -> Table:
             str(layer["n_parameters"]),
             *(_doubt(layer["lambda_max"]) if "why" not in layer else ["no time", "–", "–"]),
             *(
-                _number(layer["trace"][key], digits) if "why" not in layer else "–"
+                number(layer["trace"][key], digits) if "why" not in layer else "–"
                 for key, digits in (("value", 4), ("stderr", 2))
             ),
         ]
@@ -163,20 +159,20 @@ def _crossed(pair: Document) -> str:
         return "–"
     if found["value"] is None:
         return "no time"
-    error = "" if found["stderr"] is None else f" ± {_number(found['stderr'], 2)}"
-    return f"{_number(found['value'])}{error}"
+    error = "" if found["stderr"] is None else f" ± {number(found['stderr'], 2)}"
+    return f"{number(found['value'])}{error}"
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return f"[{_number(low)}, {_number(high)}]"
+    return f"[{number(low)}, {number(high)}]"
 
 
 def _errors(trace: Document) -> str:
     """Both errors of a trace: of the probes, and over the examples."""
     probes, examples = trace["stderr"], trace["sampling_stderr"]
     if examples is None:
-        return _number(probes, 2)
-    return f"{_number(probes, 2)} (examples {_number(examples, 2)})"
+        return number(probes, 2)
+    return f"{number(probes, 2)} (examples {number(examples, 2)})"
 
 
 def _cross_check(check: Document) -> Iterator[Table | str]:
@@ -187,8 +183,8 @@ def _cross_check(check: Document) -> Iterator[Table | str]:
     rows = [
         [
             f"λ{index}",
-            *(_number(pair["value"], 6) for pair in pairs),
-            *(_number(pair["residual"], 2) for pair in pairs),
+            *(number(pair["value"], 6) for pair in pairs),
+            *(number(pair["residual"], 2) for pair in pairs),
             right,
         ]
         for index, (*pairs, right) in enumerate(
@@ -197,9 +193,7 @@ def _cross_check(check: Document) -> Iterator[Table | str]:
     ]
     header = ["cross-check", "ours", "pyhessian", "residual", "residual", "right by the residual"]
     yield Table(header, rows)
-    yield (
-        f"largest relative difference {_number(check['largest_difference'], 2)}; {check['note']}"
-    )
+    yield (f"largest relative difference {number(check['largest_difference'], 2)}; {check['note']}")
 
 
 def _rescale_check(check: Document) -> Iterator[Table | str]:
@@ -209,13 +203,13 @@ def _rescale_check(check: Document) -> Iterator[Table | str]:
         return
     tried = check["transformations"]
     rows = [
-        [text, _number(found["value"])]
-        + [_number(extreme(one["changes"], text)) for one in tried.values()]
+        [text, number(found["value"])]
+        + [number(extreme(one["changes"], text)) for one in tried.values()]
         for text, found in check["metrics"].items()
     ]
     moved = [[change["output_change"] for change in one["changes"]] for one in tried.values()]
     places = [[change["done"] for change in one["changes"]] for one in tried.values()]
-    rows.append(["outputs moved", "", *(_number(max(m, default=None), 2) for m in moved)])
+    rows.append(["outputs moved", "", *(number(max(m, default=None), 2) for m in moved)])
     rows.append(["places", "", *(str(len(p[0])) if p else "not found" for p in places)])
     header = [f"same function, a = {check['factor']:g}, 1/a", "value", *(f"× {n}" for n in tried)]
     yield Table(header, rows)
@@ -224,7 +218,7 @@ def _rescale_check(check: Document) -> Iterator[Table | str]:
 
 def _doubt(pair: Document) -> list[str]:
     return [
-        _number(pair["value"]),
-        _number(pair["stderr"], 2),
-        _number(pair["residual"], 2),
+        number(pair["value"]),
+        number(pair["stderr"], 2),
+        number(pair["residual"], 2),
     ]

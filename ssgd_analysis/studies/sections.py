@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssgd_analysis.records import number
 from ssgd_analysis.report import Section
-from ssgd_analysis.report.tables import number, p_text, percent
+from ssgd_analysis.report.tables import p_text, percent
 from ssgd_analysis.studies.board import duration
 from ssgd_analysis.studies.spec import Study
 

@@ -15,9 +15,9 @@ from ssgd_analysis.runs.tensors import (
     load_weights,
     read_tensors,
     read_tree,
-    save_tensors,
     save_tree,
 )
+from ssgd_analysis.weights.tensor_file import save_tensors
 
 SOURCE = Path("weights.safetensors")
 
