@@ -37,7 +37,7 @@ DATA = {
         standin_cifar100, "generated images for CIFAR-100, to try a file"
     ),
 } | {
-    entry.name: DataEntry(entry, f"{entry.source.__name__}, read or downloaded by torchvision")
+    entry.name: DataEntry(entry, f"{entry.source}, read or downloaded by torchvision")
     for entry in IMAGES
 }
 
