@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 FEWEST_RUNS = 5  # Fieller's error is 0.437 / (n − 4)
 FEWEST_UNITS = 4
@@ -121,6 +121,8 @@ def mean_kendall(
 
 def tau_b(x: np.ndarray, y: np.ndarray) -> float | None:
     """Kendall's τ-b; ``None`` where all values of one side are equal, or there is one run."""
+    from scipy import stats  # takes most of a second to import
+
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     if len(x) == 2:  # scipy divides by the number of runs minus two
@@ -140,7 +142,7 @@ def _why_none(n: int) -> str:
 
 
 def _quantile(units: int) -> float:
-    return float(stats.t.ppf(0.975, units - 1))
+    return float(stdtrit(units - 1, 0.975))
 
 
 def _jackknife(x: np.ndarray, y: np.ndarray, units: list[Hashable], bound: float) -> float:

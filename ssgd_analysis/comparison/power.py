@@ -4,8 +4,7 @@ import functools
 import math
 
 import numpy as np
-from scipy import stats
-from scipy.special import ndtr
+from scipy.special import gammaincinv, ndtr, stdtrit
 
 from ssgd_analysis.comparison.two_samples import two_sample_test, variance_shares
 
@@ -107,7 +106,7 @@ def _limits(n: int, level: float, share: float | None) -> tuple[np.ndarray, np.n
     weights are of the second axis, which pairs have no need of.
     """
     if share is None:
-        return stats.t.isf(level / 2, n - 1) * _spreads(n - 1.0)[:, None], np.ones(1)
+        return -stdtrit(n - 1, level / 2) * _spreads(n - 1.0)[:, None], np.ones(1)
     one, rest, weights = variance_shares(n, n)
     mine, other = share * one, (1 - share) * rest
     test = two_sample_test(n, n, level)
@@ -118,4 +117,5 @@ def _limits(n: int, level: float, share: float | None) -> tuple[np.ndarray, np.n
 @functools.lru_cache(maxsize=4096)
 def _spreads(dof: float) -> np.ndarray:
     """Quantiles of an estimated over the true standard deviation."""
-    return np.sqrt(stats.chi2.ppf((np.arange(QUANTILES) + 0.5) / QUANTILES, dof) / dof)
+    chi2 = 2 * gammaincinv(dof / 2, (np.arange(QUANTILES) + 0.5) / QUANTILES)
+    return np.sqrt(chi2 / dof)

@@ -8,11 +8,8 @@ from typing import Any
 from ssgd_analysis.comparison.rule import Rule
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.files import jsonable, make_folder
-from ssgd_analysis.pictures.comparison import relative_effects
-from ssgd_analysis.plots import forest_figure
-from ssgd_analysis.plots.metric_names import NAMES
+from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.records import Record
-from ssgd_analysis.report.comparison import write_comparison
 
 VERDICTS = ("flatter", "sharper", "no difference", "not comparable")
 COLUMNS = (
@@ -107,6 +104,9 @@ class Comparison(Record):
         Raises:
             InputError: there is no test to draw.
         """
+        from ssgd_analysis.pictures.comparison import relative_effects
+        from ssgd_analysis.plots import forest_figure
+
         effects = relative_effects(self.document(), NAMES)
         if not effects:
             raise InputError("there is no test of flatness to draw")
@@ -117,6 +117,8 @@ class Comparison(Record):
 
     def save(self, folder: Path | str) -> list[Path]:
         """Write ``report.html``, ``compare.json``, the tables as CSV, and the pictures."""
+        from ssgd_analysis.report.comparison import write_comparison
+
         return write_comparison(make_folder(Path(folder)), self.document(), self.values)
 
 

@@ -46,7 +46,7 @@ def _made() -> list[tuple[Tensor, Tensor]]:
 
 def _split(labels: np.ndarray) -> list[np.ndarray]:
     """The rows of both splits: those of scikit-learn's ``train_test_split`` with seed 0."""
-    generator = np.random.RandomState(0)  # noqa: NPY002
+    generator = np.random.RandomState(0)
     classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     counts = np.array([len(rows) for rows in classes])
     trained = _shares(counts, len(labels) - TEST, generator)

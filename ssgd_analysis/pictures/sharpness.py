@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.plots import density_figure, radius_curves, save_figure
-from ssgd_analysis.plots.metric_names import NAMES
 from ssgd_analysis.plots.style import OwnAxes
 
 SPOKEN = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix"}

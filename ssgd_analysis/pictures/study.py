@@ -5,8 +5,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.plots import AxisPanel, axis_figure, tuning_figure
-from ssgd_analysis.plots.metric_names import NAMES
 
 Rows = Sequence[Mapping[str, Any]]
 

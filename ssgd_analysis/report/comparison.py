@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from ssgd_analysis.files import write_json
+from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.pictures.comparison import comparison_pictures
 from ssgd_analysis.pictures.correlations import correlation_csv, correlation_tables
 from ssgd_analysis.plots import interval_figure, save_figure
-from ssgd_analysis.plots.metric_names import NAMES
 from ssgd_analysis.report.page import Section, write_page, write_table
 from ssgd_analysis.report.tables import (
     group_rows,

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.pictures.correlations import correlation_tables
-from ssgd_analysis.plots.metric_names import NAMES
 from ssgd_analysis.records import number
 
 Table = tuple[list[str], list[list[str]]]  # header and rows

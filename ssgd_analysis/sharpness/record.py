@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.files import jsonable, make_folder, write_json
-from ssgd_analysis.pictures.sharpness import densities, sharpness_pictures
 from ssgd_analysis.records import Record
 from ssgd_analysis.sharpness.differences import differences
 
@@ -57,6 +56,8 @@ class SharpnessRecord(Record):
 
     def plot(self, ax: Any = None) -> Any:
         """The spectral density with the top eigenvalues; see :meth:`Record.plot`."""
+        from ssgd_analysis.pictures.sharpness import densities
+
         figure = densities({"checkpoints": [self.to_json()]}, axes=ax)
         return figure.axes[0] if ax is None else ax
 
@@ -100,6 +101,8 @@ class SharpnessRecords(Record):
         Returns:
             The axes.
         """
+        from ssgd_analysis.pictures.sharpness import densities
+
         figure = densities(self.to_json(), axes=ax)
         return figure.axes if ax is None else ax
 
@@ -109,6 +112,8 @@ class SharpnessRecords(Record):
         Returns:
             The JSON file, then the pictures: densities and, if there are any, curves.
         """
+        from ssgd_analysis.pictures.sharpness import sharpness_pictures
+
         folder, answer = make_folder(Path(folder)), self.to_json()
         pictures = sharpness_pictures(answer, folder)
         write_json(folder / "sharpness.json", answer)

@@ -25,7 +25,6 @@ from ssgd_analysis.studies.landscapes import sample_landscapes
 from ssgd_analysis.studies.load import check_study
 from ssgd_analysis.studies.questions import QUESTIONS
 from ssgd_analysis.studies.questions.answer import UNTUNED, count_failures
-from ssgd_analysis.studies.report import write_study
 from ssgd_analysis.studies.sessions import add_session, machine
 from ssgd_analysis.studies.spec import Study
 from ssgd_analysis.studies.tuning import (
@@ -74,6 +73,8 @@ def run_study(
         InputError: a folder that holds a study, or another one than this.
         WorkError: every run of the focus failed.
     """
+    from ssgd_analysis.studies.report import write_study  # needs matplotlib; workers do not
+
     began = time.monotonic()
     study = _claim(study, out, resume, seeds)
     jobs = jobs or default_jobs(device)

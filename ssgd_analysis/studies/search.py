@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from ssgd_analysis.errors import InputError
 
@@ -110,6 +109,8 @@ def points(tuning: Tuning, ranges: Mapping[str, Range]) -> list[dict[str, float]
     Raises:
         InputError: more quantities than :data:`MOST`.
     """
+    from scipy.stats import qmc  # takes most of a second to import
+
     if len(ranges) > MOST:
         raise InputError(f"{len(ranges)} quantities are to be tuned: at most {MOST} can be")
     if not ranges:

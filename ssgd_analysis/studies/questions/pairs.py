@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scipy import stats
-
 from ssgd_analysis.studies.questions.answer import (
     ACCURACY,
     Answer,
@@ -26,6 +24,8 @@ class Pairs(Question):
 
     def answer(self, study: Study, result: Mapping[str, Any], values: Values) -> Answer:
         """See :meth:`Question.answer`."""
+        from scipy import stats  # takes most of a second to import
+
         clauses, record = [], []
         for setting in study.settings:
             labels = [arm.label for arm in study.arms if (setting.name, arm.label) in values]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssgd_analysis.comparison.statistics import interval
-from ssgd_analysis.plots.metric_names import NAMES
+from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.studies.questions.answer import (
     ACCURACY,
     Answer,
