@@ -41,7 +41,7 @@ SPLITS = ("train", "test")
     "kinds",
     multiple=True,
     type=Choice(["line", "matched", "bezier", "chain"]),
-    help="A path to try (default: line, matched and bezier).",
+    help="A path to try; may be given several times (default: line, matched and bezier).",
 )
 @settings_options(ConnectionSettings, without=("seed",))
 @click.option(
@@ -50,8 +50,8 @@ SPLITS = ("train", "test")
     default=Path("connection"),
     help="Folder for arrays and pictures (default: connection).",
 )
-@click.option("--save-weights", is_flag=True, help="Keep bends and matched weights in --out.")
-@click.option("--resume", is_flag=True, help="Take paths that are finished from --out.")
+@click.option("--save-weights", is_flag=True, help="Save bends and matched weights in --out.")
+@click.option("--resume", is_flag=True, help="Reuse the finished paths in --out.")
 @json_option
 @computing
 def command(
@@ -142,9 +142,14 @@ def _differences(first: Any, second: Any, options: dict[str, Any]) -> list[str]:
     if len(second.data.train) != count or not same_examples(
         *(_problem(checkpoint, "train", options) for checkpoint in (first, second))
     ):
-        notes.append("trained on other examples or labels: losses are on the first checkpoint's")
+        notes.append(
+            "the checkpoints were trained on different examples or labels:"
+            " losses are on those of the first"
+        )
     if first.references["loss"] != second.references["loss"]:
-        notes.append("trained with another loss: losses are the first checkpoint's")
+        notes.append(
+            "the checkpoints were trained with different losses: that of the first is used"
+        )
     return notes
 
 

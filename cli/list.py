@@ -71,7 +71,7 @@ def _systems() -> list[dict[str, Any]]:
     return []  # there are none yet
 
 
-KINDS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "methods": _methods,
     "models": _models,
     "data": _data,
@@ -111,15 +111,15 @@ def _description(kind: str, name: str) -> str:
 
 
 @click.command(name="list", epilog=example("ssgd-analyze list methods s-sgd"))
-@click.argument("kind", type=click.Choice(list(KINDS)))
+@click.argument("kind", type=click.Choice(list(LISTS)))
 @click.argument("name", required=False)
 @json_option
 def command(kind: str, name: str | None, as_json: bool) -> None:
-    """What exists by name: methods with their settings, metrics with their invariances, etc.
+    """List what exists by name: methods with settings, metrics with invariances, and so on.
 
-    With NAME it shows that entry in full.
+    With NAME, show that entry in full.
     """
-    entries = KINDS[kind]()
+    entries = LISTS[kind]()
     if name is not None:
         entries = [_one(kind, name, entries)]
     if as_json:

@@ -79,7 +79,7 @@ class EntropySGD(Method):
         chosen, passes = self.settings, self.passes
         count = chosen.inner_steps
         if len(inputs) < count:
-            raise InputError(f"inner_steps={count} need at least as many examples")
+            raise InputError(f"inner_steps={count} needs a minibatch of at least {count} examples")
         parameters = [parameter for _, parameter in passes.parameters]
         mean = [parameter.detach().clone() for parameter in parameters]
         speed = [torch.zeros_like(parameter) for parameter in parameters]

@@ -72,4 +72,4 @@ class LabelNoiseSGD(Method):
             if outputs.shape[:axis] + outputs.shape[axis + 1 :] == targets.shape:
                 return outputs.shape[axis]
         shapes = f"{tuple(outputs.shape)} for class labels of shape {tuple(targets.shape)}"
-        raise InputError(f"label-noise-sgd: outputs of shape {shapes} do not tell the classes")
+        raise InputError(f"label-noise-sgd: outputs of shape {shapes} have no axis of classes")

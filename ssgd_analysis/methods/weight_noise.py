@@ -124,7 +124,7 @@ class WeightNoiseMethod(Method):
             rest = [name for name, parameter in named.items() if id(parameter) not in reached]
             if rest:
                 log.warning(
-                    "noise_per=sample: no noise on %s, whose products it cannot reach",
+                    "noise_per=sample: %s gets no noise: no nn.Linear or convolution owns it",
                     ", ".join(rest),
                 )
 

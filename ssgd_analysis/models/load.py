@@ -47,8 +47,8 @@ def load_model(name: str, input_shape: tuple[int, ...], num_outputs: int | None)
         name: see above; a reference is a callable returning an ``nn.Module``, called with the
             keywords ``input_shape`` and ``num_outputs`` if it accepts them.
         input_shape: shape of one input, without the batch axis.
-        num_outputs: classes, or values to regress; ``None``: the data has no targets to tell
-            from, and a reference is not given it.
+        num_outputs: classes, or values to regress; ``None``: the data has no targets, and
+            a reference is called without it.
 
     Raises:
         InputError: an unknown name, a registered model for data without targets, a reference

@@ -6,7 +6,7 @@ from typing import Any
 
 from ssgd_analysis.records import number
 from ssgd_analysis.report import Section
-from ssgd_analysis.report.tables import p_text, percent
+from ssgd_analysis.report.tables import p_cell, relative_text
 from ssgd_analysis.studies.board import duration
 from ssgd_analysis.studies.spec import Study
 
@@ -39,7 +39,7 @@ def answer_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> 
         sections.append(Section("Gains", text, *_gain_rows(answer["gains"]), pictures=shown))
     for one in answer.get("pairs", ()):
         name = f"Pairs, {one['setting']}" if one["setting"] else "Pairs"
-        omnibus = f"Friedman's test over all arms: p = {p_text(one['omnibus'])}. "
+        omnibus = f"Friedman's test over all arms: p = {p_cell(one['omnibus'])}. "
         text = omnibus + "Test accuracy in points, paired by seed, Holm-corrected over all pairs."
         sections.append(Section(name, text, *_gain_rows(one["pairs"])))
     if result.get("variance"):
@@ -57,8 +57,8 @@ def _gain_rows(
             gain["rival"],
             "–" if gain["mean"] is None else f"{gain['mean']:+.3f}",
             "[{:+.3f}, {:+.3f}]".format(*gain["ci95"]) if gain["ci95"] else "–",
-            p_text(gain["p"]),
-            p_text(gain["p_holm"]),
+            p_cell(gain["p"]),
+            p_cell(gain["p_holm"]),
             str(gain["n"]),
             gain["verdict"],
             gain["test"].split(",")[0] or "–",  # the seeds have a column
@@ -110,7 +110,12 @@ def spending_section(study: Study, result: Mapping[str, Any]) -> Section:
         else "No budget is set, so every arm trains for the same epochs, whatever they cost"
     )
     cells = [
-        [row["setting"] or "–", row["arm"], f"{row['passes']:,.0f}", percent(row["deviation"])]
+        [
+            row["setting"] or "–",
+            row["arm"],
+            f"{row['passes']:,.0f}",
+            relative_text(row["deviation"]),
+        ]
         for row in rows
     ]
     text = (

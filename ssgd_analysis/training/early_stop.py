@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# what a record tells of the weights, rather than of the training so far
+# the entries of a record that describe the weights, not the training so far
 OF_THE_WEIGHTS = {
     f"{split}_{what}" for split in ("train", "test", "val") for what in ("loss", "accuracy")
 } | {"weight_norm"}
@@ -16,7 +16,7 @@ class EarlyStop:
 
     Args:
         patience: epochs without a lower ``val_loss`` after which training is over; 0: never, and
-            nothing is kept.
+            no weights are stored.
         epochs: of the whole training.
     """
 
@@ -36,7 +36,7 @@ class EarlyStop:
             model: holds the weights that it is of.
 
         Returns:
-            The record with ``best_epoch``; the last one tells of the best epoch's weights.
+            The record with ``best_epoch``; the last one describes the best epoch's weights.
         """
         if not self.patience:
             return record
@@ -52,7 +52,7 @@ class EarlyStop:
 
     @torch.no_grad()
     def give_out(self, model: nn.Module) -> None:
-        """Put the best epoch's weights into the model, if any were kept."""
+        """Put the best epoch's weights into the model, if any were stored."""
         held = _held(model)
         for name, value in self.weights.items():
             held[name].copy_(value)

@@ -53,7 +53,7 @@ def stability_limit(optimizer: torch.optim.Optimizer, rate: float) -> float | No
 
 
 def summary(records: list[dict[str, Any]], training: float) -> dict[str, Any]:
-    """How much was measured, at what price, and what it was in the end.
+    """The number of measurements, their cost, and the last one.
 
     Args:
         records: of the whole run.
@@ -74,11 +74,12 @@ class Tracker:
 
     Everything is measured on the first training examples of the run (its label noise included,
     no augmentation), in evaluation mode and without weight decay. Weights, buffers, modes,
-    gradients and all random generators are as before; so a tracked run trains as an untracked.
+    gradients and all random generators are as before, so that a tracked run trains exactly as an
+    untracked one.
 
     Args:
         track: of the config, ``KIND:N`` texts.
-        samples: how many of the first examples, at most.
+        samples: the largest number of examples, the first of the split.
         examples: the training split on the model's device.
         train: the loss over all of it.
         passes: hold model, loss, optimizer and seed of the run.
@@ -132,7 +133,7 @@ class Tracker:
         self.records.append(jsonable(record))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: how many records count, and where to start from."""
+        """What a resumed run needs: the number of records that count, and the last eigenvectors."""
         return {"records": len(self.records), "vectors": self.vectors}
 
     def load_state_dict(self, state: dict[str, Any], records: list[dict[str, Any]]) -> None:
@@ -174,7 +175,7 @@ class Tracker:
         """The check of S-SGD's expansion, in float64: it is a small difference of gradients."""
         try:
             model = copy.deepcopy(self.passes.model).double()
-        except Exception as error:  # whatever a stranger's model raises
+        except Exception as error:  # whatever a user's model raises
             raise InputError(
                 f"--track third-order needs a copy of the model in float64: {first_line(error)}"
             ) from error
@@ -205,7 +206,7 @@ class Tracker:
             ]
 
     def _generator(self, epoch: int, what: object, device: torch.device) -> torch.Generator:
-        """A stream for each measurement: nothing to keep for a resumed run."""
+        """A stream for each measurement: nothing to save for a resumed run."""
         return seeds.generator(self.passes.seed, "track", what, epoch, device=device)
 
     def _batches(self, examples: Split) -> list[tuple[Tensor, Tensor]]:

@@ -179,5 +179,5 @@ def test_how_many_classes_there_are(outputs, labels, classes):
 
 def test_classes_that_cannot_be_counted_are_refused():
     method = make_method("label-noise-sgd", network())
-    with pytest.raises(InputError, match="do not tell the classes"):
+    with pytest.raises(InputError, match="have no axis of classes"):
         method._count(minibatch(0)[0][:1], torch.zeros((1, 5), dtype=torch.long))
