@@ -51,9 +51,9 @@ def _split(labels: np.ndarray) -> list[np.ndarray]:
     counts = np.array([len(rows) for rows in classes])
     trained = _shares(counts, len(labels) - TEST, generator)
     _shares(counts - trained, TEST, generator)  # all that are left; it may draw
-    drawn = [rows[generator.permutation(len(rows))] for rows in classes]
-    train = [rows[:count] for rows, count in zip(drawn, trained, strict=True)]
-    test = [rows[count:] for rows, count in zip(drawn, trained, strict=True)]
+    shuffled = [rows[generator.permutation(len(rows))] for rows in classes]
+    train = [rows[:count] for rows, count in zip(shuffled, trained, strict=True)]
+    test = [rows[count:] for rows, count in zip(shuffled, trained, strict=True)]
     return [generator.permutation(np.concatenate(part)) for part in (train, test)]
 
 

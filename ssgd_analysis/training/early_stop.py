@@ -26,7 +26,7 @@ class EarlyStop:
         self.best: dict[str, Any] = {}  # its record
         self.weights: dict[str, Tensor] = {}
 
-    def see(self, record: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    def update(self, record: dict[str, Any], model: nn.Module) -> dict[str, Any]:
         """Take note of an epoch.
 
         After the last one the model gets the best epoch's weights.
@@ -47,11 +47,11 @@ class EarlyStop:
         record = {**record, "best_epoch": self.best["epoch"]}
         if not self.over and record["epoch"] < self.epochs:
             return record
-        self.give_out(model)
+        self.restore_best(model)
         return {**record, **{key: self.best[key] for key in OF_THE_WEIGHTS & self.best.keys()}}
 
     @torch.no_grad()
-    def give_out(self, model: nn.Module) -> None:
+    def restore_best(self, model: nn.Module) -> None:
         """Put the best epoch's weights into the model, if any were stored."""
         held = _held(model)
         for name, value in self.weights.items():

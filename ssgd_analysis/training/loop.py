@@ -135,14 +135,14 @@ class _Training:
             began = time.monotonic()
             random_state.part(self.config.seed, self.ranks.rank, epoch)
             rate = self._epoch(epoch)
-            with self._given_out(last=epoch == self.config.epochs):
-                record = self.early.see(self._evaluated(epoch, rate), self.model)
+            with self._final_weights(last=epoch == self.config.epochs):
+                record = self.early.update(self._evaluated(epoch, rate), self.model)
                 self.seconds += time.monotonic() - began
                 self.history.append({**record, "seconds": round(self.seconds, 3)})
                 self._track(epoch, rate, record["train_loss"])
                 self._save_checkpoint(epoch)
             self._save(epoch)
-        self.early.give_out(self.model)
+        self.early.restore_best(self.model)
         self.run.save_final(self.step, self.model.state_dict())
 
     def _epoch(self, epoch: int) -> float:
@@ -180,7 +180,7 @@ class _Training:
         return learning_rate(self.peak_lr, schedule, step, self.total_steps, self.warmup)
 
     @contextmanager
-    def _given_out(self, *, last: bool) -> Iterator[None]:
+    def _final_weights(self, *, last: bool) -> Iterator[None]:
         """The model holds the weights that the method gives out: for good at the last epoch."""
         if type(self.method).finish is Method.finish:  # it gives out the weights that it trains
             yield

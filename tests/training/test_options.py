@@ -36,7 +36,7 @@ def _planted(losses: list[float], patience: int, epochs: int) -> tuple[list[dict
             for value in (model.weight, model.running_mean):
                 value.fill_(epoch)
         record = {"epoch": epoch, "lr": 0.1, "val_loss": loss, "train_loss": -loss}
-        records.append(early.see(record, model))
+        records.append(early.update(record, model))
         if early.over:
             break
     assert model.weight == model.running_mean
