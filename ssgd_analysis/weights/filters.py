@@ -51,6 +51,9 @@ class Filters:
             tensor: of two axes or more.
             reduce: takes ``dim``, a list of axes, and ``keepdim``.
         """
+        if self.groups == 1:
+            axes = [axis for axis in range(tensor.ndim) if axis != self.axis]
+            return reduce(tensor, dim=axes, keepdim=True)
         parts = self._parts(tensor)
         axes = [axis for axis in range(1, parts.ndim) if axis != self.axis + 1]
         return self._shaped(reduce(parts, dim=axes, keepdim=True), tensor)
