@@ -213,8 +213,8 @@ def _number(default: Any) -> type:
 
 
 def _wrong(key: str, value: Any, default: Any) -> InputError:
-    kind = _number(default)
-    words = {float: "a number", bool: "true or false"}.get(kind, f"a {kind.__name__}")
+    kind = _number(default).__name__
+    words = {"float": "a number", "bool": "true or false"}.get(kind, f"a {kind}")
     if isinstance(default, tuple):
         words = f"a tuple of {len(default)} numbers"
     return InputError(f"--optimizer-set {key}={value}: the value is not {words}")
