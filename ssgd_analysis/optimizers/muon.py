@@ -47,7 +47,7 @@ def muon_groups(model: nn.Module, inputs: Any = None) -> list[dict[str, Any]]:
 
     An output layer's weight is the matrix that is nearest to the outputs in the graph of a pass,
     wherever it is registered; of a head tied to the embedding it is the embedding. Without such a
-    graph it is the matrix that is registered last, a tied one each time.
+    graph it is the matrix that is registered last, tied ones counted.
 
     Args:
         model: whose parameters that require gradients are grouped; it is restored.

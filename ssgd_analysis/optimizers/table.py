@@ -86,9 +86,9 @@ def find_optimizer(name: str) -> OptimizerEntry:
     except ImportError:
         remedy = "pip install 'ssgd-analysis[optimizers]'"
         raise InputError(f"optimizer '{name}' needs pytorch-optimizer: {remedy}") from None
-    short, names = name.removeprefix(PREFIX), pytorch_optimizer.get_supported_optimizers()
-    if short not in names:
-        raise unknown("optimizer of pytorch-optimizer", short, names)
+    short, supported = name.removeprefix(PREFIX), pytorch_optimizer.get_supported_optimizers()
+    if short not in supported:
+        raise unknown("optimizer of pytorch-optimizer", short, supported)
     try:
         make = pytorch_optimizer.load_optimizer(short)
         options = OptimizerEntry(make, 1e-3).options
@@ -177,13 +177,13 @@ def read_settings(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         InputError: an unknown name, one with an option of its own, or another type.
     """
     options = find_optimizer(name).options
-    own = [key for key in options if key not in ELSEWHERE]
+    supported = [key for key in options if key not in ELSEWHERE]
     read = {}
     for key, value in values.items():
         if key in ELSEWHERE:
             raise InputError(f"--optimizer-set {key}: use --{key.replace('_', '-')}")
-        if key not in own:
-            raise unknown(f"setting of the optimizer {name}", key, own)
+        if key not in supported:
+            raise unknown(f"setting of the optimizer {name}", key, supported)
         read[key] = _typed(key, value, options[key])
     return read
 
@@ -254,7 +254,7 @@ def _stepped(
         for parameter in layer.parameters():
             noise = torch.Generator().manual_seed(number)
             parameter.grad = torch.randn(parameter.shape, generator=noise)
-        torch.manual_seed(number)  # a run saves its generators' states as well
+        torch.manual_seed(number)  # the run's own generators are restored for a resumed run
         optimizer.step()
     return [parameter.detach() for parameter in layer.parameters()], before_last
 
