@@ -266,7 +266,7 @@ def foreign_files(folder: Path, trained: Path) -> dict[str, Path]:
         ("pickle", "weights-only"),
         ("evil", "weights-only"),
         ("torn", "damaged"),
-        ("list", "no state dict"),
+        ("list", "does not hold a state dict"),
         ("empty", "empty.pt is empty"),
         ("noise", "noise.pt is damaged or not a torch file: pop from empty list"),
         ("text", ".safetensors, .pt or .pth"),

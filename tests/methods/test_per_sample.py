@@ -195,7 +195,7 @@ def test_a_layer_with_a_forward_of_its_own_is_left_out():
 def test_a_compiled_model_is_refused():
     method = make_method("s-sgd", network(), noise_per="sample")
     method.passes.compiled = method.passes.model
-    with pytest.raises(InputError, match="not of a compiled one"):
+    with pytest.raises(InputError, match="does not work on a compiled model"):
         method.step(*minibatch(0), START)
 
 

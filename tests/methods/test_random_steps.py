@@ -45,7 +45,7 @@ def test_the_scope_of_entropy_sgd_narrows_with_every_step():
 
 
 def test_too_few_examples_for_the_inner_steps():
-    with pytest.raises(InputError, match="inner_steps=20 need at least as many"):
+    with pytest.raises(InputError, match="inner_steps=20 needs a minibatch of at least 20"):
         make_method("entropy-sgd", network()).gradient(*minibatch(0, 6), START)
 
 
