@@ -161,7 +161,12 @@ def computing(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Folder for data files (default: the user's cache).",
     )
     @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto).")
-    @click.option("--seed", type=NATURAL, default=0, help="Random seed of the result (default: 0).")
+    @click.option(
+        "--seed",
+        type=NATURAL,
+        default=0,
+        help="Random seed; the same seed repeats the result (default: 0).",
+    )
     @functools.wraps(command)
     def run(**options: Any) -> None:
         from ssgd_analysis.devices import resolve_device
@@ -208,7 +213,7 @@ def checkpoint_options(
             )
         ][: len(splits)],
         click.option("--samples", type=COUNT, help="Use the first N examples (default: all)."),
-        click.option("--batch-size", type=COUNT, help="Examples of one forward pass."),
+        click.option("--batch-size", type=COUNT, help="Examples per forward pass."),
         click.option(
             "--dtype",
             type=Choice(["float32", "float64"]),

@@ -36,7 +36,7 @@ from ssgd_analysis.settings.sharpness import SharpnessFields
     "--layers",
     multiple=True,
     metavar="PATTERN",
-    help="Only parameters named so, e.g. 'conv*'.",
+    help="Only parameters whose names match, e.g. 'conv*'.",
 )
 @click.option(
     "--metric",
@@ -65,7 +65,7 @@ from ssgd_analysis.settings.sharpness import SharpnessFields
 @click.option(
     "--micro-batch",
     type=COUNT,
-    help="Examples of one product (default: by a short test).",
+    help="Examples per product (default: found by a short test).",
 )
 @click.option("--save-vectors", is_flag=True, help="Save the eigenvectors in --out.")
 @click.option(
