@@ -87,22 +87,21 @@ def settings_from(settings: type[S], given_options: Mapping[str, Any], /, **more
 
 
 def _option(each: Declaration) -> Callable[..., Any]:
-    name = f"--{each.name.replace('_', '-')}"
-    form: dict[str, Any] = {"help": _help(each), "metavar": each.metavar, "default": None}
+    name, form = f"--{each.option_name}", {"help": _help(each), "metavar": each.metavar}
+    option = functools.partial(click.option, default=None, **form)
     if each.kind is bool:
-        return click.option(
-            f"{name}/--no-{name[2:]}" if each.default else name, is_flag=True, **form
-        )
+        flags = f"{name}/--no-{each.option_name}" if each.default else name
+        return option(flags, each.name, is_flag=True)
     if each.choices:
-        return click.option(name, type=Choice(each.choices), **form)
+        return option(name, each.name, type=Choice(each.choices))
     if each.kind in (int, float):
         above = each.above is not None
         low = each.above if each.above is not None else each.minimum
         low = -math.inf if low is None else low
-        return click.option(name, type=Number(each.kind, low, above=above), **form)
+        return option(name, each.name, type=Number(each.kind, low, above=above))
     if each.kind is list:
-        return click.option(name, multiple=True, **{**form, "default": ()})
-    return click.option(name, **form)
+        return option(name, each.name, multiple=True)
+    return option(name, each.name)
 
 
 def _help(each: Declaration) -> str:

@@ -31,15 +31,9 @@ from ssgd_analysis.settings.sharpness import SharpnessFields
     )
 )
 @checkpoint_options()
-@settings_options(SharpnessFields, without=("seed", "metrics"))
+@settings_options(SharpnessFields, without=("seed",))
 @click.option(
     "--layers", multiple=True, metavar="PATTERN", help="Only parameters like this, as 'conv*'."
-)
-@click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    help="A flatness metric: `ssgd-analyze list metrics`; all: every one that there is here.",
 )
 @click.option("--plan", "only_plan", is_flag=True, help="Predict memory and time; measure nothing.")
 @click.option(

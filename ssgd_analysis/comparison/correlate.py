@@ -37,7 +37,7 @@ class Point:
     config: TrainConfig
 
 
-def correlate(
+def rank_correlations(
     groups: Sequence[Group], measure: Measure, *, metrics: Sequence[str]
 ) -> dict[str, Any]:
     """Kendall's τ of every metric with test error and generalisation gap, at the final weights.

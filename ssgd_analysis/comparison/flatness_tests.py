@@ -7,9 +7,10 @@ from typing import Any
 from ssgd_analysis.comparison.exclusions import excluded_why, incomparable_why
 from ssgd_analysis.comparison.overall import overall_verdict
 from ssgd_analysis.comparison.pairs import Pair
-from ssgd_analysis.comparison.rule import Case, Finding, Rule, judge
+from ssgd_analysis.comparison.rule import Case, Finding, judge
 from ssgd_analysis.comparison.values import MetricSource, paired_values, without
 from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.settings.comparison import VerdictRule
 
 Rows = list[dict[str, Any]]
 
@@ -20,7 +21,7 @@ def flatness_tests(
     source: MetricSource,
     *,
     tolerance: float,
-    rule: Rule,
+    rule: VerdictRule,
 ) -> tuple[Rows, Rows]:
     """Test every metric of every pair, and give every pair's overall verdict.
 

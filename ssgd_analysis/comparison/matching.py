@@ -54,7 +54,7 @@ class Normalized(nn.Module):
         return centred / centred.square().mean(dim=1, keepdim=True).sqrt()
 
 
-def normalized(problem: Problem) -> Normalized:
+def normalize_logits(problem: Problem) -> Normalized:
     """The problem's model with normalised logits.
 
     Raises:

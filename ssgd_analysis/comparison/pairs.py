@@ -8,8 +8,8 @@ from typing import NamedTuple
 from ssgd_analysis.comparison.groups import Group, differences
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.runs import Run
+from ssgd_analysis.settings.comparison import MATCHING
 
-MATCHING = ("checkpoints", "temperature")
 TrainLoss = Callable[[Run, int | None], float]
 
 

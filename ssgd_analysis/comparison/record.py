@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssgd_analysis.comparison.rule import Rule
+from ssgd_analysis.comparison.rule import rule_record
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.files import jsonable, make_folder
 from ssgd_analysis.pictures.comparison import relative_effects
@@ -13,6 +13,7 @@ from ssgd_analysis.plots import forest_figure
 from ssgd_analysis.plots.metric_names import NAMES
 from ssgd_analysis.records import Record
 from ssgd_analysis.report.comparison import write_comparison
+from ssgd_analysis.settings.comparison import VerdictRule
 
 VERDICTS = ("flatter", "sharper", "no difference", "not comparable")
 COLUMNS = (
@@ -40,8 +41,7 @@ class Comparison(Record):
         normalized_logits: whether the logits were normalised.
         compared: whether there were two groups to compare.
         values: group → metric → each seed's value.
-        correlations: of :func:`ssgd_analysis.comparison.correlate.correlate`; ``None`` if they
-            were not asked for.
+        correlations: of ``rank_correlations``; ``None`` if they were not asked for.
     """
 
     groups: Rows
@@ -50,7 +50,7 @@ class Comparison(Record):
     overall: Rows
     outcomes: Rows
     notes: dict[str, str]
-    rule: Rule
+    rule: VerdictRule
     loss_tolerance: float
     matched_by: str | None
     normalized_logits: bool
@@ -76,7 +76,7 @@ class Comparison(Record):
             "overall": self.overall,
             "outcomes": self.outcomes,
             "notes": self.notes,
-            "rule": self.rule.record(),
+            "rule": rule_record(self.rule),
             "loss_tolerance": self.loss_tolerance,
             "matched_loss": self.matched_by is not None,
             "matched_by": self.matched_by,

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Sequence
 
-from ssgd_analysis.comparison.measurements import MeasureSettings, measure_all, train_loss
+from ssgd_analysis.comparison.measurements import measure_run, train_loss
 from ssgd_analysis.comparison.metric_kinds import is_flatness
 from ssgd_analysis.runs import Run
+from ssgd_analysis.settings.comparison import MeasurementSettings
 
 
 class Measurements:
     """Metrics of runs, as :func:`ssgd_analysis.comparison.compare` asks for them.
 
-    Called with ``(run, metric, step=None, target=None)``; see :func:`measure_all`. Where a run has
+    Called with ``(run, metric, step=None, target=None)``; see :func:`measure_run`. Where a run has
     no value the answer is ``None``, and :meth:`why` gives the reason.
 
     Args:
@@ -22,7 +23,7 @@ class Measurements:
     def __init__(
         self,
         metrics: Sequence[str],
-        settings: MeasureSettings,
+        settings: MeasurementSettings,
         on_measured: Callable[[Run, str], None] = lambda run, metric: None,
     ) -> None:
         self.settings, self._on_measured = settings, on_measured
@@ -38,7 +39,7 @@ class Measurements:
         values = self._values.setdefault((str(run.folder), step, target), {})
         if metric not in values:
             wanted = [*(self._flatness if is_flatness(metric) else ()), metric]
-            found = measure_all(
+            found = measure_run(
                 run,
                 list(dict.fromkeys(wanted)),
                 self.settings,

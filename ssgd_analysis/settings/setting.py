@@ -25,6 +25,7 @@ def setting(
     above: float | None = None,
     below: float | None = None,
     metavar: str | None = None,
+    option: str | None = None,
 ) -> Any:
     """A dataclass field with its declaration.
 
@@ -39,9 +40,11 @@ def setting(
         above: every allowed number is larger.
         below: every allowed number is smaller.
         metavar: what the help page shows for the value.
+        option: its name on the command line, where that is not the field's with - for _.
     """
     limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below}
-    metadata = {"meaning": meaning, "choices": tuple(choices), "metavar": metavar, **limits}
+    texts = {"meaning": meaning, "metavar": metavar, "option": option}
+    metadata = {"choices": tuple(choices), **texts, **limits}
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)
     if default is list:
@@ -65,6 +68,7 @@ class Declaration:
         above: of numbers.
         below: of numbers.
         metavar: what the help page shows for the value.
+        option: its name on the command line, where that is not the field's with - for _.
     """
 
     name: str
@@ -78,6 +82,12 @@ class Declaration:
     above: float | None = None
     below: float | None = None
     metavar: str | None = None
+    option: str | None = None
+
+    @property
+    def option_name(self) -> str:
+        """Its name on the command line, without the dashes in front."""
+        return self.option or self.name.replace("_", "-")
 
     def fault(self, value: Any) -> str:
         """What is wrong with a value of the right type; empty if nothing is."""
@@ -174,7 +184,7 @@ class Settings:
     def _check(self, each: Declaration, value: Any) -> None:
         if value is None and each.optional:
             return
-        option = each.name.replace("_", "-")
+        option = each.option_name
         if not is_kind(each.kind, value):
             if self.OPTIONS:
                 raise InputError(

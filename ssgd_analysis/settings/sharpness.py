@@ -33,8 +33,10 @@ class SharpnessFields(Settings):
     )
     metrics: list[str] = setting(
         list,
-        "Flatness metrics, with settings as expected:sigma=0.2,law=binary; all stands for every"
-        " metric that the problem has.",
+        "A flatness metric of `ssgd-analyze list metrics`, with its settings if they are not the"
+        " default ones, as in expected:sigma=0.2,law=binary; or all, for every metric that the"
+        " problem has.",
+        option="metric",
     )
     curves: bool = setting(
         False, "Also measure every metric that has a radius over a grid of radii."

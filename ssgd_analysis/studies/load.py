@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ssgd_analysis.comparison import Rule
+from ssgd_analysis.comparison import VerdictRule
 from ssgd_analysis.comparison.metric_kinds import check_metric
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.studies.cells import slug
@@ -249,7 +249,7 @@ def check_study(study: Study) -> None:
         raise InputError(f"study '{study.name}': a budget should be above 0")
     for metric in study.metrics:
         check_metric(metric)
-    Rule(margin=study.margin)
+    VerdictRule(margin=study.margin)
     for setting in study.settings:
         for arm in study.arms:
             middle = {name: range_.at(0.5) for name, range_ in study.search(arm).items()}

@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 
 from ssgd_analysis.comparison import (
     Measurements,
-    MeasureSettings,
+    MeasurementSettings,
     compare,
     find_runs,
     group_runs,
-    measured,
+    measure_run,
 )
 from ssgd_analysis.comparison.groups import _names
 from ssgd_analysis.comparison.metric_kinds import check_metric
@@ -22,6 +22,12 @@ from ssgd_analysis.comparison.sources import fingerprint
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.report.tables import pair_tables
 from ssgd_analysis.runs import Run, TrainConfig
+
+
+def measured(run, metric, *, step=None, target=None, **settings):
+    """One metric of a run."""
+    made = MeasurementSettings(**settings)
+    return measure_run(run, [metric], made, step=step, target=target)[metric]
 
 
 @pytest.fixture
@@ -485,7 +491,7 @@ def test_measurements_go_on_where_one_run_refuses(tmp_path):
         train(config, tmp_path / f"r{seed}")
     bad = Run(tmp_path / "r1")
     bad.final.write_bytes(b"\0" * 50)
-    measure = Measurements(["sam", "train_loss"], MeasureSettings())
+    measure = Measurements(["sam", "train_loss"], MeasurementSettings())
     assert measure(Run(tmp_path / "r0"), "sam") is not None
     assert measure(bad, "sam") is None
     assert "final.safetensors" in measure.why(bad, "sam")

@@ -6,7 +6,7 @@ import json
 import pytest
 from matplotlib.figure import Figure
 
-from ssgd_analysis.comparison import Comparison, MeasureSettings, compare, find_runs, group_runs
+from ssgd_analysis.comparison import Comparison, MeasurementSettings, compare, find_runs, group_runs
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.runs import TrainConfig
 from ssgd_analysis.training import train
@@ -28,7 +28,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(runs):
-    settings = MeasureSettings(samples=100)
+    settings = MeasurementSettings(samples=100)
     return compare(runs, metrics=METRICS, settings=settings, loss_tolerance=2.0)
 
 
@@ -40,7 +40,7 @@ def test_the_record_is_the_document_of_the_command(found, runs, run):
 
 
 def test_folders_runs_and_groups_are_the_same(found, runs):
-    settings = MeasureSettings(samples=100)
+    settings = MeasurementSettings(samples=100)
     options = {"metrics": METRICS, "settings": settings, "loss_tolerance": 2.0}
     paths = [str(path) for path in sorted(runs.iterdir())]
     groups = group_runs(find_runs([runs])[0])
