@@ -31,7 +31,7 @@ from ssgd_analysis.settings.comparison import (
     "paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH..."
 )
 @settings_options(ComparisonSettings)
-@settings_options(VerdictRule, without=("level", "power"))
+@settings_options(VerdictRule)
 @settings_options(MeasurementSettings, without=("seed", "device"))
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for report.html, tables and pictures."

@@ -59,7 +59,8 @@ def settings_options(
         settings: a dataclass of :func:`ssgd_analysis.settings.setting` fields.
         without: names that get no option.
     """
-    made = [_option(each) for each in declarations(settings) if each.name not in without]
+    declared = [each for each in declarations(settings) if each.option_name]
+    made = [_option(each) for each in declared if each.name not in without]
 
     def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
         return functools.reduce(lambda so_far, option: option(so_far), reversed(made), command)
@@ -87,7 +88,7 @@ def settings_from(settings: type[S], given_options: Mapping[str, Any], /, **more
 
 
 def _option(each: Declaration) -> Callable[..., Any]:
-    name, form = f"--{each.option_name}", {"help": _help(each), "metavar": each.metavar}
+    name, form = f"--{each.option_name}", {"help": each.help_text, "metavar": each.metavar}
     option = functools.partial(click.option, default=None, **form)
     if each.kind is bool:
         flags = f"{name}/--no-{each.option_name}" if each.default else name
@@ -102,15 +103,6 @@ def _option(each: Declaration) -> Callable[..., Any]:
     if each.kind is list:
         return option(name, each.name, multiple=True)
     return option(name, each.name)
-
-
-def _help(each: Declaration) -> str:
-    """The meaning, with the default where the meaning does not tell it."""
-    told = "(default" in each.meaning or each.default in (None, "", [])
-    if told or each.kind is bool:
-        return each.meaning
-    shown = f"{each.default:g}" if isinstance(each.default, float) else each.default
-    return f"{each.meaning.removesuffix('.')} (default: {shown})."
 
 
 class Choice(click.Choice):

@@ -66,19 +66,24 @@ class VerdictRule(Settings):
         0.05
     """
 
-    OPTIONS: ClassVar[bool] = False  # only the margin has an option
+    OPTIONS: ClassVar[bool] = False  # studies read it from a file
 
     level: float = setting(
         0.05,
-        "Level of all tests that count, together, by Holm's correction (Python only).",
+        "Level of all tests that count, together, by Holm's correction; set in Python only.",
         above=0,
         below=1,
+        option="",
     )
     margin: float = setting(
         0.1, "Smallest difference that matters, relative to the baseline's mean.", above=0
     )
     power: float = setting(
-        0.8, "Power with which the number of seeds is planned (Python only).", above=0, below=1
+        0.8,
+        "Power with which the number of seeds is planned; set in Python only.",
+        above=0,
+        below=1,
+        option="",
     )
 
 

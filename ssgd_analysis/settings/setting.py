@@ -40,7 +40,8 @@ def setting(
         above: every allowed number is larger.
         below: every allowed number is smaller.
         metavar: what the help page shows for the value.
-        option: its name on the command line, where that is not the field's with - for _.
+        option: its name on the command line, where that is not the field's with - for _; empty:
+            it is no option.
     """
     limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below}
     texts = {"meaning": meaning, "metavar": metavar, "option": option}
@@ -68,7 +69,8 @@ class Declaration:
         above: of numbers.
         below: of numbers.
         metavar: what the help page shows for the value.
-        option: its name on the command line, where that is not the field's with - for _.
+        option: its name on the command line, where that is not the field's with - for _; empty:
+            it is no option.
     """
 
     name: str
@@ -85,9 +87,23 @@ class Declaration:
     option: str | None = None
 
     @property
+    def required(self) -> bool:
+        """Whether it has no default and must be given."""
+        return self.default is None and not self.optional
+
+    @property
     def option_name(self) -> str:
-        """Its name on the command line, without the dashes in front."""
-        return self.option or self.name.replace("_", "-")
+        """Its name on the command line, without the dashes in front; empty: it is no option."""
+        return self.name.replace("_", "-") if self.option is None else self.option
+
+    @property
+    def help_text(self) -> str:
+        """The meaning, with the default where the meaning does not state it."""
+        stated = "(default" in self.meaning or self.default in (None, "", [])
+        if stated or self.kind is bool:
+            return self.meaning
+        value = f"{self.default:g}" if isinstance(self.default, float) else self.default
+        return f"{self.meaning.removesuffix('.')} (default: {value})."
 
     def fault(self, value: Any) -> str:
         """What is wrong with a value of the right type; empty if nothing is."""
@@ -124,11 +140,11 @@ class Declaration:
             "maximum": self.maximum,
             "exclusiveMinimum": self.above,
             "exclusiveMaximum": self.below,
-            "enum": list(self.choices) or None,
+            "enum": [*self.choices, *([None] if self.optional else [])] if self.choices else None,
         }
         return {
             "type": [kind, "null"] if self.optional else kind,
-            "default": self.default,
+            **({} if self.required else {"default": self.default}),
             "description": self.meaning,
             **{key: value for key, value in limits.items() if value is not None},
         }
@@ -151,10 +167,21 @@ def declarations(cls: type) -> list[Declaration]:
     return found
 
 
-def json_schema(cls: type) -> dict[str, Any]:
-    """The JSON Schema of a dataclass of settings."""
-    properties = {each.name: each.schema() for each in declarations(cls)}
-    return {"type": "object", "properties": properties, "additionalProperties": False}
+def json_schema(*classes: type) -> dict[str, Any]:
+    """The JSON Schema of dataclasses of settings, of several as one object.
+
+    Example:
+        >>> from ssgd_analysis.settings.connection import ConnectionSettings
+        >>> json_schema(ConnectionSettings)["properties"]["bn"]["enum"]
+        ['recalibrate', 'frozen']
+    """
+    declared = [each for cls in classes for each in declarations(cls)]
+    return {
+        "type": "object",
+        "properties": {each.name: each.schema() for each in declared},
+        "required": [each.name for each in declared if each.required],
+        "additionalProperties": False,
+    }
 
 
 def markdown_table(cls: type) -> str:

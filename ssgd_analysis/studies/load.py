@@ -11,12 +11,12 @@ from typing import Any
 from ssgd_analysis.comparison import VerdictRule
 from ssgd_analysis.comparison.metric_kinds import check_metric
 from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.settings.study import SCALES
 from ssgd_analysis.studies.cells import slug
 from ssgd_analysis.studies.questions import QUESTIONS
 from ssgd_analysis.studies.search import Range, Tuning
 from ssgd_analysis.studies.spec import TRAIN_FIELDS, Arm, Setting, Study
 
-SCALES = ("full", "tiny")
 # What --scale tiny does to a study, unless its own [tiny] says otherwise.
 TINY = {
     "seeds": [0, 1],

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 import pytest
-from ssgd_analysis.cli import compare, connect, landscape, sharpness, train
+from ssgd_analysis.cli import compare, connect, landscape, sharpness, study, train
 
 from ssgd_analysis.comparison import compare as compare_groups
 from ssgd_analysis.connections import ConnectionSettings
@@ -19,6 +19,7 @@ from ssgd_analysis.settings.comparison import (
     MeasurementSettings,
     VerdictRule,
 )
+from ssgd_analysis.settings.study import StudySettings
 from ssgd_analysis.sharpness import SharpnessSettings
 
 PAIRS = [
@@ -31,6 +32,7 @@ PAIRS = [
     (compare.command, MeasurementSettings),
     (compare.command, compare_groups),
     (train.command, TrainConfig),
+    (study.command, StudySettings),
 ]
 # the command looks for a GPU; Python never chooses a device by itself
 MEANT = {(MeasurementSettings, "device"), (TrainConfig, "device")}
@@ -59,7 +61,7 @@ def shared() -> list[tuple[Any, click.Parameter, Any, Any]]:
 
 def given(command: click.Command) -> dict[str, Any]:
     """What the command passes on where nothing is given that it can do without."""
-    needed = ["--out", "run"] if command is train.command else ["one", "two"]
+    needed = ["--out", "run"] if command in (train.command, study.command) else ["one", "two"]
     return command.make_context("command", needed).params
 
 
