@@ -66,8 +66,9 @@ def write_study(
         WorkError: the disk is full or the folder not writable.
     """
     by_setting = {
-        setting.name: [g for g in groups if g.condition == setting.name]
+        setting.name: members
         for setting in study.settings
+        if (members := [g for g in groups if g.condition == setting.name])
     }
     figures = {
         "training": training_curves({s: _curves(members) for s, members in by_setting.items()}),
