@@ -86,6 +86,8 @@ def compare(
         >>> found = compare(folder, metrics=["test_accuracy", "lambda_max"])
         >>> [(row["group"], row["baseline"], row["metric"]) for row in found.rows()]
         [('s-sgd', 'sgd', 'lambda_max')]
+        >>> print(repr(found).splitlines()[1].split())
+        ['against', 'sgd', 'metric', 'difference', 'p', '(Holm)', 'verdict']
     """
     chosen = ComparisonSettings(
         metrics=list(metrics),

@@ -11,8 +11,9 @@ from ssgd_analysis.files import jsonable, make_folder
 from ssgd_analysis.pictures.comparison import relative_effects
 from ssgd_analysis.plots import forest_figure
 from ssgd_analysis.plots.metric_names import NAMES
-from ssgd_analysis.records import Record
+from ssgd_analysis.records import Record, number
 from ssgd_analysis.report.comparison import write_comparison
+from ssgd_analysis.report.tables import p_text, span
 from ssgd_analysis.settings.comparison import VerdictRule
 
 VERDICTS = ("flatter", "sharper", "no difference", "not comparable")
@@ -100,6 +101,24 @@ class Comparison(Record):
             row = {name: test[name] for name in COLUMNS}
             rows.append({**row, "low": low, "high": high})
         return rows
+
+    def overview(self) -> Rows:
+        """Each difference with its 95% interval, corrected p and verdict; outcomes come last."""
+        found = [*self.tests, *self.outcomes]
+        baselines = list(dict.fromkeys(test["baseline"] for test in found))
+        rival = f"against {baselines[0]}" if len(baselines) == 1 else "rivals"
+        return [
+            {
+                rival: test["group"]
+                if len(baselines) == 1
+                else f"{test['group']} against {test['baseline']}",
+                "metric": test["metric"],
+                "difference": f"{number(test['difference'], 3)} {span(test['ci95'])}",
+                "p (Holm)": p_text(test["p_holm"]),
+                "verdict": test["verdict"],
+            }
+            for test in found
+        ]
 
     def plot(self, ax: Any = None) -> Any:
         """Draw every difference with its interval, relative to the baseline's mean.
