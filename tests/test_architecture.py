@@ -48,7 +48,7 @@ ARROWS = {
     "runs": MEASURING | {"data", "models", "optimizers", "methods"},
     "training": MEASURING
     | {"ranks", "parallel", "data", "models", "optimizers", "methods", "runs", "curvature"},
-    "curvature": MEASURING,
+    "curvature": MEASURING | {"store"},
     "symmetries": MEASURING,
     "flatness": MEASURING | {"curvature", "symmetries"},
     "sharpness": RECORDING | {"curvature", "symmetries", "flatness"},

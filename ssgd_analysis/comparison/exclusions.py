@@ -36,8 +36,9 @@ def incomparable_why(pair: Pair, tolerance: float) -> str:
         )
     return (
         f"{apart}, and at most {tolerance:.0%} is allowed: at different train losses, flatness says"
-        " nothing about the methods (--match-loss compares checkpoints of equal train loss, for"
-        " runs that were trained with --save-every; --match-by temperature scales the logits)"
+        " nothing about the methods (`compare --match-loss` measures checkpoints of equal train"
+        " loss, for runs that were trained with --save-every; `compare --match-by temperature`"
+        " scales the logits)"
     )
 
 

@@ -52,7 +52,8 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Run]]:
     finished = [run for run in runs if run.finished]
     if not finished:
         raise InputError(
-            f"none of the {len(runs)} runs is finished: continue them with train --resume"
+            f"none of the {len(runs)} runs is finished: continue them with `ssgd-analyze train"
+            " --resume`"
         )
     return finished, [run for run in runs if not run.finished]
 

@@ -13,7 +13,7 @@ FEWEST_UNITS = 4
 
 @dataclass(frozen=True)
 class Correlation:
-    """Kendall's τ-b with what can be said of its doubt.
+    """Kendall's τ-b with its standard error and what it was computed from.
 
     Args:
         tau: in [−1, 1]; ``None`` where one side has no spread, or fewer than two runs.

@@ -173,7 +173,9 @@ def _claim(study: Study, out: Path, resume: bool, seeds: int | None) -> Study:
     path = out / "study.json"
     if path.is_file():
         if not resume:
-            raise InputError(f"{out} already holds a study: --resume it, or name another folder")
+            raise InputError(
+                f"{out} already holds a study: continue it with --resume, or name another folder"
+            )
         study = _continued(study, read_json(path), out, seeds)
     elif (out / "config.json").exists():
         raise InputError(f"{out} already holds a run: name another folder")
