@@ -73,7 +73,7 @@ def _systems() -> list[dict[str, Any]]:
 
 def _settings() -> list[dict[str, Any]]:
     from ssgd_analysis.settings import declarations, json_schema
-    from ssgd_analysis.settings.commands import COMMANDS
+    from ssgd_analysis.settings.commands import COMMAND_SETTINGS
 
     return [
         {
@@ -87,7 +87,7 @@ def _settings() -> list[dict[str, Any]]:
             ],
             "schema": json_schema(*classes.values()),
         }
-        for command, classes in COMMANDS.items()
+        for command, classes in COMMAND_SETTINGS.items()
     ]
 
 

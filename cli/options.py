@@ -88,7 +88,8 @@ def settings_from(settings: type[S], given_options: Mapping[str, Any], /, **more
 
 
 def _option(each: Declaration) -> Callable[..., Any]:
-    name, form = f"--{each.option_name}", {"help": each.help_text, "metavar": each.metavar}
+    name = f"--{each.option_name}"
+    form: dict[str, Any] = {"help": each.help_text, "metavar": each.metavar}
     option = functools.partial(click.option, default=None, **form)
     if each.kind is bool:
         flags = f"{name}/--no-{each.option_name}" if each.default else name

@@ -78,7 +78,7 @@ def command(
     its residual and sampling error, the trace with the probes' error. A --loss of
     (model, batch) takes models and data of any kind.
     """
-    from ssgd_analysis.comparison.sources import fingerprint
+    from ssgd_analysis.code_hash import code_hash
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder
     from ssgd_analysis.sharpness import CheckpointProblem, measure_all, plan
@@ -104,7 +104,7 @@ def command(
                 layers=options["layers"],
             ),
             options["split"],
-            [fingerprint(name) for name in checkpoint.references.values()],
+            [code_hash(name) for name in checkpoint.references.values()],
         )
         for checkpoint in opened
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ssgd_analysis.settings import markdown_table
-from ssgd_analysis.settings.commands import COMMANDS
+from ssgd_analysis.settings.commands import COMMAND_SETTINGS
 
 PAGE = Path(__file__).with_name("options.md")
 HEAD = """# Settings
@@ -23,7 +23,7 @@ def page() -> str:
     """The page's text."""
     parts = [
         f"## {command}: `{name}`\n\n{markdown_table(cls)}\n"
-        for command, classes in COMMANDS.items()
+        for command, classes in COMMAND_SETTINGS.items()
         for name, cls in classes.items()
     ]
     return "\n".join([HEAD, *parts])

@@ -52,8 +52,8 @@ def flatness_tests(
 
 
 def _case(metric: str, pair: Pair, source: MetricSource, reason: str) -> Case:
-    sides, lacking = paired_values(pair.sides, metric, source, pair.paired)
-    unmatched = any(not source.why(checkpoint.run, metric) for checkpoint in lacking)
+    sides, without_value = paired_values(pair.sides, metric, source, pair.paired)
+    unmatched = any(not source.why(checkpoint.run, metric) for checkpoint in without_value)
     if not reason and unmatched and pair.matched == "temperature":
         reason = f"no temperature brings both to the train loss {max(pair.final_losses):.4g}"
     return Case(
@@ -64,7 +64,7 @@ def _case(metric: str, pair: Pair, source: MetricSource, reason: str) -> Case:
         flatter=METRICS[resolve(metric)[0]].flatter,
         incomparable_why=reason,
         excluded_why=excluded_why(metric, pair)[0],
-        missing=without(lacking, metric, source),
+        missing=without(without_value, metric, source),
     )
 
 

@@ -99,13 +99,13 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     ]
 
 
-def differences(one: TrainConfig, other: TrainConfig) -> int:
+def count_differing(one: TrainConfig, other: TrainConfig) -> int:
     """In how many settings, the method and its own apart, two groups differ."""
     a, b = _identity(one), _identity(other)
     return sum(a[k] != b[k] for k in a if k not in {"method", "settings", "label", "epochs"})
 
 
-def unlike(one: TrainConfig, other: TrainConfig) -> str:
+def problem_differences(one: TrainConfig, other: TrainConfig) -> str:
     """In what the problems of two groups differ, in words; empty where they are the same."""
     pairs = [(name, getattr(one, name), getattr(other, name)) for name in PROBLEM]
     return ", ".join(f"{name} ({a}, {b})" for name, a, b in pairs if a != b)

@@ -92,8 +92,8 @@ def mean_kendall(
         ``n`` counts the runs of groups that have a τ. No interval with fewer than three such
         groups, or four seeds.
     """
-    known = [(np.asarray(x, float), np.asarray(y, float), seeds) for x, y, seeds in groups]
-    taus = [(tau, group) for group in known if (tau := tau_b(*group[:2])) is not None]
+    arrays = [(np.asarray(x, float), np.asarray(y, float), seeds) for x, y, seeds in groups]
+    taus = [(tau, group) for group in arrays if (tau := tau_b(*group[:2])) is not None]
     n = sum(len(group[2]) for _, group in taus)
     if not taus:
         return Correlation(None, None, n, why="no group has two runs that differ")

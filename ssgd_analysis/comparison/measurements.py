@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from ssgd_analysis.code_hash import code_hash
 from ssgd_analysis.comparison.matching import (
     Scaled,
     check_cross_entropy,
@@ -17,7 +18,6 @@ from ssgd_analysis.comparison.matching import (
 )
 from ssgd_analysis.comparison.metric_kinds import HISTORY_METRICS, check_metric
 from ssgd_analysis.comparison.pairs import recorded_loss
-from ssgd_analysis.comparison.sources import fingerprint
 from ssgd_analysis.errors import InputError, WorkError, first_line
 from ssgd_analysis.flatness import METRICS, resolve
 from ssgd_analysis.flatness.context import MetricContext
@@ -135,7 +135,7 @@ def _entry(
     content = path.read_bytes() if path else b""
     config = run.config()
     key = {
-        "problem": {name: fingerprint(getattr(config, name)) for name in ("model", "data", "loss")},
+        "problem": {name: code_hash(getattr(config, name)) for name in ("model", "data", "loss")},
         "data": [config.label_noise, config.val, config.seed],
         "weights": hashlib.blake2b(content, digest_size=8).hexdigest(),
         "metric": f"{name}{inspect.signature(METRICS[name])}",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssgd_analysis.comparison.flatness_tests import Rows
 from ssgd_analysis.comparison.rule import rule_record
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.files import jsonable, make_folder
@@ -21,8 +22,6 @@ COLUMNS = (
     "group", "baseline", "metric", "difference", "relative", "p", "p_holm", "n", "verdict",
     "counts", "why",
 )  # fmt: skip
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -206,8 +206,8 @@ def _with_verdict(case: Case, found: Finding, rule: VerdictRule, family: int) ->
     if case.incomparable_why:
         return replace(found, why=case.incomparable_why)
     if found.difference is None:
-        lacking = f"{case.metric} is missing or not finite in some runs"
-        return replace(found, why=case.missing or lacking)
+        reason = f"{case.metric} is missing or not finite in some runs"
+        return replace(found, why=case.missing or reason)
     if found.n < 2 and found.relative is not None and abs(found.relative) <= COPY:
         why = f"one seed, but {case.metric} agrees to {COPY:.1%}, as in copies of one function"
         return replace(found, verdict=SAME, why=why)
@@ -223,7 +223,7 @@ def _with_verdict(case: Case, found: Finding, rule: VerdictRule, family: int) ->
             found, why="all differences are equal, so there is no spread to test them by"
         )
     numbers = f"{found.test}, Holm-corrected p = {found.p_holm:.2g}"
-    differs = f"{case.metric} differs by {found.difference:+.3g}{_percent(found)} ({numbers})"
+    differs = f"{case.metric} differs by {found.difference:+.3g}{_relative_text(found)} ({numbers})"
     significant = found.p_holm < rule.level
     if significant and abs(found.difference) >= (found.margin or 0.0):
         if case.flatter is None:
@@ -240,7 +240,7 @@ def _with_verdict(case: Case, found: Finding, rule: VerdictRule, family: int) ->
     return replace(found, why=f"undecided: {shown}; {_seeds(needed, rule)}", seeds_needed=needed)
 
 
-def _percent(found: Finding) -> str:
+def _relative_text(found: Finding) -> str:
     return "" if found.relative is None else f" or {found.relative:+.1%}"
 
 

@@ -12,7 +12,7 @@ from ssgd_analysis.settings.sharpness import SharpnessFields
 from ssgd_analysis.settings.study import StudySettings
 from ssgd_analysis.settings.training import TrainSettings
 
-COMMANDS: dict[str, dict[str, type[Settings]]] = {
+COMMAND_SETTINGS: dict[str, dict[str, type[Settings]]] = {
     "train": {"TrainConfig": TrainSettings},
     "sharpness": {"SharpnessSettings": SharpnessFields},
     "landscape": {"LandscapeSettings": LandscapeSettings},

@@ -7,7 +7,6 @@ from typing import ClassVar
 from ssgd_analysis.settings.setting import Settings, setting
 
 MATCHING = ("checkpoints", "temperature")
-SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +101,7 @@ class MeasurementSettings(Settings):
         'train'
     """
 
-    split: str = setting("train", "Examples to measure on.", choices=SPLITS)
+    split: str = setting("train", "Examples to measure on.", choices=("train", "test"))
     samples: int | None = setting(
         None, "Measure on the first N examples only (default: all).", minimum=1
     )

@@ -234,19 +234,19 @@ def is_kind(kind: Any, value: Any) -> bool:
 
 
 def make_typed(
-    owner: str, known: Sequence[Declaration], values: Mapping[str, Any]
+    owner: str, declared: Sequence[Declaration], values: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Values by name, texts among them read as the settings' types.
 
     Args:
         owner: whose settings they are, for errors; e.g. ``"s-sgd"``.
-        known: the declarations.
+        declared: the settings that there are.
         values: by name.
 
     Raises:
         InputError: an unknown name, or a value of another type.
     """
-    by_name = {each.name: each for each in known}
+    by_name = {each.name: each for each in declared}
     typed = {}
     for key, value in values.items():
         if key not in by_name:

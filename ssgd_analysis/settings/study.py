@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ssgd_analysis.settings.setting import Settings, setting
 
-SCALES = ("full", "tiny")
+STUDY_SCALES = ("full", "tiny")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,5 +32,5 @@ class StudySettings(Settings):
     scale: str = setting(
         "full",
         "tiny runs a small stand-in within minutes, which only shows that the study's file works.",
-        choices=SCALES,
+        choices=STUDY_SCALES,
     )

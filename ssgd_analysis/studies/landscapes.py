@@ -25,7 +25,7 @@ def sample_landscapes(
     if not study.landscape_points:
         return {}
     folder = make_folder(resources.out / "landscapes")
-    wanted = {
+    targets = {
         f"{group.name}/{dims}": (folder / f"{slug(group.name)}-{dims}d.npz", dims, group)
         for group in groups
         for dims in (1, 2)
@@ -35,13 +35,13 @@ def sample_landscapes(
             _landscape,
             (study, next(iter(group.runs.values())).folder, dims, target, resources.device),
         )
-        for target, dims, group in wanted.values()
+        for target, dims, group in targets.values()
     ]
     progress.start("landscapes", len(calls))
     for _ in parallel(calls, resources.jobs):
         progress.advance()
     found = {}
-    for name, (target, _, _) in wanted.items():
+    for name, (target, _, _) in targets.items():
         with np.load(target, allow_pickle=False) as arrays:
             found[name] = {key: arrays[key] for key in arrays.files}
     return found

@@ -11,14 +11,14 @@ from typing import Any
 from ssgd_analysis.comparison import VerdictRule
 from ssgd_analysis.comparison.metric_kinds import check_metric
 from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.settings.study import SCALES
+from ssgd_analysis.settings.study import STUDY_SCALES
 from ssgd_analysis.studies.cells import slug
 from ssgd_analysis.studies.questions import QUESTIONS
 from ssgd_analysis.studies.search import Range, Tuning
 from ssgd_analysis.studies.spec import TRAIN_FIELDS, Arm, Setting, Study
 
 # What --scale tiny does to a study, unless its own [tiny] says otherwise.
-TINY = {
+TINY_SCALE = {
     "seeds": [0, 1],
     "budget": 2,
     "metrics": ["test_accuracy", "test_loss", "train_loss", "gradients"],
@@ -91,8 +91,8 @@ def _embedded() -> dict[str, str]:
 
 
 def _parse(name: str, text: str, scale: str) -> Study:
-    if scale not in SCALES:
-        raise unknown("scale", scale, SCALES)
+    if scale not in STUDY_SCALES:
+        raise unknown("scale", scale, STUDY_SCALES)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -110,10 +110,10 @@ def _parse(name: str, text: str, scale: str) -> Study:
 def _shrunk(table: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """The table at the tiny scale: [tiny.train] holds in every setting and arm."""
     small = copy.deepcopy(dict(table))
-    for key, value in {**TINY, **own}.items():
+    for key, value in {**TINY_SCALE, **own}.items():
         if key == "tuning":
             if key in small:
-                small[key] |= {**TINY["tuning"], **own.get(key, {})}  # type: ignore[dict-item]
+                small[key] |= {**TINY_SCALE["tuning"], **own.get(key, {})}  # type: ignore[dict-item]
         elif key == "train":
             small[key] = {**small.get(key, {}), **value}
             for entry in [*small.get("setting", []), *small.get("arm", [])]:
@@ -127,14 +127,14 @@ def _shrunk(table: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _study(name: str, table: dict[str, Any]) -> Study:
-    _known(
+    _check_keys(
         table,
         {field.name for field in dataclasses.fields(Study)} - {"name", "settings", "arms", "scale"}
         | {"setting", "arm"},
         "key",
     )
     train = dict(table.get("train", {}))
-    _known(train, TRAIN_FIELDS, "key of [train]")
+    _check_keys(train, TRAIN_FIELDS, "key of [train]")
     arms = [_arm(entry) for entry in table.get("arm", [])]
     if not arms:
         raise InputError(f"study '{name}' has no [[arm]]")
@@ -170,9 +170,9 @@ def _setting(table: Mapping[str, Any]) -> Setting:
     entry = dict(table)
     label, own = entry.pop("name", ""), dict(entry.pop("arm", {}))
     budget, chosen = entry.pop("budget", None), dict(entry.pop("set", {}))
-    _known(entry, TRAIN_FIELDS, "key of [[setting]]")
+    _check_keys(entry, TRAIN_FIELDS, "key of [[setting]]")
     for fields in own.values():
-        _known(fields, TRAIN_FIELDS | {"set"}, "key of [setting.arm]")
+        _check_keys(fields, TRAIN_FIELDS | {"set"}, "key of [setting.arm]")
     return Setting(label, entry, None if budget is None else float(budget), chosen, own)
 
 
@@ -180,12 +180,12 @@ def _arm(table: Mapping[str, Any]) -> Arm:
     entry = dict(table)
     method, chosen = entry.pop("method", ""), dict(entry.pop("set", {}))
     label, search = entry.pop("label", method), entry.pop("search", {})
-    _known(entry, TRAIN_FIELDS, "key of [[arm]]")
+    _check_keys(entry, TRAIN_FIELDS, "key of [[arm]]")
     return Arm(label, method, chosen, entry, _ranges(search))
 
 
 def _tuning(table: Mapping[str, Any]) -> Tuning:
-    _known(table, [field.name for field in dataclasses.fields(Tuning)], "key of [tuning]")
+    _check_keys(table, [field.name for field in dataclasses.fields(Tuning)], "key of [tuning]")
     return Tuning(
         trials=_whole("trials", table.get("trials", 8)),
         seeds=[_whole("seeds", seed) for seed in table.get("seeds", [1000])],
@@ -214,7 +214,7 @@ def _whole(name: str, value: Any) -> int:
     return value
 
 
-def _known(table: Mapping[str, Any], names: Iterable[str], kind: str) -> None:
+def _check_keys(table: Mapping[str, Any], names: Iterable[str], kind: str) -> None:
     names = set(names)
     for key in table:
         if key not in names:
@@ -231,7 +231,7 @@ def check_study(study: Study) -> None:
     for kind, values in (("arm", labels), ("setting", [s.name for s in study.settings])):
         _distinct(study.name, kind, values)
     for setting in study.settings:
-        _known(setting.arms, labels, "arm of [setting.arm]")
+        _check_keys(setting.arms, labels, "arm of [setting.arm]")
         for name in setting.settings:
             if not any(arm.has(name) for arm in study.arms):
                 raise InputError(f"[[setting]] set: no arm has a setting '{name}'")

@@ -32,13 +32,13 @@ from ssgd_analysis.report.tables import (
 from ssgd_analysis.studies.markdown import write_markdown
 from ssgd_analysis.studies.sections import (
     answer_sections,
-    how_section,
+    sessions_section,
     spending_section,
     tuning_sections,
 )
 from ssgd_analysis.studies.spec import Study
 
-PICTURED = ("test_accuracy", "lambda_max", "expected", "adaptive_worst")
+INTERVAL_METRICS = ("test_accuracy", "lambda_max", "expected", "adaptive_worst")
 
 
 def write_study(
@@ -152,7 +152,7 @@ def _sections(
     if result["failures"]:
         rows = [[name, error] for name, error in result["failures"].items()]
         sections.append(Section("Failed runs", "", ["run", "why"], rows))
-    return [*sections, how_section(study, sessions)]
+    return [*sections, sessions_section(study, sessions)]
 
 
 def _flatness(study: Study, result: Mapping[str, Any]) -> list[Section]:
@@ -225,7 +225,7 @@ def study_intervals(result: Mapping[str, Any], *, axes: OwnAxes = None) -> Figur
         labels = {f"{arm}, {setting}" if setting else arm: arm for arm in result["arms"]}
         own = [group for group in result["groups"] if group["name"] in labels]
         metrics = list(result["groups"][0]["metrics"])
-        pictured = [metric for metric in PICTURED if metric in metrics] or metrics[:3]
+        pictured = [metric for metric in INTERVAL_METRICS if metric in metrics] or metrics[:3]
         shown = [
             {**g, "name": labels[g["name"]], "metrics": {m: g["metrics"][m] for m in pictured}}
             for g in own

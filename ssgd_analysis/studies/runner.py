@@ -107,8 +107,8 @@ def _answer(study: Study, document: dict[str, Any]) -> dict[str, Any]:
     """The numbers of the answer, and the verdict in words."""
     question = QUESTIONS[study.question]
     answer = question.answer(study, document, seeded_values(study, document["by_seed"]))
-    begin = STAND_IN if study.scale == "tiny" else ""
-    words = begin + answer.sentence + _failed_runs(study, document["failures"])
+    notice = STAND_IN if study.scale == "tiny" else ""
+    words = notice + answer.sentence + _failed_runs(study, document["failures"])
     return {"answer": answer.record, "verdict": words}
 
 
@@ -157,12 +157,12 @@ def final_cells(study: Study, resources: Resources, chosen: Chosen | None) -> li
 def with_seeds(study: Study, count: int) -> Study:
     """The study with so many seeds: its first ones, then the next numbers that tuning leaves."""
     taken = set(study.seeds) | set(study.tuning.seeds if study.tuning else ())
-    found, following = study.seeds[:count], max(study.seeds) + 1
-    while len(found) < count:
+    chosen, following = study.seeds[:count], max(study.seeds) + 1
+    while len(chosen) < count:
         if following not in taken:
-            found = [*found, following]
+            chosen = [*chosen, following]
         following += 1
-    return dataclasses.replace(study, seeds=found)
+    return dataclasses.replace(study, seeds=chosen)
 
 
 def _claim(study: Study, out: Path, resume: bool, seeds: int | None) -> Study:
@@ -184,20 +184,20 @@ def _claim(study: Study, out: Path, resume: bool, seeds: int | None) -> Study:
     return study
 
 
-def _continued(study: Study, found: Any, out: Path, seeds: int | None) -> Study:
+def _continued(study: Study, stored: Any, out: Path, seeds: int | None) -> Study:
     """The study as it goes on in its folder: all else the same, as many seeds or more."""
     spec = jsonable(study)
-    there = found.get("seeds") if isinstance(found, dict) else None
-    if there is None or {**found, "seeds": None} != {**spec, "seeds": None}:
+    earlier = stored.get("seeds") if isinstance(stored, dict) else None
+    if earlier is None or {**stored, "seeds": None} != {**spec, "seeds": None}:
         raise InputError(f"{out} holds another study, or this one with other settings")
-    common = min(len(there), len(study.seeds))
-    if there[:common] != study.seeds[:common]:
-        raise InputError(f"{out} holds this study with other seeds: {there}")
-    if len(study.seeds) >= len(there):
+    common = min(len(earlier), len(study.seeds))
+    if earlier[:common] != study.seeds[:common]:
+        raise InputError(f"{out} holds this study with other seeds: {earlier}")
+    if len(study.seeds) >= len(earlier):
         return study
     if seeds is not None:
-        raise InputError(f"--seeds {seeds}: {out} has {len(there)} seeds already")
-    return dataclasses.replace(study, seeds=there)
+        raise InputError(f"--seeds {seeds}: {out} has {len(earlier)} seeds already")
+    return dataclasses.replace(study, seeds=earlier)
 
 
 def _tune(

@@ -81,7 +81,7 @@ def tuning_record(
                     "trials": trials,
                     "chosen_trial": choice,
                     "chosen": chosen,
-                    "places": {n: ranges[n].place(value) for n, value in (chosen or {}).items()},
+                    "places": {n: ranges[n].edge(value) for n, value in (chosen or {}).items()},
                 }
             )
     record = {

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ssgd_analysis.code_hash import code_hash
 from ssgd_analysis.comparison import (
     Measurements,
     MeasurementSettings,
@@ -18,7 +19,6 @@ from ssgd_analysis.comparison import (
 from ssgd_analysis.comparison.groups import _names
 from ssgd_analysis.comparison.metric_kinds import check_metric
 from ssgd_analysis.comparison.pairs import recorded_loss
-from ssgd_analysis.comparison.sources import fingerprint
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.report.tables import pair_tables
 from ssgd_analysis.runs import Run, TrainConfig
@@ -342,12 +342,12 @@ def test_measurements_follow_the_code_of_model_data_and_loss(tmp_path, monkeypat
 
 
 def test_the_code_behind_a_name():
-    assert fingerprint("digits") == "digits"
-    assert fingerprint("math:fsum").startswith("math:fsum ")
-    one, other = fingerprint("json.decoder:JSONDecoder"), fingerprint("json.encoder:JSONEncoder")
+    assert code_hash("digits") == "digits"
+    assert code_hash("math:fsum").startswith("math:fsum ")
+    one, other = code_hash("json.decoder:JSONDecoder"), code_hash("json.encoder:JSONEncoder")
     assert one.split()[1] != other.split()[1]
     with pytest.raises(InputError, match="there is no file"):
-        fingerprint("/nowhere/net.py:make")
+        code_hash("/nowhere/net.py:make")
 
 
 def test_opposite_loss_gaps_do_not_cancel(tmp_path, make):

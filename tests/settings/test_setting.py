@@ -19,11 +19,11 @@ from ssgd_analysis.settings import (
     read_assignments,
     setting,
 )
-from ssgd_analysis.settings.commands import COMMANDS
-from ssgd_analysis.settings.sharpness import OPERATORS as OPERATOR_NAMES
+from ssgd_analysis.settings.commands import COMMAND_SETTINGS
+from ssgd_analysis.settings.sharpness import OPERATOR_NAMES
 from ssgd_analysis.settings.study import StudySettings
 
-CLASSES = [cls for classes in COMMANDS.values() for cls in classes.values()]
+CLASSES = [cls for classes in COMMAND_SETTINGS.values() for cls in classes.values()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +162,12 @@ def test_a_schema_allows_its_defaults(cls):
 
 def test_list_settings_shows_options_and_their_schema(run_command):
     (entry,) = json.loads(run_command("list", "settings", "compare", "--json"))
-    assert entry["schema"] == json_schema(*COMMANDS["compare"].values())
+    assert entry["schema"] == json_schema(*COMMAND_SETTINGS["compare"].values())
     options = {each["option"] for each in entry["settings"]}
     assert {"--metric", "--margin", "--samples"} <= options
     assert not {"--level", "--metrics"} & options
     text = run_command("list", "settings")
-    assert all(name in text for classes in COMMANDS.values() for name in classes)
+    assert all(name in text for classes in COMMAND_SETTINGS.values() for name in classes)
     assert (
         "--margin: Smallest difference that matters, relative to the baseline's mean (def" in text
     )
