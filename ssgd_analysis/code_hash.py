@@ -21,6 +21,12 @@ def code_hash(name: str) -> str:
 
     Raises:
         InputError: the source is not there.
+
+    Example:
+        >>> code_hash("digits")
+        'digits'
+        >>> code_hash("math:fsum") == code_hash("math:fsum")
+        True
     """
     origin, _, _ = name.rpartition(":")
     if not origin or not is_reference(name):

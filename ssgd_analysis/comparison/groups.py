@@ -27,6 +27,11 @@ class Group:
         config: of the first repeat.
         runs: by seed, ascending.
         condition: its baseline is sought among groups of the same condition (a study's setting).
+
+    Example:
+        >>> config = TrainConfig(method="sam", data="digits", model="mlp")
+        >>> Group("sam", config, {0: Run(Path("runs/sam"))}).runs[0].folder.name
+        'sam'
     """
 
     name: str

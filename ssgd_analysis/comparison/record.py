@@ -42,6 +42,33 @@ class Comparison(Record):
         compared: whether there were two groups to compare.
         values: group → metric → each seed's value.
         correlations: of ``rank_correlations``; ``None`` if they were not asked for.
+
+    Example:
+        >>> accuracy = {
+        ...     "group": "s-sgd",
+        ...     "baseline": "sgd",
+        ...     "metric": "test_accuracy",
+        ...     "difference": 0.011,
+        ...     "ci95": (0.004, 0.018),
+        ...     "p_holm": 0.01,
+        ...     "verdict": "higher",
+        ... }
+        >>> Comparison(
+        ...     groups=[],
+        ...     missing=[],
+        ...     tests=[],
+        ...     overall=[],
+        ...     outcomes=[accuracy],
+        ...     notes={},
+        ...     rule=VerdictRule(),
+        ...     loss_tolerance=0.1,
+        ...     matched_by=None,
+        ...     normalized_logits=False,
+        ...     compared=True,
+        ... )
+        Comparison
+        against sgd  metric         difference            p (Holm)  verdict
+        s-sgd        test_accuracy  0.011 [0.004, 0.018]  0.01      higher
     """
 
     groups: Rows

@@ -18,6 +18,11 @@ class Measurements:
         metrics: what will be asked for.
         settings: split, seed, ….
         on_measured: is called with every run and metric that had to be computed.
+
+    Example:
+        >>> source = Measurements(["lambda_max"], MeasurementSettings(samples=100))
+        >>> source.settings.split
+        'train'
     """
 
     def __init__(

@@ -37,6 +37,10 @@ def load_study(name: str, scale: str = "full") -> Study:
 
     Raises:
         InputError: an unknown name or key, a file that is not TOML, or a value that is unfit.
+
+    Example:
+        >>> [arm.label for arm in load_study("digits").arms][:2]
+        ['SGD', 'EMA']
     """
     if name.endswith(".toml"):
         try:
@@ -51,7 +55,12 @@ def load_study(name: str, scale: str = "full") -> Study:
 
 
 def list_studies() -> list[dict[str, Any]]:
-    """Name and summary of the embedded studies."""
+    """Name and summary of the embedded studies.
+
+    Example:
+        >>> "digits" in [study["name"] for study in list_studies()]
+        True
+    """
     return [
         {"name": name, "summary": _parse(name, text, "full").summary}
         for name, text in _embedded().items()

@@ -155,7 +155,12 @@ def final_cells(study: Study, resources: Resources, chosen: Chosen | None) -> li
 
 
 def with_seeds(study: Study, count: int) -> Study:
-    """The study with so many seeds: its first ones, then the next numbers that tuning leaves."""
+    """The study with so many seeds: its first ones, then the next numbers that tuning leaves.
+
+    Example:
+        >>> with_seeds(load_study("digits"), 2).seeds
+        [0, 1]
+    """
     taken = set(study.seeds) | set(study.tuning.seeds if study.tuning else ())
     chosen, following = study.seeds[:count], max(study.seeds) + 1
     while len(chosen) < count:
