@@ -136,11 +136,11 @@ def composed(method: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[Me
             return self.chain[-1].learning_rate(rate, fraction_done)
 
         def state_dict(self) -> dict[str, Any]:
-            return {str(place): part.state_dict() for place, part in enumerate(self.chain)}
+            return {str(index): part.state_dict() for index, part in enumerate(self.chain)}
 
         def load_state_dict(self, state: dict[str, Any]) -> None:
-            for place, part in enumerate(self.chain):
-                part.load_state_dict(state[str(place)])
+            for index, part in enumerate(self.chain):
+                part.load_state_dict(state[str(index)])
 
         def finish(self, batches: Sequence[Batch]) -> None:
             for part in sorted(self.chain, key=lambda part: getattr(part, "averages", False)):

@@ -28,7 +28,7 @@ class EntropySettings(MethodSettings):
     gamma: float = setting(1e-4, "γ: pull towards w at the first step", minimum=0)
     scoping: float = setting(1e-3, "s: γ grows as (1 + s)^t", minimum=0)
     noise: float = setting(1e-4, "ε: thermal noise of the Langevin steps", minimum=0)
-    average: float = setting(0.75, "how much of the running mean of x′ is kept", minimum=0)
+    average: float = setting(0.75, "share of the running mean of x′ that a step retains", minimum=0)
     bn_stats: str = setting(
         "both",
         "which passes update BatchNorm's running statistics",

@@ -42,7 +42,7 @@ class LabelNoiseSGD(Method):
 
     def __init__(self, passes: Passes, settings: MethodSettings) -> None:
         super().__init__(passes, settings)
-        self.classes = 0  # not known before there are inputs
+        self.classes = 0  # unknown until the first targets
 
     def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """That for noisy labels; see :meth:`Method.gradient`."""

@@ -18,7 +18,7 @@ Layer = Any  # an nn.Linear, nn.Conv1d, nn.Conv2d or nn.Conv3d
 COMPILED = "noise_per=sample sees the layers of a plain model, not of a compiled one"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _FORWARDS = {kind.forward for kind in (nn.Linear, *_CONVOLUTIONS)}
-_told: WeakSet[nn.Module] = WeakSet()  # layers that a warning was given about
+_warned: WeakSet[nn.Module] = WeakSet()  # layers that a warning was given about
 log = logging.getLogger(__name__)
 
 
@@ -94,9 +94,9 @@ def _tell_bypassed(model: nn.Module, uncalled: Sequence[Layer]) -> None:
     ``nn.MultiheadAttention`` does so with its output projection. A layer that no pass used at
     all has no gradient, and misses nothing.
     """
-    new = [layer for layer in uncalled if layer.weight.grad is not None and layer not in _told]
+    new = [layer for layer in uncalled if layer.weight.grad is not None and layer not in _warned]
     if new:
-        _told.update(new)
+        _warned.update(new)
         names = [name for name, module in model.named_modules() if module in new]
         log.warning(
             "noise_per=sample: no noise on %s, whose weight is used without a call of the layer",
@@ -113,17 +113,17 @@ class _Flipout:
         self.noise, self.rank = noise, [rank] * bool(rank)
         self.scales = {layer.weight: scale for layer, scale in zip(layers, scales, strict=True)}
         self.called = True
-        self.reached: set[Tensor] = set()  # weights whose noise any pass has seen
+        self.reached: set[Tensor] = set()  # weights whose noise reached some pass
 
     def move(self, seed: int, sign: int) -> None:
         """The noise of the next pass."""
         self.check()
         weights = list(self.scales)
-        drawn = self.noise.draw(weights, [sign * c for c in self.scales.values()], seed)
-        self.noises = dict(zip(weights, drawn, strict=True))
+        draws = self.noise.draw(weights, [sign * c for c in self.scales.values()], seed)
+        self.noises = dict(zip(weights, draws, strict=True))
         self.generators = {
-            weight: seeds.generator(seed, "signs", place, *self.rank, device=weight.device)
-            for place, weight in enumerate(weights)
+            weight: seeds.generator(seed, "signs", index, *self.rank, device=weight.device)
+            for index, weight in enumerate(weights)
         }
         self.signs: dict[Tensor, Tensor] = {}
         self.called = False

@@ -209,15 +209,12 @@ class WeightNoiseMethod(Method):
                 passes.forward(inputs)
             passes.count_forward(len(inputs))
         points = self.points(inputs, targets)
-        # Equal shares are a factor of the sum: one for each pass costs two small kernels more.
-        shares = {point.share for point in points}
-        factor = points[0].share if len(shares) == 1 else 1.0
         losses = sum_over_points(
             points,
             parameters=self.parameters,
             moving=self.moving(scale, when),
             statistics=lambda index: bn_statistics(passes.model, policy, index),
-            run_pass=lambda point: passes.backward(*point.examples, share=point.share / factor),
-            factor=factor,
+            run_pass=lambda point: passes.backward(*point.examples, share=point.share),
+            separate=False,
         )
         return mean_loss(points, losses)

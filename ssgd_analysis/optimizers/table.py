@@ -86,9 +86,9 @@ def find_optimizer(name: str) -> OptimizerEntry:
     except ImportError:
         wanted = "pip install 'ssgd-analysis[optimizers]'"
         raise InputError(f"optimizer '{name}' needs a package: {wanted}") from None
-    short, known = name.removeprefix(PREFIX), pytorch_optimizer.get_supported_optimizers()
-    if short not in known:
-        raise unknown("optimizer of pytorch-optimizer", short, known)
+    short, supported = name.removeprefix(PREFIX), pytorch_optimizer.get_supported_optimizers()
+    if short not in supported:
+        raise unknown("optimizer of pytorch-optimizer", short, supported)
     try:
         make = pytorch_optimizer.load_optimizer(short)
         options = OptimizerEntry(make, 1e-3).options
@@ -177,13 +177,13 @@ def read_settings(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         InputError: an unknown name, one with an option of its own, or another type.
     """
     options = find_optimizer(name).options
-    known = [key for key in options if key not in ELSEWHERE]
+    supported = [key for key in options if key not in ELSEWHERE]
     read = {}
     for key, value in values.items():
         if key in ELSEWHERE:
             raise InputError(f"--optimizer-set {key}: use --{key.replace('_', '-')}")
-        if key not in known:
-            raise unknown(f"setting of the optimizer {name}", key, known)
+        if key not in supported:
+            raise unknown(f"setting of the optimizer {name}", key, supported)
         read[key] = _typed(key, value, options[key])
     return read
 
@@ -241,18 +241,18 @@ def _stepped(
     if state is not None:
         layer.load_state_dict(state["layer"])
         optimizer.load_state_dict(state["optimizer"])
-    kept: dict[str, Any] = {}
+    before_last: dict[str, Any] = {}
     for step in range(steps):
         if step == steps - 1:
             layer_state = {name: value.clone() for name, value in layer.state_dict().items()}
-            kept = {"layer": layer_state, "optimizer": _copied(optimizer.state_dict())}
+            before_last = {"layer": layer_state, "optimizer": _copied(optimizer.state_dict())}
         number = 2 if state is not None else step
         for parameter in layer.parameters():
             noise = torch.Generator().manual_seed(number)
             parameter.grad = torch.randn(parameter.shape, generator=noise)
-        torch.manual_seed(number)  # the run's own generators are kept for a resumed run
+        torch.manual_seed(number)  # the run's own generators are restored for a resumed run
         optimizer.step()
-    return [parameter.detach() for parameter in layer.parameters()], kept
+    return [parameter.detach() for parameter in layer.parameters()], before_last
 
 
 def _copied(value: Any) -> Any:
