@@ -13,7 +13,7 @@ from ssgd_analysis.flatness.context import Cost, MetricContext
 
 @dataclass(frozen=True)
 class Measurement:
-    """A value with its doubt and how it was made.
+    """The value of a metric, with its standard error and the settings that it was measured with.
 
     Args:
         value: the metric.
@@ -26,6 +26,10 @@ class Measurement:
         weights: of the samples, sum one; ``None``: equal.
         details: what one number does not hold: layers, quantiles, moments, as plain values.
         cost: what it took beside what was known on the context.
+
+    Example:
+        >>> difference(Measurement(0.75, 0.03), Measurement(0.5, 0.04))
+        (0.25, 0.05)
     """
 
     value: float
