@@ -94,8 +94,8 @@ class ConnectionRecord(Record):
         save_arrays(folder / ARRAYS, self.arrays)
         write_text(folder / TABLE, "\n".join(self._table()) + "\n")
         pictures = connection_pictures(self.document, self.arrays, folder / "connect")
-        drawn = {"out": str(folder), "pictures": [str(path) for path in pictures]}
-        write_json(folder / DOCUMENT, self.document | drawn)
+        written = {"out": str(folder), "pictures": [str(path) for path in pictures]}
+        write_json(folder / DOCUMENT, self.document | written)
         weights = [Path(path) for path in self.document.get("weights", [])]
         return [*(folder / name for name in (DOCUMENT, ARRAYS, TABLE)), *pictures, *weights]
 

@@ -55,8 +55,8 @@ def difference(one: Measurement, other: Measurement) -> tuple[float, float | Non
 
 def paired(one: Measurement, other: Measurement) -> bool:
     """Whether the samples of two measurements are as many, with the same weights."""
-    mine, theirs = one.samples or (), other.samples or ()
-    return 0 < len(mine) == len(theirs) and one.weights == other.weights
+    first, second = one.samples or (), other.samples or ()
+    return 0 < len(first) == len(second) and one.weights == other.weights
 
 
 def of_draws(values: Sequence[float], settings: dict[str, Any]) -> Measurement:

@@ -7,7 +7,7 @@ from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.flatness.table import METRICS
 
 
-def resolve(text: str) -> tuple[str, dict[str, Any]]:
+def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
     """A metric and settings out of ``NAME`` or ``NAME:setting=value,…``.
 
     Returns:

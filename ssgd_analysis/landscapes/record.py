@@ -98,11 +98,14 @@ class LandscapeRecord(Record):
         if there is None or not _same_arrays(there.arrays, self.arrays):
             _remove_document(folder)
             save_arrays(folder / ARRAYS, self.arrays)
-        drawn = self._draw(folder / "landscape", html=html, movie=movie)
-        document = self.document | {"out": str(folder), "pictures": [str(path) for path in drawn]}
+        pictures = self._draw(folder / "landscape", html=html, movie=movie)
+        document = self.document | {
+            "out": str(folder),
+            "pictures": [str(path) for path in pictures],
+        }
         write_json(folder / DOCUMENT, document)
         _sweep(folder)
-        return [folder / ARRAYS, folder / DOCUMENT, *drawn]
+        return [folder / ARRAYS, folder / DOCUMENT, *pictures]
 
     def _draw(self, stem: Path, *, html: bool, movie: bool) -> list[Path]:
         """All that follows from document and arrays alone."""

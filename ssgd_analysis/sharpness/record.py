@@ -10,7 +10,7 @@ from torch import Tensor
 from ssgd_analysis.files import jsonable, make_folder, write_json
 from ssgd_analysis.pictures.sharpness import densities, sharpness_pictures
 from ssgd_analysis.records import Record
-from ssgd_analysis.sharpness.differences import differences
+from ssgd_analysis.sharpness.differences import metric_differences
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,7 +80,7 @@ class SharpnessRecords(Record):
         found = [record.to_json() for record in self.checkpoints]
         answer: dict[str, Any] = {"checkpoints": found}
         if len(found) > 1:
-            answer["differences"] = differences(found)
+            answer["differences"] = metric_differences(found)
         return answer
 
     def rows(self) -> list[dict[str, Any]]:

@@ -35,9 +35,9 @@ def runs(problem: Problem, batches: Sequence[Batch]) -> Run:
                     if not changed.takes_model:
                         changed.outputs(pair(batch)[0])
                         continue
-                    known = len(found)
+                    count = len(found)
                     loss = changed.batch_loss(batch)
-                    if len(found) == known:  # the model was not called as a whole
+                    if len(found) == count:  # the model was not called as a whole
                         found.append(loss)
         finally:
             hook.remove()

@@ -125,7 +125,7 @@ def _drafted(change: Change, problem: Problem, factor: float, random: torch.Gene
             for run in (runs(problem, [batch]) for batch in problem.batches)
         )
         found = [(same(*pair), relative_change(*pair)) for pair in outputs]
-        if change is _logit or all(kept for kept, _ in found):
+        if change is _logit or all(is_same for is_same, _ in found):
             break
     changed = Problem(draft.model, problem.loss, problem.batches, count=problem.count)
     return Changed(changed, tuple(draft.done), max(moved for _, moved in found))

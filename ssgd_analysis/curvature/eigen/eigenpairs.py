@@ -301,13 +301,13 @@ def certify_blocks(
     vectors = [block / block.norm(dim=0) for block in vectors]
     width = max(block.shape[1] for block in vectors)
     joint = torch.zeros(operator.shape[0], width, dtype=operator.dtype, device=operator.device)
-    for place, block in zip(blocks, vectors, strict=True):
-        joint[place, : block.shape[1]] = block
+    for rows, block in zip(blocks, vectors, strict=True):
+        joint[rows, : block.shape[1]] = block
     total, sampled = quotients(operator, joint, blocks)
     certificates = []
-    for place, unit, own in zip(blocks, vectors, sampled, strict=True):
+    for rows, unit, own in zip(blocks, vectors, sampled, strict=True):
         k = unit.shape[1]
-        image, own = total[place, :k], own[list(range(k))]
+        image, own = total[rows, :k], own[list(range(k))]
         values = (unit * image).sum(dim=0)
         norms = (image - unit * values).norm(dim=0).tolist()
         errors = own.stderr()

@@ -135,7 +135,7 @@ class MonteCarloFisherMatrix(GaussNewtonMatrix):
             flat = chances.reshape(-1, chances.shape[-1])
             labels = torch.multinomial(flat, self.draws, replacement=True, generator=generator)
             hot = F.one_hot(labels.T, flat.shape[1]).to(outputs.dtype)  # (draws, terms, C)
-            slopes = (flat - hot).reshape(self.draws, *chances.shape).movedim(-1, 2)
+            grads = (flat - hot).reshape(self.draws, *chances.shape).movedim(-1, 2)
             weights = terms.weights
             if weights.shape != chances.shape[:-1]:  # probabilities as targets: all count alike
                 weights = torch.ones_like(chances[..., 0], dtype=torch.float64)
@@ -151,14 +151,14 @@ class MonteCarloFisherMatrix(GaussNewtonMatrix):
             each = terms.weights
             if each.shape != outputs.shape:
                 each = torch.ones_like(outputs, dtype=torch.float64)
-            slopes, share = noise * (2 * each / each.sum()).sqrt().to(outputs.dtype), 1.0
+            grads, share = noise * (2 * each / each.sum()).sqrt().to(outputs.dtype), 1.0
         weight = share / self.draws
 
         def curvature(vector: Tensor) -> Tensor:
             if outputs.ndim == 1:
-                return weight * slopes.square().sum(dim=0) * vector
-            inner = (slopes * vector).sum(dim=2, keepdim=True)
-            return weight * (slopes * inner).sum(dim=0)
+                return weight * grads.square().sum(dim=0) * vector
+            inner = (grads * vector).sum(dim=2, keepdim=True)
+            return weight * (grads * inner).sum(dim=0)
 
         return curvature
 

@@ -97,14 +97,17 @@ def _check_copy(own: Problem, copied: Problem) -> None:
     for batch in copied.batches:
         wide = batching.to(batch, own.device, torch.float64)
         with copied.evaluating(), torch.enable_grad(), plain_python():
-            loss, theirs = copied.flat(wide)
+            loss, copied_grad = copied.flat(wide)
         with own.evaluating(), torch.enable_grad(), plain_python():
-            mine = own.flat(batch)[1]
+            grad = own.flat(batch)[1]
         if loss.dtype != torch.float64:
             raise TypeError("the loss is not in float64")
         # A loss that holds on to the model itself does not follow the copy.
-        gap, size = float((theirs - mine).norm()), max(float(mine.norm()), float(theirs.norm()))
-        rounding = own.tolerance * (10 * size + 1e-3 * len(mine) ** 0.5)
+        gap, size = (
+            float((copied_grad - grad).norm()),
+            max(float(grad.norm()), float(copied_grad.norm())),
+        )
+        rounding = own.tolerance * (10 * size + 1e-3 * len(grad) ** 0.5)
         if not gap <= rounding:
             raise TypeError("the gradient of a copy in float64 is another one")
 

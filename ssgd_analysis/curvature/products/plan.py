@@ -43,7 +43,7 @@ class Plan:
         strategy: a name of :data:`ssgd_analysis.curvature.products.products.STRATEGIES`.
         micro_batch: examples of a piece.
         pieces: how many there are.
-        kept: how many of them keep their state between products; the others are rebuilt.
+        kept: how many pieces keep their state between products; the others are rebuilt.
         memory: budget in bytes.
         basis: bytes of it for a basis of vectors, at most.
         piece: bytes that one piece keeps, once known.
@@ -104,7 +104,7 @@ def recall(folder: Path, key: str) -> Plan | None:
         key: says of what.
     """
     try:
-        return Plan(**read_json(_place(folder, key)))
+        return Plan(**read_json(_file(folder, key)))
     except (InputError, OSError, TypeError):
         return None  # not there, or of another version
 
@@ -119,10 +119,10 @@ def remember(folder: Path, key: str, plan: Plan) -> None:
     """
     try:
         make_folder(folder)
-        write_json(_place(folder, key), dataclasses.asdict(plan))
+        write_json(_file(folder, key), dataclasses.asdict(plan))
     except (InputError, WorkError):
         return
 
 
-def _place(folder: Path, key: str) -> Path:
+def _file(folder: Path, key: str) -> Path:
     return folder / f"{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}.json"

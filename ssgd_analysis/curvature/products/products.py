@@ -117,12 +117,12 @@ def check_twice_differentiable(roots: Sequence[Tensor]) -> None:
     torch raises only where such a node lies on the way to the weights; a custom function marked
     ``once_differentiable`` does not, and its part of the product would silently be zero.
     """
-    seen, waiting = set(), [root.grad_fn for root in roots]
+    visited, waiting = set(), [root.grad_fn for root in roots]
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         if "Error" in node.name():
             raise RuntimeError("once_differentiable: a custom backward is not differentiable")
         waiting += [following for following, _ in node.next_functions]

@@ -56,13 +56,13 @@ def density_moments(context: MetricContext, *, probes: int = 32) -> Measurement:
 
 def _higher(survey: Survey) -> list[np.ndarray]:
     """Each run's Σ λᵏ from k = 3 on, as far as all runs are exact; shapes (probes,)."""
-    runs, known = survey.runs, np.array(survey.density.spikes)
+    runs, eigenvalues = survey.runs, np.array(survey.density.spikes)
     depth = min(
         MOMENTS if exact else 2 * len(nodes) - 1
         for nodes, exact in zip(runs.nodes, runs.exact, strict=True)
     )
     return [
-        (known**order).sum()
+        (eigenvalues**order).sum()
         + runs.lengths
         * [weights @ nodes**order for nodes, weights in zip(runs.nodes, runs.weights, strict=True)]
         for order in range(3, min(depth, MOMENTS) + 1)

@@ -105,7 +105,7 @@ def _margins(outputs: Tensor, targets: Tensor, terms: LossTerms | None) -> tuple
 def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
     """Quantiles by linear interpolation; ``torch.quantile`` refuses more than 16 million values."""
     ordered = values.sort().values
-    places = levels * (len(ordered) - 1)
-    low = places.floor().long()
-    high = places.ceil().long()
-    return ordered[low] + (places - low) * (ordered[high] - ordered[low])
+    ranks = levels * (len(ordered) - 1)
+    low = ranks.floor().long()
+    high = ranks.ceil().long()
+    return ordered[low] + (ranks - low) * (ordered[high] - ordered[low])

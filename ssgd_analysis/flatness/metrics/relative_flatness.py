@@ -63,8 +63,8 @@ def relative_flatness(context: MetricContext, *, layer: str = "") -> Measurement
     (filters,) = filters_of(problem.model, [weight])
     matrix = filters.rows(filters.moving(weight.detach()))
     # where each of its entries, row by row, stands in the weight
-    places = filters.rows(torch.arange(weight.numel()).reshape(weight.shape)).flatten()
-    order = places.argsort().to(weight.device)
+    positions = filters.rows(torch.arange(weight.numel()).reshape(weight.shape)).flatten()
+    order = positions.argsort().to(weight.device)
     left, strengths, _ = torch.linalg.svd(matrix.double(), full_matrices=False)
     factor = left * strengths  # UΣ, shape (S, rank): its square is WWᵀ
     probes = 0 if factor.shape[1] * matrix.shape[1] <= EXACT else PROBES
@@ -100,10 +100,12 @@ def _named(problem: Problem, layer: str) -> tuple[str, Tensor]:
     for name, parameter in problem.parameters.items():
         if (parameter is wanted or name == layer) and parameter.ndim >= 2:
             return name, parameter
-    known = ", ".join(name for name, parameter in problem.parameters.items() if parameter.ndim >= 2)
+    matrices = ", ".join(
+        name for name, parameter in problem.parameters.items() if parameter.ndim >= 2
+    )
     raise InputError(
         f"layer {layer!r} has no weight matrix that requires gradients; those"
-        f" that do: {known or 'none'}"
+        f" that do: {matrices or 'none'}"
     )
 
 

@@ -36,9 +36,9 @@ def trace(context: MetricContext, *, probes: int = 32) -> Measurement:
     """
     if probes < 2:
         raise InputError(f"probes {probes} should be at least 2, for the error")
-    known, deflated = survey_given(context), 0
-    if known and known.trace.probes >= probes:
-        values, deflated = known.traces, len(known.density.spikes)
+    survey, deflated = survey_given(context), 0
+    if survey and survey.trace.probes >= probes:
+        values, deflated = survey.traces, len(survey.density.spikes)
     else:
         values = context.cached(("trace", probes), lambda: _samples(context, probes))
     if not np.isfinite(values).all():
