@@ -143,7 +143,10 @@ def _load_module(source: str) -> ModuleType:
     module = importlib.import_module(name)
     origins = [module.__file__, *getattr(module, "__path__", [])]
     if not any(source and Path(source).resolve().is_relative_to(root) for source in origins):
-        raise InputError(f"{name} is not the one in {root}: {origins[0]} has the same name")
+        raise InputError(
+            f"the module '{name}' in {root} is hidden by {origins[0]}, which has the same name:"
+            " rename one of them"
+        )
     return module
 
 

@@ -122,7 +122,9 @@ class ConnectionRecord(Record):
                 arrays = {name: archive[name] for name in archive.files}
             needed = [Path(folder) / TABLE, *map(Path, document["pictures"])]
             if missing := [path for path in needed if not path.is_file()]:
-                raise ValueError(f"there is no {missing[0]}")
+                raise ValueError(f"{missing[0]} is missing")
         except Exception as error:  # a damaged archive may raise anything
-            raise InputError(f"{folder} holds no whole connection: {error}") from error
+            raise InputError(
+                f"the connection in {folder} is incomplete or damaged: {error}"
+            ) from error
         return cls(document, arrays, resumed=True)

@@ -69,7 +69,9 @@ def search(context: MetricContext, ball: Ball, steps: int, starts: int, name: st
     if steps < 1:
         raise InputError(f"steps {steps} should be ≥ 1")
     if starts < 0:
-        raise InputError(f"starts {starts} should be ≥ 1, or 0: until the best stops rising")
+        raise InputError(
+            f"starts {starts} should be ≥ 1, or 0 to go on until the best value stops rising"
+        )
     losses, gradient = context.clean_losses, context.clean_gradient
     if ball.radius == 0:  # losses of a pass with gradients may round otherwise
         return Found(losses, 1, [context.problem.mean(losses)], [])

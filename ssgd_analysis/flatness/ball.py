@@ -88,7 +88,7 @@ def point_at(
 def _finite(context: MetricContext, losses: Sequence[float], ball: Ball) -> float:
     value = context.problem.mean(losses)
     if not math.isfinite(value):
-        raise WorkError(f"the loss is {value} within rho {ball.radius}")
+        raise WorkError(f"the loss is {value} within rho {ball.radius}: use a smaller rho")
     return value
 
 

@@ -44,7 +44,7 @@ def scaled_traces(
         WorkError: a product is not finite.
     """
     if probes < 2:
-        raise InputError(f"{name}: probes {probes} should be at least 2, for the error")
+        raise InputError(f"{name}: probes {probes} should be at least 2, to give a standard error")
     diagonal = flattened(size(parameter.detach()) for parameter in context.parameters)
     operator, blocks = ScaledOperator(context.operator, diagonal), tensor_slices(context)
     generator = context.generator("trace")

@@ -184,8 +184,9 @@ def _check_size(
     for kind, free in room.items():
         if 3 * needed > free:  # partial results, the answer, and its copy while it is written
             raise InputError(
-                f"--points {settings.points} makes {grids * math.prod(settings.shape):.3g} points:"
-                f" {3 * needed / 2**30:.3g} GiB, but the {kind} has {free / 2**30:.3g} GiB left"
+                f"--points {settings.points} makes {grids * math.prod(settings.shape):.3g} points,"
+                f" which need {3 * needed / 2**30:.3g} GiB: the {kind} has {free / 2**30:.3g} GiB"
+                " left, so use fewer points"
             )
 
 
@@ -196,7 +197,9 @@ def _curvature(
     if not settings.curvature:
         return dict(NO_CURVATURE)
     if settings.bn == "recalibrate" and has_statistics(slice_.named.problem.model):
-        return NO_CURVATURE | {"share_note": "curvatures are those of frozen statistics"}
+        return NO_CURVATURE | {
+            "share_note": "curvatures need frozen BatchNorm statistics (--bn frozen)"
+        }
     return ranks.once(functools.partial(curvature.facts, slice_))
 
 

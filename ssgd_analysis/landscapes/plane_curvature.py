@@ -60,7 +60,7 @@ class PlaneCurvature:
         if len(directions) == 2:
             facts["mixed"] = float(hessian[0, 1])
         if len(directions) < 2:
-            return facts | {"share_note": "told for planes only"}
+            return facts | {"share_note": "reported for planes only"}
         top = self._lambda_max(slice_)
         facts["lambda_max"] = top
         if top["value"] <= 0:

@@ -136,9 +136,11 @@ class LandscapeRecord(Record):
                 arrays = {name: archive[name] for name in archive.files}
             shapes = {name: list(array.shape) for name, array in arrays.items()}
             if shapes != document["axes"]:
-                raise ValueError("its arrays have other shapes than its document says")
+                raise ValueError("the arrays do not have the shapes that the document gives")
         except Exception as error:  # a damaged archive may raise anything
-            raise InputError(f"{folder} holds no whole landscape: {error}") from error
+            raise InputError(
+                f"the landscape in {folder} is incomplete or damaged: {error}"
+            ) from error
         return cls(document, arrays, resumed=True)
 
     @classmethod

@@ -42,7 +42,7 @@ def check_modes(of: BatchLoss, batches: Sequence[Batch]) -> None:
                 raise InputError(
                     f"eval() of the model's '{own[0]}' does more than set flags: the loss is"
                     f" {after:.6g} after it and {before:.6g} in evaluation mode by flags alone."
-                    " Measure a model whose train() and eval() leave the function as it is"
+                    " Use a model whose train() and eval() do nothing but set flags"
                 )
 
 
@@ -58,7 +58,7 @@ def check_paths(of: BatchLoss, batches: Sequence[Batch], losses: Sequence[float]
             if watch.moving:
                 raise InputError(
                     "the weights of the loss's terms depend on the model's outputs, so the loss of"
-                    " a split is no fixed mean of them: detach what the weights are made of"
+                    " a split is not a fixed mean of them: detach the weights from the outputs"
                 )
             reached = [s or part is not None for s, part in zip(reached, parts, strict=True)]
             value = float(loss)
@@ -72,9 +72,8 @@ def check_paths(of: BatchLoss, batches: Sequence[Batch], losses: Sequence[float]
                     " curvature needs a model that is deterministic in evaluation mode"
                 )
             raise InputError(
-                f"the loss is {before:.6g} without gradients and {value:.6g} with them: model"
-                " or loss takes another path under torch.no_grad(), so that its derivatives"
-                " would not be those of its values"
+                f"the loss is {before:.6g} without gradients and {value:.6g} with them:"
+                " curvature needs a model and a loss that compute the same under torch.no_grad()"
             )
     return [n for n, s in zip(of.parameters, reached, strict=True) if not s]
 

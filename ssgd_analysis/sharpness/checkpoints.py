@@ -176,7 +176,9 @@ def _stored(
     found = store.read(entry, key)
     vectors = (found or {}).get("vectors")
     if found and with_vectors and not (vectors and Path(vectors).is_file()):
-        progress.say(f"{store.path(entry)} has no vectors: measured again")
+        progress.say(
+            f"{store.path(entry)} has no eigenvectors, so the checkpoint is measured again"
+        )
         return None
     return found
 

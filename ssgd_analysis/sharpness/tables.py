@@ -113,7 +113,7 @@ def _density(density: Document) -> Iterator[str]:
         ends = [f"{100 * density[name][end]:.3g}%" for end in ("low", "high")]
         yield (
             f"{name.replace('_', '-')} eigenvalues ({where}): between {ends[0]} and {ends[1]}"
-            f" of all (95%; {density['probes']} probes of {density['steps']} steps tell no more)"
+            f" of all (95% interval of {density['probes']} probes of {density['steps']} steps)"
         )
 
 

@@ -83,5 +83,6 @@ def copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except Exception as error:  # a user's model may raise anything
         raise InputError(
-            f"the model can't be copied, as a changed copy needs: {first_line(error)}"
+            f"the model can't be copied by copy.deepcopy, and a changed copy is needed:"
+            f" {first_line(error)}"
         ) from error

@@ -101,7 +101,9 @@ def rescaled(model: nn.Module, inputs: Tensor, factor: float = 5.0) -> nn.Module
     batch = (inputs, inputs)
     changed = TRANSFORMATIONS["layer"](Problem(model, _unused, [batch]), factor)
     if not changed.done:
-        raise InputError("no two layers were found between which a rescaling leaves the outputs")
+        raise InputError(
+            "no two layers were found that can be rescaled without changing the outputs"
+        )
     return changed.problem.model
 
 

@@ -369,9 +369,9 @@ def test_given_vectors_by_name_or_in_one_piece():
     ("vector", "match"),
     [
         (torch.ones(3), "3 entries"),
-        ({"nothing": torch.ones(3)}, "'nothing', which is no parameter"),
+        ({"nothing": torch.ones(3)}, "entry 'nothing': its entries should be"),
         ({"0.weight": torch.ones(2, 2)}, "shape"),
-        ({}, "no parameter"),
+        ({}, "is empty"),
         (None, "needs 1 vectors"),
     ],
 )
@@ -433,7 +433,7 @@ def test_masks_that_differ_can_not_be_mixed():
         Problem(Masked(*which).eval(), nets.mse, [(one, one[:, :1])])
         for which in ((True, 1j), (False, 3j), (True, 3j))
     )
-    with pytest.raises(InputError, match=r"'mask' differs .* torch.bool can't be mixed"):
+    with pytest.raises(InputError, match=r"'mask' differs .* torch.bool can't be interpolated"):
         MoveRest([a, b], [(0.0,), (1.0,)])
     with torch.no_grad():
         MoveRest([a, c], [(0.0,), (1.0,)])([0.5])

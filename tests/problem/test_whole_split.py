@@ -261,7 +261,7 @@ def test_products_are_the_whole_split_s_or_refused(one, name, micro_batch, way):
     if name != "hessian" and one.model_form:
         refusals.append("need a loss of (outputs, targets)")
     if name == "fisher" and one.kind.weight is None:
-        refusals.append("no gradient belongs to an example")
+        refusals.append("is the mean of its examples' losses")
     if way == "linear":
         refusals.append("--product linear can't be used here")  # the loss looks at values
     if may_look_like_a_sum(one):

@@ -192,12 +192,14 @@ def block_eigenpairs(
     if not tol > 0 or not math.isfinite(tol):
         raise InputError(f"the tolerance {tol} should be positive")
     if by not in ("value", "magnitude"):
-        raise InputError(f'eigenvalues by "value" or by "magnitude", not by {by!r}')
+        raise InputError(f"by={by!r} should be 'value' or 'magnitude'")
     n = operator.shape[0]
     if start is not None:
         start = (start[:, None] if start.ndim == 1 else start).to(operator.device, operator.dtype)
         if len(start) != n:
-            raise InputError(f"the start has length {len(start)}, the operator {n}")
+            raise InputError(
+                f"the start vectors have length {len(start)}, but the operator has {n} rows"
+            )
     size = max(2 * k + 20, capacity(operator))
     searches = []
     for block in blocks:

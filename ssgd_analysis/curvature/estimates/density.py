@@ -129,7 +129,10 @@ def spectral_density(
     """
     generator = seeds.given_generator(generator, seed, "density", device=operator.device)
     if probes < 2 or steps < 2:
-        raise InputError(f"the density needs at least 2 probes and 2 steps, not {probes}, {steps}")
+        raise InputError(
+            "the density needs at least 2 probes and 2 steps,"
+            f" not {probes} probes and {steps} steps"
+        )
     rest = deflation(operator, deflate)
     runs = quadrature(
         operator,

@@ -75,7 +75,7 @@ def diagonal(
     """
     generator = seeds.given_generator(generator, seed, "diagonal", device=operator.device)
     if method not in METHODS:
-        raise InputError(f"the diagonal method {method!r} is none of {', '.join(METHODS)}")
+        raise InputError(f"the diagonal method {method!r} should be one of {', '.join(METHODS)}")
     least = 2 if method == "hutchinson" else 4
     if probes < least:
         raise InputError(f"{method} needs at least {least} probes for its error, not {probes}")

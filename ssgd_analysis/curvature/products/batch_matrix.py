@@ -81,7 +81,7 @@ class BatchMatrix(ABC):
             problem.loss = copy.deepcopy(problem.loss).to(torch.float64)
         memory = {p.data_ptr() for p in own.model.parameters()}
         if memory & {p.data_ptr() for p in problem.model.parameters()}:
-            raise TypeError("the model gives itself as its copy")
+            raise TypeError("copying the model returns the model itself")
         problem.model.to(torch.float64)
         named = dict(problem.model.named_parameters())
         problem.parameters = {name: named[name] for name in own.parameters}
@@ -109,7 +109,7 @@ def _check_copy(own: Problem, copied: Problem) -> None:
         )
         rounding = own.tolerance * (10 * size + 1e-3 * len(grad) ** 0.5)
         if not gap <= rounding:
-            raise TypeError("the gradient of a copy in float64 is another one")
+            raise TypeError("the gradient of a copy in float64 differs from the model's own")
 
 
 def _check_parameters(problem: Problem) -> None:
@@ -117,7 +117,8 @@ def _check_parameters(problem: Problem) -> None:
     for name, parameter in problem.parameters.items():
         if parameter.is_complex():
             raise InputError(
-                f"parameter '{name}' is complex: keep its two parts as real parameters"
+                f"parameter '{name}' is complex: store its real and imaginary parts"
+                " as two real parameters"
             )
         if getattr(parameter, "_backward_hooks", None):
             raise InputError(

@@ -204,7 +204,7 @@ class Engine:
             self._cut(plan.strategy, self._smaller(text))
         if plan.kept <= 1:
             self.plan = dataclasses.replace(self.plan, kept=0, piece=0)  # the budget was wrong
-        self.progress.warn(f"out of memory: going on with {describe(self.plan)}")
+        self.progress.warn(f"out of memory: continuing with {describe(self.plan)}")
 
     def _smaller(self, text: str) -> int:
         """Half as many examples at once, or still fewer where looking takes too much memory."""

@@ -184,14 +184,14 @@ def _moving(graph: fx.Graph, vector: Sequence[fx.Node]) -> set[fx.Node]:
     for node in graph.nodes:
         tags = getattr(node.target, "tags", ())
         if torch.Tag.dynamic_output_shape in tags or torch.Tag.nondeterministic_seeded in tags:
-            raise Unsupported(f"{node.target}: its result depends on values or on chance")
+            raise Unsupported(f"{node.target}: its result depends on values or on random numbers")
         if node.op in ("placeholder", "output"):
             continue
         if any(n in moving for n in node.all_input_nodes):
             moving.add(node)
             schema = getattr(node.target, "_schema", None)
             if schema is not None and schema.is_mutable and node.args[0] not in moving:
-                raise Unsupported(f"{node.target} would write into what is kept")
+                raise Unsupported(f"{node.target} would overwrite a value that later products need")
     return moving
 
 

@@ -135,16 +135,17 @@ def _explained(error: Exception) -> Exception:
     if twice or ("derivative for" in text and "not implemented" in text):
         return InputError(
             f"an operation of the model or the loss has no second derivative ({first_line(error)}):"
-            " use finite differences (--product difference), or --operator ggn with them"
+            " use finite differences (--product difference), with --operator ggn if need be"
         )
     if "does not require grad" in text:
         return InputError(
-            "the loss does not depend on the parameters for autograd: something in the model or the"
+            "autograd finds no path from the loss to the parameters: something in the model or the"
             " loss is detached or computed without gradients"
         )
     if "use_reentrant" in text:
         return InputError(
-            "reentrant activation checkpoints can't be differentiated twice: use_reentrant=False"
+            "reentrant activation checkpoints can't be differentiated twice: use"
+            " checkpoint(…, use_reentrant=False)"
         )
     return error
 

@@ -41,7 +41,7 @@ def density_moments(context: MetricContext, *, probes: int = 32) -> Measurement:
         Ubaru, Chen and Saad 2017; Golub and Meurant 2010, on exactness of the quadrature.
     """
     if probes < 2:
-        raise InputError(f"probes {probes} should be at least 2, for the error")
+        raise InputError(f"probes {probes} should be at least 2, to give a standard error")
     size, survey = context.problem.n_parameters, surveyed(context)
     tables = [survey.traces, squares(context, probes), *_higher(survey)]
     moments = [of_draws((table / size).tolist(), {}) for table in tables]

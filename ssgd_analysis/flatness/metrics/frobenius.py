@@ -36,7 +36,7 @@ def frobenius(context: MetricContext, *, probes: int = 32) -> Measurement:
         Wu, Wang and Su 2022 (arXiv 2207.02628), where it bounds what SGD's noise leaves stable.
     """
     if probes < 2:
-        raise InputError(f"probes {probes} should be at least 2, for the error")
+        raise InputError(f"probes {probes} should be at least 2, to give a standard error")
     each = squares(context, probes)
     mean = float(each.mean())
     if not math.isfinite(mean):

@@ -35,10 +35,12 @@ def gradient_covariance_trace(context: MetricContext) -> Measurement:
         McCandlish et al. 2018 (arXiv 1812.06162), section 2.2.
     """
     if context.problem.n_samples < 2:
-        raise InputError("a single example has no spread: give more")
+        raise InputError("gradients need at least two examples to have a spread")
     found = example_gradients(context)
     if found.effective <= 1 + 1e-9:
-        raise InputError("a single example counts in the loss, so there is no spread")
+        raise InputError(
+            "the loss counts a single example, and gradients need at least two to have a spread"
+        )
     factor = found.effective / (found.effective - 1)
     each = [factor * value for value in found.deviations]
     return of_batches(context, each, {"divisor": "N - 1"})

@@ -46,7 +46,7 @@ def gradient_noise_scale(context: MetricContext) -> Measurement:
     spread = gradient_covariance_trace.on(context)
     square = float(global_norm(context.clean_gradient)) ** 2
     if square == 0:
-        raise InputError("the gradient is zero here, so it is infinite")
+        raise InputError("the gradient is zero at these weights, so the noise scale is infinite")
     assert spread.samples is not None
     ratio = spread.value / square
     examples = example_gradients(context)

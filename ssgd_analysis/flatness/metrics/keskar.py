@@ -69,7 +69,9 @@ def keskar(
     before = after = context.clean_losses
     low = context.problem.mean(before)
     if low <= -1:
-        raise InputError(f"divides by 1 + loss, and the loss is {low}: use worst_case")
+        raise InputError(
+            f"the metric divides by 1 + loss, and the loss is {low:.6g}: use worst_case"
+        )
     if epsilon > 0:
         after = _Box(context, epsilon, subspace).worst(iterations)
     relative = (context.problem.mean(after) - low) / (1 + low)

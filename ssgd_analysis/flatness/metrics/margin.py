@@ -51,7 +51,10 @@ def margin(context: MetricContext, *, normalise: str = "logits") -> Measurement:
         raise InputError(f"normalise '{normalise}' should be logits or none")
     problem = context.problem
     if problem.takes_model:
-        raise InputError("needs the outputs: give a loss of (outputs, targets), not (model, batch)")
+        raise InputError(
+            "the margin needs the model's outputs: give a loss whose parameters are"
+            " (outputs, targets)"
+        )
     with problem.evaluating(), torch.no_grad():
         found = [
             _margins(problem.outputs(inputs), targets, problem.batch_terms(index))
@@ -90,7 +93,7 @@ def _margins(outputs: Tensor, targets: Tensor, terms: LossTerms | None) -> tuple
     The deviation is that of the outputs from their mean over classes, summed over classes.
     """
     if accuracy(outputs, targets) is None:
-        raise InputError("the targets are no class labels, so there is no right class")
+        raise InputError("the targets are not class labels, so there is no margin")
     counts = labelled(outputs, targets, terms)
     ignored = -1 if terms is None or terms.ignored is None else terms.ignored
     if bool((~counts & (targets != ignored)).any()):

@@ -88,7 +88,7 @@ def pac_bayes_sigma(
     sigma = bracket.middle
     if not 0 < sigma < math.inf:
         raise InputError(
-            f"the mean drop of the {of} does not pass {target} between the"
+            f"the mean drop of the {of} does not cross {target} between the"
             f" smallest and the largest noise tried (sigma up to {LIMIT:g}): choose another target"
         )
     low, high = (float(drops(sigma * step).mean()) for step in (1 / STEP, STEP))
@@ -116,7 +116,7 @@ def _check_accuracy(context: MetricContext, target: float) -> None:
     """Refuse to measure by an accuracy that is not there, or can't drop so far."""
     rights = context.clean_scores[1]
     if rights is None:
-        raise InputError("the targets are no class labels, so there is no accuracy: use of=loss")
+        raise InputError("the targets are not class labels, so there is no accuracy: use of=loss")
     labels: Counter[int] = Counter()
     for index, batch in enumerate(context.problem.batches):
         terms, targets = context.problem.batch_terms(index), pair(batch)[1].reshape(-1)
@@ -127,6 +127,6 @@ def _check_accuracy(context: MetricContext, target: float) -> None:
     accuracy, chance = context.problem.label_mean(rights), max(labels.values()) / labels.total()
     if accuracy < chance + 2 * target:
         raise InputError(
-            f"the accuracy {accuracy:.3g} is not twice the target {target} above the commonest"
-            f" class's share {chance:.3g}, so it can hardly drop so far: use of=loss"
+            f"the accuracy {accuracy:.3g} should exceed the most common class's share {chance:.3g}"
+            f" by twice the target {target}: use a smaller target or of=loss"
         )

@@ -85,7 +85,7 @@ def relative_flatness(context: MetricContext, *, layer: str = "") -> Measurement
         found.append(quotients(operator, block[order])[1][0])
     each = Quotients.joined(found)
     if not np.isfinite(each.values).all():
-        raise WorkError("the Hessian's products are not finite here")
+        raise WorkError("the Hessian's products are not finite at these weights")
     context.pay(products=operator.products)
     settings = {"layer": name, "probes": probes, "seed": context.seed}
     if probes:
@@ -104,7 +104,7 @@ def _named(problem: Problem, layer: str) -> tuple[str, Tensor]:
         name for name, parameter in problem.parameters.items() if parameter.ndim >= 2
     )
     raise InputError(
-        f"layer {layer!r} has no weight matrix that requires gradients; those"
+        f"layer {layer!r} has no weight matrix that requires gradients; the ones"
         f" that do: {matrices or 'none'}"
     )
 
@@ -131,10 +131,11 @@ def _last(context: MetricContext) -> tuple[str, Tensor]:
             handle.remove()
     if not used:
         raise InputError(
-            "no linear layer or convolution with a weight of its own is used: name one by layer="
+            "no linear layer or convolution with a weight of its own is used: name a layer with"
+            " layer="
         )
     if len(last) > 1:
-        raise InputError("batches end in different layers: name one by layer=")
+        raise InputError("batches end in different layers: name a layer with layer=")
     weight = used[-1].weight
     assert isinstance(weight, Tensor)
     return own[id(weight)], weight

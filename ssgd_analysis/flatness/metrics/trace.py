@@ -35,7 +35,7 @@ def trace(context: MetricContext, *, probes: int = 32) -> Measurement:
         Hutchinson 1990; deflated where a survey knows eigenvectors.
     """
     if probes < 2:
-        raise InputError(f"probes {probes} should be at least 2, for the error")
+        raise InputError(f"probes {probes} should be at least 2, to give a standard error")
     survey, deflated = survey_given(context), 0
     if survey and survey.trace.probes >= probes:
         values, deflated = survey.traces, len(survey.density.spikes)

@@ -76,7 +76,7 @@ def normalized_directions(
         if any(bool(part.any()) for part in column):
             continue
         raise InputError(
-            "the second direction is parallel to the first, so there is no plane: --dims 1"
+            "the second direction is parallel to the first, so they span no plane: use --dims 1"
             if number
             else "the direction has length zero: nothing moves along it"
             + (" (--biases keep would move the biases)" if zero else "")
