@@ -17,7 +17,7 @@ def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
         InputError: an unknown metric or setting, or a value of another type.
 
     Example:
-        >>> resolve("expected:sigma=0.2,law=binary")
+        >>> parse_metric("expected:sigma=0.2,law=binary")
         ('expected', {'sigma': 0.2, 'law': 'binary'})
     """
     name, _, settings = text.partition(":")

@@ -37,6 +37,15 @@ def density_moments(context: MetricContext, *, probes: int = 32) -> Measurement:
         InputError: fewer than 2 probes.
         WorkError: a product is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.density_moments(problem).value, 3)  # (1² + 4²) / 2
+        8.5
+
     Reference:
         Ubaru, Chen and Saad 2017; Golub and Meurant 2010, on exactness of the quadrature.
     """

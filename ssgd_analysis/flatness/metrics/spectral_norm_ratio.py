@@ -38,6 +38,14 @@ def spectral_norm_ratio(context: MetricContext, *, tol: float = 1e-3) -> Measure
             its residual and rounding: there is no such ratio.
         WorkError: a product is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.arange(1.0, 6.0)), torch.nn.Linear(5, 1, bias=False)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.spectral_norm_ratio(problem).value, 3)  # eigenvalues 10, …, 0.4
+        25.0
+
     Reference:
         Foret et al. 2021 (arXiv 2010.01412), who print it beside λ₁ as a proxy of sharpness.
     """
