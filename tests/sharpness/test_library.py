@@ -61,7 +61,7 @@ def test_finished_checkpoints_are_resumed_at_equal_settings_only(problem, tmp_pa
     def refused(*arguments):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("ssgd_analysis.sharpness.checkpoints.prepare", refused)
+    monkeypatch.setattr("ssgd_analysis.sharpness.checkpoints.planned_operator", refused)
     again = measure_checkpoints(both, settings, folder=tmp_path, resume=True)
     assert isinstance(again, SharpnessRecords)
     assert again.to_json() == first.to_json()

@@ -39,6 +39,16 @@ def input_jacobian(context: MetricContext, *, of: str = "logits", probes: int = 
             outputs without one row an example, or settings out of range.
         WorkError: a norm is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> found = flatness.input_jacobian(problem, of="logits")
+        >>> round(found.value, 3)  # ∂(w₁x₁ + w₂x₂)/∂x = (1, 1)
+        1.414
+
     Reference:
         Novak et al. 2018 (arXiv 1802.08760), eq. 1, of softmax outputs.
     """

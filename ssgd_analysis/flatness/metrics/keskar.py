@@ -55,6 +55,15 @@ def keskar(
             iterations, or a loss of −1 or less.
         WorkError: a loss or gradient in the box is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.keskar(problem, epsilon=0.01).value, 3)
+        0.1
+
     Reference:
         Keskar et al. 2017 (arXiv 1609.04836), metric 2.1 and section 2.2.2.
     """

@@ -44,6 +44,15 @@ def margin(context: MetricContext, *, normalise: str = "logits") -> Measurement:
             model, or another normalisation.
         WorkError: outputs that are not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, y, model = torch.eye(4), torch.arange(4) % 2, torch.nn.Linear(4, 2, bias=False)
+        >>> _ = torch.nn.init.eye_(model.weight)
+        >>> problem = Problem(model, torch.nn.CrossEntropyLoss(), [(x, y)])
+        >>> round(flatness.margin(problem).value, 3)
+        1.0
+
     Reference:
         Jiang et al. 2019 (arXiv 1810.00113) for margin distributions.
     """

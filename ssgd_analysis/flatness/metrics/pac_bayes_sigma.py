@@ -55,6 +55,15 @@ def pac_bayes_sigma(
             accuracy that could drop so far: no class labels, or an accuracy less than twice the
             target above the commonest class's share, as of an untrained network.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.pac_bayes_sigma(problem, of="loss", draws=4).value, 2)
+        27.41
+
     Reference:
         Dziugaite et al. 2020 (arXiv 2010.11924), PAC-Bayes flatness measures; Jiang et al. 2020
         (arXiv 1912.02178), eqs. 53 and 57. Without their ε² added to w², so that it is invariant

@@ -52,6 +52,15 @@ def relative_flatness(context: MetricContext, *, layer: str = "") -> Measurement
         InputError: no such layer, or a weight that is no matrix or does not require gradients.
         WorkError: a product is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.relative_flatness(problem).value, 3)  # ‖w‖² Tr H = 2 · 5
+        10.0
+
     Reference:
         Petzka et al. 2021 (arXiv 2001.00939), definition 3; their released script computes the
         upper bound ‖W‖² Tr(H) instead.
