@@ -42,6 +42,14 @@ class Comparison(Record):
         values: group → metric → each seed's value.
         correlations: of :func:`ssgd_analysis.comparison.correlate.correlate`; ``None`` if they
             were not asked for.
+
+    Example:
+        >>> found = Comparison(
+        ...     groups=[], missing=[], tests=[], overall=[], outcomes=[], notes={}, rule=Rule(),
+        ...     loss_tolerance=0.1, matched_by=None, normalized_logits=False, compared=False,
+        ... )
+        >>> found.verdict
+        'There is nothing to compare: only one group was given.'
     """
 
     groups: Rows

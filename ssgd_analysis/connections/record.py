@@ -31,6 +31,15 @@ class ConnectionRecord(Record):
             ``PATH_SPLIT_loss`` and ``PATH_SPLIT_accuracy``, each of shape (points,).
         found: the paths that were found in this call, by kind, with their weights.
         resumed: whether it was read from a folder where it was finished.
+
+    Example:
+        >>> import torch; from torch import nn
+        >>> from ssgd_analysis import Problem, connect
+        >>> batch = torch.eye(4), torch.arange(4) % 2
+        >>> ends = [Problem(nn.Linear(4, 2), nn.CrossEntropyLoss(), [batch]) for _ in "ab"]
+        >>> record = connect(*ends, paths=["line"])
+        >>> [(row["path"], row["barrier_train"] >= 0) for row in record.rows()]
+        [('line', True)]
     """
 
     document: dict[str, Any]

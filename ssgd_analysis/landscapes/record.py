@@ -35,6 +35,17 @@ class LandscapeRecord(Record):
             ``measured``; values with a leading axis for checkpoints and one for repeats, each
             only where there are several.
         resumed: whether it was read from a folder where it was finished.
+
+    Example:
+        >>> import torch; from torch import nn
+        >>> from ssgd_analysis import LandscapeSettings, Problem, landscape
+        >>> batch = torch.eye(4), torch.arange(4) % 2
+        >>> problem = Problem(nn.Linear(4, 2), nn.CrossEntropyLoss(), [batch])
+        >>> record = landscape(problem, LandscapeSettings(points=5, span=1.0))
+        >>> record.arrays["alpha"].tolist()
+        [-1.0, -0.5, 0.0, 0.5, 1.0]
+        >>> record.arrays["loss"].shape
+        (5,)
     """
 
     document: dict[str, Any]

@@ -40,6 +40,11 @@ class Run:
 
     Args:
         folder: its path.
+
+    Example:
+        >>> run = Run(Path("runs") / "nothing-yet")  # a run that train() makes has a history
+        >>> run.exists, run.finished
+        (False, False)
     """  # noqa: D205
 
     folder: Path

@@ -53,6 +53,15 @@ def train(
     Raises:
         InputError: bad settings or data, a folder that holds a run, or another run than this.
         WorkError: the loss became non-finite (the last good weights are kept), or a full disk.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp()) / "run"
+        >>> config = TrainConfig(method="s-sgd", data="two_moons", model="mlp", epochs=1)
+        >>> train(config, folder)["final"]["epoch"]
+        1
+        >>> Run(folder).finished
+        True
     """
     run = Run(folder)
     if not ranks.once(lambda: is_done(run, config, resume)):

@@ -57,6 +57,8 @@ def test_finished_checkpoints_are_resumed_at_equal_settings_only(problem, tmp_pa
     settings = SharpnessSettings(**SMALL, metrics=["sam"])
     first = measure_checkpoints(both, settings, folder=tmp_path)
     assert [entry["checkpoint"] for entry in first.to_json()["differences"]] == ["b"]
+    (axes,) = first.plot().figure.axes  # one panel for both
+    assert axes.get_legend_handles_labels()[1] == ["a", "b"]
 
     def refused(*arguments):
         raise AssertionError("measured again")
