@@ -88,7 +88,7 @@ def command(
     from ssgd_analysis.code_hash import code_hash
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder
-    from ssgd_analysis.sharpness import CheckpointProblem, measure_all, plan
+    from ssgd_analysis.sharpness import CheckpointProblem, measure_checkpoints, predicted_plan
     from ssgd_analysis.sharpness.tables import (
         checkpoint_tables,
         checkpoint_warnings,
@@ -117,10 +117,10 @@ def command(
     )
     with console.Display() as progress:
         if only_plan:
-            plans = [plan(problem, settings, progress=progress) for problem in problems]
+            plans = [predicted_plan(problem, settings, progress=progress) for problem in problems]
             records = None
         else:
-            records = measure_all(
+            records = measure_checkpoints(
                 problems,
                 settings,
                 count=len(opened),

@@ -6,7 +6,7 @@ from ssgd_analysis.comparison.circular import circular
 from ssgd_analysis.comparison.groups import problem_differences
 from ssgd_analysis.comparison.networks import network_differences
 from ssgd_analysis.comparison.pairs import Pair
-from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.flatness import METRICS, parse_metric
 
 
 def incomparable_why(pair: Pair, tolerance: float) -> str:
@@ -52,7 +52,7 @@ def excluded_why(metric: str, pair: Pair) -> tuple[str, str]:
     Returns:
         Two texts; both are empty where the metric counts.
     """
-    name, given = resolve(metric)
+    name, given = parse_metric(metric)
     entry = METRICS[name]
     settings = {**entry.defaults, **given}
     reasons = [circular(metric, group.config) for group in (pair.group, pair.baseline)]

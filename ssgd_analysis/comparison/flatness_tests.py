@@ -9,7 +9,7 @@ from ssgd_analysis.comparison.overall import overall_verdict
 from ssgd_analysis.comparison.pairs import Pair
 from ssgd_analysis.comparison.rule import Case, Finding, judge
 from ssgd_analysis.comparison.values import MetricSource, paired_values, without
-from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.flatness import METRICS, parse_metric
 from ssgd_analysis.settings.comparison import VerdictRule
 
 Rows = list[dict[str, Any]]
@@ -61,7 +61,7 @@ def _case(metric: str, pair: Pair, source: MetricSource, reason: str) -> Case:
         values=sides[0],
         baseline=sides[1],
         paired=pair.paired,
-        flatter=METRICS[resolve(metric)[0]].flatter,
+        flatter=METRICS[parse_metric(metric)[0]].flatter,
         incomparable_why=reason,
         excluded_why=excluded_why(metric, pair)[0],
         missing=without(without_value, metric, source),

@@ -19,7 +19,7 @@ from ssgd_analysis.comparison.matching import (
 from ssgd_analysis.comparison.metric_kinds import HISTORY_METRICS, check_metric
 from ssgd_analysis.comparison.pairs import recorded_loss
 from ssgd_analysis.errors import InputError, WorkError, first_line
-from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.flatness import METRICS, parse_metric
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.runs import Run
@@ -109,7 +109,7 @@ def measure_run(
             found[metric] = None
             continue
         with trying(metric):
-            name, own = resolve(metric)
+            name, own = parse_metric(metric)
             result = METRICS[name].on(context, **own)
             with contextlib.suppress(InputError, WorkError):  # a read-only run can be compared too
                 store.write(entry, key, dataclasses.asdict(result))
@@ -130,7 +130,7 @@ def _entry(
     run: Run, metric: str, settings: MeasurementSettings, step: int, target: float | None
 ) -> tuple[str, dict[str, Any]]:
     """The name of a measurement's entry in the store, and all that its value depends on."""
-    name, own = resolve(metric)
+    name, own = parse_metric(metric)
     path = run.checkpoints().get(step)
     content = path.read_bytes() if path else b""
     config = run.config()

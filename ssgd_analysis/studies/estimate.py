@@ -9,7 +9,7 @@ import torch
 
 from ssgd_analysis import random_state
 from ssgd_analysis.comparison.metric_kinds import is_flatness
-from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.flatness import METRICS, parse_metric
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.methods import When
 from ssgd_analysis.studies.board import duration
@@ -128,6 +128,6 @@ def _measuring(cell: Cell, training: Any) -> float:
     began = time.monotonic()
     problem = training.splits["train"]
     for metric in filter(is_flatness, cell.metrics):
-        name, settings = resolve(metric)
+        name, settings = parse_metric(metric)
         METRICS[name].on(MetricContext(problem, cell.config.seed), **settings)
     return time.monotonic() - began

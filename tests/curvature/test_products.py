@@ -244,7 +244,7 @@ def test_out_of_memory_lowers_the_plan_and_goes_on(error):
     truth = reference.hessian(case) @ block(case)
     torch.testing.assert_close(operator @ block(case), truth, rtol=1e-9, atol=1e-12)
     assert operator.engine.plan.micro_batch == 3
-    assert log.said[0].startswith("out of memory: going on with graph products")
+    assert log.said[0].startswith("out of memory: continuing with graph products")
 
 
 def test_out_of_memory_at_the_end_is_one_line():

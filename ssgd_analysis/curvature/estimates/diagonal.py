@@ -138,7 +138,7 @@ def _xdiag(
     for index in range(count):
         s = lost[:, index]
         gone = basis @ s
-        seen = mixed[:, index] - s * (s @ mixed[:, index])
-        rest = image[:, index] - basis @ seen
+        inside = mixed[:, index] - s * (s @ mixed[:, index])
+        rest = image[:, index] - basis @ inside
         moments.add(whole - gone * (product @ s) + tests[:, index] * rest)
     return Diagonal(moments.mean, XTrace.widening * moments.stderr(), 2 * count, "xdiag")

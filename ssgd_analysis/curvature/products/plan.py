@@ -43,7 +43,7 @@ class Plan:
         strategy: a name of :data:`ssgd_analysis.curvature.products.products.STRATEGIES`.
         micro_batch: examples of a piece.
         pieces: how many there are.
-        kept: how many of them keep their state between products; the others are rebuilt.
+        kept: how many pieces keep their state between products; the others are rebuilt.
         memory: budget in bytes.
         basis: bytes of it for a basis of vectors, at most.
         piece: bytes that one piece keeps, once known.
