@@ -106,7 +106,6 @@ def eigenpairs(
         WorkError: a product is not finite.
 
     Example:
-        >>> import torch
         >>> from ssgd_analysis.curvature import DenseOperator, eigenpairs
         >>> spectrum = eigenpairs(DenseOperator(torch.diag(torch.arange(50.0))), 2, seed=0)
         >>> [round(pair.value, 2) for pair in spectrum.largest], round(spectrum.smallest.value, 2)
@@ -176,7 +175,6 @@ def block_eigenpairs(
         columns which that block alone would have paid for.
 
     Example:
-        >>> import torch
         >>> from ssgd_analysis.curvature import DenseOperator, block_eigenpairs
         >>> H = DenseOperator(torch.diag(torch.tensor([3.0, 1.0, 2.0, 5.0])))
         >>> [round(s.largest[0].value, 4) for s in block_eigenpairs(H, [slice(2), slice(2, 4)], 1)]
