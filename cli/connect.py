@@ -135,16 +135,16 @@ def _order(split: Any, random: Any) -> Any:
 
 def _differences(first: Any, second: Any, options: dict[str, Any]) -> list[str]:
     """What the two checkpoints do not share."""
-    from ssgd_analysis.connections import same_examples
+    from ssgd_analysis.connections import OTHER_EXAMPLES, same_examples
 
     notes = []
     count = len(first.data.train)
     if len(second.data.train) != count or not same_examples(
         *(_problem(checkpoint, "train", options) for checkpoint in (first, second))
     ):
-        notes.append("trained on other examples or labels: losses are on the first checkpoint's")
+        notes.append(OTHER_EXAMPLES)
     if first.references["loss"] != second.references["loss"]:
-        notes.append("trained with another loss: losses are the first checkpoint's")
+        notes.append("trained with different losses: values are those of the first checkpoint's")
     return notes
 
 
