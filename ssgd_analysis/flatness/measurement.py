@@ -13,7 +13,7 @@ from ssgd_analysis.flatness.context import Cost, MetricContext
 
 @dataclass(frozen=True)
 class Measurement:
-    """A value with its standard error, and how it was made.
+    """The value of a metric, with its standard error and the settings that it was measured with.
 
     Args:
         value: the metric.
@@ -28,8 +28,8 @@ class Measurement:
         cost: passes and products beyond those that other metrics had made already.
 
     Example:
-        >>> Measurement(value=0.5, stderr=0.1).stderr
-        0.1
+        >>> difference(Measurement(0.75, 0.03), Measurement(0.5, 0.04))
+        (0.25, 0.05)
     """
 
     value: float

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.plots import density_figure, density_overlay, radius_curves, save_figure
 from ssgd_analysis.plots.density import Curve
-from ssgd_analysis.plots.metric_names import NAMES
 from ssgd_analysis.plots.style import OwnAxes
 
 SPOKEN = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix"}
@@ -57,7 +57,7 @@ def overlaid_densities(record: Mapping[str, Any], *, axes: OwnAxes = None) -> Fi
 
 
 def _curves(record: Mapping[str, Any]) -> dict[str, Curve]:
-    curves = {}
+    curves: dict[str, Curve] = {}
     for result in record["checkpoints"]:
         density = result["density"]
         columns = [np.asarray(density[key]) for key in ("grid", "density", "stderr")]

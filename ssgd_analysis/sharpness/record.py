@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.files import jsonable, make_folder, write_json
-from ssgd_analysis.pictures.sharpness import densities, overlaid_densities, sharpness_pictures
 from ssgd_analysis.records import Record
 from ssgd_analysis.sharpness.differences import metric_differences
 
@@ -66,6 +65,8 @@ class SharpnessRecord(Record):
 
     def plot(self, ax: Any = None) -> Any:
         """The spectral density with the top eigenvalues; see :meth:`Record.plot`."""
+        from ssgd_analysis.pictures.sharpness import densities
+
         figure = densities({"checkpoints": [self.to_json()]}, axes=ax)
         return figure.axes[0] if ax is None else ax
 
@@ -117,6 +118,8 @@ class SharpnessRecords(Record):
         Each checkpoint has a colour; ticks of the same colour are its largest eigenvalues.
         :meth:`save` draws one panel for each checkpoint instead.
         """
+        from ssgd_analysis.pictures.sharpness import overlaid_densities  # needs matplotlib
+
         figure = overlaid_densities(self.to_json(), axes=ax)
         return figure.axes[0] if ax is None else ax
 
@@ -126,6 +129,8 @@ class SharpnessRecords(Record):
         Returns:
             The JSON file, then the pictures: densities and, if there are any, curves.
         """
+        from ssgd_analysis.pictures.sharpness import sharpness_pictures
+
         folder, answer = make_folder(Path(folder)), self.to_json()
         pictures = sharpness_pictures(answer, folder)
         write_json(folder / "sharpness.json", answer)

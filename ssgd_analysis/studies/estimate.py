@@ -22,7 +22,7 @@ GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 spread evenly, however many
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a study's runs are expected to cost.
 
     Args:
@@ -50,7 +50,7 @@ class Estimate:
         )
 
 
-def estimate(cells: Sequence[Cell], jobs: int) -> Estimate:
+def estimate_cost(cells: Sequence[Cell], jobs: int) -> CostEstimate:
     """Time some steps of the first run of every arm in every setting, and its metrics.
 
     Args:
@@ -79,7 +79,7 @@ def estimate(cells: Sequence[Cell], jobs: int) -> Estimate:
             measuring += measured[cell.metrics]
     finally:
         torch.set_num_threads(before)
-    return Estimate(len(cells), passes, training, measuring, jobs)
+    return CostEstimate(len(cells), passes, training, measuring, jobs)
 
 
 def _timed(cell: Cell, measured: dict[tuple[str, ...], float]) -> tuple[int, float, float]:

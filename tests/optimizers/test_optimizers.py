@@ -331,7 +331,7 @@ def test_examples_that_do_not_fit_are_no_error_here():
         ("pytorch-optimizer:adahessian", "cannot be a base optimizer"),
         ("pytorch-optimizer:bsam", "num_data"),
         ("pytorch-optimizer:schedulefreesgd", "needs calls of train"),
-        ("pytorch-optimizer:adashift", "a run cannot keep"),
+        ("pytorch-optimizer:adashift", "a run cannot save"),
     ],
 )
 def test_what_does_not_fit_is_refused(name, words):

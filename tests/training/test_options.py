@@ -36,7 +36,7 @@ def _planted(losses: list[float], patience: int, epochs: int) -> tuple[list[dict
             for value in (model.weight, model.running_mean):
                 value.fill_(epoch)
         record = {"epoch": epoch, "lr": 0.1, "val_loss": loss, "train_loss": -loss}
-        records.append(early.see(record, model))
+        records.append(early.update(record, model))
         if early.over:
             break
     assert model.weight == model.running_mean
@@ -206,15 +206,15 @@ def test_a_compiled_run_is_the_plain_one_to_rounding(tmp_path):
     ("changes", "words"),
     [
         ({"early_stop": 2}, "--early-stop .* needs --val"),
-        ({"label_smoothing": 0.1, "loss": "mse"}, "--label-smoothing is for cross_entropy"),
+        ({"label_smoothing": 0.1, "loss": "mse"}, "--label-smoothing needs --loss cross_entropy"),
         ({"label_smoothing": 1.5}, "at most 1"),
         ({"clip": 0.0}, "--clip 0"),
         ({"accumulate": 0}, "--accumulate 0 should be at least 1"),
         ({"lr_scaling": "cubic"}, "lr-scaling 'cubic'"),
         ({"channels_last": "maybe"}, "channels-last 'maybe'"),
         ({"precision": "fp8"}, "precision 'fp8'"),
-        ({"method": "lars", "optimizer": "sgd"}, "the method 'lars' is the optimizer lars"),
-        ({"method": "lars+ema", "optimizer": "adam"}, "is the optimizer lars"),
+        ({"method": "lars", "optimizer": "sgd"}, "the method lars always uses lars"),
+        ({"method": "lars+ema", "optimizer": "adam"}, "always uses lars"),
         ({"optimizer": "rprop", "weight_decay": 0.1}, "--weight-decay is not a setting"),
         ({"optimizer": "adam", "momentum": 0.9}, "--momentum is not a setting"),
         ({"optimizer": "adam", "nesterov": True}, "--nesterov is not a setting"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 
 from ssgd_analysis import seeds
@@ -231,7 +231,7 @@ def _share(runs: Quadrature, rest: Deflation, low: float, high: float, reach: fl
     (inner, outer), (lowest, highest) = interval(0.95), interval(0.999)
     return Share(
         value=(fixed + unsettled / 2 + free * (least + most) / 2) / total,
-        stderr=(outer - inner) / (2 * float(norm.ppf(0.975))),
+        stderr=(outer - inner) / (2 * float(ndtri(0.975))),
         low=inner,
         high=outer,
         lowest=lowest,
@@ -262,7 +262,7 @@ def _between(
 
 def _score(share: float, count: float, confidence: float) -> tuple[float, float]:
     """Wilson's interval of a share estimated with the variance share (1 − share) / count."""
-    square = float(norm.ppf(0.5 + confidence / 2)) ** 2 / count
+    square = float(ndtri(0.5 + confidence / 2)) ** 2 / count
     middle = (share + square / 2) / (1 + square)
     half = math.sqrt(square * share * (1 - share) + square**2 / 4) / (1 + square)
     return max(0.0, middle - half), min(1.0, middle + half)
