@@ -135,17 +135,14 @@ def _order(split: Any, random: Any) -> Any:
 
 def _differences(first: Any, second: Any, options: dict[str, Any]) -> list[str]:
     """What the two checkpoints do not share."""
-    from ssgd_analysis.connections import same_examples
+    from ssgd_analysis.connections import OTHER_EXAMPLES, same_examples
 
     notes = []
     count = len(first.data.train)
     if len(second.data.train) != count or not same_examples(
         *(_problem(checkpoint, "train", options) for checkpoint in (first, second))
     ):
-        notes.append(
-            "the checkpoints were trained on different examples or labels:"
-            " losses are on those of the first"
-        )
+        notes.append(OTHER_EXAMPLES)
     if first.references["loss"] != second.references["loss"]:
         notes.append(
             "the checkpoints were trained with different losses: that of the first is used"

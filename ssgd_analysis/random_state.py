@@ -39,7 +39,7 @@ def restore(state: dict[str, Any]) -> None:
 
 
 def resume(state: dict[str, Any], device: str) -> None:
-    """Set the global states to those of another process, which may have seen other GPUs.
+    """Set the global states to those of another process, which may have used other GPUs.
 
     Warns, of a run on a GPU, where their number differs: one without a state of its own draws
     other numbers, and one of the same number may be another one.

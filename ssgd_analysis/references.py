@@ -22,7 +22,7 @@ from ssgd_analysis.errors import InputError
 def is_reference(name: str) -> bool:
     """Whether ``name`` has the form of a reference (as against a registered name).
 
-    A file without an attribute has too: :func:`resolve` says what is missing.
+    A file without an attribute counts too: :func:`resolve` reports what is missing.
     """
     return (":" in name and not name.startswith("torchvision:")) or name.endswith(".py")
 
@@ -89,7 +89,7 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
         module = _load_file(Path(source)) if source.endswith(".py") else _load_module(source)
     except InputError:
         raise
-    except (Exception, SystemExit) as error:  # a stranger's file may do anything when imported
+    except (Exception, SystemExit) as error:  # a user's file may do anything when imported
         raise InputError(
             f"{kind} reference '{name}' does not import: {type(error).__name__}: {error}"
         ) from error

@@ -19,7 +19,7 @@ def test_there_are_examples():
 def test_every_public_name_has_an_example():
     public = {name: getattr(ssgd_analysis, name) for name in ssgd_analysis.__all__} | METRICS
     bare = {name for name, thing in public.items() if ">>> " not in (thing.__doc__ or "")}
-    assert bare == {"flatness"}, "a module"
+    assert bare == {"flatness"}, "which is a module"
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)

@@ -12,6 +12,7 @@ from torch import nn
 
 from ssgd_analysis.batch import tensors
 from ssgd_analysis.connections.connection import (
+    OTHER_EXAMPLES,
     PATHS,
     Connection,
     find_connection,
@@ -161,7 +162,7 @@ def _notes(first: Problem, second: Problem | nn.Module, splits: Mapping[str, Pro
     """What the two problems do not share, and what was assumed of the first."""
     notes = []
     if isinstance(second, Problem) and not same_examples(first, second):
-        notes.append("trained on other examples or labels: losses are on the first checkpoint's")
+        notes.append(OTHER_EXAMPLES)
     return [*notes, *dict.fromkeys(n for problem in splits.values() for n in problem.notes)]
 
 

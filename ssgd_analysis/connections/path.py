@@ -20,7 +20,7 @@ class WeightPath:
 
     The polygon through the start, the bends and the end takes each piece in equal t; the Bezier
     curve has the bends as its inner control points. Buffers and parameters that no bend holds go
-    straight from start to end; what is no floating-point number jumps at t = 1.
+    straight from start to end; other tensors jump at t = 1.
 
     Args:
         model: the one whose tensors are moved; those of the start fit it.

@@ -78,7 +78,7 @@ def _measured(context: MetricContext) -> ExampleGradients:
             break
         try:
             found, away = _summed(context.problem, mean, rows)
-        except Exception as error:  # under vmap a stranger's model may raise anything
+        except Exception as error:  # under vmap a user's model may raise anything
             if rows is _together:
                 continue
             if is_out_of_memory(error):

@@ -139,7 +139,7 @@ class Metric(Facts, Generic[P]):
                 problem the same random numbers.
 
         Raises:
-            InputError: what is given is no problem, or lacks what the metric needs.
+            InputError: the argument is not a Problem, or lacks what the metric needs.
             WorkError: the value is not finite.
         """
         if not isinstance(problem, Problem):

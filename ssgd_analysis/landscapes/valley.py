@@ -14,7 +14,7 @@ def valley_sides(alpha: np.ndarray, loss: np.ndarray) -> list[dict[str, float]] 
         loss: shape of alpha.
 
     Returns:
-        For both ends ``at``, the ``distance`` in fractions of the way (at most a half), and the
+        For both ends ``at``, the ``distance`` in fractions of the line (at most a half), and the
         rises ``inward`` and ``outward`` at this distance, linear between the points; ``None``
         where the line ends at its ends.
 

@@ -168,7 +168,7 @@ class BatchLoss:
         """
         try:
             outputs = self.model(inputs)
-        except Exception as error:  # a stranger's model may raise anything
+        except Exception as error:  # a user's model may raise anything
             if is_out_of_memory(error):
                 raise
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in batching.tensors(inputs))

@@ -96,7 +96,7 @@ class LossWatch(TorchFunctionMode):
         return any(terms.moving for _, _, _, terms in self._calls)
 
     def terms_of(self, value: Tensor, outputs: Tensor) -> LossTerms | None:
-        """As :meth:`terms`, if the call was given these very outputs, so that rows are theirs."""
+        """As :meth:`terms`, if the loss was called with these very outputs: then the rows match."""
         read = any(noted is value and given is outputs for noted, _, given, _ in self._calls)
         return self.terms(value) if read else None
 

@@ -145,7 +145,7 @@ class Problem(WeightedBatches):
 
     @functools.cached_property
     def checked(self) -> dict[Hashable, Any]:
-        """What was found by checks of this problem, each made once; operators add theirs."""
+        """The results of this problem's checks, each made once; operators add their own."""
         return {}
 
     @property

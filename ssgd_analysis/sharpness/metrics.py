@@ -22,7 +22,7 @@ def measure_metrics(
     """Plain values of each metric's measurement.
 
     Args:
-        context: the problem; its deadline is theirs.
+        context: the problem; its deadline holds for the metrics.
         metrics: names with settings.
         optional: one that this problem does not have is ``None`` with the reason ``why``, as one
             that the time did not allow always is.

@@ -256,7 +256,7 @@ def test_eigen_directions_are_the_top_eigenvectors(net):
 def test_more_eigen_directions_than_weights_are_refused():
     model = torch.nn.Linear(1, 1, bias=False).double()
     one = torch.ones(2, 1, dtype=torch.float64)
-    with pytest.raises(InputError, match="only 1 directions"):
+    with pytest.raises(InputError, match="needs 2 eigenvectors"):
         eigen_directions(Problem(model, nets.mse, [(one, one)]), 2, seed=0)
 
 
@@ -325,7 +325,7 @@ def test_trajectory_needs_other_checkpoints():
     with pytest.raises(InputError, match="--save-every"):
         trajectory_directions(problem(case), stay, 1)
     once = path_along(case, two_axes(case), [(1, 0), (0, 0)])
-    with pytest.raises(InputError, match="at least 2 kept"):
+    with pytest.raises(InputError, match="at least 2 saved"):
         trajectory_directions(problem(case), once, 2)
 
 

@@ -374,7 +374,7 @@ def test_adaptive_measures_a_quarter_and_says_how_well_the_rest_is_known(dims):
 
 
 def test_more_points_than_fit_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"GiB, but the (disk|memory) has"):
+    with pytest.raises(InputError, match=r"GiB: the (disk|memory) has"):
         landscape(
             [subject(nets.mlp())], LandscapeSettings(points=10**6, dims=2), folder=tmp_path / "new"
         )

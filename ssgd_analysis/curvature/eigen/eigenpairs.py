@@ -18,7 +18,7 @@ from ssgd_analysis.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class Eigenpair:
-    """An eigenvalue with its doubt.
+    """An eigenvalue with its residual and standard error.
 
     Args:
         value: Rayleigh quotient of the unit vector found.
@@ -195,9 +195,7 @@ def block_eigenpairs(
     if start is not None:
         start = (start[:, None] if start.ndim == 1 else start).to(operator.device, operator.dtype)
         if len(start) != n:
-            raise InputError(
-                f"the start vectors have length {len(start)}, but the operator has {n} rows"
-            )
+            raise InputError(f"start vectors of length {len(start)} should have length {n}")
     size = max(2 * k + 20, capacity(operator))
     searches = []
     for block in blocks:

@@ -24,7 +24,7 @@ class Quadrature:
 
     Args:
         nodes: for each probe its Ritz values, ascending, shape (steps,).
-        weights: theirs, shape (steps,), sum one.
+        weights: of the nodes, shape (steps,), sum one.
         exact: whether the probe's Krylov space was exhausted.
         jacobi: diagonal and off-diagonal of each run's tridiagonal matrix, both of shape (steps,):
             the last off-diagonal entry leads out of it, and is zero where the run is exact.

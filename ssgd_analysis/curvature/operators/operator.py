@@ -70,10 +70,7 @@ class Operator(ABC):
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise OutOfTimeError
         if block.ndim != 2 or block.shape[0] != self.shape[0]:
-            raise InputError(
-                f"vectors of shape {tuple(block.shape)} do not fit an operator of shape"
-                f" {self.shape}"
-            )
+            raise InputError(f"vectors {tuple(block.shape)} do not fit an operator {self.shape}")
         if block.dtype != self.dtype or block.device != self.device:
             raise InputError(
                 f"the vectors are {_kind(block)}, the operator {_kind(self)}:"
@@ -220,10 +217,8 @@ class ScaledOperator(Operator):
 
     def __init__(self, operator: Operator, diagonal: Tensor) -> None:
         if diagonal.shape != operator.shape[:1]:
-            raise InputError(
-                f"a diagonal of shape {tuple(diagonal.shape)} does not fit an operator of shape"
-                f" {operator.shape}"
-            )
+            shape = tuple(diagonal.shape)
+            raise InputError(f"the diagonal's shape {shape} does not fit {operator.shape}")
         self.operator, self.diagonal = operator, diagonal.to(operator.device, operator.dtype)
         self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
         self.basis_bytes = operator.basis_bytes

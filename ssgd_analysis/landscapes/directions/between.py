@@ -118,7 +118,7 @@ class MoveRest:
             elif not all(torch.equal(own, t) for _, t in others) and not name.endswith(COUNTER):
                 raise InputError(
                     f"the buffer '{name}' differs between the checkpoints, and {own.dtype} can't be"
-                    " mixed"
+                    " interpolated"
                 )
         corners = torch.tensor(positions, dtype=torch.float64)
         self.origin, self.edges = corners[0], (corners[1:] - corners[0]).T
