@@ -23,7 +23,7 @@ from networks import NETS, Net
 from timing import Peak
 from torch import Tensor, nn
 
-from ssgd_analysis.landscapes import normalized, random_directions
+from ssgd_analysis.landscapes import normalized_directions, random_directions
 from ssgd_analysis.landscapes.evaluation import Evaluator, measured_plan
 from ssgd_analysis.models import LOSSES
 from ssgd_analysis.problem import Problem
@@ -83,7 +83,7 @@ def measure(net: Net, points: int, rows: int, tune: bool) -> dict[str, Any]:
     """Median ratio of our rows to the plain rows beside them, over rows spread over a grid."""
     model, batches = net.make("cpu")
     problem = Problem(model, LOSSES["cross_entropy"], batches)
-    directions = normalized(problem, random_directions(problem, 2, seed=0), "filter")
+    directions = normalized_directions(problem, random_directions(problem, 2, seed=0), "filter")
     began = time.perf_counter()
     ours = Evaluator(problem, directions)
     chosen = time.perf_counter() - began

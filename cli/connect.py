@@ -69,7 +69,7 @@ def command(
     on a curve that is trained to stay low. On the train split, which curves and BatchNorm's
     statistics are fitted to, and on the test split. Writes connect.json, .npz, .csv and pictures.
     """
-    from ssgd_analysis.comparison.sources import fingerprint
+    from ssgd_analysis.code_hash import code_hash
     from ssgd_analysis.connections import ConnectionRecord, connect, line
     from ssgd_analysis.connections.compute import DEFAULT_PATHS
     from ssgd_analysis.errors import InputError
@@ -101,7 +101,7 @@ def command(
                 "notes": _differences(first, second, options),
                 "command": _command(checkpoints, kinds, settings, options, out),
             },
-            code=" ".join(fingerprint(n) for c in (first, second) for n in c.references.values()),
+            code=" ".join(code_hash(n) for c in (first, second) for n in c.references.values()),
             progress=progress,
         )
     if record.resumed:

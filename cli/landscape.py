@@ -189,7 +189,7 @@ def _named_problems(
     checkpoints: tuple[str, ...], settings: LandscapeSettings, options: dict[str, Any]
 ) -> "tuple[list[NamedProblem], dict[str, str]]":
     """The checkpoints, and the references of model, data and loss of the first one."""
-    from ssgd_analysis.comparison.sources import fingerprint
+    from ssgd_analysis.code_hash import code_hash
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.landscapes import NamedProblem
     from ssgd_analysis.runs.tensors import read_tensors
@@ -222,7 +222,7 @@ def _named_problems(
                 problems[0],
                 calibration=_calibration(checkpoint.data.train, options["samples"]),
                 path=path,
-                code=" ".join(fingerprint(name) for name in checkpoint.references.values()),
+                code=" ".join(code_hash(name) for name in checkpoint.references.values()),
                 test=problems[1] if also else None,
                 vectors=vectors,
             )

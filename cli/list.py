@@ -71,6 +71,26 @@ def _systems() -> list[dict[str, Any]]:
     return []  # there are none yet
 
 
+def _settings() -> list[dict[str, Any]]:
+    from ssgd_analysis.settings import declarations, json_schema
+    from ssgd_analysis.settings.commands import COMMAND_SETTINGS
+
+    return [
+        {
+            "name": command,
+            "summary": f"settings of `ssgd-analyze {command}`, in Python {', '.join(classes)}",
+            "settings": [
+                {**each.record(), "meaning": each.help_text, "option": f"--{each.option_name}"}
+                for cls in classes.values()
+                for each in declarations(cls)
+                if each.option_name
+            ],
+            "schema": json_schema(*classes.values()),
+        }
+        for command, classes in COMMAND_SETTINGS.items()
+    ]
+
+
 LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "methods": _methods,
     "models": _models,
@@ -78,6 +98,7 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "metrics": _metrics,
     "optimizers": _optimizers,
     "studies": _studies,
+    "settings": _settings,
     "systems": _systems,
 }
 
@@ -89,6 +110,7 @@ SINGULAR = {
     "metrics": "metric",
     "optimizers": "optimizer",
     "studies": "study",
+    "settings": "command with settings",
     "systems": "system",
 }
 
@@ -117,7 +139,8 @@ def _description(kind: str, name: str) -> str:
 def command(kind: str, name: str | None, as_json: bool) -> None:
     """List what exists by name: methods with settings, metrics with invariances, and so on.
 
-    With NAME, show that entry in full.
+    With NAME, show that entry in full. The kind `settings` lists the settings of every command;
+    with --json also their JSON Schema.
     """
     entries = LISTS[kind]()
     if name is not None:
@@ -153,11 +176,9 @@ def _answer(entry: dict[str, Any], width: int) -> None:
     if entry.get("needs"):
         console.answer(f"{'':<{width}}  needs: {', '.join(entry['needs'])}")
     for setting in entry.get("settings", ()):
+        option = setting.get("option", f"--set {setting['name']}={setting['default']}")
         choices = f" [{'|'.join(setting['choices'])}]" if setting["choices"] else ""
-        console.answer(
-            f"{'':<{width}}  --set {setting['name']}={setting['default']}{choices}:"
-            f" {setting['meaning']}"
-        )
+        console.answer(f"{'':<{width}}  {option}{choices}: {setting['meaning']}")
     if entry.get("description"):
         console.answer()
         console.answer(entry["description"])

@@ -59,7 +59,8 @@ def settings_options(
         settings: a dataclass of :func:`ssgd_analysis.settings.setting` fields.
         without: names that get no option.
     """
-    made = [_option(each) for each in declarations(settings) if each.name not in without]
+    declared = [each for each in declarations(settings) if each.option_name]
+    made = [_option(each) for each in declared if each.name not in without]
 
     def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
         return functools.reduce(lambda so_far, option: option(so_far), reversed(made), command)
@@ -87,31 +88,22 @@ def settings_from(settings: type[S], given_options: Mapping[str, Any], /, **more
 
 
 def _option(each: Declaration) -> Callable[..., Any]:
-    name = f"--{each.name.replace('_', '-')}"
-    form: dict[str, Any] = {"help": _help(each), "metavar": each.metavar, "default": None}
+    name = f"--{each.option_name}"
+    form: dict[str, Any] = {"help": each.help_text, "metavar": each.metavar}
+    option = functools.partial(click.option, default=None, **form)
     if each.kind is bool:
-        return click.option(
-            f"{name}/--no-{name[2:]}" if each.default else name, is_flag=True, **form
-        )
+        flags = f"{name}/--no-{each.option_name}" if each.default else name
+        return option(flags, each.name, is_flag=True)
     if each.choices:
-        return click.option(name, type=Choice(each.choices), **form)
+        return option(name, each.name, type=Choice(each.choices))
     if each.kind in (int, float):
         above = each.above is not None
         low = each.above if each.above is not None else each.minimum
         low = -math.inf if low is None else low
-        return click.option(name, type=Number(each.kind, low, above=above), **form)
+        return option(name, each.name, type=Number(each.kind, low, above=above))
     if each.kind is list:
-        return click.option(name, multiple=True, **{**form, "default": ()})
-    return click.option(name, **form)
-
-
-def _help(each: Declaration) -> str:
-    """The meaning, with the default where the meaning does not mention it."""
-    mentioned = "(default" in each.meaning or each.default in (None, "", [])
-    if mentioned or each.kind is bool:
-        return each.meaning
-    shown = f"{each.default:g}" if isinstance(each.default, float) else each.default
-    return f"{each.meaning.removesuffix('.')} (default: {shown})."
+        return option(name, each.name, multiple=True)
+    return option(name, each.name)
 
 
 class Choice(click.Choice):

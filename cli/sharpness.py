@@ -31,18 +31,12 @@ from ssgd_analysis.settings.sharpness import SharpnessFields
     )
 )
 @checkpoint_options()
-@settings_options(SharpnessFields, without=("seed", "metrics"))
+@settings_options(SharpnessFields, without=("seed",))
 @click.option(
     "--layers",
     multiple=True,
     metavar="PATTERN",
     help="Only parameters whose names match, e.g. 'conv*'.",
-)
-@click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    help="A flatness metric of `ssgd-analyze list metrics`; all: every one that can be measured.",
 )
 @click.option("--plan", "only_plan", is_flag=True, help="Predict memory and time; do not measure.")
 @click.option(
@@ -91,10 +85,10 @@ def command(
     its residual and sampling error, the trace with the probes' error. With
     a --loss of (model, batch), models and data may be of any kind.
     """
-    from ssgd_analysis.comparison.sources import fingerprint
+    from ssgd_analysis.code_hash import code_hash
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder
-    from ssgd_analysis.sharpness import CheckpointProblem, measure_all, plan
+    from ssgd_analysis.sharpness import CheckpointProblem, measure_checkpoints, predicted_plan
     from ssgd_analysis.sharpness.tables import (
         checkpoint_tables,
         checkpoint_warnings,
@@ -117,16 +111,16 @@ def command(
                 layers=options["layers"],
             ),
             options["split"],
-            [fingerprint(name) for name in checkpoint.references.values()],
+            [code_hash(name) for name in checkpoint.references.values()],
         )
         for checkpoint in opened
     )
     with console.Display() as progress:
         if only_plan:
-            plans = [plan(problem, settings, progress=progress) for problem in problems]
+            plans = [predicted_plan(problem, settings, progress=progress) for problem in problems]
             records = None
         else:
-            records = measure_all(
+            records = measure_checkpoints(
                 problems,
                 settings,
                 count=len(opened),

@@ -205,5 +205,5 @@ def pair(batch: Batch) -> tuple[Tensor, Tensor]:
     if isinstance(batch, tuple | list) and len(batch) == 2:
         return batch[0], batch[1]
     raise InputError(
-        "a batch is no (inputs, targets) pair: give a loss whose parameters are (model, batch)"
+        "a batch is not a pair (inputs, targets): give a loss whose parameters are (model, batch)"
     )

@@ -51,10 +51,10 @@ def resume(state: dict[str, Any], device: str) -> None:
     restore(state)
     saved, here = len(state["cuda"]), torch.cuda.device_count()
     if torch.device(device).type == "cuda" and saved != here:
-        remedy = f"show it {saved} (CUDA_VISIBLE_DEVICES)" if saved else "give --device cpu"
+        remedy = f"make {saved} visible (CUDA_VISIBLE_DEVICES)" if saved else "use --device cpu"
         log.warning(
-            "the run was saved with the random generators of %d GPUs, here are %d: dropout and the"
-            " like will draw other numbers; to go on as it would have, %s",
+            "the run was saved with %d GPUs and this machine shows %d, so dropout and other random"
+            " layers will draw different numbers; to continue exactly, %s",
             saved,
             here,
             remedy,

@@ -13,7 +13,7 @@ FEWEST_UNITS = 4
 
 @dataclass(frozen=True)
 class Correlation:
-    """Kendall's τ-b with what can be said of its doubt.
+    """Kendall's τ-b with its standard error and what it was computed from.
 
     Args:
         tau: in [−1, 1]; ``None`` where one side has no spread, or fewer than two runs.
@@ -92,8 +92,8 @@ def mean_kendall(
         ``n`` counts the runs of groups that have a τ. No interval with fewer than three such
         groups, or four seeds.
     """
-    known = [(np.asarray(x, float), np.asarray(y, float), seeds) for x, y, seeds in groups]
-    taus = [(tau, group) for group in known if (tau := tau_b(*group[:2])) is not None]
+    arrays = [(np.asarray(x, float), np.asarray(y, float), seeds) for x, y, seeds in groups]
+    taus = [(tau, group) for group in arrays if (tau := tau_b(*group[:2])) is not None]
     n = sum(len(group[2]) for _, group in taus)
     if not taus:
         return Correlation(None, None, n, why="no group has two runs that differ")

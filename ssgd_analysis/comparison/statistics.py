@@ -173,10 +173,10 @@ def _untestable(mean: float) -> float | None:
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
     """p-values corrected for their number (Holm 1979); ``None`` stays and does not count."""
-    known = sorted((p, i) for i, p in enumerate(values) if p is not None)
+    ranked = sorted((p, i) for i, p in enumerate(values) if p is not None)
     corrected: list[float | None] = [None] * len(values)
     highest = 0.0
-    for rank, (p, index) in enumerate(known):
-        highest = max(highest, min(1.0, p * (len(known) - rank)))
+    for rank, (p, index) in enumerate(ranked):
+        highest = max(highest, min(1.0, p * (len(ranked) - rank)))
         corrected[index] = highest
     return corrected

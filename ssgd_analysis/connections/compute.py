@@ -109,7 +109,7 @@ def connect(
     folder = None if folder is None else Path(folder)
     if save_weights:
         if folder is None:
-            raise InputError("save_weights needs a folder")
+            raise InputError("save_weights=True needs a folder to write to: give folder=")
         files = [file for kind in kinds for file in weight_files(folder, kind, settings.bends)]
         document["weights"] = [str(file) for file in files]
     stored = {}

@@ -143,7 +143,9 @@ class Metric(Facts, Generic[P]):
             WorkError: the value is not finite.
         """
         if not isinstance(problem, Problem):
-            raise InputError(f"{self.name} measures a Problem: make one, Problem(model, loss, …)")
+            raise InputError(
+                f"{self.name} measures a Problem: make one with Problem(model, loss, batches)"
+            )
         on: Callable[..., Measurement] = self.on
         return on(MetricContext(problem, settings.pop("seed", 0)), *args, **settings)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def asymmetry(alpha: np.ndarray, loss: np.ndarray) -> list[dict[str, float]] | None:
+def valley_sides(alpha: np.ndarray, loss: np.ndarray) -> list[dict[str, float]] | None:
     """How the loss rises from each end of a line, towards the other end and away from it.
 
     An SGD solution next to an averaged one (SWA, S-SGD) often stands at the steep side of a

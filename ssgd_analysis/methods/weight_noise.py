@@ -30,6 +30,8 @@ from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import LAWS, SCALES, Noise, filters_of, included
 
 NOISE_ACROSS_RANKS = ("same", "different")
+# the settings that move the size of the noise through training; at the defaults here they do not
+TIMING = ("noise_schedule", "noise_start", "noise_stop")
 
 log = logging.getLogger(__name__)
 

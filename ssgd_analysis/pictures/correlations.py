@@ -14,7 +14,7 @@ def correlation_tables(found: dict[str, Any]) -> dict[str, tuple[list[str], list
     Each cell is the coefficient with its 95% interval. Single groups are in the CSV only.
 
     Args:
-        found: of :func:`ssgd_analysis.comparison.correlate.correlate`.
+        found: of ``rank_correlations`` of ``comparison/correlate.py``.
     """
     titles = {"tau": "Kendall's τ", "granulated": "granulated Ψ: all settings but one held fixed"}
     return {
@@ -61,7 +61,7 @@ def correlation_panels(
     """Outcome in words → metric → view → (τ, Ψ), each with its interval, for the picture.
 
     Args:
-        found: of :func:`ssgd_analysis.comparison.correlate.correlate`; ``None``: there is none.
+        found: of ``rank_correlations`` of ``comparison/correlate.py``; ``None``: there is none.
         names: metric → its name in pictures.
     """
     if found is None:

@@ -160,8 +160,8 @@ def _check_labels(targets: Tensor, counts: Tensor, classes: int) -> None:
     label = int(labels.min() if labels.min() < 0 else labels.max())
     reason = "labels count from 0" if label < 0 else f"the model has {classes} outputs"
     raise InputError(
-        f"label {label} is out of range: {reason} (labels to leave out: a loss with"
-        f" ignore_index={label})"
+        f"label {label} is out of range: {reason} (to leave such labels out, use a loss"
+        f" with ignore_index={label})"
     )
 
 

@@ -129,7 +129,7 @@ class Problem(WeightedBatches):
             if name not in self.parameters:
                 raise unknown("parameter", name, self.parameters)
         if not wanted:
-            raise InputError("a problem needs at least one parameter: name some")
+            raise InputError("a problem needs the name of at least one parameter")
         other = self._without(lambda name: name not in vars(WeightedBatches))
         other.parameters = {n: p for n, p in self.parameters.items() if n in wanted}
         return other

@@ -1,6 +1,6 @@
 """Tables of a comparison: for the page, for a terminal, for a file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssgd_analysis.metric_names import NAMES
@@ -10,7 +10,7 @@ from ssgd_analysis.records import number
 TextTable = tuple[list[str], list[list[str]]]  # header and rows
 
 
-def group_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def group_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of groups: mean ± half of the 95% interval."""
     metrics = list(dict.fromkeys(m for group in result["groups"] for m in group["metrics"]))
     rows = []

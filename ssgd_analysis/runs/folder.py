@@ -42,7 +42,7 @@ class Run:
         folder: its path.
 
     Example:
-        >>> from ssgd_analysis import train
+            >>> from ssgd_analysis import train
         >>> config = TrainConfig(method="sgd", data="digits", model="mlp", epochs=1)
         >>> result = train(config, Path("runs/sgd"))
         >>> run = Run(Path("runs/sgd"))

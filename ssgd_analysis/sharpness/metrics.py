@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ssgd_analysis.errors import InputError, OutOfTimeError, WorkError, first_line
-from ssgd_analysis.flatness import METRICS, Measurement, resolve
+from ssgd_analysis.flatness import METRICS, Measurement, parse_metric
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.curve import curve_on
 from ssgd_analysis.progress import SILENT, Progress
@@ -36,7 +36,7 @@ def measure_metrics(
     progress.start("metrics", len(metrics))
     measured = {}
     for text in metrics:
-        name, settings = resolve(text)
+        name, settings = parse_metric(text)
         metric = METRICS[name]
         try:
             measured[text] = dataclasses.asdict(metric.on(context, **settings))

@@ -134,8 +134,8 @@ def tuning_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> 
     edges = [
         f"{one['arm']}{', ' + one['setting'] if one['setting'] else ''}: {name}"
         for one in record["arms"]
-        for name, place in one["places"].items()
-        if place != "inside"
+        for name, edge in one["places"].items()
+        if edge != "inside"
     ]
     count, seeds = record["trials"], len(record["seeds"])
     text = (
@@ -183,20 +183,20 @@ def _counts(arms: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{count} ({', '.join(by_count[count])})" for count in sorted(by_count))
 
 
-def how_section(study: Study, sessions: Sequence[Mapping[str, Any]]) -> Section:
+def sessions_section(study: Study, sessions: Sequence[Mapping[str, Any]]) -> Section:
     """Command, seeds, machine, versions, wall time."""
     rows = []
     for session in sessions:
-        place = session["machine"]
-        versions = ", ".join(f"{name} {number}" for name, number in place["versions"].items())
+        edge = session["machine"]
+        versions = ", ".join(f"{name} {number}" for name, number in edge["versions"].items())
         rows.append(
             [
                 session["command"] or "–",
                 str(session["trained"]),
                 duration(session["seconds"]),
-                f"{session['jobs']} processes of one thread on {place['cores']} cores",
-                place["cpu"],
-                f"Python {place['python']}, {versions}",
+                f"{session['jobs']} processes of one thread on {edge['cores']} cores",
+                edge["cpu"],
+                f"Python {edge['python']}, {versions}",
             ]
         )
     text = (

@@ -14,7 +14,8 @@ from ssgd_analysis.curvature.third_order import symmetric_alignment
 from ssgd_analysis.data import Split
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.files import jsonable
-from ssgd_analysis.methods import MethodSettings, Passes, SymmetricSGD, When
+from ssgd_analysis.methods import MethodSettings, Passes, When
+from ssgd_analysis.methods.s_sgd import SymmetricSGDSettings
 from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, scheduled
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import Noise, filters_of, included
@@ -99,9 +100,10 @@ class Tracker:
         self.examples = examples.first(min(samples, len(examples)))
         self.problem = train.with_batches(self._batches(self.examples))
         self.train, self.passes = train, passes
-        # methods without noise of their own are asked about the default S-SGD's
-        noisy = isinstance(settings, WeightNoiseSettings)
-        self.settings: Any = settings if noisy else SymmetricSGD.Settings()
+        # for a method without such noise the check is about S-SGD's default noise
+        if not isinstance(settings, WeightNoiseSettings):
+            settings = SymmetricSGDSettings()
+        self.settings = settings
         self.records: list[dict[str, Any]] = []
         self.vectors: Tensor | None = None  # (P, K), of the last measurement
 

@@ -54,7 +54,7 @@ def flat(options):
         ({"--val": 1}, "--val"),
         ({"--val": 0.0001}, "leaves one part empty"),
         ({"--seed": -1}, "--seed"),
-        ({"--device": "cuda:7"}, "'cuda:7' is not there"),
+        ({"--device": "cuda:7"}, "'cuda:7' does not exist"),
         ({"--device": "tpu"}, "auto, cpu, cuda"),
         ({"--model": "no.such.module:net"}, "does not import"),
         ({"--model": "nofile.py:net"}, "nofile.py"),

@@ -184,7 +184,7 @@ def test_foreign_files_and_a_regression(tmp_path, run, strangers):
     [
         (["A"], "two checkpoints, not 1"),
         (["A", "A", "A"], "two checkpoints, not 3"),
-        (["A", "C"], "two architectures"),
+        (["A", "C"], "two checkpoints of one architecture"),
         (["A", "nowhere"], "no checkpoint nowhere"),
         (["A", "A", "--path", "lines"], "'lines' is not one of"),
         (["A", "A", "--points", "2"], "should be a whole number at least 3"),

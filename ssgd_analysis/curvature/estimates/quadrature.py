@@ -104,10 +104,10 @@ def quadrature(
         images, (own,) = quotients(operator, block)
         progress.advance(block.shape[1])
         images = rest.project(images)
-        kept = ~empty.cpu().numpy()
-        own.values[:, ~kept] = 0
+        nonzero = ~empty.cpu().numpy()
+        own.values[:, ~nonzero] = 0
         samples.append(own)
-        lengths.append(kept * squared_norms(block))
+        lengths.append(nonzero * squared_norms(block))
         signs[:, empty] = 0
         scatters.append(Scatter.of(signs, images * ~empty))
         runs = [

@@ -143,7 +143,7 @@ def trace(
     """
     generator = seeds.given_generator(generator, seed, "trace", device=operator.device)
     if method not in LEAST_PROBES:
-        raise InputError(f"the trace method {method!r} is none of {', '.join(LEAST_PROBES)}")
+        raise InputError(f"the trace method {method!r} should be one of {', '.join(LEAST_PROBES)}")
     least = LEAST_PROBES[method]
     if probes < least:
         raise InputError(

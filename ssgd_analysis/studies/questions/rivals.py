@@ -105,8 +105,8 @@ def _relations(
 
 def _by(one: dict[str, Any]) -> str:
     """The metrics that say so, where some may not."""
-    says = one.get("by") if one["verdict"] in ("flatter", "sharper") else None
-    return f" (by {' and '.join(map(_label, says))})" if says else ""
+    metrics = one.get("by") if one["verdict"] in ("flatter", "sharper") else None
+    return f" (by {' and '.join(map(_label, metrics))})" if metrics else ""
 
 
 def _label(metric: str) -> str:
