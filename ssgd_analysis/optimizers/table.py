@@ -217,7 +217,7 @@ def _wrong(key: str, value: Any, default: Any) -> InputError:
     words = {"float": "a number", "bool": "true or false"}.get(kind, f"a {kind}")
     if isinstance(default, tuple):
         words = f"a tuple of {len(default)} numbers"
-    return InputError(f"--optimizer-set {key}={value}: the value is not {words}")
+    return InputError(f"--optimizer-set {key}={value}: the value should be {words}")
 
 
 def _try_out(entry: OptimizerEntry) -> None:

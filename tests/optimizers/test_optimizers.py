@@ -368,7 +368,7 @@ def test_a_real_number_whose_default_is_whole():
         ("beta=1", "did you mean 'betas'"),
         ("betas=0.9", "tuple of 2"),
         ("eps=small", "eps=small"),
-        ("amsgrad=1", "bool"),
+        ("amsgrad=1", "true or false"),
         ("lr=0.1", "--lr"),
         ("weight_decay=0.1", "--weight-decay"),
         ("eps", "NAME=VALUE"),
