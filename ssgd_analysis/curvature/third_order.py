@@ -18,7 +18,7 @@ ROUNDING = 1e3  # machine epsilons of the gradients, below which their differenc
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its doubt.
+    """A number with its errors.
 
     Args:
         value: the estimate; ``None`` where it is not defined.

@@ -10,8 +10,8 @@ from ssgd_analysis.plots import interval_figure, save_figure
 from ssgd_analysis.plots.metric_names import NAMES
 from ssgd_analysis.report.page import Section, write_page, write_table
 from ssgd_analysis.report.tables import (
+    columns_note,
     group_rows,
-    how,
     outcome_rows,
     overall_rows,
     test_csv,
@@ -86,7 +86,7 @@ def write_comparison(
             ),
             *_picture_sections(drawn),
             Section("Overall", result["rule"]["text"], *overall_rows(result["overall"])),
-            Section("Tests of flatness", how(result), *tests),
+            Section("Tests of flatness", columns_note(result), *tests),
             Section("Accuracy and loss", "At the final weights, Holm-corrected.", *outcomes),
             *correlations,
         ],

@@ -18,7 +18,7 @@ from ssgd_analysis.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class Eigenpair:
-    """An eigenvalue with its doubt.
+    """An eigenvalue with its errors.
 
     Args:
         value: Rayleigh quotient of the unit vector found.
