@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 from ssgd_analysis.cli import console
-from ssgd_analysis.cli.options import example, json_option
+from ssgd_analysis.cli.options import Choice, example, json_option
 
 
 def _methods() -> list[dict[str, Any]]:
@@ -133,7 +133,7 @@ def _description(kind: str, name: str) -> str:
 
 
 @click.command(name="list", epilog=example("ssgd-analyze list methods s-sgd"))
-@click.argument("kind", type=click.Choice(list(LISTS)))
+@click.argument("kind", type=Choice(list(LISTS)))
 @click.argument("name", required=False)
 @json_option
 def command(kind: str, name: str | None, as_json: bool) -> None:

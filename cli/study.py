@@ -36,7 +36,7 @@ def command(
     """Tune and train a grid of methods and seeds, measure every run, compare, and report.
 
     Without a name it runs `digits`: real handwritten digits, no network, no GPU, minutes on
-    two cores. A study's own seeds stand in its file; --seed is added to each of them.
+    two cores. The file of a study gives its seeds; --seed is added to each of them.
     """
     import dataclasses
 

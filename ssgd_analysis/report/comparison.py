@@ -10,11 +10,11 @@ from ssgd_analysis.pictures.correlations import correlation_csv, correlation_tab
 from ssgd_analysis.plots import interval_figure, save_figure
 from ssgd_analysis.report.page import Section, write_page, write_table
 from ssgd_analysis.report.tables import (
+    columns_note,
     group_rows,
     outcome_rows,
     overall_rows,
     test_csv,
-    test_notes,
     test_rows,
 )
 
@@ -86,7 +86,7 @@ def write_comparison(
             ),
             *_picture_sections(pictures_of),
             Section("Overall", result["rule"]["text"], *overall_rows(result["overall"])),
-            Section("Tests of flatness", test_notes(result), *tests),
+            Section("Tests of flatness", columns_note(result), *tests),
             Section("Accuracy and loss", "At the final weights, Holm-corrected.", *outcomes),
             *correlations,
         ],

@@ -208,11 +208,11 @@ def comparison_notes(result: dict[str, Any]) -> list[str]:
     if "correlations" in result:
         notes.insert(0, f"correlations: {result['correlations']['convention']}")
     if result["tests"]:
-        notes += [result["rule"]["text"], "", test_notes(result), ""]
+        notes += [result["rule"]["text"], "", columns_note(result), ""]
     return [*notes, result["verdict"]]
 
 
-def test_notes(result: dict[str, Any]) -> str:
+def columns_note(result: dict[str, Any]) -> str:
     """What the columns mean, as a paragraph."""
     where = {
         None: "at the final weights",

@@ -26,6 +26,12 @@ class StudyRecord(Record):
         landscapes: "group/1" and "group/2" → arrays of the lines and of the plane.
         sessions: the commands that ran it, with their time and machine.
         files: that :func:`run_study` wrote into the study's folder; the page comes first.
+
+    Example:
+        >>> from ssgd_analysis.studies import load_study
+        >>> document = {"verdict": "No arm is shown to differ.", "groups": []}
+        >>> StudyRecord(load_study("digits"), document, [], {}, []).verdict
+        'No arm is shown to differ.'
     """
 
     study: Study

@@ -72,6 +72,10 @@ def run_study(
     Raises:
         InputError: an unknown study, a folder that holds a study, or another one than this.
         WorkError: every run of the focus failed.
+
+    Example:
+        >>> record = run_study("digits", "results/digits")  # doctest: +SKIP
+        >>> print(record.verdict)  # doctest: +SKIP
     """
     began, settings = time.monotonic(), settings or StudySettings()
     if isinstance(study, str):
