@@ -109,7 +109,17 @@ def test_a_number_that_belongs_to_the_batches_says_so_everywhere(trained, run, s
     assert "Note: the loss of a batch is not the mean of its examples' losses" in table
     assert "belong to batches of 10 to 25 examples" in table
     assert len(run(*arguments, "--json").json["checkpoints"][0]["notes"]) == 1
-    plane = ("landscape", out, "--dims", 1, "--points", 3, "--no-curvature", "--out", tmp_path / "plane")
+    plane = (
+        "landscape",
+        out,
+        "--dims",
+        1,
+        "--points",
+        3,
+        "--no-curvature",
+        "--out",
+        tmp_path / "plane",
+    )
     assert "belong to batches" in run(*plane, "--json").json["notes"][0]
     path = ("connect", out, out, "--path", "line", "--points", 3, "--out", tmp_path / "path")
     assert "belong to batches" in run(*path, "--json").json["notes"][0]
