@@ -35,15 +35,15 @@ figures: .venv/.installed ## draw the gallery again from figures/data (seconds)
 
 test: .venv/.installed-test ## run the tests
 	@echo "==> running the tests"
-	@$(BIN)/python -m pytest -n 2 -m 'not slow' $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' $(ARGS)
 
 test-all: .venv/.installed-test ## run all tests, the slow ones too
 	@echo "==> running all tests"
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 coverage: .venv/.installed-test ## how much of the package the quick tests reach
 	@echo "==> running the tests with coverage"
-	@$(BIN)/python -m pytest -n 2 -m 'not slow' -q --cov ssgd_analysis --cov-report term:skip-covered $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' -q --cov ssgd_analysis --cov-report term:skip-covered $(ARGS)
 
 lint: .venv/.installed-test ## ruff and mypy
 	@echo "==> linting and type checking"

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from ssgd_analysis.cli.main import main
@@ -13,18 +14,34 @@ from ssgd_analysis.cli.main import main
 from ssgd_analysis.flatness import METRICS
 
 TESTS = Path(__file__).parent
-SLOW = tuple(
-    f"tests/{line}"
+SLOW = [
+    (f"tests/{start.strip()}", tuple(quick.split()))
     for line in (TESTS / "slow.txt").read_text(encoding="utf-8").splitlines()
     if line and not line.startswith("#")
-)
+    for start, _, quick in [line.partition(" but ")]
+]
+
+
+def is_slow(node: str) -> bool:
+    """Whether a line of ``slow.txt`` names this node and does not except it."""
+    return any(
+        node.startswith(start) and not any(part in node[len(start) :] for part in quick)
+        for start, quick in SLOW
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what ``slow.txt`` names."""
     for item in items:
-        if item.nodeid.startswith(SLOW):
+        if is_slow(item.nodeid):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Search fewer random cases where slow tests are left out."""
+    examples = 12 if config.option.markexpr == "not slow" else 60
+    hypothesis.settings.register_profile("ours", max_examples=examples)
+    hypothesis.settings.load_profile("ours")
 
 
 @pytest.fixture

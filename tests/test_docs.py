@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from method_checks import methods_without_docs
-from ssgd_analysis.cli.main import COMMANDS
+from ssgd_analysis.cli.main import COMMANDS, cli
 
 from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.methods import METHODS
@@ -104,9 +104,19 @@ def readers_folder(tmp_path, monkeypatch):
     sys.modules.pop("net", None)
 
 
+def session() -> list[str]:
+    """The calls of README's session, one a line."""
+    return next(block for block in blocks("sh") if "--out runs/sgd" in block).strip().splitlines()
+
+
+def test_readmes_session_names_commands_and_options_that_there_are():
+    for line in session():
+        name, *arguments = shlex.split(line)[1:]
+        cli.get_command(None, name).make_context(name, arguments)  # raises for what there is not
+
+
 def test_readmes_session_works_in_an_empty_folder(readers_folder, run):
-    session = next(block for block in blocks("sh") if "--out runs/sgd" in block)
-    for line in session.strip().splitlines():
+    for line in session():
         outcome = run(*shlex.split(line)[1:])
         assert outcome.status == 0, (line, outcome.err)
     assert (readers_folder / "report" / "report.html").is_file()

@@ -139,7 +139,7 @@ def test_a_full_stdout_or_stderr():
     command = [sys.executable, "-m", "ssgd_analysis.cli.main"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [*command, "list", "models"],
+            [*command, "--help"],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -147,7 +147,7 @@ def test_a_full_stdout_or_stderr():
         )
         assert done.returncode == 1
         assert done.stderr == "Error: standard output: No space left on device\n"
-        done = subprocess.run([*command, "sharpness", "nowhere"], stderr=full, check=False)
+        done = subprocess.run([*command, "trian"], stderr=full, check=False)
         assert done.returncode == 2
 
 

@@ -15,6 +15,8 @@ from ssgd_analysis.methods import METHODS
 from ssgd_analysis.runs.checkpoint import load_checkpoint
 
 SMALL = ["--epochs", 2, "--batch-size", 100, "--device", "cpu"]
+# few probes, and two batches: what the commands say costs a second instead of five
+QUICK = ["--probes", 4, "--samples", 64, "--batch-size", 32]
 
 
 def test_train_json(tmp_path, run):
@@ -45,7 +47,7 @@ def test_train_prints_a_table(tmp_path, run):
 def test_sharpness_json(run, runs):
     outcome = run(
         "sharpness", runs / "sgd-0", f"{runs / 'sgd-0'}@0", runs / "s-sgd-0" / "final.safetensors",
-        "--top", 3, "--metric", "expected", "--metric", "sam", "--samples", 100, "--json",
+        "--top", 3, "--metric", "expected", "--metric", "sam", *QUICK, "--json",
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
     checkpoints = outcome.json["checkpoints"]
@@ -55,7 +57,7 @@ def test_sharpness_json(run, runs):
     for found in checkpoints:
         assert found["operator"] == "hessian"
         assert found["split"] == "train"
-        assert found["n_samples"] == 100
+        assert found["n_samples"] == 64
         assert found["n_parameters"] == 26122
         values = [pair["value"] for pair in found["eigenvalues"]]
         assert len(values) == 3
@@ -71,7 +73,7 @@ def test_sharpness_json(run, runs):
 
 
 def test_sharpness_repeats_under_a_seed(run, runs):
-    arguments = ["sharpness", runs / "sgd-0", "--metric", "expected", "--samples", 100, "--json"]
+    arguments = ["sharpness", runs / "sgd-0", "--metric", "expected", *QUICK, "--json"]
 
     def without_time(outcome):
         found = outcome.json["checkpoints"][0]
@@ -82,7 +84,7 @@ def test_sharpness_repeats_under_a_seed(run, runs):
 
 
 def test_sharpness_writes_its_folder(tmp_path, run, runs):
-    outcome = run("sharpness", runs / "sgd-0", "--samples", 100, "--cross-check", "--out", tmp_path)
+    outcome = run("sharpness", runs / "sgd-0", *QUICK, "--cross-check", "--out", tmp_path)
     assert outcome.status == 0, outcome.err
     assert {"sharpness.json", "density.png", "density.pdf"} <= {p.name for p in tmp_path.iterdir()}
     check = json.loads((tmp_path / "sharpness.json").read_text())["checkpoints"][0]["cross_check"]
@@ -98,7 +100,7 @@ def sharpness(run, *arguments) -> list[dict]:
 
 
 def test_sharpness_of_some_layers(run, runs):
-    arguments = [runs / "sgd-0", "--samples", 100, "--top", 1]
+    arguments = [runs / "sgd-0", *QUICK, "--top", 1]
     (whole,) = sharpness(run, *arguments, "--per-layer")
     names = [layer["name"] for layer in whole["layers"]]
     assert sum(layer["n_parameters"] for layer in whole["layers"]) == whole["n_parameters"]
@@ -112,7 +114,7 @@ def test_sharpness_of_some_layers(run, runs):
 
 @pytest.mark.parametrize("operator", ["fisher-mc", "covariance"])
 def test_sharpness_knows_more_operators(run, runs, operator):
-    (found,) = sharpness(run, runs / "sgd-0", "--samples", 64, "--operator", operator, "--top", 1)
+    (found,) = sharpness(run, runs / "sgd-0", *QUICK, "--operator", operator, "--top", 1)
     assert found["operator"] == operator
     assert found["smallest_eigenvalue"]["value"] > -1e-3 * found["eigenvalues"][0]["value"]
 
@@ -127,17 +129,17 @@ def test_sharpness_plans_before_it_runs(run, runs):
     assert "eigenvalues" not in planned
     outcome = run("sharpness", *arguments, "--plan")
     assert "products" in outcome.out
-    measured = run("sharpness", *arguments, "--top", 1)
+    measured = run("sharpness", *arguments, "--top", 1, "--probes", 4)
     assert f"{runs / 'sgd-0'}: {plan['way']} products" in measured.err
 
 
 @pytest.mark.parametrize("product", ["linear", "graph", "difference"])
 def test_sharpness_multiplies_as_told(run, runs, product):
     # differences step in float64, so far less than from kink to kink of a ReLU net
-    arguments = [runs / "sgd-0", "--samples", 64, "--top", 1, "--tol", "1e-2"]
+    arguments = [runs / "sgd-0", *QUICK, "--top", 1, "--tol", "1e-2"]
     (free,) = sharpness(run, *arguments)
     (told,) = sharpness(run, *arguments, "--product", product, "--micro-batch", 16)
-    assert told["plan"] == {"way": product, "micro_batch": 8}  # the batches hold 8
+    assert told["plan"] == {"way": product, "micro_batch": 16}
     values = [found["eigenvalues"][0]["value"] for found in (free, told)]
     assert values[0] == pytest.approx(values[1], rel=0.02)
 
@@ -152,7 +154,7 @@ def test_sharpness_ends_in_time(run, runs):
 
 def test_sharpness_saves_vectors_and_resumes(tmp_path, run, runs):
     names = [runs / "sgd-0", f"{runs / 'sgd-0'}@0"]
-    arguments = [*names, "--samples", 64, "--top", 2, "--out", tmp_path, "--save-vectors"]
+    arguments = [*names, *QUICK, "--top", 2, "--out", tmp_path, "--save-vectors"]
     first = sharpness(run, *arguments)
     vectors = load_file(tmp_path / "vectors-000.safetensors")
     weights = load_file(runs / "sgd-0" / "final.safetensors")
@@ -169,13 +171,17 @@ def test_sharpness_saves_vectors_and_resumes(tmp_path, run, runs):
     assert again[0] == first[0]
     for a, b in zip(again[1]["eigenvalues"], first[1]["eigenvalues"], strict=True):
         assert a["value"] == pytest.approx(b["value"], rel=1e-3)
-    other = run("sharpness", names[0], "--samples", 32, "--out", tmp_path, "--resume", "--json")
+    changed = [*QUICK, "--samples", 32]
+    other = run("sharpness", names[0], *changed, "--out", tmp_path, "--resume", "--json")
     assert "taken from" not in other.err  # another measurement
     assert other.json["checkpoints"][0]["n_samples"] == 32
 
 
-@pytest.mark.parametrize("operator", ["hessian", "ggn", "fisher"])
-def test_strangers_model_data_and_tied_weights(tmp_path, run, strangers, operator):
+@pytest.mark.parametrize(
+    ("operator", "metric"),
+    [("hessian", "expected"), ("hessian", "all"), ("ggn", "expected"), ("fisher", "expected")],
+)
+def test_strangers_model_data_and_tied_weights(tmp_path, run, strangers, operator, metric):
     out = tmp_path / "r"
     reference = [
         "--model", f"{strangers}:tagger", "--data", f"{strangers}:tags",
@@ -184,15 +190,14 @@ def test_strangers_model_data_and_tied_weights(tmp_path, run, strangers, operato
                   "--out", out, "--json")  # fmt: skip
     assert outcome.status == 0, outcome.err
     assert outcome.json["final"]["epoch"] == 2  # what the model prints is not on stdout
-    every = ["--metric", "all"] if operator == "hessian" else []  # metrics have their own operators
-    outcome = run("sharpness", out, "--operator", operator, "--top", 2, "--json", *every)
+    chosen = ["--operator", operator, "--top", 2, "--probes", 4, "--json"]
+    outcome = run("sharpness", out, *chosen, "--metric", metric)
     assert outcome.status == 0, outcome.err
     assert outcome.json["checkpoints"][0]["n_parameters"] == 12 * 6 + 6 * 2 + 12 + 3
     weights = load_file(out / "final.safetensors")
     tied = {name: tensor for name, tensor in weights.items() if name != "out.weight"}
     save_file(tied, tmp_path / "foreign.safetensors")  # as writers do that keep a tied one once
-    foreign = run("sharpness", tmp_path / "foreign.safetensors", *reference, "--json",
-                  "--operator", operator, "--top", 2)  # fmt: skip
+    foreign = run("sharpness", tmp_path / "foreign.safetensors", *reference, *chosen)
     assert foreign.status == 0, foreign.err
     assert (
         foreign.json["checkpoints"][0]["eigenvalues"]
@@ -227,7 +232,7 @@ def test_weights_of_a_compiled_model(tmp_path, run, runs):
     for prefix in ("", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
         save_file({f"{prefix}{k}": v for k, v in weights.items()}, tmp_path / "w.safetensors")
         found = run("sharpness", tmp_path / "w.safetensors", "--model", "mlp", "--data", "digits",
-                    "--samples", 50, "--top", 1, "--json")  # fmt: skip
+                    *QUICK, "--top", 1, "--json")  # fmt: skip
         assert found.status == 0, found.err
         values.append(found.json["checkpoints"][0]["eigenvalues"])
     assert all(value == values[0] for value in values)
@@ -243,7 +248,7 @@ def test_foreign_files_and_common_wrappers(tmp_path, run, runs, kind):
         torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in weights.items()}}, path)
     else:
         torch.save(weights, path)
-    arguments = ["--model", "mlp", "--data", "digits", "--samples", 100, "--top", 1, "--json"]
+    arguments = ["--model", "mlp", "--data", "digits", *QUICK, "--top", 1, "--json"]
     foreign = run("sharpness", path, *arguments)
     own = run("sharpness", runs / "sgd-0", *arguments)
     assert foreign.status == 0, foreign.err
@@ -410,7 +415,8 @@ def test_attention_has_a_hessian_and_random_data_is_the_runs_own(tmp_path, run, 
                "--data", f"{strange}:random_data", "--epochs", 1, "--batch-size", 10,
                "--seed", 3, "--out", out, "--json")  # fmt: skip
     assert made.status == 0, made.err
-    found = run("sharpness", out, "--top", 2, "--json")
+    quick = ["--top", 1, "--probes", 4, "--product", "graph"]
+    found = run("sharpness", out, *quick, "--json")
     assert found.status == 0, found.err
     # the data set draws from the global generator, seeded by the run's seed in both commands
     checkpoint = found.json["checkpoints"][0]
@@ -440,7 +446,7 @@ def test_a_foreign_file_beside_another_tools_config(tmp_path, run, runs):
     save_file(load_file(runs / "sgd-0" / "final.safetensors"), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text('{"architectures": ["Net"]}')
     found = run("sharpness", tmp_path / "model.safetensors", "--model", "mlp", "--data", "digits",
-                "--samples", 50, "--top", 1, "--json")  # fmt: skip
+                *QUICK, "--top", 1, "--json")  # fmt: skip
     assert found.status == 0, found.err
 
 

@@ -8,17 +8,27 @@ from ssgd_analysis.cli.main import main
 
 from ssgd_analysis.sharpness.differences import metric_differences
 
-SMALL = ["--samples", 60, "--batch-size", 20, "--top", 1, "--probes", 4]
+SMALL = ["--samples", 60, "--batch-size", 30, "--top", 1, "--probes", 4]
 METRICS = ["--metric", "expected", "--metric", "sam", "--metric", "lambda_max"]
+
+
+NET = """
+from torch import nn
+
+def make(input_shape, num_outputs):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_outputs))
+"""
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
+    net = tmp_path_factory.mktemp("net") / "net.py"
+    net.write_text(NET, encoding="utf-8")
     places = [tmp_path_factory.mktemp("runs") / name for name in ("a", "b")]
     for place, lr in zip(places, ("0.1", "0.3"), strict=True):
-        train = ["train", "--method", "sgd", "--data", "digits", "--model", "mlp", "--lr", lr]
+        train = ["train", "--method", "sgd", "--data", "digits", "--lr", lr]
         with pytest.raises(SystemExit) as stop:
-            main([*train, "--epochs", "1", "--out", str(place)])
+            main([*train, "--model", f"{net}:make", "--epochs", "1", "--out", str(place)])
         assert stop.value.code == 0
     return places
 

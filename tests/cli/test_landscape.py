@@ -77,7 +77,7 @@ def test_resume_of_a_finished_landscape_computes_nothing(tmp_path, run, runs, mo
 @pytest.mark.parametrize("dims", [1, 2])
 def test_landscapes_name_the_split(tmp_path, run, runs, dims):
     outcome = run("landscape", runs / "sgd-0", "--dims", dims, "--points", 3, "--samples", 50,
-                  "--split", "test", "--html", "--out", tmp_path)  # fmt: skip
+                  "--split", "test", "--html", "--no-curvature", "--out", tmp_path)  # fmt: skip
     assert outcome.status == 0, outcome.err
     assert '"name": "test"' in (tmp_path / "landscape.html").read_text(encoding="utf-8")
     with Image.open(tmp_path / "landscape.png") as picture:
@@ -88,7 +88,7 @@ def test_landscape_json_holds_the_command_that_repeats_it(tmp_path, run, runs):
     import shlex
 
     first, second = tmp_path / "first", tmp_path / "second"
-    arguments = ["--dims", 2, "--points", 3, "--samples", 50, "--seed", 4]
+    arguments = ["--dims", 2, "--points", 3, "--samples", 50, "--seed", 4, "--no-curvature"]
     assert run("landscape", runs / "sgd-0", *arguments, "--out", first).status == 0
     command = json.loads((first / "landscape.json").read_text())["command"]
     words = shlex.split(command)
@@ -225,7 +225,7 @@ def test_a_users_own_directions(tmp_path, run, runs, kind):
         save_file({f"{prefix}{name}": tensor for name, tensor in step.items()}, path)
     distance = sum(float(t.double().square().sum()) for t in step.values()) ** 0.5
     outcome = run("landscape", runs / "sgd-0", "--vectors", path, "--points", 3, "--span", distance,
-                  "--out", tmp_path / "out")  # fmt: skip
+                  "--no-curvature", "--out", tmp_path / "out")  # fmt: skip
     assert outcome.status == 0, outcome.err
     loss, _ = load_checkpoint(str(runs / "sgd-1")).problem(batch_size=512).evaluate()
     with np.load(tmp_path / "out" / "landscape.npz") as arrays:
@@ -287,7 +287,7 @@ def loss(outputs, targets):
     arguments = [
         "landscape", tmp_path / "w.safetensors", "--data", "digits", "--model", f"{code}:make",
         "--loss", f"{code}:loss", "--points", 3, "--samples", 20, "--out", tmp_path / "l",
-        "--resume",
+        "--no-curvature", "--resume",
     ]  # fmt: skip
     assert run(*arguments).status == 0
     assert "finished" in run(*arguments).err
@@ -301,7 +301,8 @@ def loss(outputs, targets):
 def test_a_new_landscape_leaves_nothing_of_the_old_one(tmp_path, run, runs, monkeypatch):
     from ssgd_analysis.landscapes import LandscapeRecord
 
-    arguments = ["landscape", runs / "sgd-0", "--points", 5, "--samples", 20, "--out", tmp_path]
+    arguments = ["landscape", runs / "sgd-0", "--points", 3, "--samples", 20, "--no-curvature",
+                 "--out", tmp_path]  # fmt: skip
     assert run(*arguments, "--dims", 2, "--html").status == 0
     (tmp_path / ".landscape.png.0f402349.ssgd-tmp.png").write_bytes(b"left by a kill")
     (tmp_path / "mine.txt").write_text("a user's own")

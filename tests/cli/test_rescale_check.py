@@ -61,9 +61,8 @@ def runs(tmp_path_factory):
 
 
 def check(run, *arguments) -> dict:
-    outcome = run(
-        "sharpness", *arguments, "--top", 1, "--samples", 64, "--batch-size", 64, "--json"
-    )
+    size = ["--top", 1, "--samples", 64, "--batch-size", 64, "--probes", 4]
+    outcome = run("sharpness", *arguments, *size, "--json")
     assert outcome.status == 0, outcome.err
     return outcome.json["checkpoints"][0]["rescale_check"]
 

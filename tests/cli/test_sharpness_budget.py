@@ -49,9 +49,10 @@ def test_a_plan_is_recalled_by_another_process(user, tmp_path):
 
 def test_vectors_are_saved_where_the_kept_record_has_none(user, tmp_path, run):
     out = tmp_path / "out"
-    assert run("sharpness", *user, "--out", out, "--top", 2).status == 0
+    quick = ("--out", out, "--top", 2, "--probes", 4, "--product", "graph")
+    assert run("sharpness", *user, *quick).status == 0
     assert not list(out.glob("vectors-*"))
-    again = ("sharpness", *user, "--out", out, "--top", 2, "--resume", "--save-vectors")
+    again = ("sharpness", *user, *quick, "--resume", "--save-vectors")
     record = run(*again, "--json").json["checkpoints"][0]
     assert record["vectors"] == str(out / "vectors-000.safetensors")
     assert len(load_file(record["vectors"])) == 2 * 4
@@ -70,7 +71,7 @@ def test_a_time_budget_leaves_nothing_out_silently(user, run):
 
 
 def test_a_trace_that_misses_its_tolerance_says_so(user, run):
-    found = run("sharpness", *user, "--trace-tol", "1e-9")
+    found = run("sharpness", *user, "--trace-tol", "1e-9", "--top", 1, "--product", "graph")
     assert "--trace-tol is not met" in found.err
     assert "trace: 95% interval [" in found.out
     assert "negative eigenvalues (below -" in found.out

@@ -82,11 +82,11 @@ def test_the_batch_size_changes_nothing_for_torchs_losses(trained, run):
     out, outcome = trained("weighted")
     assert outcome.status == 0, outcome.err
     found = []
-    for size in (60, 25, 7):
+    for size in (60, 7):
         for operator in ("hessian", "fisher"):
             done = run(
                 *("sharpness", out, "--operator", operator, "--batch-size", size, "--top", 1),
-                *("--dtype", "float64", "--metric", "expected", "--json"),
+                *("--dtype", "float64", "--metric", "expected", "--probes", 4, "--json"),
             )
             record = done.json["checkpoints"][0]
             assert record["notes"] == []
@@ -109,10 +109,20 @@ def test_a_number_that_belongs_to_the_batches_says_so_everywhere(trained, run, s
     assert "Note: the loss of a batch is not the mean of its examples' losses" in table
     assert "belong to batches of 10 to 25 examples" in table
     assert len(run(*arguments, "--json").json["checkpoints"][0]["notes"]) == 1
-    plane = ("landscape", out, "--dims", 1, "--points", 3, "--out", tmp_path / "plane", "--json")
-    assert "belong to batches" in run(*plane).json["notes"][0]
-    path = ("connect", out, out, "--path", "line", "--out", tmp_path / "path", "--json")
-    assert "belong to batches" in run(*path).json["notes"][0]
+    plane = (
+        "landscape",
+        out,
+        "--dims",
+        1,
+        "--points",
+        3,
+        "--no-curvature",
+        "--out",
+        tmp_path / "plane",
+    )
+    assert "belong to batches" in run(*plane, "--json").json["notes"][0]
+    path = ("connect", out, out, "--path", "line", "--points", 3, "--out", tmp_path / "path")
+    assert "belong to batches" in run(*path, "--json").json["notes"][0]
 
 
 def test_a_count_by_reference_says_what_an_example_is(trained, run, source):

@@ -20,9 +20,8 @@ from ssgd_analysis.curvature import (
 )
 from ssgd_analysis.problem import Problem
 
-few = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+# how many examples: conftest.py
+few = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU, "none": nn.Identity}
 operators = st.sampled_from(["hessian", "ggn", "fisher", "covariance"])
 

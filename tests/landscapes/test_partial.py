@@ -55,13 +55,14 @@ def _counted(monkeypatch):
     monkeypatch.setattr(Counting, "left", None)
 
 
+BARE = {"curvature": False}  # as dear as all points, and not of what is kept
 RESUMED = [
-    LandscapeSettings(points=20, repeats=2),
-    LandscapeSettings(dims=2, points=4),
-    LandscapeSettings(dims=2, points=4, directions="eigen", normalize="none"),
-    LandscapeSettings(points=30, directions="between", normalize="none"),
-    LandscapeSettings(points=20, bn="recalibrate"),
-    LandscapeSettings(points=10, dims=2, adaptive=True),
+    LandscapeSettings(points=20, repeats=2, **BARE),
+    LandscapeSettings(dims=2, points=4, **BARE),
+    LandscapeSettings(dims=2, points=4, directions="eigen", normalize="none", **BARE),
+    LandscapeSettings(points=30, directions="between", normalize="none", **BARE),
+    LandscapeSettings(points=20, bn="recalibrate", **BARE),
+    LandscapeSettings(points=10, dims=2, adaptive=True, **BARE),
 ]
 
 

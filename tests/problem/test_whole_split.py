@@ -230,7 +230,7 @@ def close(found: Tensor, truth: Tensor, tolerance: float = 1e-9) -> None:
     assert float((found - truth).norm()) <= tolerance * (1 + float(truth.norm()))
 
 
-@run(max_examples=70)
+@run()
 @given(drawn())
 def test_loss_accuracy_and_gradient_are_the_whole_split_s(one):
     problem, whole = one.problem, one.whole
@@ -249,7 +249,7 @@ def test_loss_accuracy_and_gradient_are_the_whole_split_s(one):
     assert accuracy == pytest.approx(float(right.double().mean()), rel=1e-10)
 
 
-@run(max_examples=50)
+@run()
 @given(
     drawn(),
     st.sampled_from(["hessian", "ggn", "fisher"]),
