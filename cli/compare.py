@@ -1,23 +1,28 @@
 """``ssgd-analyze compare``."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from ssgd_analysis.cli import console
 from ssgd_analysis.cli.options import (
+    belonging_options,
     computing,
     example,
     json_option,
     settings_from,
     settings_options,
 )
+from ssgd_analysis.cli.options import given as given_options
 
 from ssgd_analysis.settings.comparison import (
     ComparisonSettings,
     MeasurementSettings,
     VerdictRule,
 )
+
+if TYPE_CHECKING:
+    from ssgd_analysis.comparison.members import MemberGroup
 
 
 @click.command(
@@ -27,9 +32,22 @@ from ssgd_analysis.settings.comparison import (
         "done; ssgd-analyze compare runs/compare --metric lambda_max"
     )
 )
-@click.argument(
-    "paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH..."
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
+@click.option(
+    "--group",
+    "patterns",
+    multiple=True,
+    metavar="LABEL=PATTERN",
+    help="Weight files of any origin, as 'SAM=sam-*.pt'; may be given several times.",
 )
+@click.option(
+    "--trained-with",
+    multiple=True,
+    metavar="LABEL=METHOD",
+    help="What the weights of a group were trained with, as SAM=sam:rho=0.05, so that a metric of"
+    " what the training lowered by design does not count.",
+)
+@belonging_options
 @settings_options(ComparisonSettings)
 @settings_options(VerdictRule)
 @settings_options(MeasurementSettings, without=("seed", "device"))
@@ -38,30 +56,42 @@ from ssgd_analysis.settings.comparison import (
 )
 @json_option
 @computing
-def command(paths: tuple[Path, ...], out: Path | None, as_json: bool, **options: Any) -> None:
-    """Compare runs: groups by method and settings, seeds are repeats.
+def command(
+    paths: tuple[Path, ...],
+    patterns: tuple[str, ...],
+    trained_with: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare groups: runs by method and settings, seeds are repeats; and weight files.
 
     PATHs are runs or folders of runs. Metrics that a run does not have yet are measured, and
-    stored in its folder.
+    stored in its folder. Weight files that anyone trained are grouped by --group, with their
+    --model, --data and --loss; what is measured of them is stored in --out, if it is given.
     """
     from ssgd_analysis.comparison import DEFAULT_METRICS, compare
     from ssgd_analysis.files import make_folder
     from ssgd_analysis.report.tables import comparison_notes, comparison_tables
 
     settings = settings_from(ComparisonSettings, options)
-    if out is not None:
-        make_folder(out)  # so that a wrong one is refused before anything is measured
+    measuring = settings_from(MeasurementSettings, options)
     with console.Display() as progress:
+        groups = _groups(patterns, trained_with, out, measuring, options, progress)
+        _check_number(paths, groups)
+        if out is not None:
+            make_folder(out)  # so that a wrong one is refused before anything is measured
         found = compare(
-            paths,
+            [*paths, *groups],
             metrics=settings.metrics or DEFAULT_METRICS,
             baseline=settings.baseline,
             loss_tolerance=settings.loss_tolerance,
             match_loss=settings.match_loss,
             match_by=settings.match_by,
             correlate=settings.correlate,
+            paired=settings.paired,
             rule=settings_from(VerdictRule, options),
-            settings=settings_from(MeasurementSettings, options),
+            settings=measuring,
             progress=progress,
         )
     written = [] if out is None else found.save(out)
@@ -76,3 +106,46 @@ def command(paths: tuple[Path, ...], out: Path | None, as_json: bool, **options:
         console.answer_text(note) if note else console.answer()
     for path in written:
         console.answer(str(path))
+
+
+def _groups(
+    patterns: tuple[str, ...],
+    trained_with: tuple[str, ...],
+    out: Path | None,
+    settings: MeasurementSettings,
+    options: dict[str, Any],
+    progress: console.Display,
+) -> "list[MemberGroup]":
+    """The groups of weight files, every file opened and evaluated."""
+    from ssgd_analysis.comparison import weight_groups
+    from ssgd_analysis.comparison.patterns import group_files, labelled
+    from ssgd_analysis.errors import InputError
+
+    belongs = {name: options[name] for name in ("model", "data", "loss", "count")}
+    if not patterns:
+        given = given_options({**belongs, "trained_with": trained_with})
+        if given:
+            name = next(iter(given)).replace("_", "-")
+            raise InputError(
+                f"--{name} belongs to weight files: name them by --group LABEL=PATTERN"
+            )
+        return []
+    return weight_groups(
+        group_files(patterns),
+        **belongs,
+        trained_with=labelled(trained_with),
+        settings=settings,
+        folder=out,
+        progress=progress,
+    )
+
+
+def _check_number(paths: tuple[Path, ...], groups: "list[MemberGroup]") -> None:
+    """Refuse too few groups before the output folder is made."""
+    from ssgd_analysis.errors import InputError
+
+    if not paths and len(groups) < 2:
+        only = f"only the group {groups[0].name} is given" if groups else "nothing is given"
+        raise InputError(
+            f"{only}: add runs or folders of runs, or --group LABEL=PATTERN for weight files"
+        )

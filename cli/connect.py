@@ -95,7 +95,7 @@ def command(
             resume=resume,
             save_weights=save_weights,
             origin={
-                "checkpoints": checkpoints,
+                "checkpoints": [first.name, second.name],
                 "samples": options["samples"],
                 "batch_size": size,
                 "notes": _differences(first, second, options),

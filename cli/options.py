@@ -182,6 +182,17 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
 
 
+def belonging_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a foreign weight file belongs to."""
+    options = [
+        click.option("--model", help="Model of a foreign weight file: name or reference."),
+        click.option("--data", help="Data of a foreign weight file: name or reference."),
+        click.option("--loss", help="Loss: name or reference (default: the run's)."),
+        click.option("--count", help="Reference of a function that counts a batch's examples."),
+    ]
+    return functools.reduce(lambda made, option: option(made), reversed(options), command)
+
+
 def checkpoint_options(
     splits: Sequence[str] = ("train", "test", "val"),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -190,12 +201,9 @@ def checkpoint_options(
     Args:
         splits: the choices of ``--split``; none: there is no such option.
     """
-    options = [
+    options: list[Callable[..., Any]] = [
         click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT..."),
-        click.option("--model", help="Model of a foreign weight file: name or reference."),
-        click.option("--data", help="Data of a foreign weight file: name or reference."),
-        click.option("--loss", help="Loss: name or reference (default: the run's)."),
-        click.option("--count", help="Reference of a function that counts a batch's examples."),
+        belonging_options,
         *[
             click.option(
                 "--split",
@@ -246,11 +254,12 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
     import torch
 
     from ssgd_analysis.runs.checkpoint import load_checkpoint
+    from ssgd_analysis.runs.labels import split_labels
 
-    loaded: dict[str, Any] = {}
-    return [
+    labelled, loaded = split_labels(names), dict[str, Any]()
+    opened = [
         load_checkpoint(
-            name,
+            path,
             model=options["model"],
             data=options["data"],
             loss=options["loss"],
@@ -260,5 +269,9 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
             dtype=getattr(torch, options["dtype"]),
             loaded=loaded,
         )
-        for name in names
+        for _, path in labelled
+    ]
+    return [
+        dataclasses.replace(checkpoint, name=label)
+        for checkpoint, (label, _) in zip(opened, labelled, strict=True)
     ]

@@ -6,6 +6,7 @@ from ssgd_analysis.comparison.measurements import measure_run
 from ssgd_analysis.comparison.metric_kinds import HISTORY_METRICS
 from ssgd_analysis.comparison.record import Comparison
 from ssgd_analysis.comparison.run_metrics import Measurements
+from ssgd_analysis.comparison.weight_groups import WeightGroup, weight_groups
 from ssgd_analysis.settings.comparison import (
     ComparisonSettings,
     MeasurementSettings,
@@ -21,8 +22,10 @@ __all__ = [
     "MeasurementSettings",
     "Measurements",
     "VerdictRule",
+    "WeightGroup",
     "compare",
     "find_runs",
     "group_runs",
     "measure_run",
+    "weight_groups",
 ]

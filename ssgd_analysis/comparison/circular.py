@@ -1,17 +1,39 @@
 """Metrics that measure what a method trained on: no evidence for it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ssgd_analysis.flatness import METRICS, parse_metric
 from ssgd_analysis.flatness.metric import Perturbation
+from ssgd_analysis.methods import Method
 from ssgd_analysis.methods.trained_on import FILTER_NORM, TrainedOn
-from ssgd_analysis.runs import TrainConfig
 
 NEAR = 2.0  # radii within this factor are the same radius
 
 
-def circular(metric: str, config: TrainConfig) -> str:
+class Training(Protocol):
+    """How a network was trained, as far as it tells what it was trained on.
+
+    :class:`ssgd_analysis.TrainConfig` says so of a run, :class:`TrainedWith` of other weights.
+    """
+
+    @property
+    def method(self) -> str:
+        """The name of the method."""
+
+    @property
+    def method_class(self) -> type[Method]:
+        """The class that the name stands for."""
+
+    def method_settings(self) -> Any:
+        """The settings of the method."""
+
+    @property
+    def schedule(self) -> str:
+        """Of the learning rate."""
+
+
+def circular(metric: str, training: Training | None) -> str:
     """Why a metric is circular for a method as it was trained; empty where it is not.
 
     A metric whose law and radius a method trained on says that training worked, not that the
@@ -20,21 +42,22 @@ def circular(metric: str, config: TrainConfig) -> str:
 
     Args:
         metric: name, with settings as ``expected:sigma=0.2,law=binary``.
-        config: of the group.
+        training: of the group; ``None``: it is not known.
 
     Example:
+        >>> from ssgd_analysis import TrainConfig
         >>> config = TrainConfig(method="sam", data="digits", model="mlp")
         >>> circular("sam:rho=0.05", config)
         'sam trained on a worst case at rho = 0.05'
     """
     name, given = parse_metric(metric)
     perturbs, settings = METRICS[name].perturbs, {**METRICS[name].defaults, **given}
-    if perturbs is None:
+    if perturbs is None or training is None:
         return ""
-    method = config.method_class
-    for trained_on in method.trained_on(config.method_settings(), config.schedule):
+    method = training.method_class
+    for trained_on in method.trained_on(training.method_settings(), training.schedule):
         if is_alike(perturbs, settings, trained_on):
-            return f"{config.method} trained on {trained_on.words}"
+            return f"{training.method} trained on {trained_on.words}"
     return ""
 
 

@@ -1,12 +1,14 @@
 """Groups of runs against a baseline, with verdicts that follow from the numbers."""
 
-from collections.abc import Collection, Sequence
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssgd_analysis.comparison.correlate import rank_correlations
 from ssgd_analysis.comparison.flatness_tests import flatness_tests
 from ssgd_analysis.comparison.groups import Group, find_runs, group_runs
+from ssgd_analysis.comparison.members import Member, MemberGroup
 from ssgd_analysis.comparison.metric_kinds import check_metric, is_flatness
 from ssgd_analysis.comparison.outcomes import compare_outcomes
 from ssgd_analysis.comparison.pairs import pairs_of
@@ -14,8 +16,10 @@ from ssgd_analysis.comparison.record import Comparison
 from ssgd_analysis.comparison.run_metrics import Measurements
 from ssgd_analysis.comparison.statistics import interval
 from ssgd_analysis.comparison.values import MetricSource, missing_runs, seed_values
+from ssgd_analysis.comparison.weight_groups import Weights, weight_groups
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness import METRICS, all_metrics
+from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.settings.comparison import (
     ComparisonSettings,
@@ -29,10 +33,20 @@ DEFAULT_METRICS = (
     *(name for name, metric in METRICS.items() if metric.compared),
 )
 
+Groups = str | Path | Sequence[str | Path | MemberGroup] | Mapping[str, Weights | Sequence[Weights]]
+
 
 def compare(
-    groups: str | Path | Sequence[str | Path] | Sequence[Group],
+    groups: Groups,
     *,
+    problem: Problem | None = None,
+    test: Problem | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    loss: str | None = None,
+    count: str | None = None,
+    trained_with: Mapping[str, str] | None = None,
+    paired: bool = False,
     metrics: Sequence[str] = DEFAULT_METRICS,
     baseline: str | None = None,
     loss_tolerance: float = 0.1,
@@ -42,19 +56,30 @@ def compare(
     rule: VerdictRule | None = None,
     settings: MeasurementSettings | None = None,
     source: MetricSource | None = None,
+    folder: Path | None = None,
     progress: Progress = SILENT,
 ) -> Comparison:
     """Compare every group with its baseline, metric by metric, by a rule that is fixed beforehand.
 
-    Two groups are paired by seed; if they share no seed, all runs count. Groups whose mean train
-    losses differ by more than the tolerance are ``not comparable``, because curvature depends on
-    the loss; with ``match_loss`` the run that fits better is measured at the other's train loss.
-    Groups that differ in data, model or loss are not comparable either. What has to be measured is
-    stored in the runs' folders and found there the next time.
+    Two groups of runs are paired by seed; if they share no seed, all runs count. Groups whose mean
+    train losses differ by more than the tolerance are ``not comparable``, because curvature depends
+    on the loss; with ``match_loss`` the run that fits better is measured at the other's train loss.
+    Groups that differ in data, model or loss are not comparable either. What has to be measured of
+    a run is stored in its folder and found there the next time.
 
     Args:
-        groups: runs, folders of runs, or groups from :func:`group_runs`. Runs that are not
-            finished are left out.
+        groups: runs, folders of runs, and groups from :func:`group_runs` or :func:`weight_groups`.
+            Runs that are not finished are left out. Or label → weights of any origin, such as
+            ``{"SGD": [model, …], "SAM": ["sam-0.pt", …]}``: models in memory, state dicts, files,
+            runs; see :func:`weight_groups`, also for the next seven arguments.
+        problem: the loss and the training examples that models in memory are measured on.
+        test: the same on the test examples.
+        model: reference of the model of weight files.
+        data: the same of the data.
+        loss: the same of the loss.
+        count: the same of a function that counts the examples of a batch.
+        trained_with: label → method, as ``{"SAM": "sam:rho=0.05"}``.
+        paired: the i-th weights of a group belong to the i-th of its baseline.
         metrics: flatness metrics, maybe with settings as ``expected:sigma=0.2``, names of the
             history, and ``all``: every flatness metric, where a run may lack any.
         baseline: method, label or name of a group; default ``sgd``, or else the first group.
@@ -67,11 +92,13 @@ def compare(
         rule: when a method is called flatter.
         settings: of the measurements: split, samples, seed, device.
         source: gives the metrics; default: :class:`Measurements` with these settings.
+        folder: where measurements of weight files are stored; ``None``: nowhere.
         progress: is advanced at every metric that has to be measured.
 
     Raises:
         InputError: no finished run; an unknown metric or baseline; a setting that is out of range;
-            or a metric that every run refuses.
+            a metric that every run refuses; weights that :func:`weight_groups` refuses; two groups
+            of one name; or saved checkpoints or correlations asked of weights.
 
     Example:
         >>> import tempfile
@@ -96,6 +123,7 @@ def compare(
         match_loss=match_loss,
         match_by=match_by,
         correlate=correlate,
+        paired=paired,
     )
     rule, settings = rule or VerdictRule(), settings or MeasurementSettings()
     optional: Collection[str] = METRICS if "all" in metrics else ()
@@ -107,13 +135,18 @@ def compare(
             "normalized logits have no scale, and matching by temperature sets their scale: choose"
             " one of them"
         )
-    groups = _as_groups(groups, progress)
+    belongs: dict[str, Any] = {
+        "problem": problem, "test": test, "model": model, "data": data, "loss": loss,
+        "count": count, "trained_with": trained_with,
+    }  # fmt: skip
+    every = _as_groups(groups, belongs, settings, folder, progress)
+    _check_groups(every, chosen)
     flatness = [metric for metric in metrics if is_flatness(metric)]
     if source is None:
-        source = _measuring(groups, metrics, settings, progress)
-    pairs = pairs_of(groups, baseline, chosen.matching, source.train_loss)
-    summaries = [_summary(group, metrics, source) for group in groups]
-    missing = missing_runs(groups, metrics, source, optional)
+        source = _measuring(every, metrics, settings, progress)
+    pairs = pairs_of(every, baseline, chosen.matching, source.train_loss, by_order=paired)
+    summaries = [_summary(group, metrics, source) for group in every]
+    missing = missing_runs(every, metrics, source, optional)
     tests, overall = flatness_tests(pairs, flatness, source, tolerance=loss_tolerance, rule=rule)
     outcomes = [metric for metric in metrics if not is_flatness(metric)]
     return Comparison(
@@ -128,46 +161,82 @@ def compare(
         matched_by=chosen.matching or None,
         normalized_logits=settings.normalize_logits,
         compared=bool(pairs),
-        correlations=rank_correlations(groups, source, metrics=metrics) if correlate else None,
-        values={group.name: seed_values(group, metrics, source) for group in groups},
+        correlations=_correlations(every, source, metrics) if correlate else None,
+        values={group.name: seed_values(group, metrics, source) for group in every},
+        remarks=_remarks(every),
     )
 
 
 def _as_groups(
-    given: str | Path | Sequence[str | Path] | Sequence[Group], progress: Progress
-) -> list[Group]:
-    """Groups as they are given, or those of the finished runs at some paths."""
-    if isinstance(given, str | Path):
-        given = [given]
-    groups = [one for one in given if isinstance(one, Group)]
-    paths = [Path(one) for one in given if not isinstance(one, Group)]
-    if groups and paths:
-        raise InputError("compare either groups or folders of runs, not both at once")
-    if groups:
+    given: Groups,
+    belongs: Mapping[str, Any],
+    settings: MeasurementSettings,
+    folder: Path | None,
+    progress: Progress,
+) -> list[MemberGroup]:
+    """Groups as they are given, of weights under labels, or of the finished runs at some paths."""
+    if isinstance(given, Mapping):
+        return weight_groups(given, settings=settings, folder=folder, progress=progress, **belongs)
+    if unused := [name for name, value in belongs.items() if value is not None]:
+        raise InputError(f"{unused[0]}= belongs to weights: give them as {{label: [weights, …]}}")
+    given = [given] if isinstance(given, str | Path) else given
+    paths = [Path(one) for one in given if isinstance(one, str | Path)]
+    groups = [one for one in given if not isinstance(one, str | Path)]
+    if not paths and groups:
         return groups
     finished, unfinished = find_runs(paths)
     for run in unfinished:
         progress.warn(f"{run.folder} is not finished, and is left out")
-    return group_runs(finished)
+    return [*group_runs(finished), *groups]
+
+
+def _check_groups(groups: Sequence[MemberGroup], chosen: ComparisonSettings) -> None:
+    """Refuse names that two groups share, and what groups of weights can't be asked for."""
+    weights = [group for group in groups if not group.seeded]
+    for group in weights:
+        others = [other for other in groups if other is not group]
+        if any(group.name in (*o.names, o.method if o.seeded else "") for o in others):
+            raise InputError(
+                f"two groups are called '{group.name}': give the weights another label"
+            )
+    if len(groups) == 1 and weights:
+        raise InputError(
+            f"there is only one group, {weights[0].name}: add another one to compare it with"
+            " (--group LABEL=PATTERN, or runs)"
+        )
+    for group in weights:
+        if chosen.matching == "checkpoints":
+            next(iter(group.members.values())).saved_steps()  # says why there are none
+        if chosen.correlate:
+            raise InputError(
+                f"--correlate needs runs, whose settings are known: leave out {group.name}"
+            )
+
+
+def _correlations(
+    groups: Sequence[MemberGroup], source: MetricSource, metrics: Sequence[str]
+) -> dict[str, Any]:
+    runs = [group for group in groups if isinstance(group, Group)]  # all: the others are refused
+    return rank_correlations(runs, source, metrics=metrics)
 
 
 def _measuring(
-    groups: Sequence[Group],
+    groups: Sequence[MemberGroup],
     metrics: Sequence[str],
     settings: MeasurementSettings,
     progress: Progress,
 ) -> Measurements:
     """Measurements that advance the progress."""
-    runs = sum(len(group.runs) for group in groups)
-    progress.start("measuring", runs * sum(map(is_flatness, metrics)))
-    return Measurements(
-        metrics,
-        settings,
-        lambda run, metric: progress.advance(1, f"{metric} of {run.folder.name}"),
-    )
+    members = sum(len(group.members) for group in groups)
+    progress.start("measuring", members * sum(map(is_flatness, metrics)))
+
+    def advance(member: Member, metric: str) -> None:
+        progress.advance(1, f"{metric} of {member.name}")
+
+    return Measurements(metrics, settings, advance)
 
 
-def _summary(group: Group, metrics: Sequence[str], source: MetricSource) -> dict[str, Any]:
+def _summary(group: MemberGroup, metrics: Sequence[str], source: MetricSource) -> dict[str, Any]:
     summaries: dict[str, dict[str, Any]] = {}
     for metric, values in seed_values(group, metrics, source).items():
         found = interval(values) if values else None
@@ -178,8 +247,29 @@ def _summary(group: Group, metrics: Sequence[str], source: MetricSource) -> dict
         }
     return {
         "name": group.name,
-        "method": group.config.method,
-        "seeds": list(group.runs),
-        "runs": [str(run.folder) for run in group.runs.values()],
+        "method": group.method or None,
+        "seeds": list(group.members),
+        "runs": [member.place for member in group.members.values()],
+        "trained_with": _training(group),
         "metrics": summaries,
     }
+
+
+def _remarks(groups: Sequence[MemberGroup]) -> list[str]:
+    """What was assumed of the groups, and whose training is not known."""
+    found = list(dict.fromkeys(text for group in groups for text in group.remarks))
+    unknown = [group.name for group in groups if group.training is None]
+    if unknown:
+        found.append(
+            f"It is not known what {' and '.join(unknown)} was trained with, so metrics that the"
+            f" training lowered by design count, too (--trained-with {unknown[0]}=METHOD says it)."
+        )
+    return found
+
+
+def _training(group: MemberGroup) -> dict[str, Any] | None:
+    """The method and its settings; ``None``: they are not known."""
+    if group.training is None:
+        return None
+    settings = dataclasses.asdict(group.training.method_settings())
+    return {"method": group.training.method, "settings": settings}

@@ -9,9 +9,10 @@ from typing import Any
 from ssgd_analysis.comparison.granulated import granulated
 from ssgd_analysis.comparison.groups import PROBLEM, REPEATS, Group
 from ssgd_analysis.comparison.kendall import Correlation, kendall, mean_kendall
-from ssgd_analysis.runs import Run, TrainConfig
+from ssgd_analysis.comparison.members import Member
+from ssgd_analysis.runs import TrainConfig
 
-Measure = Callable[[Run, str, int | None], float | None]
+Measure = Callable[[Member, str, int | None], float | None]
 
 OUTCOMES = {
     "test_error": "1 − test accuracy",
@@ -27,12 +28,12 @@ class RunPoint:
     """A run of the sweep.
 
     Args:
-        run: the run.
+        member: the run.
         group: name of its group.
         config: its settings.
     """
 
-    run: Run
+    member: Member
     group: str
     config: TrainConfig
 
@@ -58,16 +59,16 @@ def rank_correlations(
         ``outcome``, ``scope``, ``name``, ``psi``, ``ci95``, ``n``, ``axes``, ``why``).
     """
     points = [
-        RunPoint(run, group.name, dataclasses.replace(group.config, seed=seed))
+        RunPoint(member, group.name, dataclasses.replace(group.config, seed=seed))
         for group in groups
-        for seed, run in group.runs.items()
+        for seed, member in group.members.items()
     ]
     outcomes = _outcomes(points, measure)
     metrics = [metric for metric in dict.fromkeys(metrics) if not metric.startswith("test_")]
     taus: list[dict[str, Any]] = []
     conditional: list[dict[str, Any]] = []
     for metric in metrics:
-        values = {id(point): _finite(measure(point.run, metric, None)) for point in points}
+        values = {id(point): _finite(measure(point.member, metric, None)) for point in points}
         for outcome, errors in outcomes.items():
             measured = [
                 (point, x, y)
@@ -119,7 +120,7 @@ def _outcomes(points: Sequence[RunPoint], measure: Measure) -> dict[str, dict[in
     found: dict[str, dict[int, float | None]] = {name: {} for name in OUTCOMES}
     for point in points:
         names = ("test_accuracy", "train_accuracy", "test_loss", "train_loss")
-        right, fitted, loss, train = (_finite(measure(point.run, name, None)) for name in names)
+        right, fitted, loss, train = (_finite(measure(point.member, name, None)) for name in names)
         key = id(point)
         found["test_error"][key] = _minus(1.0, right)
         found["test_loss"][key] = loss

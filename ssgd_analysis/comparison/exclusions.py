@@ -16,12 +16,12 @@ def incomparable_why(pair: Pair, tolerance: float) -> str:
         pair: the group and its baseline.
         tolerance: largest relative difference of their train losses that is still comparable.
     """
-    if differ := problem_differences(pair.group.config, pair.baseline.config):
+    if differ := problem_differences(pair.group, pair.baseline):
         return (
             f"the groups differ in {differ}: on different problems, flatness says nothing about the"
             " methods"
         )
-    if differ := network_differences(*([c.run.final for c in side] for side in pair.sides)):
+    if differ := network_differences(*([c.member.network for c in side] for side in pair.sides)):
         return f"the networks differ in {differ}: flatness is measured over different weights"
     a, b = pair.losses
     if math.isnan(a + b):
@@ -55,7 +55,7 @@ def excluded_why(metric: str, pair: Pair) -> tuple[str, str]:
     name, given = parse_metric(metric)
     entry = METRICS[name]
     settings = {**entry.defaults, **given}
-    reasons = [circular(metric, group.config) for group in (pair.group, pair.baseline)]
+    reasons = [circular(metric, group.training) for group in (pair.group, pair.baseline)]
     circle = "; ".join(filter(None, reasons))
     if circle:
         return f"circular: {circle}", circle

@@ -53,7 +53,7 @@ def flatness_tests(
 
 def _case(metric: str, pair: Pair, source: MetricSource, reason: str) -> Case:
     sides, without_value = paired_values(pair.sides, metric, source, pair.paired)
-    unmatched = any(not source.why(checkpoint.run, metric) for checkpoint in without_value)
+    unmatched = any(not source.why(checkpoint.member, metric) for checkpoint in without_value)
     if not reason and unmatched and pair.matched == "temperature":
         reason = f"no temperature brings both to the train loss {max(pair.final_losses):.4g}"
     return Case(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssgd_analysis.comparison.circular import Training
+from ssgd_analysis.comparison.members import Member, MemberGroup, RunMember
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.runs import Run, TrainConfig
 
@@ -20,7 +23,7 @@ PROBLEM = ("data", "model", "loss", "count", "label_noise", "val", "train_sample
 
 @dataclass(frozen=True)
 class Group:
-    """Repeats of one method with one choice of settings.
+    """Runs that repeat one method with one choice of settings.
 
     Args:
         name: its label or method, and the settings that distinguish it from other groups.
@@ -38,6 +41,43 @@ class Group:
     config: TrainConfig
     runs: dict[int, Run]
     condition: str = ""
+    seeded = True
+
+    @functools.cached_property
+    def members(self) -> dict[int, Member]:
+        """The runs as what a comparison measures, by seed."""
+        return {seed: RunMember(run) for seed, run in self.runs.items()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the group alone is called."""
+        return (self.name, self.config.label) if self.config.label else (self.name,)
+
+    @property
+    def method(self) -> str:
+        """The name of the method."""
+        return self.config.method
+
+    @property
+    def training(self) -> Training:
+        """What its runs were trained with."""
+        return self.config
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """What fixes the loss as a function of the weights."""
+        return {name: getattr(self.config, name) for name in PROBLEM}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings but the method, its own, and the label."""
+        own = ("method", "settings", "label")
+        return {k: v for k, v in _identity(self.config).items() if k not in own}
+
+    @property
+    def remarks(self) -> list[str]:
+        """Nothing: a run says all of itself."""
+        return []
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Run]]:
@@ -48,6 +88,10 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Run]]:
     """
     folders: set[Path] = set()
     for path in paths:
+        if path.is_file():
+            raise InputError(
+                f"{path} is a file, and runs are folders: give weights as --group LABEL={path}"
+            )
         if not path.is_dir():
             raise InputError(f"there is no folder {path}")
         folders |= _run_folders(path.resolve())
@@ -104,15 +148,10 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     ]
 
 
-def count_differing(one: TrainConfig, other: TrainConfig) -> int:
-    """In how many settings, the method and its own apart, two groups differ."""
-    a, b = _identity(one), _identity(other)
-    return sum(a[k] != b[k] for k in a if k not in {"method", "settings", "label", "epochs"})
-
-
-def problem_differences(one: TrainConfig, other: TrainConfig) -> str:
+def problem_differences(one: MemberGroup, other: MemberGroup) -> str:
     """In what the problems of two groups differ, in words; empty where they are the same."""
-    pairs = [(name, getattr(one, name), getattr(other, name)) for name in PROBLEM]
+    a, b = one.problem, other.problem
+    pairs = [(name, a.get(name), b.get(name)) for name in dict.fromkeys([*a, *b])]
     return ", ".join(f"{name} ({a}, {b})" for name, a, b in pairs if a != b)
 
 

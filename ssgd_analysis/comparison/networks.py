@@ -1,7 +1,7 @@
 """Whether weights belong to the same network: names, shapes, and BatchNorm layers that act."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,15 +39,27 @@ def network_of(path: Path) -> Network:
         with safetensors.safe_open(path, framework="pt") as file:
             names = list(file.keys())
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-            norms = [name.removesuffix(MEAN) for name in names if name.endswith(MEAN)]
-            acting = [
-                norm.rstrip(".")
-                for norm in norms
-                if _acts({key: file.get_tensor(norm + key) for key in KEYS if norm + key in shapes})
-            ]
+            return Network(shapes, _acting_norms(shapes, file.get_tensor))
     except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise InputError(f"{path} is not a whole safetensors file: {first_line(error)}") from error
-    return Network(shapes, frozenset(acting))
+
+
+def network_of_tensors(tensors: Mapping[str, Tensor]) -> Network:
+    """The network of a state dict."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return Network(shapes, _acting_norms(shapes, lambda name: tensors[name].detach().cpu()))
+
+
+def _acting_norms(
+    shapes: Mapping[str, tuple[int, ...]], tensor: Callable[[str], Tensor]
+) -> frozenset[str]:
+    """The names of the BatchNorm layers that are not the identity."""
+    norms = [name.removesuffix(MEAN) for name in shapes if name.endswith(MEAN)]
+    return frozenset(
+        norm.rstrip(".")
+        for norm in norms
+        if _acts({key: tensor(norm + key) for key in KEYS if norm + key in shapes})
+    )
 
 
 def _acts(layer: dict[str, Tensor]) -> bool:
@@ -58,17 +70,20 @@ def _acts(layer: dict[str, Tensor]) -> bool:
     return not bool(((scale - 1).abs().max() < 1e-4) & (shift.abs().max() < 1e-4))
 
 
-def network_differences(group: Sequence[Path], baseline: Sequence[Path]) -> str:
+def network_differences(
+    group: Sequence[Callable[[], Network]], baseline: Sequence[Callable[[], Network]]
+) -> str:
     """In what the networks of two groups differ, in words; empty where all are the same.
 
     Args:
-        group: weight files; one that can't be read is skipped here and refused when measured.
+        group: each gives the network of one of its members; one that can't be read is skipped
+            here and refused when measured.
         baseline: the same.
     """
     every: list[Network] = []
-    for path in (*baseline, *group):
+    for network in (*baseline, *group):
         with contextlib.suppress(InputError):
-            every.append(network_of(path))
+            every.append(network())
     for one, other in ((one, every[0]) for one in every if one != every[0]):
         own_norms, other_norms = sorted(one.norms - other.norms), sorted(other.norms - one.norms)
         if bool(one.norms) != bool(other.norms):

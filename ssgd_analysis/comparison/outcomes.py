@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ssgd_analysis.comparison.pairs import Pair, RunCheckpoint
+from ssgd_analysis.comparison.pairs import MemberCheckpoint, Pair
 from ssgd_analysis.comparison.rule import p_value
 from ssgd_analysis.comparison.statistics import holm, paired_difference, unpaired_difference
 from ssgd_analysis.comparison.values import MetricSource, paired_values
@@ -26,7 +26,9 @@ def compare_outcomes(
     """
     outcomes = []
     for metric in metrics:
-        finals = [[[RunCheckpoint(c.run) for c in side] for side in pair.sides] for pair in pairs]
+        finals = [
+            [[MemberCheckpoint(c.member) for c in side] for side in pair.sides] for pair in pairs
+        ]
         found = [
             paired_values((sides[0], sides[1]), metric, source, pair.paired)[0]
             for pair, sides in zip(pairs, finals, strict=True)

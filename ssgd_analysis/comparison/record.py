@@ -25,7 +25,8 @@ class Comparison(Record):
     """Groups of runs, each compared with its baseline.
 
     Args:
-        groups: one dict a group: ``name``, ``method``, ``seeds``, ``runs``, ``metrics``.
+        groups: one dict a group: ``name``, ``method``, ``seeds``, ``runs``,
+            ``trained_with``, ``metrics``.
         missing: one dict for each run that lacks a metric: ``group``, ``run``, ``metric``, ``why``.
         tests: one dict for each flatness metric of each pair of groups.
         overall: one dict for each pair of groups: its verdict out of all metrics that count.
@@ -38,6 +39,7 @@ class Comparison(Record):
         compared: whether there were two groups to compare.
         values: group → metric → each seed's value.
         correlations: of ``rank_correlations``; ``None`` if they were not asked for.
+        remarks: what was assumed about groups or is not known of them, one sentence each.
 
     Example:
         >>> accuracy = {
@@ -80,6 +82,7 @@ class Comparison(Record):
     compared: bool
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     correlations: dict[str, Any] | None = None
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
@@ -99,6 +102,7 @@ class Comparison(Record):
             "overall": self.overall,
             "outcomes": self.outcomes,
             "notes": self.notes,
+            "remarks": self.remarks,
             "rule": rule_record(self.rule),
             "loss_tolerance": self.loss_tolerance,
             "matched_loss": self.matched_by is not None,

@@ -4,10 +4,9 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol, TypeGuard
 
-from ssgd_analysis.comparison.groups import Group
-from ssgd_analysis.comparison.pairs import RunCheckpoint
+from ssgd_analysis.comparison.members import Member, MemberGroup
+from ssgd_analysis.comparison.pairs import MemberCheckpoint
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.runs import Run
 
 
 class MetricSource(Protocol):
@@ -17,12 +16,12 @@ class MetricSource(Protocol):
     """
 
     def __call__(
-        self, run: Run, metric: str, step: int | None = None, target: float | None = None
+        self, member: Member, metric: str, step: int | None = None, target: float | None = None
     ) -> float | None:
-        """The metric of a run.
+        """The metric of a member of a group.
 
         Args:
-            run: the run.
+            member: a run, or other weights.
             metric: its name, maybe with settings.
             step: of a checkpoint; ``None``: the final weights.
             target: train loss that the logits are scaled to; ``None``: they stay.
@@ -31,25 +30,25 @@ class MetricSource(Protocol):
             ``None`` where there is no value.
         """
 
-    def why(self, run: Run, metric: str) -> str:
-        """Why a run has no value of a metric; empty where it was not refused."""
+    def why(self, member: Member, metric: str) -> str:
+        """Why a member has no value of a metric; empty where it was not refused."""
 
-    def train_loss(self, run: Run, step: int | None = None) -> float:
-        """The train loss of a run at a step; NaN where it is not known."""
+    def train_loss(self, member: Member, step: int | None = None) -> float:
+        """The train loss of a member at a step; NaN where it is not known."""
 
 
 def seed_values(
-    group: Group, metrics: Sequence[str], source: MetricSource
+    group: MemberGroup, metrics: Sequence[str], source: MetricSource
 ) -> dict[str, list[float]]:
     """Metric → its finite values at the final weights, in the order of the seeds."""
     return {
-        metric: [value for run in group.runs.values() if _finite(value := source(run, metric))]
+        metric: [value for one in group.members.values() if _finite(value := source(one, metric))]
         for metric in metrics
     }
 
 
 def missing_runs(
-    groups: Sequence[Group],
+    groups: Sequence[MemberGroup],
     metrics: Sequence[str],
     source: MetricSource,
     optional: Collection[str] = (),
@@ -62,33 +61,33 @@ def missing_runs(
     missing = []
     for metric in metrics:
         without_value = [
-            (group, run)
+            (group, member)
             for group in groups
-            for run in group.runs.values()
-            if not _finite(source(run, metric))
+            for member in group.members.values()
+            if not _finite(source(member, metric))
         ]
-        reasons = [source.why(run, metric) for _, run in without_value]
-        every = len(reasons) == sum(len(group.runs) for group in groups)
+        reasons = [source.why(member, metric) for _, member in without_value]
+        every = len(reasons) == sum(len(group.members) for group in groups)
         if reasons and all(reasons) and every and metric not in optional:
             raise InputError(reasons[0])
         missing += [
             {
                 "group": group.name,
-                "run": str(run.folder),
+                "run": member.place,
                 "metric": metric,
-                "why": reason or "it was not recorded, or is not finite",
+                "why": reason or member.why_missing(metric),
             }
-            for (group, run), reason in zip(without_value, reasons, strict=True)
+            for (group, member), reason in zip(without_value, reasons, strict=True)
         ]
     return missing
 
 
 def paired_values(
-    sides: tuple[list[RunCheckpoint], list[RunCheckpoint]],
+    sides: tuple[list[MemberCheckpoint], list[MemberCheckpoint]],
     metric: str,
     source: MetricSource,
     paired: bool,
-) -> tuple[tuple[list[float], list[float]], list[RunCheckpoint]]:
+) -> tuple[tuple[list[float], list[float]], list[MemberCheckpoint]]:
     """Both sides' values, without the runs (of pairs: the pairs) that lack one; and these runs.
 
     Args:
@@ -110,21 +109,21 @@ def paired_values(
     return ([x for x in a if x is not None], [y for y in b if y is not None]), without_value
 
 
-def without(without_value: Sequence[RunCheckpoint], metric: str, source: MetricSource) -> str:
+def without(without_value: Sequence[MemberCheckpoint], metric: str, source: MetricSource) -> str:
     """Which runs are left out, in words; runs with the same reason together."""
     reasons: dict[str, list[str]] = {}
     for checkpoint in without_value:
-        reason = source.why(checkpoint.run, metric)
-        reasons.setdefault(reason, []).append(checkpoint.run.folder.name)
+        reason = source.why(checkpoint.member, metric)
+        reasons.setdefault(reason, []).append(checkpoint.member.name)
     parts = [", ".join(names) + f" ({why})" * bool(why) for why, names in reasons.items()]
     return f"{metric} is missing or not finite in some runs: {'; '.join(parts)}" if parts else ""
 
 
 def _values(
-    checkpoints: Sequence[RunCheckpoint], metric: str, source: MetricSource
+    checkpoints: Sequence[MemberCheckpoint], metric: str, source: MetricSource
 ) -> list[float | None]:
     """One value a run; ``None`` where it is missing or not finite."""
-    found = [source(c.run, metric, c.step, c.target) for c in checkpoints]
+    found = [source(c.member, metric, c.step, c.target) for c in checkpoints]
     return [value if _finite(value) else None for value in found]
 
 

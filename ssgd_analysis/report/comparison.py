@@ -80,7 +80,7 @@ def write_comparison(
         "Comparison of training methods",
         result["verdict"],
         [
-            Section("Groups", "Mean over seeds ± half of the 95% interval.", *groups),
+            Section("Groups", _groups_text(result), *groups),
             Section(
                 "Metrics", "Each tick is a seed; bars are 95% intervals.", pictures=pictures[:1]
             ),
@@ -92,6 +92,12 @@ def write_comparison(
         ],
     )
     return [page, *tables, *pictures, *[path for paths in pictures_of.values() for path in paths]]
+
+
+def _groups_text(result: dict[str, Any]) -> str:
+    """What the table of groups shows, and what is assumed or not known of them."""
+    parts = ["Mean over seeds ± half of the 95% interval.", *result.get("remarks", ())]
+    return " ".join(parts)
 
 
 PICTURED = {

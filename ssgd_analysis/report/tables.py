@@ -198,6 +198,7 @@ def comparison_tables(result: dict[str, Any]) -> list[tuple[str, TextTable]]:
 def comparison_notes(result: dict[str, Any]) -> list[str]:
     """The paragraphs below the tables; an empty one is a blank line. The verdict comes last."""
     notes = [
+        *result.get("remarks", ()),
         *(f"{one['metric']} is missing in {one['run']}: {one['why']}" for one in result["missing"]),
         *(
             f"{group['name']}: one seed gives no interval; train at least two"

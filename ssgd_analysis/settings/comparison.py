@@ -46,6 +46,11 @@ class ComparisonSettings(Settings):
         False,
         "Also compute the rank correlation of every metric with test error and generalisation gap.",
     )
+    paired: bool = setting(
+        False,
+        "The i-th weight file of a group belongs to the i-th of its baseline (the same seed, or"
+        " the same start); runs are always paired by seed.",
+    )
 
     @property
     def matching(self) -> str:

@@ -72,8 +72,8 @@ def compare_arms(
         group.name: {
             metric: {
                 str(seed): value
-                for seed, run in group.runs.items()
-                if (value := source(run, metric)) is not None and math.isfinite(value)
+                for seed, member in group.members.items()
+                if (value := source(member, metric)) is not None and math.isfinite(value)
             }
             for metric in study.metrics
         }
@@ -122,7 +122,7 @@ def _measure_matched(
     """Measure in parallel what the comparison at matched train loss will ask for."""
     flatness = tuple(metric for metric in study.metrics if is_flatness(metric))
     needed = {
-        (checkpoint.run.folder, checkpoint.step, flatness, resources.device)
+        (checkpoint.member.place, checkpoint.step, flatness, resources.device)
         for pair in pairs_of(groups, study.focus, "checkpoints")
         for side in pair.sides
         for checkpoint in side
@@ -133,8 +133,8 @@ def _measure_matched(
         progress.advance()
 
 
-def _measure_one(folder: Path, step: int, metrics: Sequence[str], device: str) -> None:
-    measure_run(Run(folder), metrics, MeasurementSettings(device=device), step=step)
+def _measure_one(folder: str, step: int, metrics: Sequence[str], device: str) -> None:
+    measure_run(Run(Path(folder)), metrics, MeasurementSettings(device=device), step=step)
 
 
 def measure_variances(

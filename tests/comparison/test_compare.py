@@ -56,23 +56,23 @@ def make(tmp_path):
 class Planted:
     """A source whose values, reasons and train losses are functions."""
 
-    def __init__(self, value, why=lambda run, metric: "", train_loss=recorded_loss):
+    def __init__(self, value, why=lambda member, metric: "", train_loss=recorded_loss):
         self.value, self.why, self.loss = value, why, train_loss
 
-    def __call__(self, run, metric, step=None, target=None):
-        return self.value(run, metric, step)
+    def __call__(self, member, metric, step=None, target=None):
+        return self.value(member, metric, step)
 
-    def train_loss(self, run, step=None):
-        return self.loss(run, step)
+    def train_loss(self, member, step=None):
+        return self.loss(member, step)
 
 
 def planted(values, **reasons):
     """A source that reads (method, seed, step) from a table; the history for the rest."""
 
-    def value(run, metric, step):
+    def value(member, metric, step):
         if metric != "lambda_max":
-            return measured(run, metric, step=step)
-        config = run.config()
+            return measured(member.run, metric, step=step)
+        config = member.run.config()
         return values[(config.method, config.seed, step)]
 
     return Planted(value, **reasons)
@@ -231,8 +231,8 @@ def test_holm_counts_all_metrics_and_groups(tmp_path, make):
             make(method, seed, [0.5])
     table = {"sgd": 0.0, "s-sgd": 1.0, "sam": 2.0}
 
-    def measure(run, metric, step):
-        config = run.config()
+    def measure(member, metric, step):
+        config = member.run.config()
         return table[config.method] + 0.1 * config.seed * (1 + table[config.method])
 
     metrics = ["lambda_max", "trace"]
@@ -282,7 +282,7 @@ def test_links_to_runs_are_followed_once(tmp_path, make):
 
 
 def test_measurements_are_kept_and_follow_the_weights(tmp_path, monkeypatch):
-    from ssgd_analysis.comparison import measurements
+    from ssgd_analysis.comparison import members
     from ssgd_analysis.training import train
 
     config = TrainConfig(method="sgd", data="two_moons", model="mlp", epochs=1, batch_size=100)
@@ -293,7 +293,7 @@ def test_measurements_are_kept_and_follow_the_weights(tmp_path, monkeypatch):
     def counting(*arguments, **options):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(measurements, "load_checkpoint", counting)
+    monkeypatch.setattr(members, "load_checkpoint", counting)
     assert measured(run, "sam") == first
     weights = {"w": torch.ones(1)}
     save_file(weights, run.final)
@@ -314,7 +314,7 @@ def loss(outputs, targets): return nn.functional.cross_entropy(outputs, targets)
 
 @pytest.mark.parametrize("changed", ["model.py", "data.py", "loss.py", "beside.py"])
 def test_measurements_follow_the_code_of_model_data_and_loss(tmp_path, monkeypatch, changed):
-    from ssgd_analysis.comparison import measurements
+    from ssgd_analysis.comparison import members
     from ssgd_analysis.training import train
 
     for name in ("model.py", "data.py", "loss.py"):
@@ -333,7 +333,7 @@ def test_measurements_follow_the_code_of_model_data_and_loss(tmp_path, monkeypat
     def counting(*arguments, **options):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(measurements, "load_checkpoint", counting)
+    monkeypatch.setattr(members, "load_checkpoint", counting)
     assert measured(run, "sam") == first
     with (tmp_path / changed).open("a") as file:
         file.write("# another\n")
@@ -374,7 +374,7 @@ def test_two_groups_of_one_method_are_compared(tmp_path, make):
         make("sgd", seed, [0.5], lr=0.1)
         make("sgd", seed, [0.5], lr=0.2)
     groups = group_runs(finished(tmp_path))
-    source = Planted(lambda run, *_: run.config().seed * 1.0)
+    source = Planted(lambda member, *_: member.run.config().seed * 1.0)
     tests = compare(groups, source=source, metrics=["lambda_max"]).tests
     assert [(t["group"], t["baseline"]) for t in tests] == [("sgd lr=0.2", "sgd lr=0.1")]
 
@@ -411,14 +411,18 @@ def test_the_percentage_shown_is_of_the_losses_shown(tmp_path, make):
 def lacking(values, *missing, reason="the layer has no weights"):
     """A source that refuses a metric of some (method, seed), and says why."""
 
-    def gone(run):
-        return (run.config().method, run.config().seed) in missing
+    def gone(member):
+        return (member.run.config().method, member.run.config().seed) in missing
 
-    def value(run, metric, step):
-        return None if metric == "lambda_max" and gone(run) else planted(values)(run, metric, step)
+    def value(member, metric, step):
+        return (
+            None
+            if metric == "lambda_max" and gone(member)
+            else planted(values)(member, metric, step)
+        )
 
     return Planted(
-        value, why=lambda run, metric: reason if metric == "lambda_max" and gone(run) else ""
+        value, why=lambda member, metric: reason if metric == "lambda_max" and gone(member) else ""
     )
 
 
@@ -473,8 +477,8 @@ def test_a_run_without_a_train_loss_is_not_comparable(tmp_path, make):
         make("s-sgd", seed, [0.5])
     groups = group_runs(finished(tmp_path))
     source = Planted(
-        lambda run, *_: 1.0 + run.config().seed,
-        train_loss=lambda run, step: float("nan") if run.config().seed else 0.5,
+        lambda member, *_: 1.0 + member.run.config().seed,
+        train_loss=lambda member, step: float("nan") if member.run.config().seed else 0.5,
     )
     (test,) = compare(groups, source=source, metrics=["lambda_max"]).tests
     assert test["verdict"] == "not comparable"

@@ -254,7 +254,7 @@ def made(table):
         runs = {seed: Run(Path(f"{name}/{seed}")) for seed in rows}
         groups.append(Group(name, settings, runs))
         values |= {str(runs[seed].folder): own for seed, own in rows.items()}
-    return groups, lambda run, metric, step: values[str(run.folder)].get(metric)
+    return groups, lambda member, metric, step: values[member.place].get(metric)
 
 
 def planted(flat, error, loss=0.1):

@@ -129,13 +129,13 @@ def test_temperature_measures_at_the_other_sides_loss(trained):
     assert pair.paired
     assert pair.loss_gap == 0.0
     for a, b in zip(*pair.sides, strict=True):
-        losses = [p.run.history()[-1]["train_loss"] for p in (a, b)]
+        losses = [p.member.run.history()[-1]["train_loss"] for p in (a, b)]
         better = (a, b)[int(np.argmin(losses))]
         assert better.target == max(losses)
         assert {a.target, b.target} == {None, max(losses)}
         assert a.step is b.step is None
         # measured by hand: the same checkpoint, its last layer divided by the temperature
-        problem = load_checkpoint(str(better.run.folder)).problem("train")
+        problem = load_checkpoint(str(better.member.run.folder)).problem("train")
         degrees = temperature(problem, max(losses))
         scaled = Problem(Scaled(problem.model, degrees), problem.loss, problem.batches)
         assert scaled.mean_loss() == pytest.approx(max(losses), rel=1e-5)  # float32
@@ -146,12 +146,12 @@ def test_temperature_measures_at_the_other_sides_loss(trained):
         # noise relative to each weight shrinks along, so that scaling the last layer is the same
         by_hand = module.METRICS["expected"](
             Problem(problem.model, problem.loss, problem.batches),
-            seed=better.run.config().seed,
+            seed=better.member.run.config().seed,
             draws=4,
         )
-        found = measure(better.run, "expected:draws=4", None, better.target)
+        found = measure(better.member, "expected:draws=4", None, better.target)
         assert found == pytest.approx(by_hand.value, rel=1e-2)  # float32 differences of losses
-        assert found != pytest.approx(measure(better.run, "expected:draws=4"), rel=0.02)
+        assert found != pytest.approx(measure(better.member, "expected:draws=4"), rel=0.02)
     result = compare(
         groups, source=measure, metrics=METRICS, match_loss=True, match_by="temperature"
     )
@@ -192,7 +192,7 @@ def test_temperature_of_groups_without_common_seeds(trained, tmp_path):
                          lr=0.02, seed=7, save_every=1)  # fmt: skip
     train(config, tmp_path / "sgd-0.02-7")
     (pair,) = pairs_of(groups_of(tmp_path), None, "temperature")
-    finals = [p.run.history()[-1]["train_loss"] for side in pair.sides for p in side]
+    finals = [p.member.run.history()[-1]["train_loss"] for side in pair.sides for p in side]
     assert not pair.paired
     assert pair.losses == pytest.approx([max(finals)] * 2)
     targets = [p.target for side in pair.sides for p in side]
@@ -352,7 +352,7 @@ def test_one_checkpoint_and_its_rescaled_copy_are_no_different(rescaled):
 def test_values_that_are_not_finite_are_not_judged(trained):
     class Infinite(Measurements):
         def __call__(self, run, metric, step=None, target=None):
-            return math.inf if run.config().seed == 1 else run.config().lr
+            return math.inf if run.seed == 1 else run.run.config().lr
 
     source = Infinite(["expected"], MeasurementSettings())
     groups = groups_of(trained)

@@ -1,5 +1,7 @@
 """Weights of another network are no rival: folded BatchNorm, other names, other shapes."""
 
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -38,6 +40,11 @@ def neutral(model, place):
     return model
 
 
+def differences(group, baseline):
+    sides = ([partial(network_of, path) for path in side] for side in (group, baseline))
+    return network_differences(*sides)
+
+
 @pytest.fixture
 def kept(tmp_path):
     def keep(model):
@@ -61,19 +68,19 @@ def kept(tmp_path):
 )
 def test_other_networks_are_told(kept, other, words):
     baseline = [kept(net(0)), kept(net(2))]
-    found = network_differences([kept(net(3)), kept(other())], baseline)
+    found = differences([kept(net(3)), kept(other())], baseline)
     assert words in found
     assert bool(found) == bool(words)
 
 
 def test_the_same_folding_on_both_sides_is_the_same_network(kept):
-    assert not network_differences([kept(folded(net(0), 0))], [kept(folded(net(1), 0))])
+    assert not differences([kept(folded(net(0), 0))], [kept(folded(net(1), 0))])
     # a fresh BatchNorm acts on neither side
     fresh = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    assert not network_differences([kept(fresh)], [kept(fresh)])
+    assert not differences([kept(fresh)], [kept(fresh)])
     assert network_of(kept(fresh)).norms == frozenset()
 
 
 def test_what_cannot_be_read_is_told_elsewhere(kept, tmp_path):
     (tmp_path / "damaged").write_bytes(b"\0" * 50)
-    assert not network_differences([tmp_path / "damaged"], [kept(net(0)), tmp_path / "gone"])
+    assert not differences([tmp_path / "damaged"], [kept(net(0)), tmp_path / "gone"])
