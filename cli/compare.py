@@ -1,5 +1,7 @@
 """``ssgd-analyze compare``."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +73,6 @@ def command(
     --model, --data and --loss; what is measured of them is stored in --out, if it is given.
     """
     from ssgd_analysis.comparison import DEFAULT_METRICS, compare
-    from ssgd_analysis.files import make_folder
     from ssgd_analysis.report.tables import comparison_notes, comparison_tables
 
     settings = settings_from(ComparisonSettings, options)
@@ -79,21 +80,20 @@ def command(
     with console.Display() as progress:
         groups = _groups(patterns, trained_with, out, measuring, options, progress)
         _check_number(paths, groups)
-        if out is not None:
-            make_folder(out)  # so that a wrong one is refused before anything is measured
-        found = compare(
-            [*paths, *groups],
-            metrics=settings.metrics or DEFAULT_METRICS,
-            baseline=settings.baseline,
-            loss_tolerance=settings.loss_tolerance,
-            match_loss=settings.match_loss,
-            match_by=settings.match_by,
-            correlate=settings.correlate,
-            paired=settings.paired,
-            rule=settings_from(VerdictRule, options),
-            settings=measuring,
-            progress=progress,
-        )
+        with _folder(out):
+            found = compare(
+                [*paths, *groups],
+                metrics=settings.metrics or DEFAULT_METRICS,
+                baseline=settings.baseline,
+                loss_tolerance=settings.loss_tolerance,
+                match_loss=settings.match_loss,
+                match_by=settings.match_by,
+                correlate=settings.correlate,
+                paired=settings.paired,
+                rule=settings_from(VerdictRule, options),
+                settings=measuring,
+                progress=progress,
+            )
     written = [] if out is None else found.save(out)
     if as_json:
         console.answer_json(found.to_json())
@@ -106,6 +106,24 @@ def command(
         console.answer_text(note) if note else console.answer()
     for path in written:
         console.answer(str(path))
+
+
+@contextlib.contextmanager
+def _folder(out: Path | None) -> Iterator[None]:
+    """Make the folder, so that a wrong one is refused at once; wrong input leaves no empty one."""
+    from ssgd_analysis.errors import InputError
+    from ssgd_analysis.files import make_folder
+
+    new = out is not None and not out.exists()
+    if out is not None:
+        make_folder(out)
+    try:
+        yield
+    except InputError:
+        if new and out is not None:
+            with contextlib.suppress(OSError):  # measurements that are done stay
+                out.rmdir()
+        raise
 
 
 def _groups(
