@@ -140,7 +140,7 @@ def plainly(tool: Tool) -> Tool:
     return run
 
 
-# name: the tool, the package whose version is told, what helps where it fails and its name
+# name: the tool, the package whose version is printed, what helps where it fails and its name
 TOOLS: dict[str, tuple[Tool, str, Tool, str]] = {
     "ours": (ours, "ssgd-analysis", by_difference, "--product difference"),
     **{

@@ -123,8 +123,8 @@ def dense(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     weights = list(model.parameters())
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         loss = F.cross_entropy(model(inputs), targets)
-        slopes = torch.autograd.grad(loss, weights, create_graph=True)
-    flat = torch.cat([slope.reshape(-1) for slope in slopes])
+        grads = torch.autograd.grad(loss, weights, create_graph=True)
+    flat = torch.cat([grad.reshape(-1) for grad in grads])
     rows = [
         torch.cat(
             [

@@ -66,7 +66,7 @@ def products(net: Net, device: str) -> dict[str, Any]:
         )
     # fused attention has no second derivative: the peers would fail
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        kept = gradient(inputs, targets, graph=True)
+        gradients = gradient(inputs, targets, graph=True)
         pieces = [
             gradient(x, y, graph=True)
             for x, y in zip(inputs.split(32), targets.split(32), strict=True)
@@ -76,7 +76,9 @@ def products(net: Net, device: str) -> dict[str, Any]:
             "ours": lambda: ours @ flat,
             "PyHessian": lambda: tool.dataloader_hv_product(vector),
             "curvlinops": lambda: peers @ flat,
-            "kept graph": lambda: torch.autograd.grad(kept, weights, vector, retain_graph=True),
+            "kept graph": lambda: torch.autograd.grad(
+                gradients, weights, vector, retain_graph=True
+            ),
             "kept graph, 32": lambda: [
                 torch.autograd.grad(piece, weights, vector, retain_graph=True) for piece in pieces
             ],
@@ -115,7 +117,7 @@ def searches(net: Net, device: str, top: int = 10, tol: float = 1e-4) -> dict[st
     start = torch.randn(operator.shape[0], generator=_generator("cpu")).numpy()
     vectors = eigsh(operator.to_scipy(), k=top, which="LA", tol=tol, v0=start)[1]
     arpack = operator.products - before
-    theirs, _ = certify(operator, torch.as_tensor(vectors.copy(), device=operator.device))
+    certified, _ = certify(operator, torch.as_tensor(vectors.copy(), device=operator.device))
     row = {
         "net": net.name,
         "top": top,
@@ -125,7 +127,7 @@ def searches(net: Net, device: str, top: int = 10, tol: float = 1e-4) -> dict[st
             "all": found.products,
             "residual": max(pair.residual for pair in found.largest),
         },
-        "ARPACK": {"all": arpack, "residual": max(pair.residual for pair in theirs)},
+        "ARPACK": {"all": arpack, "residual": max(pair.residual for pair in certified)},
     }
     if net.name == "vgg16_bn":
         return row  # PyHessian's hundreds of products would take an hour
@@ -228,8 +230,10 @@ def show_searches(rows: list[dict[str, Any]]) -> None:
         ours = row["ours"]
         cells = [f"{ours['all']} ({ours['search']} + {ours['check']})", f"{ours['residual']:.1e}"]
         for peer in ("ARPACK", "PyHessian", "as loose"):
-            known = row.get(peer)
-            cells += [str(known["all"]), f"{known['residual']:.1e}"] if known else ["–", "–"]
+            measured = row.get(peer)
+            cells += (
+                [str(measured["all"]), f"{measured['residual']:.1e}"] if measured else ["–", "–"]
+            )
         table.add_row(row["net"], *cells)
     Console(width=140).print(table)
 
@@ -284,9 +288,9 @@ def child(net: Net, device: str, budget: int) -> None:
     """What :func:`memory` runs: choose under the budget, multiply, print the peak."""
     model, batches = net.make(device)
     small = [(inputs[:2], targets[:2]) for inputs, targets in batches]
-    for way in ("graph", "linear"):  # code and threads are loaded before memory is watched
+    for strategy in ("graph", "linear"):  # code and threads are loaded before memory is watched
         warm = HessianOperator(
-            Problem(model, F.cross_entropy, small), options=Options(strategy=way)
+            Problem(model, F.cross_entropy, small), options=Options(strategy=strategy)
         )
         vector = torch.randn(warm.shape[0], device=device)
         _ = warm @ vector

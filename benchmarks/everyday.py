@@ -95,7 +95,7 @@ class Bags(nn.Module):
 
 
 class Swish(torch.autograd.Function):
-    """x sigmoid(x), whose backward takes the sigmoid it kept for a constant."""
+    """x sigmoid(x), whose backward takes the saved sigmoid for a constant."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -45,9 +45,9 @@ FITS = {"mlp": 600, "cnn": 600, "resnet20": 60}  # SGD steps before
 
 @dataclasses.dataclass
 class Published:
-    """The procedure of arXiv 2302.07011's released evaluation, told step by step.
+    """The procedure of arXiv 2302.07011's released evaluation, step by step.
 
-    It is APGD with these differences, all kept here: the momentum term averages with the point
+    It is APGD with these differences, all repeated here: the momentum term averages with the point
     before the last, so the surface is neared, not reached; a relative L2 step goes along the plain
     gradient and comes back to the ellipsoid by the nearest point in weight units, so that it
     settles where u ∝ w² ∘ slope and not at the maximum's u ∝ |w| ∘ slope; a step back to the best
@@ -81,8 +81,8 @@ class Published:
         length = last_length = 2 * self.rho
         last_best, last_review, updates = start, 0, 0
         for step in range(steps):
-            slopes = self._slopes(here)
-            stepped = self._project(self._step(moves, slopes, length))
+            grads = self._slopes(here)
+            stepped = self._project(self._step(moves, grads, length))
             mixed = [0.75 * new + 0.25 * old for new, old in zip(stepped, before, strict=True)]
             before, moves = moves, mixed
             here = [w + move for w, move in zip(self.clean, moves, strict=True)]
@@ -91,10 +91,10 @@ class Published:
                 best, best_weights = value, here
                 updates += 1
             if step in reviews:
-                few = updates < 0.75 * (step - last_review)
+                rarely_better = updates < 0.75 * (step - last_review)
                 stuck = last_length == length and last_best == best
                 last_length, last_best, last_review, updates = length, best, step, 0
-                if few or stuck:
+                if rarely_better or stuck:
                     length /= 2
                     here = best_weights
         return best - start
@@ -113,16 +113,16 @@ class Published:
         return [w.abs() if self.relative else torch.ones_like(w) for w in self.clean]
 
     def _step(
-        self, moves: Sequence[Tensor], slopes: Sequence[Tensor], length: float
+        self, moves: Sequence[Tensor], grads: Sequence[Tensor], length: float
     ) -> list[Tensor]:
         if self.norm == "linf":
-            ways = [slope.sign() for slope in slopes]
+            directions = [grad.sign() for grad in grads]
         else:
-            norm = float(torch.stack([slope.norm() for slope in slopes]).norm()) + 1e-12
-            ways = [slope / norm for slope in slopes]
+            norm = float(torch.stack([grad.norm() for grad in grads]).norm()) + 1e-12
+            directions = [grad / norm for grad in grads]
         return [
-            move + length * size * way
-            for move, size, way in zip(moves, self._sizes(), ways, strict=True)
+            move + length * size * direction
+            for move, size, direction in zip(moves, self._sizes(), directions, strict=True)
         ]
 
     def _project(self, moves: list[Tensor]) -> list[Tensor]:
@@ -271,14 +271,14 @@ def show_ascents(rows: list[dict[str, Any]]) -> None:
         for found in (row["published"], row["ours"][STEPS]):
             passes = f"{found['gradients']:.3g} + {found['forwards']:.3g}"
             cells += [f"{found['rise']:.5g}", passes]
-        theirs = row["published"]["rise"]
+        published = row["published"]["rise"]
         table.add_row(
             f"{row['net']}, {row['examples']}",
             f"{row['loss']:.3g}",
             ("relative " if row["relative"] else "") + row["norm"],
             f"{row['rho']:g}",
             *cells,
-            *(f"{row['ours'][steps]['rise'] / theirs:.3f}" for steps in OUR_STEPS),
+            *(f"{row['ours'][steps]['rise'] / published:.3f}" for steps in OUR_STEPS),
         )
     Console(width=150).print(table)
 
@@ -311,7 +311,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--nets", nargs="*", default=list(FITS), choices=list(FITS))
     parser.add_argument("--parts", nargs="*", default=["ascent", "metrics"])
-    parser.add_argument("--radii", type=int, default=4, help="how many of each published grid")
+    parser.add_argument("--radii", type=int, default=4, help="radii of each published grid")
     parser.add_argument(
         "--examples", type=int, help="of the costs; default: 1297 digits, 2048 images"
     )

@@ -23,12 +23,12 @@ from networks import NETS, Net
 from timing import Peak
 from torch import Tensor, nn
 
-from ssgd_analysis.landscapes import normalized, random_directions
+from ssgd_analysis.landscapes import normalized_directions, random_directions
 from ssgd_analysis.landscapes.evaluation import Evaluator, measured_plan
 from ssgd_analysis.models import LOSSES
 from ssgd_analysis.problem import Problem
 
-Row = Callable[[np.ndarray], tuple[np.ndarray, float]]  # places to losses, and the accuracies' sum
+Row = Callable[[np.ndarray], tuple[np.ndarray, float]]  # points to losses, and the accuracies' sum
 GOALS = {"cnn": 0.4, "mlp": 0.7, "resnet20": 0.6}
 POINTS = {"mlp": 51, "cnn": 51}  # an axis; 25 for the others
 
@@ -41,12 +41,12 @@ def plain_row(problem: Problem, directions: list[list[Tensor]], *, accuracy: boo
     clean = [parameter.detach().clone() for parameter in parameters]
 
     @torch.no_grad()
-    def row(places: np.ndarray) -> tuple[np.ndarray, float]:
+    def row(points_of_row: np.ndarray) -> tuple[np.ndarray, float]:
         losses, right = [], 0.0
-        for place in places.tolist():
+        for point in points_of_row.tolist():
             for parameter, weight, *moves in zip(parameters, clean, *directions, strict=True):
                 parameter.copy_(weight)
-                for amount, move in zip(place, moves, strict=True):
+                for amount, move in zip(point, moves, strict=True):
                     parameter.add_(move, alpha=amount)
             outputs = model(inputs)
             losses.append(float(F.cross_entropy(outputs, targets)))
@@ -71,10 +71,10 @@ def peer_row(problem: Problem, directions: list[list[Tensor]], points: int) -> R
             parameter.add_(move)
     metric = Loss(F.cross_entropy, *problem.batches[0])
 
-    def row(places: np.ndarray) -> tuple[np.ndarray, float]:
+    def row(points_of_row: np.ndarray) -> tuple[np.ndarray, float]:
         with torch.no_grad():
             linear_interpolation(model, end, metric, points)
-        return np.full(len(places), np.nan), 0.0
+        return np.full(len(points_of_row), np.nan), 0.0
 
     return row
 
@@ -83,14 +83,14 @@ def measure(net: Net, points: int, rows: int, tune: bool) -> dict[str, Any]:
     """Median ratio of our rows to the plain rows beside them, over rows spread over a grid."""
     model, batches = net.make("cpu")
     problem = Problem(model, LOSSES["cross_entropy"], batches)
-    directions = normalized(problem, random_directions(problem, 2, seed=0), "filter")
+    directions = normalized_directions(problem, random_directions(problem, 2, seed=0), "filter")
     began = time.perf_counter()
     ours = Evaluator(problem, directions)
     chosen = time.perf_counter() - began
 
     def by(evaluator: Evaluator) -> Row:
-        def row(places: np.ndarray) -> tuple[np.ndarray, float]:
-            losses, accuracies = evaluator.evaluate(places)
+        def row(points_of_row: np.ndarray) -> tuple[np.ndarray, float]:
+            losses, accuracies = evaluator.evaluate(points_of_row)
             return losses, float(accuracies.sum())
 
         return row
@@ -111,11 +111,11 @@ def measure(net: Net, points: int, rows: int, tune: bool) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in work}
     gap, right = 0.0, 0.0
     for number, alpha in enumerate([0.0, *chosen_rows]):  # the first one warms up
-        places = np.stack([np.full(points, alpha), axis], axis=1)
+        points_of_row = np.stack([np.full(points, alpha), axis], axis=1)
         found = {}
         for name, row in work.items():
             began = time.perf_counter()
-            found[name] = row(places)
+            found[name] = row(points_of_row)
             if number:
                 seconds[name].append((time.perf_counter() - began) / points)
         truth = found["plain"][0]
@@ -128,7 +128,7 @@ def measure(net: Net, points: int, rows: int, tune: bool) -> dict[str, Any]:
     memory = {}
     for name in ("plain, accuracy", "ours"):
         with Peak("cpu") as peak:
-            work[name](places)
+            work[name](points_of_row)
         memory[name] = peak.bytes
     return {
         "net": net.name,

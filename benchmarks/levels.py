@@ -16,10 +16,10 @@ from scipy import special
 
 from ssgd_analysis.comparison.power import seeds_needed
 from ssgd_analysis.comparison.resampling import FLIPS, TIES, flips, signs
-from ssgd_analysis.comparison.rule import Rule
 from ssgd_analysis.comparison.two_samples import Test, two_sample_test
+from ssgd_analysis.settings.comparison import VerdictRule
 
-RULE = Rule()
+RULE = VerdictRule()
 BASE = 1.0  # the mean of both groups
 SPREAD = 0.1  # of the baseline, so that a margin of 10% is one standard deviation
 SHARES = np.sin(np.linspace(0, np.pi / 2, 193)) ** 2  # where critical values are interpolated

@@ -18,7 +18,7 @@ class Transformer(nn.Module):
     def __init__(self, words: int = 50, width: int = 64, length: int = 32) -> None:
         super().__init__()
         self.embed = nn.Embedding(words, width)
-        self.place = nn.Parameter(torch.randn(length, width) * 0.02)
+        self.position = nn.Parameter(torch.randn(length, width) * 0.02)
         layer = nn.TransformerEncoderLayer(
             width, 4, 4 * width, dropout=0.0, activation="gelu", batch_first=True
         )
@@ -27,12 +27,12 @@ class Transformer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits (B, words, T) for tokens (B, T)."""
-        return self.read(self.layers(self.embed(tokens) + self.place)).transpose(1, 2)
+        return self.read(self.layers(self.embed(tokens) + self.position)).transpose(1, 2)
 
 
 @dataclass(frozen=True)
 class Net:
-    """A network and how many examples it is measured on.
+    """A network, and the number of examples that it is measured on.
 
     Args:
         name: of a registered model, or ``transformer``.

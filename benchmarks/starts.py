@@ -45,14 +45,14 @@ class Attends(nn.Module):
     def __init__(self, width: int = 16) -> None:
         super().__init__()
         self.embed, self.read = nn.Linear(8, width), nn.Linear(width, 10)
-        self.place = nn.Parameter(0.02 * torch.randn(8, width))
+        self.position = nn.Parameter(0.02 * torch.randn(8, width))
         self.layer = nn.TransformerEncoderLayer(
             width, 2, 2 * width, dropout=0.0, batch_first=True, activation="gelu"
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the mean over rows."""
-        return self.read(self.layer(self.embed(x.reshape(-1, 8, 8)) + self.place).mean(1))
+        return self.read(self.layer(self.embed(x.reshape(-1, 8, 8)) + self.position).mean(1))
 
 
 def _mlp() -> nn.Module:

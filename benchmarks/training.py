@@ -80,9 +80,9 @@ class TwoStepSAM(torch.optim.Optimizer):
 
     @torch.no_grad()
     def first_step(self) -> None:
-        """To w + ρ g/‖g‖; w is kept."""
-        slopes = [p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]
-        norm = torch.stack([slope.norm(2) for slope in slopes]).norm(2)
+        """To w + ρ g/‖g‖; w is stored."""
+        grads = [p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]
+        norm = torch.stack([grad.norm(2) for grad in grads]).norm(2)
         for group in self.param_groups:
             length = group["rho"] / (norm + 1e-12)
             for p in group["params"]:
@@ -301,13 +301,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the digits networks only, few rounds")
     parser.add_argument("--methods", default="s-sgd,wni,wni-2,sam", help="of the table of steps")
     options = parser.parse_args()
-    rounds, few = (5, 3) if options.quick else (15, 9)
+    rounds, fewer_rounds = (5, 3) if options.quick else (15, 9)
     epochs, steps = [], []
     for epoch in EPOCHS[:3] if options.quick else EPOCHS:
         epochs += measure_epochs(epoch, options.device, rounds)
     names = ["sgd", "torch loop", *options.methods.split(","), "one-file SAM", "SSGD optimizer"]
     for net in NETS[:2] if options.quick else NETS:
-        steps += measure(net, names, options.device, few)
+        steps += measure(net, names, options.device, fewer_rounds)
     where = f"{options.device}, {torch.get_num_threads()} threads, {torch.__version__}"
     columns: tuple[str, ...] = (
         "net",

@@ -41,7 +41,7 @@ SPLITS = ("train", "test")
     "kinds",
     multiple=True,
     type=Choice(["line", "matched", "bezier", "chain"]),
-    help="A path to try (default: line, matched and bezier).",
+    help="A path to try; may be given several times (default: line, matched and bezier).",
 )
 @settings_options(ConnectionSettings, without=("seed",))
 @click.option(
@@ -50,8 +50,8 @@ SPLITS = ("train", "test")
     default=Path("connection"),
     help="Folder for arrays and pictures (default: connection).",
 )
-@click.option("--save-weights", is_flag=True, help="Keep bends and matched weights in --out.")
-@click.option("--resume", is_flag=True, help="Take paths that are finished from --out.")
+@click.option("--save-weights", is_flag=True, help="Save bends and matched weights in --out.")
+@click.option("--resume", is_flag=True, help="Reuse the finished paths in --out.")
 @json_option
 @computing
 def command(
@@ -69,7 +69,7 @@ def command(
     on a curve that is trained to stay low. On the train split, which curves and BatchNorm's
     statistics are fitted to, and on the test split. Writes connect.json, .npz, .csv and pictures.
     """
-    from ssgd_analysis.comparison.sources import fingerprint
+    from ssgd_analysis.code_hash import code_hash
     from ssgd_analysis.connections import ConnectionRecord, connect, line
     from ssgd_analysis.connections.compute import DEFAULT_PATHS
     from ssgd_analysis.errors import InputError
@@ -101,7 +101,7 @@ def command(
                 "notes": _differences(first, second, options),
                 "command": _command(checkpoints, kinds, settings, options, out),
             },
-            code=" ".join(fingerprint(n) for c in (first, second) for n in c.references.values()),
+            code=" ".join(code_hash(n) for c in (first, second) for n in c.references.values()),
             progress=progress,
         )
     if record.resumed:
@@ -135,16 +135,18 @@ def _order(split: Any, random: Any) -> Any:
 
 def _differences(first: Any, second: Any, options: dict[str, Any]) -> list[str]:
     """What the two checkpoints do not share."""
-    from ssgd_analysis.connections import same_examples
+    from ssgd_analysis.connections import OTHER_EXAMPLES, same_examples
 
     notes = []
     count = len(first.data.train)
     if len(second.data.train) != count or not same_examples(
         *(_problem(checkpoint, "train", options) for checkpoint in (first, second))
     ):
-        notes.append("trained on other examples or labels: losses are on the first checkpoint's")
+        notes.append(OTHER_EXAMPLES)
     if first.references["loss"] != second.references["loss"]:
-        notes.append("trained with another loss: losses are the first checkpoint's")
+        notes.append(
+            "the checkpoints were trained with different losses: that of the first is used"
+        )
     return notes
 
 

@@ -40,29 +40,30 @@ if TYPE_CHECKING:
     "--vectors",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Your own directions: a weight file, or .npy; once more for a second file.",
+    help="Your own directions, in a weight file or .npy; may be given twice.",
 )
-@click.option("--tune", is_flag=True, help="Find the fastest way to evaluate by a measurement.")
-@click.option("--plan", help="Evaluate as this says: the plan of an earlier landscape.")
+@click.option("--tune", is_flag=True, help="Measure first how the points are evaluated fastest.")
+@click.option("--plan", help="Evaluate by the plan of an earlier landscape, e.g. traced:128.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("landscape"),
     help="Folder for arrays and pictures (default: landscape).",
 )
-@click.option("--html", is_flag=True, help="Also an interactive page in one file.")
-@click.option("--movie", is_flag=True, help="Also an animation of the trajectory (2-D).")
-@click.option("--resume", is_flag=True, help="Go on with a call that was stopped.")
+@click.option("--html", is_flag=True, help="Also write an interactive page in one file.")
+@click.option("--movie", is_flag=True, help="Also write an animation of the trajectory (2-D).")
+@click.option("--resume", is_flag=True, help="Continue a call that was interrupted.")
 @json_option
 @computing
 def command(checkpoints: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Draw the loss around one or more checkpoints, on shared directions and one scale.
 
-    Writes landscape.npz, landscape.json, pictures, a table and, of planes, files for ParaView. With
-    filter or layer normalisation alpha is a fraction of each filter's or layer's norm; with none
-    it is a distance. `between` draws the straight line from the first checkpoint (alpha 0) to the
-    second (alpha 1), or the plane through three. `--split both` shows train and test. Several
-    processes share the points: torchrun --nproc-per-node 2 --no-python ssgd-analyze landscape ...
+    Writes landscape.npz, landscape.json, pictures, a table and, for planes, files for ParaView.
+    With filter or layer normalisation alpha is a fraction of each filter's or layer's norm; with
+    none it is a distance. `between` draws the straight line from the first checkpoint (alpha 0)
+    to the second (alpha 1), or the plane through three. `--split both` shows train and test.
+    Several processes share the points: torchrun --nproc-per-node 2 --no-python ssgd-analyze
+    landscape ...
     """
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.landscapes import LandscapeRecord
@@ -99,13 +100,15 @@ def _settings(options: dict[str, Any]) -> LandscapeSettings:
         options["normalize"] not in (None, "auto", "none") or options["biases"]
     ):
         raise InputError(
-            "--directions between is the line itself: leave out --normalize and --biases"
+            "--directions between does not rescale the line: leave out --normalize and --biases"
         )
     if (directions == "vectors") != bool(options["vectors"]):
-        raise InputError("--directions vectors and --vectors FILE belong together")
+        if options["vectors"]:
+            raise InputError(f"--vectors FILE needs --directions vectors, not {directions}")
+        raise InputError("--directions vectors needs --vectors FILE")
     settings = settings_from(LandscapeSettings, options | {"directions": directions})
     if options["movie"] and (settings.dims, settings.directions) != (2, "trajectory"):
-        raise InputError("--movie shows a trajectory: give --dims 2 --directions trajectory")
+        raise InputError("--movie shows a trajectory: add --dims 2 --directions trajectory")
     return settings
 
 
@@ -163,7 +166,7 @@ def _command(
 
 
 def _plans(text: str | None, split: str) -> "Plans":
-    """Plans from "WAY:CHUNK" for one split or "WAY:CHUNK,WAY:CHUNK" for both."""
+    """Plans from "STRATEGY:CHUNK" for one split, or two of them with a comma for both."""
     from ssgd_analysis.errors import InputError
 
     names = ("main", "test") if split == "both" else ("main",)
@@ -172,8 +175,8 @@ def _plans(text: str | None, split: str) -> "Plans":
         example = ",".join(["traced:128"] * len(names))
         raise InputError(f"--plan '{text}' should be like {example}")
     return {
-        name: {"way": way, "chunk": int(chunk)}
-        for name, (way, _, chunk) in zip(names, parts, strict=False)
+        name: {"way": strategy, "chunk": int(chunk)}
+        for name, (strategy, _, chunk) in zip(names, parts, strict=False)
     }
 
 
@@ -186,7 +189,7 @@ def _named_problems(
     checkpoints: tuple[str, ...], settings: LandscapeSettings, options: dict[str, Any]
 ) -> "tuple[list[NamedProblem], dict[str, str]]":
     """The checkpoints, and the references of model, data and loss of the first one."""
-    from ssgd_analysis.comparison.sources import fingerprint
+    from ssgd_analysis.code_hash import code_hash
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.landscapes import NamedProblem
     from ssgd_analysis.runs.tensors import read_tensors
@@ -210,7 +213,7 @@ def _named_problems(
         path = {}
         if settings.directions == "trajectory":
             if checkpoint.run is None:
-                raise InputError(f"{checkpoint.name} is not inside a run: it has no trajectory")
+                raise InputError(f"{checkpoint.name} is not part of a run, so it has no trajectory")
             files = checkpoint.run.checkpoints()
             path = {step: read_tensors(file)[0] for step, file in files.items()}
         named.append(
@@ -219,7 +222,7 @@ def _named_problems(
                 problems[0],
                 calibration=_calibration(checkpoint.data.train, options["samples"]),
                 path=path,
-                code=" ".join(fingerprint(name) for name in checkpoint.references.values()),
+                code=" ".join(code_hash(name) for name in checkpoint.references.values()),
                 test=problems[1] if also else None,
                 vectors=vectors,
             )

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 from ssgd_analysis.cli import console
-from ssgd_analysis.cli.options import example, json_option
+from ssgd_analysis.cli.options import Choice, example, json_option
 
 
 def _methods() -> list[dict[str, Any]]:
@@ -71,13 +71,34 @@ def _systems() -> list[dict[str, Any]]:
     return []  # there are none yet
 
 
-KINDS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+def _settings() -> list[dict[str, Any]]:
+    from ssgd_analysis.settings import declarations, json_schema
+    from ssgd_analysis.settings.commands import COMMAND_SETTINGS
+
+    return [
+        {
+            "name": command,
+            "summary": f"settings of `ssgd-analyze {command}`, in Python {', '.join(classes)}",
+            "settings": [
+                {**each.record(), "meaning": each.help_text, "option": f"--{each.option_name}"}
+                for cls in classes.values()
+                for each in declarations(cls)
+                if each.option_name
+            ],
+            "schema": json_schema(*classes.values()),
+        }
+        for command, classes in COMMAND_SETTINGS.items()
+    ]
+
+
+LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "methods": _methods,
     "models": _models,
     "data": _data,
     "metrics": _metrics,
     "optimizers": _optimizers,
     "studies": _studies,
+    "settings": _settings,
     "systems": _systems,
 }
 
@@ -89,6 +110,7 @@ SINGULAR = {
     "metrics": "metric",
     "optimizers": "optimizer",
     "studies": "study",
+    "settings": "command with settings",
     "systems": "system",
 }
 
@@ -111,15 +133,16 @@ def _description(kind: str, name: str) -> str:
 
 
 @click.command(name="list", epilog=example("ssgd-analyze list methods s-sgd"))
-@click.argument("kind", type=click.Choice(list(KINDS)))
+@click.argument("kind", type=Choice(list(LISTS)))
 @click.argument("name", required=False)
 @json_option
 def command(kind: str, name: str | None, as_json: bool) -> None:
-    """What exists by name: methods with their settings, metrics with their invariances, etc.
+    """List what exists by name: methods with settings, metrics with invariances, and so on.
 
-    With NAME it shows that entry in full.
+    With NAME, show that entry in full. The kind `settings` lists the settings of every command;
+    with --json also their JSON Schema.
     """
-    entries = KINDS[kind]()
+    entries = LISTS[kind]()
     if name is not None:
         entries = [_one(kind, name, entries)]
     if as_json:
@@ -153,11 +176,9 @@ def _answer(entry: dict[str, Any], width: int) -> None:
     if entry.get("needs"):
         console.answer(f"{'':<{width}}  needs: {', '.join(entry['needs'])}")
     for setting in entry.get("settings", ()):
+        option = setting.get("option", f"--set {setting['name']}={setting['default']}")
         choices = f" [{'|'.join(setting['choices'])}]" if setting["choices"] else ""
-        console.answer(
-            f"{'':<{width}}  --set {setting['name']}={setting['default']}{choices}:"
-            f" {setting['meaning']}"
-        )
+        console.answer(f"{'':<{width}}  {option}{choices}: {setting['meaning']}")
     if entry.get("description"):
         console.answer()
         console.answer(entry["description"])

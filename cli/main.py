@@ -12,13 +12,13 @@ import click
 from ssgd_analysis.errors import InputError, WorkError, unknown
 
 COMMANDS = {
-    "train": "Train one model with one method; leaves a run folder.",
-    "sharpness": "Eigenvalues, trace, density and flatness metrics of checkpoints.",
-    "landscape": "The loss along lines and planes through weight space.",
-    "connect": "The barrier between two checkpoints: straight, matched, on a curve.",
-    "compare": "Groups of runs: intervals, paired tests, verdicts.",
-    "study": "Train a grid, measure every run, compare, report.",
-    "list": "What exists by name: methods, models, data, metrics, studies, systems.",
+    "train": "Train one model with one method and leave a run folder.",
+    "sharpness": "Measure eigenvalues, trace, density and flatness of checkpoints.",
+    "landscape": "Draw the loss along lines and planes through weight space.",
+    "connect": "Measure the barrier between two checkpoints, along several paths.",
+    "compare": "Compare groups of runs: intervals, paired tests, verdicts.",
+    "study": "Train a grid, measure every run, compare and report.",
+    "list": "List methods, models, data, metrics, optimizers, studies, systems.",
 }
 
 
@@ -55,10 +55,10 @@ def cli() -> None:
     """Did a training method really find a flatter minimum?
 
     Trains with S-SGD and its rivals, measures curvature and flatness with error bars, draws
-    loss landscapes, and compares with honest statistics. `ssgd-analyze study` answers it on
-    real handwritten digits in minutes.
+    loss landscapes, and compares with honest statistics. `ssgd-analyze study` answers the
+    question on real handwritten digits within minutes.
 
-    Add --debug anywhere for a full traceback.
+    Add --debug to any command for a full traceback.
     """
 
 
@@ -96,7 +96,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, WorkError):
         return str(error), 1
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        return "interrupted; what was finished is kept", 1
+        return "interrupted; everything that was finished is saved", 1
     if isinstance(error, OSError):
         # whatever is written or read by name says so; what is left is the answer itself
         return f"{error.filename or 'standard output'}: {error.strerror or error}", 1

@@ -53,13 +53,14 @@ def settings_options(
     """One option for each declared setting of a class.
 
     An option that is not given is passed on as ``None`` (several times: as an empty tuple), so
-    that its default stands in one place, the declaration.
+    that its default is written once, in the declaration.
 
     Args:
         settings: a dataclass of :func:`ssgd_analysis.settings.setting` fields.
         without: names that get no option.
     """
-    made = [_option(each) for each in declarations(settings) if each.name not in without]
+    declared = [each for each in declarations(settings) if each.option_name]
+    made = [_option(each) for each in declared if each.name not in without]
 
     def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
         return functools.reduce(lambda so_far, option: option(so_far), reversed(made), command)
@@ -87,31 +88,22 @@ def settings_from(settings: type[S], given_options: Mapping[str, Any], /, **more
 
 
 def _option(each: Declaration) -> Callable[..., Any]:
-    name = f"--{each.name.replace('_', '-')}"
-    form: dict[str, Any] = {"help": _help(each), "metavar": each.metavar, "default": None}
+    name = f"--{each.option_name}"
+    form: dict[str, Any] = {"help": each.help_text, "metavar": each.metavar}
+    option = functools.partial(click.option, default=None, **form)
     if each.kind is bool:
-        return click.option(
-            f"{name}/--no-{name[2:]}" if each.default else name, is_flag=True, **form
-        )
+        flags = f"{name}/--no-{each.option_name}" if each.default else name
+        return option(flags, each.name, is_flag=True)
     if each.choices:
-        return click.option(name, type=Choice(each.choices), **form)
+        return option(name, each.name, type=Choice(each.choices))
     if each.kind in (int, float):
         above = each.above is not None
         low = each.above if each.above is not None else each.minimum
         low = -math.inf if low is None else low
-        return click.option(name, type=Number(each.kind, low, above=above), **form)
+        return option(name, each.name, type=Number(each.kind, low, above=above))
     if each.kind is list:
-        return click.option(name, multiple=True, **{**form, "default": ()})
-    return click.option(name, **form)
-
-
-def _help(each: Declaration) -> str:
-    """The meaning, with the default where the meaning does not tell it."""
-    told = "(default" in each.meaning or each.default in (None, "", [])
-    if told or each.kind is bool:
-        return each.meaning
-    shown = f"{each.default:g}" if isinstance(each.default, float) else each.default
-    return f"{each.meaning.removesuffix('.')} (default: {shown})."
+        return option(name, each.name, multiple=True)
+    return option(name, each.name)
 
 
 class Choice(click.Choice):
@@ -139,7 +131,7 @@ class Bytes(click.ParamType):
         factor = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
         size = int(float(found[1]) * factor[found[2].upper()]) if found else 0
         if size < 1:
-            self.fail(f"'{value}' is no amount of memory: write 500M or 2G", param, ctx)
+            self.fail(f"'{value}' is not an amount of memory: write it like 500M or 2G", param, ctx)
         return size
 
 
@@ -149,10 +141,10 @@ def example(line: str) -> str:
 
 
 def computing(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options and manners of every command that computes.
+    """What every command that computes has in common.
 
     Adds ``--seed``, ``--device`` and ``--data-dir``; resolves the device; and keeps stdout for
-    the answer: what a stranger's model prints goes to stderr.
+    the answer: what a user's model prints goes to stderr.
     """
 
     @click.option(
@@ -161,7 +153,12 @@ def computing(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Folder for data files (default: the user's cache).",
     )
     @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto).")
-    @click.option("--seed", type=NATURAL, default=0, help="Makes the command repeat (default: 0).")
+    @click.option(
+        "--seed",
+        type=NATURAL,
+        default=0,
+        help="Random seed; the same seed repeats the result (default: 0).",
+    )
     @functools.wraps(command)
     def run(**options: Any) -> None:
         from ssgd_analysis.devices import resolve_device
@@ -207,13 +204,13 @@ def checkpoint_options(
                 help="Examples to use (default: train).",
             )
         ][: len(splits)],
-        click.option("--samples", type=COUNT, help="First N examples (default: all)."),
-        click.option("--batch-size", type=COUNT, help="Examples computed at once."),
+        click.option("--samples", type=COUNT, help="Use the first N examples (default: all)."),
+        click.option("--batch-size", type=COUNT, help="Examples per forward pass."),
         click.option(
             "--dtype",
             type=Choice(["float32", "float64"]),
             default="float32",
-            help="Precision (default: float32).",
+            help="Type of weights and data (default: float32).",
         ),
     ]
 

@@ -31,40 +31,41 @@ from ssgd_analysis.settings.sharpness import SharpnessFields
     )
 )
 @checkpoint_options()
-@settings_options(SharpnessFields, without=("seed", "metrics"))
+@settings_options(SharpnessFields, without=("seed",))
 @click.option(
-    "--layers", multiple=True, metavar="PATTERN", help="Only parameters like this, as 'conv*'."
-)
-@click.option(
-    "--metric",
-    "metrics",
+    "--layers",
     multiple=True,
-    help="A flatness metric: `ssgd-analyze list metrics`; all: every one that there is here.",
+    metavar="PATTERN",
+    help="Only parameters whose names match, e.g. 'conv*'.",
 )
-@click.option("--plan", "only_plan", is_flag=True, help="Predict memory and time; measure nothing.")
+@click.option("--plan", "only_plan", is_flag=True, help="Predict memory and time; do not measure.")
 @click.option(
     "--memory-budget",
     type=Bytes(),
-    help="For what is kept between products (default: half of what is free).",
+    help="Memory for results that products share (default: half of the free memory).",
 )
 @click.option(
     "--time-budget",
     type=POSITIVE,
     metavar="SECONDS",
-    help="The best that can be had in this time; what does not fit says so.",
+    help="Measure as well as this time allows, and say what did not fit.",
 )
 @click.option(
     "--product",
     type=Choice(["auto", "linear", "compiled", "graph", "difference"]),
     default="auto",
-    help="How to multiply (default: auto, by a short measurement).",
+    help="How to compute products with the matrix (default: auto, the fastest in a short test).",
 )
-@click.option("--micro-batch", type=COUNT, help="Examples multiplied at once (default: measured).")
-@click.option("--save-vectors", is_flag=True, help="Keep eigenvectors in --out.")
+@click.option(
+    "--micro-batch",
+    type=COUNT,
+    help="Examples per product (default: found by a short test).",
+)
+@click.option("--save-vectors", is_flag=True, help="Save the eigenvectors in --out.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for sharpness.json and pictures."
 )
-@click.option("--resume", is_flag=True, help="Take checkpoints that are finished from --out.")
+@click.option("--resume", is_flag=True, help="Reuse the finished checkpoints in --out.")
 @json_option
 @computing
 def command(
@@ -81,13 +82,13 @@ def command(
 
     A CHECKPOINT is a run (its final weights), RUN@STEP, a weight file inside a run, or a
     foreign .safetensors, .pt or .pth file with --model and --data. Every eigenvalue comes with
-    its residual and sampling error, the trace with the probes' error. A --loss of
-    (model, batch) takes models and data of any kind.
+    its residual and sampling error, the trace with the probes' error. With
+    a --loss of (model, batch), models and data may be of any kind.
     """
-    from ssgd_analysis.comparison.sources import fingerprint
+    from ssgd_analysis.code_hash import code_hash
     from ssgd_analysis.errors import InputError
     from ssgd_analysis.files import make_folder
-    from ssgd_analysis.sharpness import CheckpointProblem, measure_all, plan
+    from ssgd_analysis.sharpness import CheckpointProblem, measure_checkpoints, predicted_plan
     from ssgd_analysis.sharpness.tables import (
         checkpoint_tables,
         checkpoint_warnings,
@@ -110,16 +111,16 @@ def command(
                 layers=options["layers"],
             ),
             options["split"],
-            [fingerprint(name) for name in checkpoint.references.values()],
+            [code_hash(name) for name in checkpoint.references.values()],
         )
         for checkpoint in opened
     )
     with console.Display() as progress:
         if only_plan:
-            plans = [plan(problem, settings, progress=progress) for problem in problems]
+            plans = [predicted_plan(problem, settings, progress=progress) for problem in problems]
             records = None
         else:
-            records = measure_all(
+            records = measure_checkpoints(
                 problems,
                 settings,
                 count=len(opened),

@@ -17,7 +17,7 @@ from ssgd_analysis.cli.options import (
     json_option,
     settings_options,
 )
-from ssgd_analysis.cli.train_answers import answer_run, answer_seeds, tracking_pictures
+from ssgd_analysis.cli.train_answers import answer_run, answer_seeds, draw_tracking
 from ssgd_analysis.cli.train_settings import settings_of
 
 from ssgd_analysis.errors import InputError, WorkError
@@ -35,29 +35,33 @@ if TYPE_CHECKING:
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the run.")
 @click.option(
-    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A setting of the method."
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the method; repeatable.",
 )
 @click.option(
     "--optimizer-set",
     "optimizer_assignments",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An option of the base optimizer's own.",
+    help="A setting of the base optimizer; repeatable.",
 )
 @settings_options(TrainSettings, without=("seed", "device", "data_dir", "label"))
 @click.option(
     "--seeds",
     type=COUNT,
     metavar="N",
-    help="Train N seeds, from --seed on, each into its own folder OUT/seed-S.",
+    help="Train N seeds, starting at --seed, each in its own folder OUT/seed-S.",
 )
 @click.option(
     "--jobs",
     type=COUNT,
     metavar="N",
-    help="With --seeds: processes at once, of one thread each (default: one a core).",
+    help="With --seeds: processes at once, with one thread each (default: one per core).",
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in --out where it stopped.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out where it stopped.")
 @json_option
 @computing
 def command(
@@ -72,11 +76,12 @@ def command(
 ) -> None:
     """Train one model with one method.
 
-    The folder --out gets config.json, history.jsonl (a line an epoch), final.safetensors and
-    what --resume needs. With --resume the other options may be left out; they are the run's.
-    With --track also tracking.jsonl (a line a measurement) and the picture tracking.png.
-    With --seeds N there are N such folders, OUT/seed-S; --resume finishes the unfinished ones.
-    Under torchrun each process takes its part of every minibatch.
+    The folder --out receives config.json, history.jsonl (one line per epoch),
+    final.safetensors, and the state that --resume needs. With --resume the other options may be
+    left out: they are read from the run. --track adds tracking.jsonl (one line per measurement)
+    and the picture tracking.png. --seeds N makes N such folders, OUT/seed-S, and --resume
+    finishes those that are unfinished. Under torchrun each process computes its part of every
+    minibatch.
     """
     from ssgd_analysis.ranks import launched
 
@@ -85,7 +90,7 @@ def command(
     with launched() as ranks:
         if seeds is not None:
             if ranks.size > 1:
-                raise InputError("--seeds starts processes of its own: leave torchrun out")
+                raise InputError("--seeds starts its own processes: run it without torchrun")
             with _interruptible(out, options["seed"], seeds, jobs):
                 results = _train_seeds(out, seeds, jobs, chosen, both, resume)
             answer_seeds(results, as_json)
@@ -109,17 +114,17 @@ def _check_single(out: Path, jobs: int | None, resume: bool) -> None:
         InputError: ``--jobs`` alone, or a folder of several seeds' runs to be resumed.
     """
     if jobs is not None:
-        raise InputError("--jobs is for several runs: give --seeds N too")
+        raise InputError("--jobs needs several runs: add --seeds N")
     several = list(out.glob("seed-*/config.json"))
     if resume and several and not (out / "config.json").exists():
-        raise InputError(f"{out} holds the runs of {len(several)} seeds: give --seeds N too")
+        raise InputError(f"{out} holds the runs of {len(several)} seeds: add --seeds N")
 
 
 @contextlib.contextmanager
 def _interruptible(
     out: Path, seed: int, seeds: int | None = None, jobs: int | None = None
 ) -> Iterator[None]:
-    """After Ctrl-C, say how to go on.
+    """After Ctrl-C, say how to continue.
 
     Raises:
         WorkError: the work was interrupted.
@@ -128,7 +133,7 @@ def _interruptible(
         yield
     except KeyboardInterrupt:
         if not any((folder / "config.json").is_file() for folder in (out, *out.glob("seed-*"))):
-            raise WorkError("interrupted before anything was saved: run it again") from None
+            raise WorkError("interrupted before anything was saved: start it again") from None
         several = {"seed": seed, "seeds": seeds, "jobs": jobs} if seeds else {}
         line = command_line("train", [], {"resume": True, **several, "out": out})
         raise WorkError(f"interrupted; finished epochs are saved, continue with: {line}") from None
@@ -148,20 +153,20 @@ def _train(
     from ssgd_analysis.training import train
 
     run = Run(out)
-    known = vars(ranks.once(run.config)) if resume and ranks.once(lambda: run.exists) else {}
-    chosen = settings_of(known, given, *assignments)
+    stored = vars(ranks.once(run.config)) if resume and ranks.once(lambda: run.exists) else {}
+    chosen = settings_of(stored, given, *assignments)
     chosen["device"] = own_device(chosen["device"], ranks)
     config = TrainConfig(**chosen)
     finished = ranks.once(lambda: run.exists and run.finished)
     with console.Display() if ranks.first else contextlib.nullcontext(SILENT) as progress:
         try:
             result = train(config, out, resume=resume, progress=progress, ranks=ranks)
-        except WorkError:  # how the curvature went before a divergence is worth seeing
+        except WorkError:  # the curvature before a divergence is worth seeing
             if ranks.first:
-                tracking_pictures(run)
+                draw_tracking(run)
             raise
     if "tracking" in result and ranks.first:
-        result["tracking"]["pictures"] = tracking_pictures(run, kept=finished)
+        result["tracking"]["pictures"] = draw_tracking(run, reuse=finished)
     return result, finished
 
 
@@ -178,13 +183,13 @@ def _train_seeds(
     from ssgd_analysis.training import seed_folders, train_seeds
 
     folders = seed_folders(out, range(given["seed"], given["seed"] + seeds))
-    there = [run for run in map(Run, folders.values()) if resume and run.exists]
-    finished = [run.folder for run in there if run.finished]
+    begun = [run for run in map(Run, folders.values()) if resume and run.exists]
+    finished = [run.folder for run in begun if run.finished]
     if finished:
         left = f"{seeds - len(finished)} of {seeds} left" if len(finished) < seeds else "all"
         console.say(f"finished already: {', '.join(path.name for path in finished)} ({left})")
-    known = vars(there[0].config()) if there else {}
-    config = TrainConfig(**settings_of(known, given, *assignments))
+    stored = vars(begun[0].config()) if begun else {}
+    config = TrainConfig(**settings_of(stored, given, *assignments))
     with console.Display() as progress:
         results = train_seeds(
             config, out, seeds=list(folders), jobs=jobs, resume=resume, progress=progress
@@ -192,5 +197,5 @@ def _train_seeds(
     for result in results.values():
         if isinstance(result, dict) and "tracking" in result:
             run = Run(Path(result["run"]))
-            result["tracking"]["pictures"] = tracking_pictures(run, kept=run.folder in finished)
+            result["tracking"]["pictures"] = draw_tracking(run, reuse=run.folder in finished)
     return [(folder, results[seed]) for seed, folder in folders.items()]

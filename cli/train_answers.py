@@ -50,14 +50,14 @@ def answer_run(out: Path, result: dict[str, Any], was_done: bool, as_json: bool)
             console.answer(str(path))
 
 
-def tracking_pictures(run: Any, *, kept: bool = False) -> list[Path]:
-    """Draw what was tracked, if anything; ``kept``: unless there is a picture."""
-    from ssgd_analysis.pictures.tracking import tracking_pictures as drawn
+def draw_tracking(run: Any, *, reuse: bool = False) -> list[Path]:
+    """Draw what was tracked, if anything; ``reuse``: leave the pictures that are there."""
+    from ssgd_analysis.pictures import tracking
 
     paths = [run.folder / f"tracking.{kind}" for kind in ("png", "pdf")]
     records = run.tracked()
     if not records:
         return []
-    if kept and all(path.is_file() for path in paths):
+    if reuse and all(path.is_file() for path in paths):
         return paths
-    return drawn(records, vars(run.config()), run.folder / "tracking")
+    return tracking.tracking_pictures(records, vars(run.config()), run.folder / "tracking")

@@ -1,4 +1,4 @@
-"""The settings of ``ssgd-analyze train``: those of a resumed run, and what was asked for."""
+"""The settings of ``ssgd-analyze train``: those of a resumed run, and those that were given."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from ssgd_analysis.errors import InputError
 
 
 def settings_of(
-    known: dict[str, Any],
+    stored: dict[str, Any],
     given: dict[str, Any],
     assignments: tuple[str, ...],
     optimizer_assignments: tuple[str, ...],
@@ -16,8 +16,8 @@ def settings_of(
     """The fields of the run's ``TrainConfig``.
 
     Args:
-        known: the fields of a run that is resumed; else empty.
-        given: options of the command line by name; they replace the known fields.
+        stored: the fields of a run that is resumed; else empty.
+        given: options of the command line by name; they replace the stored fields.
         assignments: of ``--set``.
         optimizer_assignments: of ``--optimizer-set``.
 
@@ -27,7 +27,7 @@ def settings_of(
     from ssgd_analysis.runs import TrainConfig
     from ssgd_analysis.settings import read_assignments
 
-    chosen = {**known, **_asked_for(known, given)}
+    chosen = {**stored, **_asked_for(stored, given)}
     for key in ("method", "data", "model"):
         if key not in chosen:
             raise InputError(f"missing option --{key}")
@@ -38,7 +38,7 @@ def settings_of(
     return chosen
 
 
-def _asked_for(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _asked_for(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The given options; a resumed run keeps its seed and device unless others are typed."""
     from ssgd_analysis.devices import resolve_device
 
@@ -48,8 +48,8 @@ def _asked_for(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     context = click.get_current_context()
     for key in ("seed", "device"):
         default = context.get_parameter_source(key) is click.core.ParameterSource.DEFAULT
-        if known and default:
-            chosen[key] = known[key]
-    if known:
+        if stored and default:
+            chosen[key] = stored[key]
+    if stored:
         resolve_device(chosen["device"])  # it may be another machine
     return chosen

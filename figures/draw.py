@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from ssgd_analysis.files import make_folder
+from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.pictures.comparison import comparison_pictures
 from ssgd_analysis.pictures.connection import connection_pictures
 from ssgd_analysis.pictures.landscape import landscape_pictures
 from ssgd_analysis.pictures.sharpness import sharpness_pictures
 from ssgd_analysis.pictures.tracking import tracking_pictures
 from ssgd_analysis.plots import save_figure
-from ssgd_analysis.plots.metric_names import NAMES
 from ssgd_analysis.studies.report import study_intervals
 
 HERE = Path(__file__).parent

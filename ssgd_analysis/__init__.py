@@ -8,7 +8,7 @@
 - curvature: ``HessianOperator``, ``GGNOperator``, ``FisherOperator``; ``eigenpairs``, ``trace``,
   ``spectral_density``;
 - flatness: ``flatness.expected(problem)`` and so on, each metric a function of a problem;
-- records of the commands: ``measure``, ``landscape``, ``connect``, ``compare``.
+- records of the commands: ``measure``, ``landscape``, ``connect``, ``compare``, ``run_study``.
 """
 
 from importlib.metadata import version

@@ -1,5 +1,7 @@
 from . import flatness as flatness
 from .comparison import Comparison as Comparison
+from .comparison import MeasurementSettings as MeasurementSettings
+from .comparison import VerdictRule as VerdictRule
 from .comparison import compare as compare
 from .connections import ConnectionRecord as ConnectionRecord
 from .connections import ConnectionSettings as ConnectionSettings
@@ -25,6 +27,9 @@ from .runs import Run as Run
 from .runs import TrainConfig as TrainConfig
 from .sharpness import SharpnessRecord as SharpnessRecord
 from .sharpness import measure as measure
+from .studies import StudyRecord as StudyRecord
+from .studies import StudySettings as StudySettings
+from .studies import run_study as run_study
 from .training import train as train
 from .training import train_seeds as train_seeds
 

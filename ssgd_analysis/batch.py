@@ -18,7 +18,7 @@ TARGETS = ("labels", "label", "targets", "target", "y")  # names that targets go
 
 
 def _fields(batch: Batch) -> list[Any] | None:
-    """What a structure holds, in its order; ``None`` of what is no structure."""
+    """The parts of a structure, in its order; ``None`` for anything else."""
     if isinstance(batch, Mapping):
         return list(batch.values())
     if isinstance(batch, tuple | list):
@@ -105,7 +105,7 @@ def mapped(batch: Batch, leaves: list[Tensor]) -> Batch:
 
 
 def _rebuilt(batch: Batch, change: Callable[[Batch], Batch]) -> Batch:
-    """A structure of the same kind with each of its parts changed; anything else as it is."""
+    """A structure of the same kind with each part changed; anything else is returned unchanged."""
     changed: Any
     if isinstance(batch, dict):
         changed = copy.copy(batch)  # of its own kind: a defaultdict keeps its factory
@@ -182,8 +182,8 @@ def between(batch: Batch, start: int, stop: int, count: int | None = None) -> Ba
 def to(batch: Batch, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
     """The batch with all its tensors on a device; ``dtype`` applies to floats only.
 
-    What is no structure of tensors, but has a method ``to`` (a graph library's batch), moves by
-    that.
+    An object that is not a structure of tensors but has a method ``to`` (a graph library's batch)
+    moves by that method.
     """
     if isinstance(batch, Tensor):
         return batch.to(device, dtype if batch.is_floating_point() else None)
@@ -200,10 +200,10 @@ def pair(batch: Batch) -> tuple[Tensor, Tensor]:
     """The inputs and targets of a batch.
 
     Raises:
-        InputError: it is no such pair.
+        InputError: it is not such a pair.
     """
     if isinstance(batch, tuple | list) and len(batch) == 2:
         return batch[0], batch[1]
     raise InputError(
-        "a batch is no (inputs, targets) pair: give a loss whose parameters are (model, batch)"
+        "a batch is not a pair (inputs, targets): give a loss whose parameters are (model, batch)"
     )

@@ -31,7 +31,7 @@ def resolve_device(name: str) -> str:
         raise InputError(f"device '{name}' should be auto, cpu, cuda or cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(name.partition(":")[2] or 0) >= count:
-        raise InputError(f"device '{name}' is not there: this machine has {count} CUDA devices")
+        raise InputError(f"device '{name}' does not exist: this machine has {count} CUDA devices")
     torch.backends.cudnn.allow_tf32 = False
     return name
 

@@ -5,11 +5,32 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """The input or the usage is wrong (exit status 2). One line, naming fault and remedy."""
+    """The input or the usage is wrong (exit status 2). One line, naming fault and remedy.
+
+    Example:
+        >>> from ssgd_analysis import LandscapeSettings
+        >>> try:
+        ...     LandscapeSettings(directions="eigne")
+        ... except InputError as error:
+        ...     print(str(error).partition(" (known")[0])
+        unknown directions 'eigne': did you mean 'eigen'?
+    """
 
 
 class WorkError(RuntimeError):
-    """The work itself failed: diverged, disk full (exit status 1). One line."""
+    """The work itself failed: diverged, disk full (exit status 1). One line.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem
+        >>> x, y = torch.eye(2), torch.full((2, 1), float("nan"))
+        >>> problem = Problem(torch.nn.Linear(2, 1), torch.nn.MSELoss(), [(x, y)])
+        >>> try:
+        ...     problem.check()
+        ... except WorkError as error:
+        ...     print(error)
+        the loss is nan at these weights
+    """
 
 
 class OutOfTimeError(WorkError):

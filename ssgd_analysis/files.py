@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def cache_folder() -> Path:
-    """Where files are kept that can be made again: downloaded data, measured plans."""
+    """The folder of files that can be made again: downloaded data, measured plans."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ssgd-analysis"
 
 

@@ -1,4 +1,4 @@
-"""What long work says of itself while it runs; the command line decides how it looks."""
+"""How long work reports its progress; the command line decides how that looks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ class Progress(Protocol):
         """Begin a stage of ``total`` steps (``None``: not known beforehand)."""
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """``steps`` more are done; ``note`` is a short word on how it goes."""
+        """``steps`` more are done; ``note`` is a short remark on the state."""
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """How all parts of the work stand now; replaces the table before."""
+        """A table of the state of all parts; it replaces the table before."""
 
     def say(self, message: str) -> None:
         """A line about the work."""

@@ -39,7 +39,7 @@ def restore(state: dict[str, Any]) -> None:
 
 
 def resume(state: dict[str, Any], device: str) -> None:
-    """Set the global states to those of another process, which may have seen other GPUs.
+    """Set the global states to those of another process, which may have used other GPUs.
 
     Warns, of a run on a GPU, where their number differs: one without a state of its own draws
     other numbers, and one of the same number may be another one.
@@ -51,10 +51,10 @@ def resume(state: dict[str, Any], device: str) -> None:
     restore(state)
     saved, here = len(state["cuda"]), torch.cuda.device_count()
     if torch.device(device).type == "cuda" and saved != here:
-        remedy = f"show it {saved} (CUDA_VISIBLE_DEVICES)" if saved else "give --device cpu"
+        remedy = f"make {saved} visible (CUDA_VISIBLE_DEVICES)" if saved else "use --device cpu"
         log.warning(
-            "the run was saved with the random generators of %d GPUs, here are %d: dropout and the"
-            " like will draw other numbers; to go on as it would have, %s",
+            "the run was saved with %d GPUs and this machine shows %d, so dropout and other random"
+            " layers will draw different numbers; to continue exactly, %s",
             saved,
             here,
             remedy,

@@ -9,6 +9,7 @@ from typing import Any
 from ssgd_analysis.errors import InputError
 
 MAX_ROWS = 20  # of a table in a notebook or a terminal
+MAX_WIDTH = 100  # characters of a line in a terminal
 
 
 class Record(ABC):
@@ -25,6 +26,10 @@ class Record(ABC):
     @abstractmethod
     def rows(self) -> list[dict[str, Any]]:
         """The record as a table: one dict a row, the same keys in all."""
+
+    def overview(self) -> list[dict[str, Any]]:
+        """The table that a terminal or a notebook shows: the rows, or less where they are wide."""
+        return self.rows()
 
     @abstractmethod
     def plot(self, ax: Any = None) -> Any:
@@ -61,17 +66,14 @@ class Record(ABC):
         return pandas.DataFrame(self.rows())
 
     def __repr__(self) -> str:
-        rows = self.rows()
+        rows = self.overview()
         header, cells = _cells(rows)
-        widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (header, *cells)
-        ]
+        widths = _widths([header, *cells])
+        lines = ["  ".join(map(_fitted, row, widths)).rstrip() for row in (header, *cells)]
         return "\n".join([type(self).__name__, *lines, *_left_out(rows)])
 
     def _repr_html_(self) -> str:
-        rows = self.rows()
+        rows = self.overview()
         header, cells = _cells(rows)
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
         body = "".join(
@@ -91,6 +93,19 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]
     """Header and cells of the first rows, as text."""
     header = list(rows[0]) if rows else []
     return header, [[_text(row[key]) for key in header] for row in rows[:MAX_ROWS]]
+
+
+def _widths(table: Sequence[Sequence[str]]) -> list[int]:
+    """The width of every column; the widest give way until a line fits."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    while sum(widths) + 2 * (len(widths) - 1) > MAX_WIDTH:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _fitted(cell: str, width: int) -> str:
+    """A cell filled up, or cut, to a width."""
+    return cell.ljust(width) if len(cell) <= width else f"{cell[: width - 1]}…"
 
 
 def _text(value: Any) -> str:

@@ -22,7 +22,7 @@ from ssgd_analysis.errors import InputError
 def is_reference(name: str) -> bool:
     """Whether ``name`` has the form of a reference (as against a registered name).
 
-    A file without an attribute has too: :func:`resolve` says what is missing.
+    A file without an attribute counts too: :func:`resolve` reports what is missing.
     """
     return (":" in name and not name.startswith("torchvision:")) or name.endswith(".py")
 
@@ -32,12 +32,12 @@ def absolute(name: str) -> str:
 
     A run folder must be readable from everywhere, so what is not installed gets its path.
     """
-    place, _, attribute = name.rpartition(":")
-    if not place or not is_reference(name):
+    source, _, attribute = name.rpartition(":")
+    if not source or not is_reference(name):
         return name
-    if place.endswith(".py"):
-        return f"{Path(place).resolve()}:{attribute}"
-    folder, slash, module = place.rpartition("/")
+    if source.endswith(".py"):
+        return f"{Path(source).resolve()}:{attribute}"
+    folder, slash, module = source.rpartition("/")
     if slash:
         return f"{Path(folder or slash).resolve() / module}:{attribute}"
     found = _not_installed(module)
@@ -80,23 +80,23 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
     Raises:
         InputError: it does not import, has no such attribute or is not callable.
     """
-    place, _, attribute = name.rpartition(":")
-    if not place or not attribute:
+    source, _, attribute = name.rpartition(":")
+    if not source or not attribute:
         raise InputError(
             f"{kind} reference '{name}' should be module:attribute or path.py:attribute"
         )
     try:
-        module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
+        module = _load_file(Path(source)) if source.endswith(".py") else _load_module(source)
     except InputError:
         raise
-    except (Exception, SystemExit) as error:  # a stranger's file may do anything when imported
+    except (Exception, SystemExit) as error:  # a user's file may do anything when imported
         raise InputError(
             f"{kind} reference '{name}' does not import: {type(error).__name__}: {error}"
         ) from error
     target: Any = module
     for part in attribute.split("."):
         if not hasattr(target, part):
-            raise InputError(f"{kind} reference '{name}': {place} has no attribute '{attribute}'")
+            raise InputError(f"{kind} reference '{name}': {source} has no attribute '{attribute}'")
         target = getattr(target, part)
     if not callable(target):
         raise InputError(f"{kind} reference '{name}' is a {type(target).__name__}, not a callable")
@@ -131,9 +131,9 @@ def _add_working_directory() -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
-def _load_module(place: str) -> ModuleType:
+def _load_module(source: str) -> ModuleType:
     """Import ``package.module`` or ``/folder/package.module``."""
-    folder, slash, name = place.rpartition("/")
+    folder, slash, name = source.rpartition("/")
     if not slash:
         _add_working_directory()
         return importlib.import_module(name)
@@ -141,9 +141,12 @@ def _load_module(place: str) -> ModuleType:
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     module = importlib.import_module(name)
-    places = [module.__file__, *getattr(module, "__path__", [])]
-    if not any(place and Path(place).resolve().is_relative_to(root) for place in places):
-        raise InputError(f"{name} is not the one in {root}: {places[0]} has the same name")
+    origins = [module.__file__, *getattr(module, "__path__", [])]
+    if not any(source and Path(source).resolve().is_relative_to(root) for source in origins):
+        raise InputError(
+            f"the module '{name}' in {root} is hidden by {origins[0]}, which has the same name:"
+            " rename one of them"
+        )
     return module
 
 

@@ -120,4 +120,4 @@ def digest(key: Key) -> str:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is damaged: {error}; remove it, or leave out --resume")
+    return InputError(f"{path} is damaged: {error}; remove it, and its content is computed again")

@@ -126,7 +126,7 @@ def _grid(directions, dims, names, index, draw, factor, scale, split):
         facts["marks"][0]["beta"] = 0.0
     else:
         facts |= {"mixed": None, "lambda_max": None, "share": None}
-        facts["share_note"] = "told for planes only"
+        facts["share_note"] = "reported for planes only"
     if directions == "between":
         corners = [(0.0, 0.0), (1.0, 0.0), (0.4, 0.9)][: len(names)]
         facts["marks"] = [

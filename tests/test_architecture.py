@@ -12,7 +12,9 @@ MAX_LINES = 320
 
 # Room or single file at the top of the package -> the other rooms that it may import.
 # A new room must get a line here: the design is a decision, not an accident.
-FOUNDATION = {"errors", "files", "progress", "seeds", "devices", "settings", "references"}
+FOUNDATION = {"errors", "files", "progress", "seeds", "devices", "settings", "references"} | {
+    "metric_names"
+}
 MEASURING = FOUNDATION | {"weights", "batch", "problem", "random_state"}
 RECORDING = MEASURING | {"records", "store", "plots", "pictures"}
 ARROWS = {
@@ -35,9 +37,11 @@ ARROWS = {
     "files": {"errors"},
     "store": {"errors", "files"},
     "progress": set(),
+    "metric_names": set(),
     "ranks": set(),
     "parallel": set(),
     "references": {"errors"},
+    "code_hash": {"errors", "references"},
     "batch": {"errors"},
     "weights": {"errors", "files", "batch"},
     "problem": {"errors", "devices", "weights", "batch"},
@@ -48,13 +52,13 @@ ARROWS = {
     "runs": MEASURING | {"data", "models", "optimizers", "methods"},
     "training": MEASURING
     | {"ranks", "parallel", "data", "models", "optimizers", "methods", "runs", "curvature"},
-    "curvature": MEASURING,
+    "curvature": MEASURING | {"store"},
     "symmetries": MEASURING,
     "flatness": MEASURING | {"curvature", "symmetries"},
     "sharpness": RECORDING | {"curvature", "symmetries", "flatness"},
     "landscapes": RECORDING | {"curvature", "ranks"},
     "connections": RECORDING | {"curvature", "symmetries"},
-    "comparison": RECORDING | {"runs", "methods", "flatness", "report"},
+    "comparison": RECORDING | {"code_hash", "runs", "methods", "flatness", "report"},
     "plots": {"errors", "files"},
     "pictures": FOUNDATION | {"plots"},
     "report": FOUNDATION | {"records", "plots", "pictures"},
@@ -293,5 +297,24 @@ def test_the_command_line_starts_without_torch():
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_training_on_digits_imports_nothing_slow_that_it_does_not_need(tmp_path):
+    """Every worker of a study pays for what it imports."""
+    heavy = ("torchvision", "sklearn", "scipy.stats", "matplotlib", "plotly", "mnist1d")
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import ssgd_analysis.studies\n"
+        "from ssgd_analysis import TrainConfig, train\n"
+        "config = TrainConfig(method='s-sgd', data='digits', model='mlp', epochs=1)\n"
+        "train(config, Path('run'))\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=120, cwd=tmp_path
     )
     assert done.stdout.strip() == "[]"

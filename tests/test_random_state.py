@@ -101,14 +101,16 @@ class _GPUs:
     [
         (1, 1, "cuda", None),
         (2, 2, "cuda:1", None),
-        (2, 1, "cuda", "show it 2 (CUDA_VISIBLE_DEVICES)"),
-        (1, 2, "cuda:1", "show it 1 (CUDA_VISIBLE_DEVICES)"),
-        (0, 1, "cuda", "give --device cpu"),
+        (2, 1, "cuda", "make 2 visible (CUDA_VISIBLE_DEVICES)"),
+        (1, 2, "cuda:1", "make 1 visible (CUDA_VISIBLE_DEVICES)"),
+        (0, 1, "cuda", "use --device cpu"),
         (0, 1, "cpu", None),
         (2, 0, "cpu", None),
     ],
 )
-def test_another_number_of_gpus_is_told(monkeypatch, caplog, tmp_path, saved, here, device, remedy):
+def test_another_number_of_gpus_gives_a_warning(
+    monkeypatch, caplog, tmp_path, saved, here, device, remedy
+):
     there = _GPUs(monkeypatch, saved)
     there.states = [state + 10 for state in there.states]
     save_tree(tmp_path / "s.safetensors", random_state.capture())
@@ -117,9 +119,9 @@ def test_another_number_of_gpus_is_told(monkeypatch, caplog, tmp_path, saved, he
     common = min(saved, here)
     expected = [10 + number if number < common else number for number in range(here)]
     assert [int(state) for state in gpus.states] == expected
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == (remedy is not None)
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == (remedy is not None)
     if remedy:
-        assert f"generators of {saved} GPUs, here are {here}" in told[0]
-        assert told[0].endswith(remedy)
-        assert "\n" not in told[0]
+        assert f"{saved} GPUs and this machine shows {here}" in warnings[0]
+        assert warnings[0].endswith(remedy)
+        assert "\n" not in warnings[0]

@@ -86,7 +86,7 @@ def test_two_packages_of_one_name_are_not_mixed_up(tmp_path):
     for place in "ab":
         _write(tmp_path / place / "user_twin" / "inner.py", "def make(): pass\n")
     references.resolve("model", f"{tmp_path}/a/user_twin.inner:make")
-    with pytest.raises(InputError, match=r"not the one in .*/b: .*/a/user_twin.* same name"):
+    with pytest.raises(InputError, match=r"in .*/b is hidden by .*/a/user_twin.* same name"):
         references.resolve("model", f"{tmp_path}/b/user_twin.inner:make")
 
 

@@ -44,7 +44,7 @@ def test_a_damaged_entry_is_an_error_that_names_it(tmp_path, content):
     for arrays in (False, True):
         store.path("000", arrays=arrays).write_bytes(content)
     for read, ending in ((store.read, "json"), (store.read_arrays, "npz")):
-        with pytest.raises(InputError, match=rf"000\.{ending} is damaged.*--resume"):
+        with pytest.raises(InputError, match=rf"000\.{ending} is damaged.*remove it"):
             read("000", KEY)
 
 

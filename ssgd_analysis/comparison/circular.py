@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.flatness import METRICS, parse_metric
 from ssgd_analysis.flatness.metric import Perturbation
 from ssgd_analysis.methods.trained_on import FILTER_NORM, TrainedOn
 from ssgd_analysis.runs import TrainConfig
@@ -27,7 +27,7 @@ def circular(metric: str, config: TrainConfig) -> str:
         >>> circular("sam:rho=0.05", config)
         'sam trained on a worst case at rho = 0.05'
     """
-    name, given = resolve(metric)
+    name, given = parse_metric(metric)
     perturbs, settings = METRICS[name].perturbs, {**METRICS[name].defaults, **given}
     if perturbs is None:
         return ""

@@ -4,23 +4,25 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssgd_analysis.comparison.correlate import correlate
+from ssgd_analysis.comparison.correlate import rank_correlations
 from ssgd_analysis.comparison.flatness_tests import flatness_tests
 from ssgd_analysis.comparison.groups import Group, find_runs, group_runs
-from ssgd_analysis.comparison.measurements import MeasureSettings
 from ssgd_analysis.comparison.metric_kinds import check_metric, is_flatness
 from ssgd_analysis.comparison.outcomes import compare_outcomes
 from ssgd_analysis.comparison.pairs import pairs_of
 from ssgd_analysis.comparison.record import Comparison
-from ssgd_analysis.comparison.rule import Rule
 from ssgd_analysis.comparison.run_metrics import Measurements
 from ssgd_analysis.comparison.statistics import interval
 from ssgd_analysis.comparison.values import MetricSource, missing_runs, seed_values
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.flatness import METRICS, all_metrics
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.settings.comparison import (
+    ComparisonSettings,
+    MeasurementSettings,
+    VerdictRule,
+)
 
-LOSS_TOLERANCE = 0.1
 DEFAULT_METRICS = (
     "test_accuracy",
     "train_loss",
@@ -33,13 +35,13 @@ def compare(
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
     baseline: str | None = None,
-    loss_tolerance: float = LOSS_TOLERANCE,
+    loss_tolerance: float = 0.1,
     match_loss: bool = False,
-    match_by: str = "checkpoints",
-    rule: Rule | None = None,
-    settings: MeasureSettings | None = None,
+    match_by: str | None = None,
+    correlate: bool = False,
+    rule: VerdictRule | None = None,
+    settings: MeasurementSettings | None = None,
     source: MetricSource | None = None,
-    correlations: bool = False,
     progress: Progress = SILENT,
 ) -> Comparison:
     """Compare every group with its baseline, metric by metric, by a rule that is fixed beforehand.
@@ -58,17 +60,18 @@ def compare(
         baseline: method, label or name of a group; default ``sgd``, or else the first group.
         loss_tolerance: largest allowed difference of train losses, relative to the larger one.
         match_loss: compare at equal train loss.
-        match_by: how: ``checkpoints`` takes the saved checkpoint whose train loss is nearest;
-            ``temperature`` takes the final weights and scales the logits.
-        rule: when a method is called flatter; see :class:`Rule`.
+        match_by: ``checkpoints`` takes the saved checkpoint whose train loss is nearest;
+            ``temperature`` takes the final weights and scales the logits. Implies ``match_loss``,
+            which alone means ``checkpoints``.
+        correlate: also compute the rank correlations of metrics with test error.
+        rule: when a method is called flatter.
         settings: of the measurements: split, samples, seed, device.
         source: gives the metrics; default: :class:`Measurements` with these settings.
-        correlations: also compute the rank correlations of metrics with test error.
         progress: is advanced at every metric that has to be measured.
 
     Raises:
-        InputError: no finished run; an unknown metric, baseline or ``match_by``; or a metric that
-            every run refuses.
+        InputError: no finished run; an unknown metric or baseline; a setting that is out of range;
+            or a metric that every run refuses.
 
     Example:
         >>> import tempfile
@@ -83,13 +86,23 @@ def compare(
         >>> found = compare(folder, metrics=["test_accuracy", "lambda_max"])
         >>> [(row["group"], row["baseline"], row["metric"]) for row in found.rows()]
         [('s-sgd', 'sgd', 'lambda_max')]
+        >>> print(repr(found).splitlines()[1].split())
+        ['against', 'sgd', 'metric', 'difference', 'p', '(Holm)', 'verdict']
     """
-    rule, settings = rule or Rule(), settings or MeasureSettings()
+    chosen = ComparisonSettings(
+        metrics=list(metrics),
+        baseline=baseline,
+        loss_tolerance=loss_tolerance,
+        match_loss=match_loss,
+        match_by=match_by,
+        correlate=correlate,
+    )
+    rule, settings = rule or VerdictRule(), settings or MeasurementSettings()
     optional: Collection[str] = METRICS if "all" in metrics else ()
     metrics = all_metrics(metrics)
     for metric in metrics:
         check_metric(metric)
-    if settings.normalize and match_loss and match_by == "temperature":
+    if settings.normalize_logits and chosen.matching == "temperature":
         raise InputError(
             "normalized logits have no scale, and matching by temperature sets their scale: choose"
             " one of them"
@@ -98,7 +111,7 @@ def compare(
     flatness = [metric for metric in metrics if is_flatness(metric)]
     if source is None:
         source = _measuring(groups, metrics, settings, progress)
-    pairs = pairs_of(groups, baseline, match_by if match_loss else "", source.train_loss)
+    pairs = pairs_of(groups, baseline, chosen.matching, source.train_loss)
     summaries = [_summary(group, metrics, source) for group in groups]
     missing = missing_runs(groups, metrics, source, optional)
     tests, overall = flatness_tests(pairs, flatness, source, tolerance=loss_tolerance, rule=rule)
@@ -112,10 +125,10 @@ def compare(
         notes={m: note for m in flatness if (note := METRICS[m.partition(":")[0]].note)},
         rule=rule,
         loss_tolerance=loss_tolerance,
-        matched_by=match_by if match_loss else None,
-        normalized_logits=settings.normalize,
+        matched_by=chosen.matching or None,
+        normalized_logits=settings.normalize_logits,
         compared=bool(pairs),
-        correlations=correlate(groups, source, metrics=metrics) if correlations else None,
+        correlations=rank_correlations(groups, source, metrics=metrics) if correlate else None,
         values={group.name: seed_values(group, metrics, source) for group in groups},
     )
 
@@ -139,7 +152,10 @@ def _as_groups(
 
 
 def _measuring(
-    groups: Sequence[Group], metrics: Sequence[str], settings: MeasureSettings, progress: Progress
+    groups: Sequence[Group],
+    metrics: Sequence[str],
+    settings: MeasurementSettings,
+    progress: Progress,
 ) -> Measurements:
     """Measurements that advance the progress."""
     runs = sum(len(group.runs) for group in groups)

@@ -23,7 +23,7 @@ CONVENTION = "positive where a larger metric goes with a larger error or gap"
 
 
 @dataclass(frozen=True)
-class Point:
+class RunPoint:
     """A run of the sweep.
 
     Args:
@@ -37,7 +37,7 @@ class Point:
     config: TrainConfig
 
 
-def correlate(
+def rank_correlations(
     groups: Sequence[Group], measure: Measure, *, metrics: Sequence[str]
 ) -> dict[str, Any]:
     """Kendall's τ of every metric with test error and generalisation gap, at the final weights.
@@ -58,7 +58,7 @@ def correlate(
         ``outcome``, ``scope``, ``name``, ``psi``, ``ci95``, ``n``, ``axes``, ``why``).
     """
     points = [
-        Point(run, group.name, dataclasses.replace(group.config, seed=seed))
+        RunPoint(run, group.name, dataclasses.replace(group.config, seed=seed))
         for group in groups
         for seed, run in group.runs.items()
     ]
@@ -69,14 +69,14 @@ def correlate(
     for metric in metrics:
         values = {id(point): _finite(measure(point.run, metric, None)) for point in points}
         for outcome, errors in outcomes.items():
-            known = [
+            measured = [
                 (point, x, y)
                 for point in points
                 if (x := values[id(point)]) is not None and (y := errors[id(point)]) is not None
             ]
-            place = {"metric": metric, "outcome": outcome}
-            taus += [{**place, **row} for row in _taus(points, known)]
-            conditional += [{**place, **row} for row in _granulated(points, known)]
+            scope_keys = {"metric": metric, "outcome": outcome}
+            taus += [{**scope_keys, **row} for row in _taus(points, measured)]
+            conditional += [{**scope_keys, **row} for row in _granulated(points, measured)]
     return {
         "convention": CONVENTION,
         "outcomes": {name: OUTCOMES[name] for name in outcomes},
@@ -114,7 +114,7 @@ def _varies(name: str, points: Sequence[dict[str, Any]]) -> bool:
     return len({repr(point[name]) for point in points}) > 1
 
 
-def _outcomes(points: Sequence[Point], measure: Measure) -> dict[str, dict[int, float | None]]:
+def _outcomes(points: Sequence[RunPoint], measure: Measure) -> dict[str, dict[int, float | None]]:
     """Outcome → run → value; outcomes that no run has are left out."""
     found: dict[str, dict[int, float | None]] = {name: {} for name in OUTCOMES}
     for point in points:
@@ -139,12 +139,12 @@ def _minus(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else round(one - other, 12)
 
 
-Known = Sequence[tuple[Point, float, float]]
+PointValues = Sequence[tuple[RunPoint, float, float]]
 
 
-def _taus(points: Sequence[Point], known: Known) -> list[dict[str, Any]]:
+def _taus(points: Sequence[RunPoint], measured: PointValues) -> list[dict[str, Any]]:
     rows = []
-    for problem, everything in _split(points, known, _problem).items():
+    for problem, everything in _split(points, measured, _problem).items():
         groups = _split([p for p in points if _problem(p) == problem], everything, _group)
         suffix = f" ({problem})" if len({_problem(p) for p in points}) > 1 else ""
         for name, members in groups.items():
@@ -159,7 +159,7 @@ def _taus(points: Sequence[Point], known: Known) -> list[dict[str, Any]]:
     return rows
 
 
-def _pooled(members: Known) -> Correlation:
+def _pooled(members: PointValues) -> Correlation:
     """τ over runs of several settings: these and the seeds are the units of the interval."""
     settings = [point.group for point, _, _ in members]
     if len(set(settings)) == 1:
@@ -168,9 +168,9 @@ def _pooled(members: Known) -> Correlation:
     return kendall(_xs(members), _ys(members), {"settings": settings, "seeds": seeds})
 
 
-def _granulated(points: Sequence[Point], known: Known) -> list[dict[str, Any]]:
+def _granulated(points: Sequence[RunPoint], measured: PointValues) -> list[dict[str, Any]]:
     rows = []
-    for problem, everything in _split(points, known, _problem).items():
+    for problem, everything in _split(points, measured, _problem).items():
         suffix = f" ({problem})" if len({_problem(p) for p in points}) > 1 else ""
         methods = _split([p for p in points if _problem(p) == problem], everything, _method)
         scopes = [("method", name, members) for name, members in methods.items()]
@@ -192,30 +192,30 @@ def _row(scope: str, name: str, found: Correlation) -> dict[str, Any]:
 
 
 def _split(
-    points: Sequence[Point], known: Known, key: Callable[[Point], str]
-) -> dict[str, list[tuple[Point, float, float]]]:
-    """Known runs by a key; keys without known runs stay, so that their absence is reported."""
-    found: dict[str, list[tuple[Point, float, float]]] = {key(point): [] for point in points}
-    for entry in known:
+    points: Sequence[RunPoint], measured: PointValues, key: Callable[[RunPoint], str]
+) -> dict[str, list[tuple[RunPoint, float, float]]]:
+    """Measured runs by a key; keys without one stay, so that their absence is reported."""
+    found: dict[str, list[tuple[RunPoint, float, float]]] = {key(point): [] for point in points}
+    for entry in measured:
         found[key(entry[0])].append(entry)
     return found
 
 
-def _problem(point: Point) -> str:
+def _problem(point: RunPoint) -> str:
     return ", ".join(str(getattr(point.config, name)) for name in PROBLEM)
 
 
-def _group(point: Point) -> str:
+def _group(point: RunPoint) -> str:
     return point.group
 
 
-def _method(point: Point) -> str:
+def _method(point: RunPoint) -> str:
     return point.config.method
 
 
-def _xs(members: Known) -> list[float]:
+def _xs(members: PointValues) -> list[float]:
     return [x for _, x, _ in members]
 
 
-def _ys(members: Known) -> list[float]:
+def _ys(members: PointValues) -> list[float]:
     return [y for _, _, y in members]

@@ -3,10 +3,10 @@
 import math
 
 from ssgd_analysis.comparison.circular import circular
-from ssgd_analysis.comparison.groups import unlike
-from ssgd_analysis.comparison.networks import unlike_networks
+from ssgd_analysis.comparison.groups import problem_differences
+from ssgd_analysis.comparison.networks import network_differences
 from ssgd_analysis.comparison.pairs import Pair
-from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.flatness import METRICS, parse_metric
 
 
 def incomparable_why(pair: Pair, tolerance: float) -> str:
@@ -16,12 +16,12 @@ def incomparable_why(pair: Pair, tolerance: float) -> str:
         pair: the group and its baseline.
         tolerance: largest relative difference of their train losses that is still comparable.
     """
-    if differ := unlike(pair.group.config, pair.baseline.config):
+    if differ := problem_differences(pair.group.config, pair.baseline.config):
         return (
             f"the groups differ in {differ}: on different problems, flatness says nothing about the"
             " methods"
         )
-    if differ := unlike_networks(*([c.run.final for c in side] for side in pair.sides)):
+    if differ := network_differences(*([c.run.final for c in side] for side in pair.sides)):
         return f"the networks differ in {differ}: flatness is measured over different weights"
     a, b = pair.losses
     if math.isnan(a + b):
@@ -36,8 +36,9 @@ def incomparable_why(pair: Pair, tolerance: float) -> str:
         )
     return (
         f"{apart}, and at most {tolerance:.0%} is allowed: at different train losses, flatness says"
-        " nothing about the methods (--match-loss compares checkpoints of equal train loss, for"
-        " runs that were trained with --save-every; --match-by temperature scales the logits)"
+        " nothing about the methods (`compare --match-loss` measures checkpoints of equal train"
+        " loss, for runs that were trained with --save-every; `compare --match-by temperature`"
+        " scales the logits)"
     )
 
 
@@ -51,7 +52,7 @@ def excluded_why(metric: str, pair: Pair) -> tuple[str, str]:
     Returns:
         Two texts; both are empty where the metric counts.
     """
-    name, given = resolve(metric)
+    name, given = parse_metric(metric)
     entry = METRICS[name]
     settings = {**entry.defaults, **given}
     reasons = [circular(metric, group.config) for group in (pair.group, pair.baseline)]

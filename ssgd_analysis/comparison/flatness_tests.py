@@ -7,9 +7,10 @@ from typing import Any
 from ssgd_analysis.comparison.exclusions import excluded_why, incomparable_why
 from ssgd_analysis.comparison.overall import overall_verdict
 from ssgd_analysis.comparison.pairs import Pair
-from ssgd_analysis.comparison.rule import Case, Finding, Rule, judge
+from ssgd_analysis.comparison.rule import Case, Finding, judge
 from ssgd_analysis.comparison.values import MetricSource, paired_values, without
-from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.flatness import METRICS, parse_metric
+from ssgd_analysis.settings.comparison import VerdictRule
 
 Rows = list[dict[str, Any]]
 
@@ -20,7 +21,7 @@ def flatness_tests(
     source: MetricSource,
     *,
     tolerance: float,
-    rule: Rule,
+    rule: VerdictRule,
 ) -> tuple[Rows, Rows]:
     """Test every metric of every pair, and give every pair's overall verdict.
 
@@ -51,8 +52,8 @@ def flatness_tests(
 
 
 def _case(metric: str, pair: Pair, source: MetricSource, reason: str) -> Case:
-    sides, lacking = paired_values(pair.sides, metric, source, pair.paired)
-    unmatched = any(not source.why(checkpoint.run, metric) for checkpoint in lacking)
+    sides, without_value = paired_values(pair.sides, metric, source, pair.paired)
+    unmatched = any(not source.why(checkpoint.run, metric) for checkpoint in without_value)
     if not reason and unmatched and pair.matched == "temperature":
         reason = f"no temperature brings both to the train loss {max(pair.final_losses):.4g}"
     return Case(
@@ -60,10 +61,10 @@ def _case(metric: str, pair: Pair, source: MetricSource, reason: str) -> Case:
         values=sides[0],
         baseline=sides[1],
         paired=pair.paired,
-        flatter=METRICS[resolve(metric)[0]].flatter,
+        flatter=METRICS[parse_metric(metric)[0]].flatter,
         incomparable_why=reason,
         excluded_why=excluded_why(metric, pair)[0],
-        missing=without(lacking, metric, source),
+        missing=without(without_value, metric, source),
     )
 
 

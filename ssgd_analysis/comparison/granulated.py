@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from ssgd_analysis.comparison.kendall import tau_a
 
@@ -117,5 +117,5 @@ def _interval(
         return None, "one seed gives no interval"
     if np.ptp(alone) == 0:
         return None, "all seeds give the same value: no spread to judge by"
-    half = float(stats.t.ppf(0.975, count - 1) * np.std(alone, ddof=1)) / math.sqrt(count)
+    half = float(stdtrit(count - 1, 0.975) * np.std(alone, ddof=1)) / math.sqrt(count)
     return (max(-1.0, psi - half), min(1.0, psi + half)), ""

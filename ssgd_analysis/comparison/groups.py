@@ -27,6 +27,11 @@ class Group:
         config: of the first repeat.
         runs: by seed, ascending.
         condition: its baseline is sought among groups of the same condition (a study's setting).
+
+    Example:
+        >>> config = TrainConfig(method="sam", data="digits", model="mlp")
+        >>> Group("sam", config, {0: Run(Path("runs/sam"))}).runs[0].folder.name
+        'sam'
     """
 
     name: str
@@ -52,7 +57,8 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Run]]:
     finished = [run for run in runs if run.finished]
     if not finished:
         raise InputError(
-            f"none of the {len(runs)} runs is finished: continue them with train --resume"
+            f"none of the {len(runs)} runs is finished: continue them with `ssgd-analyze train"
+            " --resume`"
         )
     return finished, [run for run in runs if not run.finished]
 
@@ -98,13 +104,13 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     ]
 
 
-def differences(one: TrainConfig, other: TrainConfig) -> int:
+def count_differing(one: TrainConfig, other: TrainConfig) -> int:
     """In how many settings, the method and its own apart, two groups differ."""
     a, b = _identity(one), _identity(other)
     return sum(a[k] != b[k] for k in a if k not in {"method", "settings", "label", "epochs"})
 
 
-def unlike(one: TrainConfig, other: TrainConfig) -> str:
+def problem_differences(one: TrainConfig, other: TrainConfig) -> str:
     """In what the problems of two groups differ, in words; empty where they are the same."""
     pairs = [(name, getattr(one, name), getattr(other, name)) for name in PROBLEM]
     return ", ".join(f"{name} ({a}, {b})" for name, a, b in pairs if a != b)

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 FEWEST_RUNS = 5  # Fieller's error is 0.437 / (n − 4)
 FEWEST_UNITS = 4
@@ -13,7 +13,7 @@ FEWEST_UNITS = 4
 
 @dataclass(frozen=True)
 class Correlation:
-    """Kendall's τ-b with what can be said of its doubt.
+    """Kendall's τ-b with its standard error and what it was computed from.
 
     Args:
         tau: in [−1, 1]; ``None`` where one side has no spread, or fewer than two runs.
@@ -92,8 +92,8 @@ def mean_kendall(
         ``n`` counts the runs of groups that have a τ. No interval with fewer than three such
         groups, or four seeds.
     """
-    known = [(np.asarray(x, float), np.asarray(y, float), seeds) for x, y, seeds in groups]
-    taus = [(tau, group) for group in known if (tau := tau_b(*group[:2])) is not None]
+    arrays = [(np.asarray(x, float), np.asarray(y, float), seeds) for x, y, seeds in groups]
+    taus = [(tau, group) for group in arrays if (tau := tau_b(*group[:2])) is not None]
     n = sum(len(group[2]) for _, group in taus)
     if not taus:
         return Correlation(None, None, n, why="no group has two runs that differ")
@@ -121,6 +121,8 @@ def mean_kendall(
 
 def tau_b(x: np.ndarray, y: np.ndarray) -> float | None:
     """Kendall's τ-b; ``None`` where all values of one side are equal, or there is one run."""
+    from scipy import stats  # takes most of a second to import
+
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     if len(x) == 2:  # scipy divides by the number of runs minus two
@@ -140,7 +142,7 @@ def _why_none(n: int) -> str:
 
 
 def _quantile(units: int) -> float:
-    return float(stats.t.ppf(0.975, units - 1))
+    return float(stdtrit(units - 1, 0.975))
 
 
 def _jackknife(x: np.ndarray, y: np.ndarray, units: list[Hashable], bound: float) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
 
-STEPS = 60  # of bisection: the width of a double
+BISECTIONS = 60  # of bisection: the width of a double
 HOTTEST = 1e6  # beyond, the outputs tell the classes apart by rounding only
 
 
@@ -54,7 +54,7 @@ class Normalized(nn.Module):
         return centred / centred.square().mean(dim=1, keepdim=True).sqrt()
 
 
-def normalized(problem: Problem) -> Normalized:
+def normalize_logits(problem: Problem) -> Normalized:
     """The problem's model with normalised logits.
 
     Raises:
@@ -101,7 +101,7 @@ def temperature(problem: Problem, target: float) -> float | None:
     inside, outside = 1.0, 1 / HOTTEST if slope < 0 else HOTTEST
     if float(loss(outside)) <= target:
         return None
-    for _ in range(STEPS):  # in the logarithm: the bracket spans six decades
+    for _ in range(BISECTIONS):  # in the logarithm: the bracket spans six decades
         middle = math.sqrt(inside * outside)
         if float(loss(middle)) > target:
             outside = middle

@@ -6,70 +6,32 @@ import hashlib
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from ssgd_analysis.comparison.matching import Scaled, check_cross_entropy, normalized, temperature
+from ssgd_analysis.code_hash import code_hash
+from ssgd_analysis.comparison.matching import (
+    Scaled,
+    check_cross_entropy,
+    normalize_logits,
+    temperature,
+)
 from ssgd_analysis.comparison.metric_kinds import HISTORY_METRICS, check_metric
 from ssgd_analysis.comparison.pairs import recorded_loss
-from ssgd_analysis.comparison.sources import fingerprint
 from ssgd_analysis.errors import InputError, WorkError, first_line
-from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.flatness import METRICS, parse_metric
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.runs import Run
 from ssgd_analysis.runs.checkpoint import Checkpoint, load_checkpoint
+from ssgd_analysis.settings.comparison import MeasurementSettings
 from ssgd_analysis.store import KeyedStore
 
 
-@dataclass(frozen=True)
-class MeasureSettings:
-    """How metrics are measured.
-
-    Args:
-        split: examples to measure on.
-        samples: the first of them; default all.
-        seed: is added to the run's own seed, so that runs of one seed share their random numbers,
-            whatever their method, and other seeds have independent ones.
-        device: for the measurement.
-        data_dir: folder of data files.
-        normalize: scale the outputs to standard deviation one over the classes, example by example.
-    """
-
-    split: str = "train"
-    samples: int | None = None
-    seed: int = 0
-    device: str = "cpu"
-    data_dir: Path | None = None
-    normalize: bool = False
-
-
-def measured(
-    run: Run,
-    metric: str,
-    *,
-    step: int | None = None,
-    target: float | None = None,
-    **settings: Any,
-) -> float | None:
-    """A metric of a finished run; see :func:`measure_all`.
-
-    Args:
-        run: the run.
-        metric: name, with settings as ``expected:sigma=0.2,law=binary``.
-        step: of a saved checkpoint; default: the final weights.
-        target: train loss to which the logits are scaled.
-        settings: fields of :class:`MeasureSettings`.
-    """
-    return measure_all(run, [metric], MeasureSettings(**settings), step=step, target=target)[metric]
-
-
-def measure_all(
+def measure_run(
     run: Run,
     metrics: Sequence[str],
-    settings: MeasureSettings,
+    settings: MeasurementSettings,
     *,
     step: int | None = None,
     target: float | None = None,
@@ -147,7 +109,7 @@ def measure_all(
             found[metric] = None
             continue
         with trying(metric):
-            name, own = resolve(metric)
+            name, own = parse_metric(metric)
             result = METRICS[name].on(context, **own)
             with contextlib.suppress(InputError, WorkError):  # a read-only run can be compared too
                 store.write(entry, key, dataclasses.asdict(result))
@@ -156,45 +118,45 @@ def measure_all(
     return found
 
 
-def train_loss(run: Run, settings: MeasureSettings, step: int | None = None) -> float:
+def train_loss(run: Run, settings: MeasurementSettings, step: int | None = None) -> float:
     """The mean train loss of a run at a step, with normalised logits if metrics use them."""
-    if not settings.normalize:
+    if not settings.normalize_logits:
         return recorded_loss(run, step)
     checkpoint = _checkpoint(run, settings, run.history()[-1]["step"] if step is None else step)
     return _changed(checkpoint.problem("train"), run, normalize=True).mean_loss()
 
 
 def _entry(
-    run: Run, metric: str, settings: MeasureSettings, step: int, target: float | None
+    run: Run, metric: str, settings: MeasurementSettings, step: int, target: float | None
 ) -> tuple[str, dict[str, Any]]:
     """The name of a measurement's entry in the store, and all that its value depends on."""
-    name, own = resolve(metric)
+    name, own = parse_metric(metric)
     path = run.checkpoints().get(step)
     content = path.read_bytes() if path else b""
     config = run.config()
     key = {
-        "problem": {name: fingerprint(getattr(config, name)) for name in ("model", "data", "loss")},
+        "problem": {name: code_hash(getattr(config, name)) for name in ("model", "data", "loss")},
         "data": [config.label_noise, config.val, config.seed],
         "weights": hashlib.blake2b(content, digest_size=8).hexdigest(),
         "metric": f"{name}{inspect.signature(METRICS[name])}",
         "settings": own,
-        "outputs": [target, settings.normalize],
+        "outputs": [target, settings.normalize_logits],
         "version": version("ssgd-analysis"),
     }
     scaled = "" if target is None else f"-loss{target:.6g}"
-    scaled += "-normalized" if settings.normalize else ""
+    scaled += "-normalized" if settings.normalize_logits else ""
     text = re.sub(r"[^\w.=,+-]", "_", metric)
     examples = f"{settings.split}-{settings.samples or 'all'}"
     return f"{text}-{examples}-seed{settings.seed}-step-{step:08d}{scaled}", key
 
 
-def _checkpoint(run: Run, settings: MeasureSettings, step: int) -> Checkpoint:
+def _checkpoint(run: Run, settings: MeasurementSettings, step: int) -> Checkpoint:
     name = f"{run.folder}@{step}"
     return load_checkpoint(name, device=settings.device, data_dir=settings.data_dir)
 
 
 def _context(
-    run: Run, settings: MeasureSettings, step: int, target: float | None
+    run: Run, settings: MeasurementSettings, step: int, target: float | None
 ) -> MetricContext | None:
     """The problem with its outputs as asked for; ``None``: no temperature reaches the target."""
     checkpoint = _checkpoint(run, settings, step)
@@ -206,7 +168,7 @@ def _context(
         degrees = temperature(checkpoint.problem("train"), target)
         if degrees is None:
             return None
-    changed = _changed(problem, run, degrees=degrees, normalize=settings.normalize)
+    changed = _changed(problem, run, degrees=degrees, normalize=settings.normalize_logits)
     return MetricContext(changed, settings.seed + run.config().seed)
 
 
@@ -219,7 +181,7 @@ def _changed(
         model = Scaled(model, degrees)
     if normalize:
         check_cross_entropy(run.config().loss, "normalising logits")
-        model = normalized(problem)
+        model = normalize_logits(problem)
     if model is problem.model:
         return problem
     return Problem(model, problem.loss, problem.batches, count=problem.count)

@@ -1,7 +1,7 @@
 """Which metrics are measured, and which are read from a run's history."""
 
 from ssgd_analysis.errors import InputError, unknown
-from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.flatness import METRICS, parse_metric
 
 HISTORY_METRICS = (
     "test_accuracy",
@@ -31,7 +31,7 @@ def check_metric(name: str) -> None:
         return
     if not is_flatness(name):
         raise unknown("metric", name, [*HISTORY_METRICS, *METRICS])
-    _, settings = resolve(name)
+    _, settings = parse_metric(name)
     if settings.get("starts") == 0:
         raise InputError(
             f"metric {name}: a search that goes on until it stops rising favours some runs: give"

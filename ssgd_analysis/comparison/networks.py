@@ -58,7 +58,7 @@ def _acts(layer: dict[str, Tensor]) -> bool:
     return not bool(((scale - 1).abs().max() < 1e-4) & (shift.abs().max() < 1e-4))
 
 
-def unlike_networks(group: Sequence[Path], baseline: Sequence[Path]) -> str:
+def network_differences(group: Sequence[Path], baseline: Sequence[Path]) -> str:
     """In what the networks of two groups differ, in words; empty where all are the same.
 
     Args:
@@ -70,19 +70,21 @@ def unlike_networks(group: Sequence[Path], baseline: Sequence[Path]) -> str:
         with contextlib.suppress(InputError):
             every.append(network_of(path))
     for one, other in ((one, every[0]) for one in every if one != every[0]):
-        here, there = sorted(one.norms - other.norms), sorted(other.norms - one.norms)
+        own_norms, other_norms = sorted(one.norms - other.norms), sorted(other.norms - one.norms)
         if bool(one.norms) != bool(other.norms):
-            return f"BatchNorm layers ({_few(here or there)}), which only one side has"
-        if here or there:
-            return f"active BatchNorm layers ({_few(here + there)}), which are folded on one side"
-        names = sorted(one.shapes.keys() ^ other.shapes.keys())
-        if names:
-            return f"the names of their tensors ({_few(names)})"
+            names = _first_names(own_norms or other_norms)
+            return f"BatchNorm layers ({names}), which only one side has"
+        if own_norms or other_norms:
+            names = _first_names(own_norms + other_norms)
+            return f"active BatchNorm layers ({names}), which are folded on one side"
+        unshared = sorted(one.shapes.keys() ^ other.shapes.keys())
+        if unshared:
+            return f"the names of their tensors ({_first_names(unshared)})"
         unequal = [name for name in one.shapes if one.shapes[name] != other.shapes[name]]
-        return f"the shapes of their tensors ({_few(unequal)})"
+        return f"the shapes of their tensors ({_first_names(unequal)})"
     return ""
 
 
-def _few(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     rest = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + rest

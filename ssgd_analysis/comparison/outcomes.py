@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from ssgd_analysis.comparison.pairs import Pair, RunCheckpoint
-from ssgd_analysis.comparison.rule import Rule, p_value
+from ssgd_analysis.comparison.rule import p_value
 from ssgd_analysis.comparison.statistics import holm, paired_difference, unpaired_difference
 from ssgd_analysis.comparison.values import MetricSource, paired_values
+from ssgd_analysis.settings.comparison import VerdictRule
 
 
 def compare_outcomes(
-    pairs: Sequence[Pair], metrics: Sequence[str], source: MetricSource, rule: Rule
+    pairs: Sequence[Pair], metrics: Sequence[str], source: MetricSource, rule: VerdictRule
 ) -> list[dict[str, Any]]:
     """Test every outcome of every pair.
 
@@ -58,7 +59,7 @@ def _outcome(
     return {**row, "difference": found.mean, "ci95": found.ci95, "p": p, "test": test, "n": found.n}
 
 
-def _direction(difference: float | None, p: float | None, rule: Rule) -> str:
+def _direction(difference: float | None, p: float | None, rule: VerdictRule) -> str:
     if p is None or difference is None:
         return "unknown"
     if p >= rule.level:

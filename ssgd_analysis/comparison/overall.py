@@ -21,26 +21,26 @@ def overall_verdict(
     if incomparable_why:
         return INCOMPARABLE, incomparable_why, None
     counted = [(c.metric, f) for c, f in zip(cases, findings, strict=True) if f.counts]
-    note = _beside(cases, findings)
+    note = _uncounted_note(cases, findings)
     if not counted:
         none = (
             "none of the metrics counts: add one that rescaling does not change, such as expected"
         )
         return INCOMPARABLE, none + note, None
-    says = {
+    by_verdict = {
         verdict: [metric for metric, found in counted if found.verdict == verdict]
         for verdict in (FLATTER, SHARPER, SAME, INCOMPARABLE)
     }
-    if says[FLATTER] and says[SHARPER]:
-        both = f"{_list(says[FLATTER])} says flatter, {_list(says[SHARPER])} sharper"
+    if by_verdict[FLATTER] and by_verdict[SHARPER]:
+        both = f"{_list(by_verdict[FLATTER])} says flatter, {_list(by_verdict[SHARPER])} sharper"
         return INCOMPARABLE, f"the metrics that count disagree: {both}{note}", None
     for verdict in (FLATTER, SHARPER):
-        if says[verdict]:
+        if by_verdict[verdict]:
             rest = [metric for metric, found in counted if found.verdict != verdict]
-            beside = f", but not by {_list(rest)}" if rest else ""
-            return verdict, f"by {_list(says[verdict])}{beside}{note}", None
-    if not says[INCOMPARABLE]:
-        return SAME, f"within the margin by {_list(says[SAME])}{note}", None
+            opposed = f", but not by {_list(rest)}" if rest else ""
+            return verdict, f"by {_list(by_verdict[verdict])}{opposed}{note}", None
+    if not by_verdict[INCOMPARABLE]:
+        return SAME, f"within the margin by {_list(by_verdict[SAME])}{note}", None
     needed = [f.seeds_needed for _, f in counted if f.verdict == INCOMPARABLE]
     reasons = {f.why for _, f in counted if f.verdict == INCOMPARABLE}
     if not all(reason.startswith("undecided") for reason in reasons):
@@ -48,20 +48,20 @@ def overall_verdict(
     counts = [count for count in needed if count is not None]
     most = max(counts) if len(counts) == len(needed) else None
     count = "more than 1000" if most is None else f"about {most}"
-    why = f"undecided by {_list(says[INCOMPARABLE])}: {count} seeds are needed"
+    why = f"undecided by {_list(by_verdict[INCOMPARABLE])}: {count} seeds are needed"
     return INCOMPARABLE, why + note, most
 
 
-def _beside(cases: Sequence[Case], findings: Sequence[Finding]) -> str:
+def _uncounted_note(cases: Sequence[Case], findings: Sequence[Finding]) -> str:
     """What the metrics that do not count say, grouped by the reason."""
     reasons: dict[str, list[str]] = {}
     for case, found in zip(cases, findings, strict=True):
         if case.excluded_why and found.verdict in (FLATTER, SHARPER):
-            says = f"{case.metric} ({found.verdict})"
-            reasons.setdefault(case.excluded_why, []).append(says)
+            entry = f"{case.metric} ({found.verdict})"
+            reasons.setdefault(case.excluded_why, []).append(entry)
     return "".join(
-        f"; {_list(says)} {'is' if len(says) == 1 else 'are'} not counted: {reason}"
-        for reason, says in reasons.items()
+        f"; {_list(entries)} {'is' if len(entries) == 1 else 'are'} not counted: {reason}"
+        for reason, entries in reasons.items()
     )
 
 

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ssgd_analysis.comparison.groups import Group, differences
+from ssgd_analysis.comparison.groups import Group, count_differing
 from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.runs import Run
+from ssgd_analysis.settings.comparison import MATCHING
 
-MATCHING = ("checkpoints", "temperature")
 TrainLoss = Callable[[Run, int | None], float]
 
 
@@ -110,12 +110,13 @@ def _baseline_of(group: Group, groups: Sequence[Group], wanted: str | None) -> G
         raise unknown("baseline", str(wanted), sorted({g.config.method for g in groups}))
     # an exact name or label beats a method that several groups share
     exact = [g for g in found if wanted in (g.name, g.config.label)] or found
-    beside = [g for g in exact if g.condition == group.condition]
+    candidates = [g for g in exact if g.condition == group.condition]
 
     def distance(other: Group) -> tuple[int, bool]:
-        return differences(other.config, group.config), other.config.epochs != group.config.epochs
+        unequal_epochs = other.config.epochs != group.config.epochs
+        return count_differing(other.config, group.config), unequal_epochs
 
-    return min(beside, key=distance, default=None)
+    return min(candidates, key=distance, default=None)
 
 
 def _pair(group: Group, baseline: Group, match: str, loss: TrainLoss) -> Pair:
@@ -132,12 +133,12 @@ def _pair(group: Group, baseline: Group, match: str, loss: TrainLoss) -> Pair:
         ]
         for side in zip(sides, final, _goals(final, match, paired), strict=True)
     ]
-    there = [
+    losses = [
         [loss(c.run, c.step) if c.target is None else c.target for c in side]
         for side in checkpoints
     ]
-    a, b = map(_mean, there)
-    gaps = [_gap(*pair) for pair in zip(*there, strict=True)] if paired else [_gap(a, b)]
+    a, b = map(_mean, losses)
+    gaps = [_gap(*pair) for pair in zip(*losses, strict=True)] if paired else [_gap(a, b)]
     return Pair(
         group,
         baseline,

@@ -4,14 +4,12 @@ import functools
 import math
 
 import numpy as np
-from scipy import stats
-from scipy.special import ndtr
+from scipy.special import gammaincinv, ndtr, stdtrit
 
-from ssgd_analysis.comparison.two_samples import two_sample_test, variance_shares
+from ssgd_analysis.comparison.two_samples import TINY, two_sample_test, variance_shares
 
-MOST = 1000  # seeds beyond which nobody wants to know the number
-QUANTILES = 400  # of the spread that will be seen
-TINY = 1e-300
+MOST_SEEDS = 1000  # seeds beyond which nobody wants to know the number
+SPREADS = 400  # of the spread that will be seen
 
 
 def detection_power(
@@ -90,9 +88,9 @@ def seeds_needed(
         absent = equivalence_power(n, contrast or spread, margin, level, share=ratio)
         return min(found, absent) >= power
 
-    if not enough(MOST):
+    if not enough(MOST_SEEDS):
         return None
-    low, high = 1, MOST  # both powers grow with n
+    low, high = 1, MOST_SEEDS  # both powers grow with n
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
@@ -107,15 +105,16 @@ def _limits(n: int, level: float, share: float | None) -> tuple[np.ndarray, np.n
     weights are of the second axis, which pairs have no need of.
     """
     if share is None:
-        return stats.t.isf(level / 2, n - 1) * _spreads(n - 1.0)[:, None], np.ones(1)
+        return -stdtrit(n - 1, level / 2) * _spreads(n - 1.0)[:, None], np.ones(1)
     one, rest, weights = variance_shares(n, n)
-    mine, other = share * one, (1 - share) * rest
+    first, second = share * one, (1 - share) * rest
     test = two_sample_test(n, n, level)
-    critical = test.critical(mine / (mine + other), level) * np.sqrt(2 * (mine + other))
+    critical = test.critical(first / (first + second), level) * np.sqrt(2 * (first + second))
     return _spreads(2.0 * (n - 1))[3::8, None] * critical, weights  # 50 will do, as b varies too
 
 
 @functools.lru_cache(maxsize=4096)
 def _spreads(dof: float) -> np.ndarray:
     """Quantiles of an estimated over the true standard deviation."""
-    return np.sqrt(stats.chi2.ppf((np.arange(QUANTILES) + 0.5) / QUANTILES, dof) / dof)
+    chi2 = 2 * gammaincinv(dof / 2, (np.arange(SPREADS) + 0.5) / SPREADS)
+    return np.sqrt(chi2 / dof)

@@ -5,22 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssgd_analysis.comparison.rule import Rule
+from ssgd_analysis.comparison.flatness_tests import Rows
+from ssgd_analysis.comparison.rule import rule_record
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.files import jsonable, make_folder
-from ssgd_analysis.pictures.comparison import relative_effects
-from ssgd_analysis.plots import forest_figure
-from ssgd_analysis.plots.metric_names import NAMES
-from ssgd_analysis.records import Record
-from ssgd_analysis.report.comparison import write_comparison
+from ssgd_analysis.metric_names import NAMES
+from ssgd_analysis.records import Record, number
+from ssgd_analysis.settings.comparison import VerdictRule
 
 VERDICTS = ("flatter", "sharper", "no difference", "not comparable")
 COLUMNS = (
     "group", "baseline", "metric", "difference", "relative", "p", "p_holm", "n", "verdict",
     "counts", "why",
 )  # fmt: skip
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -40,8 +37,34 @@ class Comparison(Record):
         normalized_logits: whether the logits were normalised.
         compared: whether there were two groups to compare.
         values: group → metric → each seed's value.
-        correlations: of :func:`ssgd_analysis.comparison.correlate.correlate`; ``None`` if they
-            were not asked for.
+        correlations: of ``rank_correlations``; ``None`` if they were not asked for.
+
+    Example:
+        >>> accuracy = {
+        ...     "group": "s-sgd",
+        ...     "baseline": "sgd",
+        ...     "metric": "test_accuracy",
+        ...     "difference": 0.011,
+        ...     "ci95": (0.004, 0.018),
+        ...     "p_holm": 0.01,
+        ...     "verdict": "higher",
+        ... }
+        >>> Comparison(
+        ...     groups=[],
+        ...     missing=[],
+        ...     tests=[],
+        ...     overall=[],
+        ...     outcomes=[accuracy],
+        ...     notes={},
+        ...     rule=VerdictRule(),
+        ...     loss_tolerance=0.1,
+        ...     matched_by=None,
+        ...     normalized_logits=False,
+        ...     compared=True,
+        ... )
+        Comparison
+        against sgd  metric         difference            p (Holm)  verdict
+        s-sgd        test_accuracy  0.011 [0.004, 0.018]  0.01      higher
     """
 
     groups: Rows
@@ -50,7 +73,7 @@ class Comparison(Record):
     overall: Rows
     outcomes: Rows
     notes: dict[str, str]
-    rule: Rule
+    rule: VerdictRule
     loss_tolerance: float
     matched_by: str | None
     normalized_logits: bool
@@ -76,7 +99,7 @@ class Comparison(Record):
             "overall": self.overall,
             "outcomes": self.outcomes,
             "notes": self.notes,
-            "rule": self.rule.record(),
+            "rule": rule_record(self.rule),
             "loss_tolerance": self.loss_tolerance,
             "matched_loss": self.matched_by is not None,
             "matched_by": self.matched_by,
@@ -101,12 +124,35 @@ class Comparison(Record):
             rows.append({**row, "low": low, "high": high})
         return rows
 
+    def overview(self) -> Rows:
+        """Each difference with its 95% interval, corrected p and verdict; outcomes come last."""
+        from ssgd_analysis.report.tables import p_cell, span
+
+        found = [*self.tests, *self.outcomes]
+        baselines = list(dict.fromkeys(test["baseline"] for test in found))
+        rival = f"against {baselines[0]}" if len(baselines) == 1 else "rivals"
+        return [
+            {
+                rival: test["group"]
+                if len(baselines) == 1
+                else f"{test['group']} against {test['baseline']}",
+                "metric": test["metric"],
+                "difference": f"{number(test['difference'], 3)} {span(test['ci95'])}",
+                "p (Holm)": p_cell(test["p_holm"]),
+                "verdict": test["verdict"],
+            }
+            for test in found
+        ]
+
     def plot(self, ax: Any = None) -> Any:
         """Draw every difference with its interval, relative to the baseline's mean.
 
         Raises:
             InputError: there is no test to draw.
         """
+        from ssgd_analysis.pictures.comparison import relative_effects
+        from ssgd_analysis.plots import forest_figure
+
         effects = relative_effects(self.document(), NAMES)
         if not effects:
             raise InputError("there is no test of flatness to draw")
@@ -117,6 +163,8 @@ class Comparison(Record):
 
     def save(self, folder: Path | str) -> list[Path]:
         """Write ``report.html``, ``compare.json``, the tables as CSV, and the pictures."""
+        from ssgd_analysis.report.comparison import write_comparison
+
         return write_comparison(make_folder(Path(folder)), self.document(), self.values)
 
 

@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 FLIPS = 16  # seeds up to which all 2ⁿ signs are tried
 RESAMPLES = 2000
@@ -66,6 +65,8 @@ def bootstrap_interval(
     Reference:
         Efron 1987, JASA 82, 171-185.
     """
+    from scipy import stats  # takes most of a second to import
+
     a, b = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
     data = (a - b,) if paired else (a, b)
     if min(len(part) for part in data) < 3 or any(np.ptp(part) == 0 for part in data):

@@ -21,68 +21,42 @@ from ssgd_analysis.comparison.statistics import (
     unpaired_difference,
     unpaired_p,
 )
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.settings.comparison import VerdictRule
 
 FLATTER, SHARPER, SAME = "flatter", "sharper", "no difference"
 INCOMPARABLE = "not comparable"
 COPY = 1e-3  # relative; two runs never agree so well, a rescaled copy in float32 does
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """When one method is called flatter than another.
+def rule_text(rule: VerdictRule) -> str:
+    """The rule in words."""
+    return (
+        "The rule was fixed before the numbers were known. A metric counts if rescaling layers,"
+        " neurons or BatchNorm weights does not change it, if it says which direction is"
+        " flatter, and if neither method was trained on it (otherwise it is circular). The"
+        f" level is {rule.level:.0%} for all metrics that count, together (Holm's correction);"
+        " the other metrics are corrected separately. Groups that share seeds are compared in"
+        f" pairs: by the exact sign-flip test for up to {FLIPS} seeds if it can reach the level"
+        " after correction, otherwise by the paired t-test. Groups without shared seeds are"
+        " compared by Welch's t-test, its p the largest over all ratios of the two spreads, or,"
+        " if the numbers of seeds are far apart, by the Behrens-Fisher test, whichever needs"
+        " the smaller t at equal spreads. Flatter or sharper: the Holm-corrected p is below"
+        f" {rule.level:.0%}, and the difference is at least {rule.margin:.0%} of the baseline's"
+        " mean. No difference: the difference is shown to lie within"
+        f" ±{rule.margin:.0%} of the baseline's mean, whose own error is included (two"
+        " one-sided tests of the same kind and level, Holm-corrected; t-tests for pairs)."
+        " Otherwise the result is undecided, which is reported as not comparable, with the"
+        f" number of seeds needed to find a difference of {2 * rule.margin:.0%}, or to show"
+        f" that there is none, with {rule.power:.0%} power. With one seed the verdict is no"
+        f" difference if both values agree to {COPY:.1%}, as those of a rescaled copy do, and"
+        " not comparable otherwise. Overall, a group is flatter if at least one metric that"
+        " counts says so and none says sharper."
+    )
 
-    Args:
-        level: of all tests that count together (family-wise, Holm).
-        margin: smallest difference that matters, relative to the baseline's mean.
-        power: with which the number of seeds is planned.
 
-    Raises:
-        InputError: one of them is out of range.
-    """
-
-    level: float = 0.05
-    margin: float = 0.1
-    power: float = 0.8
-
-    def __post_init__(self) -> None:
-        for name in ("level", "margin", "power"):
-            value = getattr(self, name)
-            if not 0 < value < (math.inf if name == "margin" else 1):
-                raise InputError(
-                    f"{name} {value} should be above 0"
-                    + ("" if name == "margin" else " and below 1")
-                )
-
-    @property
-    def text(self) -> str:
-        """The rule in words."""
-        return (
-            "The rule was fixed before the numbers were known. A metric counts if rescaling layers,"
-            " neurons or BatchNorm weights does not change it, if it says which direction is"
-            " flatter, and if neither method was trained on it (otherwise it is circular). The"
-            f" level is {self.level:.0%} for all metrics that count, together (Holm's correction);"
-            " the other metrics are corrected separately. Groups that share seeds are compared in"
-            f" pairs: by the exact sign-flip test for up to {FLIPS} seeds if it can reach the level"
-            " after correction, otherwise by the paired t-test. Groups without shared seeds are"
-            " compared by Welch's t-test, its p the largest over all ratios of the two spreads, or,"
-            " if the numbers of seeds are far apart, by the Behrens-Fisher test, whichever needs"
-            " the smaller t at equal spreads. Flatter or sharper: the Holm-corrected p is below"
-            f" {self.level:.0%}, and the difference is at least {self.margin:.0%} of the baseline's"
-            " mean. No difference: the difference is shown to lie within"
-            f" ±{self.margin:.0%} of the baseline's mean, whose own error is included (two"
-            " one-sided tests of the same kind and level, Holm-corrected; t-tests for pairs)."
-            " Otherwise the result is undecided, which is reported as not comparable, with the"
-            f" number of seeds needed to find a difference of {2 * self.margin:.0%}, or to show"
-            f" that there is none, with {self.power:.0%} power. With one seed the verdict is no"
-            f" difference if both values agree to {COPY:.1%}, as those of a rescaled copy do, and"
-            " not comparable otherwise. Overall, a group is flatter if at least one metric that"
-            " counts says so and none says sharper."
-        )
-
-    def record(self) -> dict[str, Any]:
-        """Its numbers and its words, as plain values."""
-        return {**asdict(self), "text": self.text}
+def rule_record(rule: VerdictRule) -> dict[str, Any]:
+    """The rule's numbers and its words, as plain values."""
+    return {**asdict(rule), "text": rule_text(rule)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +121,7 @@ class Finding:
     seeds_needed: int | None = None
 
 
-def judge(cases: Sequence[Case], rule: Rule, *, bootstrap: bool = True) -> list[Finding]:
+def judge(cases: Sequence[Case], rule: VerdictRule, *, bootstrap: bool = True) -> list[Finding]:
     """Every case's finding; those that count and those that don't are two families.
 
     Args:
@@ -200,7 +174,7 @@ def _has_values(case: Case) -> bool:
     return bool(case.values) and bool(case.baseline)
 
 
-def _numbers(case: Case, rule: Rule, family: int, bootstrap: bool) -> Finding:
+def _numbers(case: Case, rule: VerdictRule, family: int, bootstrap: bool) -> Finding:
     """The numbers of a case, its p-values not yet corrected."""
     values, baseline = case.values, case.baseline
     if not values or not baseline:
@@ -227,13 +201,13 @@ def _numbers(case: Case, rule: Rule, family: int, bootstrap: bool) -> Finding:
     return replace(finding, p=p, p_equivalence=equivalence, test=name)
 
 
-def _with_verdict(case: Case, found: Finding, rule: Rule, family: int) -> Finding:
+def _with_verdict(case: Case, found: Finding, rule: VerdictRule, family: int) -> Finding:
     """The finding with its verdict and the reason."""
     if case.incomparable_why:
         return replace(found, why=case.incomparable_why)
     if found.difference is None:
-        lacking = f"{case.metric} is missing or not finite in some runs"
-        return replace(found, why=case.missing or lacking)
+        reason = f"{case.metric} is missing or not finite in some runs"
+        return replace(found, why=case.missing or reason)
     if found.n < 2 and found.relative is not None and abs(found.relative) <= COPY:
         why = f"one seed, but {case.metric} agrees to {COPY:.1%}, as in copies of one function"
         return replace(found, verdict=SAME, why=why)
@@ -249,7 +223,7 @@ def _with_verdict(case: Case, found: Finding, rule: Rule, family: int) -> Findin
             found, why="all differences are equal, so there is no spread to test them by"
         )
     numbers = f"{found.test}, Holm-corrected p = {found.p_holm:.2g}"
-    differs = f"{case.metric} differs by {found.difference:+.3g}{_percent(found)} ({numbers})"
+    differs = f"{case.metric} differs by {found.difference:+.3g}{_relative_text(found)} ({numbers})"
     significant = found.p_holm < rule.level
     if significant and abs(found.difference) >= (found.margin or 0.0):
         if case.flatter is None:
@@ -266,17 +240,17 @@ def _with_verdict(case: Case, found: Finding, rule: Rule, family: int) -> Findin
     return replace(found, why=f"undecided: {shown}; {_seeds(needed, rule)}", seeds_needed=needed)
 
 
-def _percent(found: Finding) -> str:
+def _relative_text(found: Finding) -> str:
     return "" if found.relative is None else f" or {found.relative:+.1%}"
 
 
-def _seeds(needed: int | None, rule: Rule) -> str:
+def _seeds(needed: int | None, rule: VerdictRule) -> str:
     effect = f"a difference of {2 * rule.margin:.0%}, or to show that there is none"
     count = "more than 1000" if needed is None else f"about {needed}"
     return f"{count} seeds are needed to find {effect}, with {rule.power:.0%} power"
 
 
-def _needed(case: Case, rule: Rule, family: int) -> int | None:
+def _needed(case: Case, rule: VerdictRule, family: int) -> int | None:
     """Seeds needed at the observed spread; Bonferroni's correction errs on the safe side."""
     a, b = np.asarray(case.values, dtype=float), np.asarray(case.baseline, dtype=float)
 

@@ -2,27 +2,33 @@
 
 from collections.abc import Callable, Sequence
 
-from ssgd_analysis.comparison.measurements import MeasureSettings, measure_all, train_loss
+from ssgd_analysis.comparison.measurements import measure_run, train_loss
 from ssgd_analysis.comparison.metric_kinds import is_flatness
 from ssgd_analysis.runs import Run
+from ssgd_analysis.settings.comparison import MeasurementSettings
 
 
 class Measurements:
     """Metrics of runs, as :func:`ssgd_analysis.comparison.compare` asks for them.
 
-    Called with ``(run, metric, step=None, target=None)``; see :func:`measure_all`. Where a run has
+    Called with ``(run, metric, step=None, target=None)``; see :func:`measure_run`. Where a run has
     no value the answer is ``None``, and :meth:`why` gives the reason.
 
     Args:
         metrics: what will be asked for.
         settings: split, seed, ….
         on_measured: is called with every run and metric that had to be computed.
+
+    Example:
+        >>> source = Measurements(["lambda_max"], MeasurementSettings(samples=100))
+        >>> source.settings.split
+        'train'
     """
 
     def __init__(
         self,
         metrics: Sequence[str],
-        settings: MeasureSettings,
+        settings: MeasurementSettings,
         on_measured: Callable[[Run, str], None] = lambda run, metric: None,
     ) -> None:
         self.settings, self._on_measured = settings, on_measured
@@ -38,7 +44,7 @@ class Measurements:
         values = self._values.setdefault((str(run.folder), step, target), {})
         if metric not in values:
             wanted = [*(self._flatness if is_flatness(metric) else ()), metric]
-            found = measure_all(
+            found = measure_run(
                 run,
                 list(dict.fromkeys(wanted)),
                 self.settings,

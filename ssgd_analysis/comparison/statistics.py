@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from ssgd_analysis.comparison.two_samples import two_sample_test
 
@@ -43,12 +43,14 @@ def interval(values: Sequence[float]) -> Interval:
     mean, n = float(array.mean()), len(array)
     if n < 2:
         return Interval(mean, None, n)
-    half = float(stats.t.ppf(0.975, n - 1) * array.std(ddof=1) / np.sqrt(n))
+    half = float(stdtrit(n - 1, 0.975) * array.std(ddof=1) / np.sqrt(n))
     return Interval(mean, (mean - half, mean + half), n)
 
 
 def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Difference:
     """Paired t-test: position i of both came from the same seed."""
+    from scipy import stats  # takes most of a second to import
+
     differences = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
     found = interval(differences.tolist())
     if found.n < 2:
@@ -140,6 +142,8 @@ def equivalence_p(
 def _below(a: np.ndarray, b: np.ndarray, paired: bool, level: float) -> float:
     """Half the two-sided p of equal means; 0.5 where there is no error to divide by."""
     if paired:
+        from scipy import stats  # takes most of a second to import
+
         return 0.5 if _no_spread(a - b) else float(stats.ttest_rel(a, b).pvalue) / 2
     error, share = error_of(a, b)
     test = two_sample_test(len(a), len(b), min(1.0, 2 * level))
@@ -169,10 +173,10 @@ def _untestable(mean: float) -> float | None:
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
     """p-values corrected for their number (Holm 1979); ``None`` stays and does not count."""
-    known = sorted((p, i) for i, p in enumerate(values) if p is not None)
+    ranked = sorted((p, i) for i, p in enumerate(values) if p is not None)
     corrected: list[float | None] = [None] * len(values)
     highest = 0.0
-    for rank, (p, index) in enumerate(known):
-        highest = max(highest, min(1.0, p * (len(known) - rank)))
+    for rank, (p, index) in enumerate(ranked):
+        highest = max(highest, min(1.0, p * (len(ranked) - rank)))
         corrected[index] = highest
     return corrected

@@ -18,7 +18,8 @@ NODES = 64  # of the quadrature over the ratio of the two sample variances
 TAIL = 1e-10  # of that ratio's distribution, left out at either end
 COARSE = np.linspace(-9, 9, 19)  # logarithms of the ratios of standard errors that are tried
 FINE = np.linspace(-0.8, 0.8, 9)  # and around the worst of these
-LARGE = 100  # values in both groups beyond which Welch's level is right to a few thousandths of it
+# values in both groups beyond which Welch's level is right to a few thousandths of it
+LARGE_SAMPLE = 100
 TINY = 1e-300
 
 
@@ -48,9 +49,9 @@ class BehrensFisher:
 
     def p(self, t: np.ndarray | float, share: np.ndarray | float) -> np.ndarray:
         """Two-sided p of arrays of the same shape."""
-        mine, other, weight = variance_shares(self.n, self.m)
+        first, second, weight = variance_shares(self.n, self.m)
         w = np.asarray(share, dtype=float)[..., None]
-        spread = w * (self.n - 1) / mine + (1 - w) * (self.m - 1) / other
+        spread = w * (self.n - 1) / first + (1 - w) * (self.m - 1) / second
         dof = self.n + self.m - 2
         ratio = np.abs(np.asarray(t, dtype=float))[..., None] * np.sqrt(dof / spread)
         return 2 * special.stdtr(dof, -ratio) @ weight
@@ -141,7 +142,7 @@ def worst_welch_level(nominal: float, n: int, m: int) -> float:
         n: values of the first group, at least 2.
         m: of the second, at least 2.
     """
-    if nominal <= 0 or nominal >= 1 or min(n, m) > LARGE:
+    if nominal <= 0 or nominal >= 1 or min(n, m) > LARGE_SAMPLE:
         return min(max(nominal, 0.0), 1.0)
     worst = COARSE[_levels_at(COARSE, nominal, n, m).argmax()]
     sizes = _levels_at(worst + FINE, nominal, n, m)
@@ -152,16 +153,16 @@ def _levels_at(ratios: np.ndarray, nominal: float, n: int, m: int) -> np.ndarray
     """Welch's level at ratios of the means' true squared errors, given by their logarithm."""
     part, rest, weight = variance_shares(n, m)
     true = special.expit(ratios)[:, None]
-    mine, other = true * part / (n - 1), (1 - true) * rest / (m - 1)
-    dof = welch_dof(mine / (mine + other), n, m)
-    limit = -special.stdtrit(dof, nominal / 2) * np.sqrt((n + m - 2) * (mine + other))
+    first, second = true * part / (n - 1), (1 - true) * rest / (m - 1)
+    dof = welch_dof(first / (first + second), n, m)
+    limit = -special.stdtrit(dof, nominal / 2) * np.sqrt((n + m - 2) * (first + second))
     return 2 * special.stdtr(n + m - 2, -limit) @ weight
 
 
 @functools.lru_cache(maxsize=4096)
 def _nominal(level: float, n: int, m: int) -> float:
     """Welch's nominal level whose worst level is the one that is wanted."""
-    if min(n, m) > LARGE:
+    if min(n, m) > LARGE_SAMPLE:
         return level
 
     def beyond(power: float) -> float:
@@ -186,7 +187,7 @@ def variance_shares(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """
     a, b = (n - 1) / 2, (m - 1) / 2
     low, high = special.betaincinv(a, b, TAIL), special.betaincinv(b, a, TAIL)
-    places = np.linspace(special.logit(low), -special.logit(high), NODES)
-    logs = -np.logaddexp(0, -places), -np.logaddexp(0, places)
+    nodes = np.linspace(special.logit(low), -special.logit(high), NODES)
+    logs = -np.logaddexp(0, -nodes), -np.logaddexp(0, nodes)
     weights = np.exp(a * logs[0] + b * logs[1] - special.betaln(a, b))
     return np.exp(logs[0]), np.exp(logs[1]), weights / weights.sum()

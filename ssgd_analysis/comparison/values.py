@@ -61,13 +61,13 @@ def missing_runs(
     """
     missing = []
     for metric in metrics:
-        lacking = [
+        without_value = [
             (group, run)
             for group in groups
             for run in group.runs.values()
             if not _finite(source(run, metric))
         ]
-        reasons = [source.why(run, metric) for _, run in lacking]
+        reasons = [source.why(run, metric) for _, run in without_value]
         every = len(reasons) == sum(len(group.runs) for group in groups)
         if reasons and all(reasons) and every and metric not in optional:
             raise InputError(reasons[0])
@@ -78,7 +78,7 @@ def missing_runs(
                 "metric": metric,
                 "why": reason or "it was not recorded, or is not finite",
             }
-            for (group, run), reason in zip(lacking, reasons, strict=True)
+            for (group, run), reason in zip(without_value, reasons, strict=True)
         ]
     return missing
 
@@ -98,7 +98,7 @@ def paired_values(
         paired: whether the i-th checkpoints of both sides belong together.
     """
     a, b = (_values(side, metric, source) for side in sides)
-    lacking = [
+    without_value = [
         checkpoint
         for side, values in zip(sides, (a, b), strict=True)
         for checkpoint, value in zip(side, values, strict=True)
@@ -106,14 +106,14 @@ def paired_values(
     ]
     if paired:
         both = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-        return ([x for x, _ in both], [y for _, y in both]), lacking
-    return ([x for x in a if x is not None], [y for y in b if y is not None]), lacking
+        return ([x for x, _ in both], [y for _, y in both]), without_value
+    return ([x for x in a if x is not None], [y for y in b if y is not None]), without_value
 
 
-def without(lacking: Sequence[RunCheckpoint], metric: str, source: MetricSource) -> str:
+def without(without_value: Sequence[RunCheckpoint], metric: str, source: MetricSource) -> str:
     """Which runs are left out, in words; runs with the same reason together."""
     reasons: dict[str, list[str]] = {}
-    for checkpoint in lacking:
+    for checkpoint in without_value:
         reason = source.why(checkpoint.run, metric)
         reasons.setdefault(reason, []).append(checkpoint.run.folder.name)
     parts = [", ".join(names) + f" ({why})" * bool(why) for why, names in reasons.items()]

@@ -2,6 +2,7 @@
 
 from ssgd_analysis.connections.compute import connect
 from ssgd_analysis.connections.connection import (
+    OTHER_EXAMPLES,
     PATHS,
     Connection,
     find_connection,
@@ -15,6 +16,7 @@ from ssgd_analysis.connections.record import ConnectionRecord
 from ssgd_analysis.settings.connection import ConnectionSettings
 
 __all__ = [
+    "OTHER_EXAMPLES",
     "PATHS",
     "Barrier",
     "Connection",

@@ -12,6 +12,7 @@ from torch import nn
 
 from ssgd_analysis.batch import tensors
 from ssgd_analysis.connections.connection import (
+    OTHER_EXAMPLES,
     PATHS,
     Connection,
     find_connection,
@@ -109,7 +110,7 @@ def connect(
     folder = None if folder is None else Path(folder)
     if save_weights:
         if folder is None:
-            raise InputError("save_weights needs a folder")
+            raise InputError("save_weights=True needs a folder to write to: give folder=")
         files = [file for kind in kinds for file in weight_files(folder, kind, settings.bends)]
         document["weights"] = [str(file) for file in files]
     stored = {}
@@ -161,7 +162,7 @@ def _notes(first: Problem, second: Problem | nn.Module, splits: Mapping[str, Pro
     """What the two problems do not share, and what was assumed of the first."""
     notes = []
     if isinstance(second, Problem) and not same_examples(first, second):
-        notes.append("trained on other examples or labels: losses are on the first checkpoint's")
+        notes.append(OTHER_EXAMPLES)
     return [*notes, *dict.fromkeys(n for problem in splits.values() for n in problem.notes)]
 
 

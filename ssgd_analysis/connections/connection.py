@@ -109,9 +109,12 @@ def find_connection(
     each = sum(len(p.batches) for p in splits.values()) + (len(batches) if recalibrated else 0)
     holes = int(sum((~np.isfinite(profile.loss)).sum() for profile in profiles.values()))
     if holes:
-        notes.append(f"the loss is not finite at {holes} points: the barrier there has no height")
+        notes.append(f"the loss is not finite at {holes} points, so the barrier is not known there")
     if tracked and not recalibrated:
-        notes.append("BatchNorm's statistics go straight from end to end: no network's own")
+        notes.append(
+            "BatchNorm's statistics are interpolated between the ends (--bn frozen): they do not"
+            " fit the networks inside the path"
+        )
     record = {
         "path": kind,
         "barrier": {name: _loss_record(barrier(p)) for name, p in profiles.items()},
@@ -129,6 +132,12 @@ def find_connection(
         },
     }
     return Connection(path, profiles, record)
+
+
+OTHER_EXAMPLES = (
+    "the checkpoints were trained on different examples or labels: losses are those of the"
+    " first one's examples"
+)
 
 
 def same_examples(one: Problem, two: Problem) -> bool:

@@ -63,7 +63,7 @@ def train_curve(
         polygonal chain).
     """
     if bends < 1 or epochs < 1:
-        raise InputError(f"a curve needs bends and epochs of at least 1, not {bends} and {epochs}")
+        raise InputError(f"bends {bends} and epochs {epochs} should be at least 1")
     draw = minibatches or (
         lambda random: (
             problem.batches[i]
@@ -88,7 +88,9 @@ def train_curve(
             # one example has no variance
             batches = [b for b in draw(random) if not norms or batching.examples(b) > 1]
             if not batches:
-                raise InputError("BatchNorm needs minibatches of two examples: a larger batch size")
+                raise InputError(
+                    "BatchNorm needs minibatches of at least two examples: use a larger batch size"
+                )
             parts = torch.randperm(len(batches), generator=random)
             times = (parts + torch.rand(len(batches), generator=random)) / len(batches)
             total = 0.0
@@ -106,7 +108,7 @@ def train_curve(
                 gradients += 1
                 total += float(loss.detach()) / len(batches)
             if not math.isfinite(total):
-                raise WorkError(f"the curve's loss diverged in epoch {epoch + 1}: a smaller lr?")
+                raise WorkError(f"the curve's loss diverged in epoch {epoch + 1}: use a smaller lr")
             progress.advance(1, f"mean loss {total:.3g}")
     for tensor in (tensor for knot in knots for tensor in knot.values()):
         tensor.grad = None

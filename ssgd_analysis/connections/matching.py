@@ -15,7 +15,7 @@ from ssgd_analysis.errors import first_line
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.seeds import generator
 from ssgd_analysis.symmetries import UnitGroup, copied, permutable, permuted, relative_change
-from ssgd_analysis.symmetries.permutable import few_names
+from ssgd_analysis.symmetries.permutable import first_names
 
 # Relative change of outputs that is rounding: of float64 about 1e-13, of a model that turns to
 # float32 inside 1e-6; another function is far above.
@@ -78,7 +78,7 @@ def weight_matching(problem: Problem, other: nn.Module, *, seed: int = 0) -> Mat
         return Matching(both.end, [], [], [check.fault], 0.0, 1)
     groups, changed = _symmetries(groups, check, seed)
     if changed:
-        left.append(f"not permuted: {few_names(changed)} (the outputs change)")
+        left.append(f"not permuted: {first_names(changed)} (the outputs change)")
     names = {name for name, _ in problem.model.named_parameters()}
     start = {name: tensor.double() for name, tensor in both.start.items() if name in names}
     end = {name: tensor.double() for name, tensor in both.end.items() if name in names}

@@ -20,7 +20,7 @@ class WeightPath:
 
     The polygon through the start, the bends and the end takes each piece in equal t; the Bezier
     curve has the bends as its inner control points. Buffers and parameters that no bend holds go
-    straight from start to end; what is no floating-point number jumps at t = 1.
+    straight from start to end; other tensors jump at t = 1.
 
     Args:
         model: the one whose tensors are moved; those of the start fit it.
@@ -114,13 +114,14 @@ def line(model: nn.Module, other: nn.Module) -> WeightPath:
         if name not in start or name not in end:
             has, lacks = ("first", "second") if name in start else ("second", "first")
             raise InputError(
-                f"two architectures: the {has} checkpoint has a tensor '{name}', the {lacks} has"
-                " none; a path needs two checkpoints of one architecture"
+                f"the {has} checkpoint has a tensor '{name}' that the {lacks} one lacks: a path"
+                " needs two checkpoints of one architecture"
             )
         if start[name].shape != end[name].shape:
             raise InputError(
-                f"two architectures: tensor '{name}' has shape {tuple(start[name].shape)} in the"
-                f" first checkpoint and {tuple(end[name].shape)} in the second"
+                f"tensor '{name}' has shape {tuple(start[name].shape)} in the first checkpoint and"
+                f" {tuple(end[name].shape)} in the second: a path needs two checkpoints of one"
+                " architecture"
             )
     end = {name: tensor.to(start[name]) for name, tensor in end.items()}
     return WeightPath(model, start, end)

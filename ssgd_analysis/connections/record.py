@@ -31,6 +31,15 @@ class ConnectionRecord(Record):
             ``PATH_SPLIT_loss`` and ``PATH_SPLIT_accuracy``, each of shape (points,).
         found: the paths that were found in this call, by kind, with their weights.
         resumed: whether it was read from a folder where it was finished.
+
+    Example:
+        >>> import torch; from torch import nn
+        >>> from ssgd_analysis import Problem, connect
+        >>> batch = torch.eye(4), torch.arange(4) % 2
+        >>> ends = [Problem(nn.Linear(4, 2), nn.CrossEntropyLoss(), [batch]) for _ in "ab"]
+        >>> record = connect(*ends, paths=["line"])
+        >>> [(row["path"], row["barrier_train"] >= 0) for row in record.rows()]
+        [('line', True)]
     """
 
     document: dict[str, Any]
@@ -94,8 +103,8 @@ class ConnectionRecord(Record):
         save_arrays(folder / ARRAYS, self.arrays)
         write_text(folder / TABLE, "\n".join(self._table()) + "\n")
         pictures = connection_pictures(self.document, self.arrays, folder / "connect")
-        drawn = {"out": str(folder), "pictures": [str(path) for path in pictures]}
-        write_json(folder / DOCUMENT, self.document | drawn)
+        written = {"out": str(folder), "pictures": [str(path) for path in pictures]}
+        write_json(folder / DOCUMENT, self.document | written)
         weights = [Path(path) for path in self.document.get("weights", [])]
         return [*(folder / name for name in (DOCUMENT, ARRAYS, TABLE)), *pictures, *weights]
 
@@ -122,7 +131,9 @@ class ConnectionRecord(Record):
                 arrays = {name: archive[name] for name in archive.files}
             needed = [Path(folder) / TABLE, *map(Path, document["pictures"])]
             if missing := [path for path in needed if not path.is_file()]:
-                raise ValueError(f"there is no {missing[0]}")
+                raise ValueError(f"{missing[0]} is missing")
         except Exception as error:  # a damaged archive may raise anything
-            raise InputError(f"{folder} holds no whole connection: {error}") from error
+            raise InputError(
+                f"the connection in {folder} is incomplete or damaged: {error}"
+            ) from error
         return cls(document, arrays, resumed=True)

@@ -1,4 +1,4 @@
-"""Curvature of the loss: symmetric operators and what is read off them, each with its doubt.
+"""Curvature of the loss: symmetric operators, their eigenvalues, traces and densities, with errors.
 
 Operators know models; eigenpairs, traces and densities know operators only, so they are tested
 on planted spectra.

@@ -99,11 +99,12 @@ def survey(
     if density_probes < 2 or density_steps < 2:
         raise InputError(
             "the density needs at least 2 probes and 2 steps, "
-            f"not {density_probes}, {density_steps}"
+            f"not {density_probes} probes and {density_steps} steps"
         )
     if probes < density_probes:
         raise InputError(
-            f"the trace takes the density's {density_probes} probes, so not {probes} of them"
+            f"the trace shares the density's {density_probes} probes: probes {probes} should be at"
+            " least as many"
         )
     before = operator.products
 

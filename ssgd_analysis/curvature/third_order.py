@@ -17,8 +17,8 @@ ROUNDING = 1e3  # machine epsilons of the gradients, below which their differenc
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A number with its doubt.
+class ScalarEstimate:
+    """A number with its standard error.
 
     Args:
         value: the estimate; ``None`` where it is not defined.
@@ -49,10 +49,10 @@ class SymmetricAlignment:
         draws: how many n.
     """
 
-    cosine: Estimate
-    ratio: Estimate
-    trace_cosine: Estimate
-    trace_ratio: Estimate
+    cosine: ScalarEstimate
+    ratio: ScalarEstimate
+    trace_cosine: ScalarEstimate
+    trace_ratio: ScalarEstimate
     agreement: float | None
     share: float | None
     draws: int
@@ -135,7 +135,7 @@ def symmetric_alignment(problem: Problem, noises: Iterable[list[Tensor]]) -> Sym
     mean = _compare(whole[0], whole[1], rounding * len(pairs))
     size, gradient = float(whole[1].norm()) / len(pairs), float(plain.norm())
     trace_cosine, trace_ratio = (
-        Estimate(value, None if None in (a, b) else abs(a - b) / 2)
+        ScalarEstimate(value, None if None in (a, b) else abs(a - b) / 2)
         for value, a, b in zip(mean, *halves, strict=True)
     )
     return SymmetricAlignment(
@@ -167,9 +167,9 @@ def _compare(one: Tensor, other: Tensor, rounding: float) -> tuple[float | None,
     return float(one @ other) / (a * b), a / b
 
 
-def _mean(values: list[float | None]) -> Estimate:
+def _mean(values: list[float | None]) -> ScalarEstimate:
     defined = torch.tensor([v for v in values if v is not None], dtype=torch.float64)
     if len(defined) < len(values):
-        return Estimate(None, None)
+        return ScalarEstimate(None, None)
     error = float(defined.std()) / len(defined) ** 0.5 if len(defined) > 1 else None
-    return Estimate(float(defined.mean()), error)
+    return ScalarEstimate(float(defined.mean()), error)

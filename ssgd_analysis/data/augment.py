@@ -22,7 +22,7 @@ def crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def crop(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
-    """Pad with zeros and cut the original size out at a random place of each image.
+    """Pad with zeros and cut the original size out at a random position of each image.
 
     Args:
         images: shape (B, channels, height, width).

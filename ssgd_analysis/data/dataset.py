@@ -26,7 +26,7 @@ class Split:
         targets: shape (N, …); integers are class labels, floats are values to regress.
 
     Raises:
-        InputError: no examples, or as many inputs as targets there are not.
+        InputError: no examples, or another number of targets than of inputs.
     """
 
     inputs: Batch
@@ -95,7 +95,7 @@ class Split:
             generator: on the CPU, so that the order is the same on every device.
 
         Raises:
-            InputError: the examples are no (input, target) pairs.
+            InputError: the examples are not (input, target) pairs.
         """
         if self.targets is None:
             raise InputError("training needs data of (input, target) pairs")
@@ -117,7 +117,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Train and test examples, and how training may vary them.
+    """Train and test examples, and the augmentation for training.
 
     Args:
         name: registered name or reference.
@@ -162,7 +162,9 @@ class Dataset:
         """
         found = {"train": self.train, "val": self.val, "test": self.test}.get(name)
         if found is None:
-            raise InputError(f"there is no split '{name}' (train, test; val with --val)")
+            raise InputError(
+                f"there is no split '{name}': choose train or test, or val after train --val"
+            )
         return found
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Dataset":
@@ -193,18 +195,18 @@ class Dataset:
             kinds = torch.zeros(len(self.train))
         held = _stratified(kinds, share, generator)
         if not 0 < len(held) < len(self.train):
-            raise InputError(f"--val {share} of {len(self.train)} examples leaves a side empty")
-        kept = torch.ones(len(self.train), dtype=torch.bool)
-        kept[held] = False
+            raise InputError(f"--val {share} of {len(self.train)} examples leaves one part empty")
+        trained = torch.ones(len(self.train), dtype=torch.bool)
+        trained[held] = False
         return dataclasses.replace(
-            self, train=self.train.take(kept.nonzero()[:, 0]), val=self.train.take(held)
+            self, train=self.train.take(trained.nonzero()[:, 0]), val=self.train.take(held)
         )
 
     def with_train_samples(self, count: int, generator: torch.Generator) -> "Dataset":
-        """Keep a stratified draw of train, in its order.
+        """Train on a stratified subset, in the order of the whole.
 
         Args:
-            count: how many examples; 0: all.
+            count: the number of examples; 0: all.
             generator: on the CPU; picks the examples.
 
         Raises:
@@ -214,10 +216,11 @@ class Dataset:
         if count == 0:
             return self
         if count > total:
-            raise InputError(f"--train-samples {count}: there are {total} training examples")
+            raise InputError(f"--train-samples {count} is more than the {total} training examples")
         kinds = self.train.targets
-        kept = _stratified(torch.zeros(total) if kinds is None else kinds, count / total, generator)
-        return dataclasses.replace(self, train=self.train.take(kept))
+        kinds = torch.zeros(total) if kinds is None else kinds
+        index = _stratified(kinds, count / total, generator)
+        return dataclasses.replace(self, train=self.train.take(index))
 
     def with_label_noise(self, share: float, generator: torch.Generator) -> "Dataset":
         """Give a share of the training labels another class, uniformly; test is never touched.

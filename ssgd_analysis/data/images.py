@@ -1,14 +1,11 @@
 """The image data sets that torchvision reads: MNIST and kin, CIFAR, SVHN."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import datasets
 
 from ssgd_analysis.data.augment import Augment, crop, crop_and_flip
 from ssgd_analysis.data.dataset import Dataset, Split
@@ -23,14 +20,14 @@ class Images:
 
     Args:
         name: registered name.
-        source: torchvision's class.
+        source: the name of torchvision's class.
         files: where its files belong, below the data folder.
         augment: the usual augmentation for training.
         by_split: the class takes ``split="train"`` instead of ``train=True``.
     """
 
     name: str
-    source: Callable[..., Any]
+    source: str
     files: str
     augment: Augment | None = None
     by_split: bool = False
@@ -56,9 +53,12 @@ class Images:
         )
 
     def _part(self, folder: Path, *, train: bool) -> tuple[Tensor, Tensor]:
+        from torchvision import datasets  # takes 1.5 s to import
+
+        source = getattr(datasets, self.source)
         which = {"split": "train" if train else "test"} if self.by_split else {"train": train}
         try:
-            found = self.source(str(folder), **which, download=False)
+            found = source(str(folder), **which, download=False)
         except Exception as unread:  # torchvision's RuntimeError, or whatever a bad file causes
             if "not found" not in str(unread):
                 raise InputError(
@@ -67,7 +67,7 @@ class Images:
                 ) from unread
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                found = self.source(str(folder), **which, download=True)
+                found = source(str(folder), **which, download=True)
             except Exception as error:
                 raise InputError(
                     f"{self.name} is not in {folder}, or damaged, and could not be downloaded"
@@ -89,10 +89,10 @@ def _channels_first(data: Tensor | np.ndarray) -> Tensor:
 
 
 IMAGES = [
-    Images("mnist", datasets.MNIST, "MNIST/raw/*-ubyte"),
-    Images("fashion_mnist", datasets.FashionMNIST, "FashionMNIST/raw/*-ubyte"),
-    Images("kmnist", datasets.KMNIST, "KMNIST/raw/*-ubyte"),
-    Images("cifar10", datasets.CIFAR10, "cifar-10-batches-py/", crop_and_flip),
-    Images("cifar100", datasets.CIFAR100, "cifar-100-python/", crop_and_flip),
-    Images("svhn", datasets.SVHN, "train_32x32.mat and test_32x32.mat", crop, by_split=True),
+    Images("mnist", "MNIST", "MNIST/raw/*-ubyte"),
+    Images("fashion_mnist", "FashionMNIST", "FashionMNIST/raw/*-ubyte"),
+    Images("kmnist", "KMNIST", "KMNIST/raw/*-ubyte"),
+    Images("cifar10", "CIFAR10", "cifar-10-batches-py/", crop_and_flip),
+    Images("cifar100", "CIFAR100", "cifar-100-python/", crop_and_flip),
+    Images("svhn", "SVHN", "train_32x32.mat and test_32x32.mat", crop, by_split=True),
 ]

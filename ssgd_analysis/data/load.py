@@ -22,7 +22,7 @@ from ssgd_analysis.files import cache_folder
 
 @dataclass(frozen=True)
 class DataEntry:
-    """One line of the table: how to make a data set, given the folder for files."""
+    """One line of the table: a function that makes a data set, given the folder for files."""
 
     make: Callable[[Path], Dataset]
     summary: str
@@ -37,13 +37,13 @@ DATA = {
         standin_cifar100, "generated images for CIFAR-100, to try a file"
     ),
 } | {
-    entry.name: DataEntry(entry, f"{entry.source.__name__}, read or downloaded by torchvision")
+    entry.name: DataEntry(entry, f"{entry.source}, read or downloaded by torchvision")
     for entry in IMAGES
 }
 
 
 def default_folder() -> Path:
-    """Where downloaded data is kept unless ``--data-dir`` says otherwise."""
+    """The folder for downloaded data unless ``--data-dir`` says otherwise."""
     return cache_folder() / "data"
 
 
@@ -97,7 +97,7 @@ def _split(name: str, part: str, given: Any) -> Split:
         return Split(_inputs(inputs.detach()), _targets(targets.detach()))
     except InputError as error:
         raise InputError(f"data '{name}': {part}: {error}") from error
-    except Exception as error:  # whatever a stranger's data set raises
+    except Exception as error:  # whatever a user's data set raises
         raise InputError(f"data '{name}': {part}: {type(error).__name__}: {error}") from error
 
 
@@ -145,7 +145,7 @@ def _keys(item: Any) -> Any:
 
 
 def _inputs(inputs: Tensor) -> Tensor:
-    """Floats as they are; bytes are pixels; other integers are tokens."""
+    """Floats stay; bytes are pixels; other integers are tokens."""
     if inputs.is_floating_point():
         return inputs
     return inputs.float() if inputs.dtype in (torch.uint8, torch.bool) else inputs.long()

@@ -1,4 +1,4 @@
-"""Generated images in the place of real ones: small, with classes that can be learned."""
+"""Generated images instead of real ones: small, with classes that can be learned."""
 
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ def stand_in(
 
     Args:
         name: registered name.
-        classes: how many; labels go round, so that every class has its share.
+        classes: the number of classes; every class has its share of the examples.
         size: pixels of a side.
         train: training examples.
         test: test examples.
@@ -47,7 +47,7 @@ def stand_in(
 
 
 def standin_cifar10(folder: Path) -> Dataset:
-    """Ten classes in the place of CIFAR-10; see :func:`stand_in`.
+    """Ten classes instead of CIFAR-10; see :func:`stand_in`.
 
     Args:
         folder: not needed.
@@ -56,7 +56,7 @@ def standin_cifar10(folder: Path) -> Dataset:
 
 
 def standin_cifar100(folder: Path) -> Dataset:
-    """A hundred classes in the place of CIFAR-100, 32×32; see :func:`stand_in`.
+    """A hundred classes instead of CIFAR-100, 32×32; see :func:`stand_in`.
 
     Args:
         folder: not needed.

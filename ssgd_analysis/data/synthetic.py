@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import make_moons
 
 from ssgd_analysis.data.dataset import Dataset, Split
 
@@ -43,6 +42,7 @@ def two_moons(folder: Path) -> Dataset:
     Args:
         folder: not needed.
     """
+    from sklearn.datasets import make_moons  # takes 1.4 s to import
 
     def split(seed: int) -> Split:
         points, labels = make_moons(500, noise=0.15, random_state=seed)

@@ -10,5 +10,5 @@ from ssgd_analysis.flatness.measurement import difference as difference
 from ssgd_analysis.flatness.metric import Metric as Metric
 from ssgd_analysis.flatness.metric import metric as metric
 from ssgd_analysis.flatness.names import all_metrics as all_metrics
-from ssgd_analysis.flatness.names import resolve as resolve
+from ssgd_analysis.flatness.names import parse_metric as parse_metric
 from ssgd_analysis.flatness.table import *  # noqa: F403 (every metric, for completion and mypy)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssgd_analysis import batch as batching
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness.ball import Ball, Point, climb, grads_of, point_at, random_grads
+from ssgd_analysis.flatness.ball import Ball, BallPoint, climb, grads_of, point_at, random_grads
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.measurement import Measurement, of_batches, rise
 from ssgd_analysis.weights import global_norm
@@ -69,7 +69,9 @@ def search(context: MetricContext, ball: Ball, steps: int, starts: int, name: st
     if steps < 1:
         raise InputError(f"steps {steps} should be ≥ 1")
     if starts < 0:
-        raise InputError(f"starts {starts} should be ≥ 1, or 0: until the best stops rising")
+        raise InputError(
+            f"starts {starts} should be ≥ 1, or 0 to go on until the best value stops rising"
+        )
     losses, gradient = context.clean_losses, context.clean_gradient
     if ball.radius == 0:  # losses of a pass with gradients may round otherwise
         return Found(losses, 1, [context.problem.mean(losses)], [])
@@ -79,12 +81,12 @@ def search(context: MetricContext, ball: Ball, steps: int, starts: int, name: st
     with context.moved() as clean:
         ascend = functools.partial(climb, context, clean, ball, generator)
         origin = [torch.zeros_like(weight) for weight in clean]
-        top = ascend(Point(low, losses, origin, gradient), steps)
+        top = ascend(BallPoint(low, losses, origin, gradient), steps)
         ends = [top.value]
         opposite = [-part for part in top.u]
         fresh = itertools.chain([opposite], _starts(context, clean, ball, generator, alone))
         while True:
-            before, best = top.value - low, list[Point]()
+            before, best = top.value - low, list[BallPoint]()
             for u in itertools.islice(fresh, (starts or STARTS) - (not tried)):
                 best.append(ascend(point_at(context, clean, ball, u), min(SHORT, steps)))
                 tried.append(best[-1].value)
@@ -97,7 +99,7 @@ def search(context: MetricContext, ball: Ball, steps: int, starts: int, name: st
                 return Found(top.losses, 1 + len(tried), ends, tried)
 
 
-def _value(point: Point) -> float:
+def _value(point: BallPoint) -> float:
     return point.value
 
 
@@ -125,10 +127,10 @@ def _example_grads(
     counts = [problem.examples(batch) for batch in problem.batches]
     ends = list(itertools.accumulate(counts))
     order = torch.randperm(ends[-1], generator=generator, device=generator.device)
-    for index in order.tolist():
-        place = bisect.bisect_right(ends, index)
-        first = index - ends[place] + counts[place]
-        piece = batching.between(problem.batches[place], first, first + 1, counts[place])
+    for example in order.tolist():
+        index = bisect.bisect_right(ends, example)
+        first = example - ends[index] + counts[index]
+        piece = batching.between(problem.batches[index], first, first + 1, counts[index])
         context.put(clean, [torch.zeros_like(weight) for weight in clean])
         with problem.evaluating(), torch.enable_grad():
             loss = problem.batch_loss(piece)

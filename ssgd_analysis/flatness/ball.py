@@ -67,7 +67,7 @@ def checkpoints(steps: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Point:
+class BallPoint:
     """A point of the ball: the mean loss and each batch's, where it is, the gradient there."""
 
     value: float
@@ -78,17 +78,17 @@ class Point:
 
 def point_at(
     context: MetricContext, clean: Sequence[Tensor], ball: Ball, u: Sequence[Tensor]
-) -> Point:
+) -> BallPoint:
     """A point and the gradient there, at the cost of one; inside :meth:`MetricContext.moved`."""
     context.put(clean, _moves(u, clean, ball))
     losses, gradient = context.losses_and_gradient()
-    return Point(_finite(context, losses, ball), losses, u, gradient)
+    return BallPoint(_finite(context, losses, ball), losses, u, gradient)
 
 
 def _finite(context: MetricContext, losses: Sequence[float], ball: Ball) -> float:
     value = context.problem.mean(losses)
     if not math.isfinite(value):
-        raise WorkError(f"the loss is {value} within rho {ball.radius}")
+        raise WorkError(f"the loss is {value} within rho {ball.radius}: use a smaller rho")
     return value
 
 
@@ -97,9 +97,9 @@ def climb(
     clean: Sequence[Tensor],
     ball: Ball,
     generator: torch.Generator,
-    start: Point,
+    start: BallPoint,
     steps: int,
-) -> Point:
+) -> BallPoint:
     """The best point of an ascent (APGD) of the mean loss; inside :meth:`MetricContext.moved`.
 
     Steepest ascent with momentum, projected; the first step from the clean weights, as long as
@@ -133,7 +133,7 @@ def climb(
         before, value = value, _finite(context, losses, ball)
         rises += value > before
         if value > best.value:
-            best = Point(value, losses, u, gradient)
+            best = BallPoint(value, losses, u, gradient)
         if step in reviews:
             stuck = last_review == (length, best.value)
             last_review = (length, best.value)

@@ -36,7 +36,7 @@ class Cost:
     def __sub__(self, other: "Cost") -> "Cost":
         """What was spent since ``other``."""
         pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return Cost(*(mine - theirs for mine, theirs in pairs))
+        return Cost(*(now - before for now, before in pairs))
 
 
 class MetricContext:

@@ -78,12 +78,14 @@ def _measured(context: MetricContext) -> ExampleGradients:
             break
         try:
             found, away = _summed(context.problem, mean, rows)
-        except Exception as error:  # under vmap a stranger's model may raise anything
+        except Exception as error:  # under vmap a user's model may raise anything
             if rows is _together:
                 continue
             if is_out_of_memory(error):
                 raise
-            raise InputError(f"no example has a gradient of its own: {error}") from error
+            raise InputError(
+                f"the gradients of single examples can't be computed: {error}"
+            ) from error
         context.pay(gradients=1)
         size = math.sqrt(context.problem.mean(found.squares))
         # rounding is some 10 epsilons of the gradients' size: far below
@@ -91,7 +93,7 @@ def _measured(context: MetricContext) -> ExampleGradients:
             return found
     raise InputError(
         "the loss of a batch is not the mean of its examples' losses (padding, weights, or examples"
-        " that see one another), so no gradient belongs to an example"
+        " that interact), so the metric's gradients of single examples do not exist"
     )
 
 

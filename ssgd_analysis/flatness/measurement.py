@@ -13,7 +13,7 @@ from ssgd_analysis.flatness.context import Cost, MetricContext
 
 @dataclass(frozen=True)
 class Measurement:
-    """A value with its doubt and how it was made.
+    """The value of a metric, with its standard error and the settings that it was measured with.
 
     Args:
         value: the metric.
@@ -25,7 +25,11 @@ class Measurement:
             :func:`difference`.
         weights: of the samples, sum one; ``None``: equal.
         details: what one number does not hold: layers, quantiles, moments, as plain values.
-        cost: what it took beside what was known on the context.
+        cost: passes and products beyond those that other metrics had made already.
+
+    Example:
+        >>> difference(Measurement(0.75, 0.03), Measurement(0.5, 0.04))
+        (0.25, 0.05)
     """
 
     value: float
@@ -43,6 +47,11 @@ def difference(one: Measurement, other: Measurement) -> tuple[float, float | Non
     They belong together where both have as many, with the same weights; equal seeds, examples and
     settings are the caller's. Else the errors add in squares, too much where the two share examples
     or draws.
+
+    Example:
+        >>> one, other = (Measurement(value, 0.1) for value in (0.5, 0.3))
+        >>> [round(number, 3) for number in difference(one, other)]
+        [0.2, 0.141]
     """
     value = one.value - other.value
     if paired(one, other):
@@ -55,8 +64,8 @@ def difference(one: Measurement, other: Measurement) -> tuple[float, float | Non
 
 def paired(one: Measurement, other: Measurement) -> bool:
     """Whether the samples of two measurements are as many, with the same weights."""
-    mine, theirs = one.samples or (), other.samples or ()
-    return 0 < len(mine) == len(theirs) and one.weights == other.weights
+    first, second = one.samples or (), other.samples or ()
+    return 0 < len(first) == len(second) and one.weights == other.weights
 
 
 def of_draws(values: Sequence[float], settings: dict[str, Any]) -> Measurement:

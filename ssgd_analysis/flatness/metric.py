@@ -139,11 +139,13 @@ class Metric(Facts, Generic[P]):
                 problem the same random numbers.
 
         Raises:
-            InputError: what is given is no problem, or lacks what the metric needs.
+            InputError: the argument is not a Problem, or lacks what the metric needs.
             WorkError: the value is not finite.
         """
         if not isinstance(problem, Problem):
-            raise InputError(f"{self.name} measures a Problem: make one, Problem(model, loss, …)")
+            raise InputError(
+                f"{self.name} measures a Problem: make one with Problem(model, loss, batches)"
+            )
         on: Callable[..., Measurement] = self.on
         return on(MetricContext(problem, settings.pop("seed", 0)), *args, **settings)
 

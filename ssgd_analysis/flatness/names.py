@@ -7,7 +7,7 @@ from ssgd_analysis.errors import InputError, unknown
 from ssgd_analysis.flatness.table import METRICS
 
 
-def resolve(text: str) -> tuple[str, dict[str, Any]]:
+def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
     """A metric and settings out of ``NAME`` or ``NAME:setting=value,…``.
 
     Returns:
@@ -17,7 +17,7 @@ def resolve(text: str) -> tuple[str, dict[str, Any]]:
         InputError: an unknown metric or setting, or a value of another type.
 
     Example:
-        >>> resolve("expected:sigma=0.2,law=binary")
+        >>> parse_metric("expected:sigma=0.2,law=binary")
         ('expected', {'sigma': 0.2, 'law': 'binary'})
     """
     name, _, settings = text.partition(":")

@@ -12,7 +12,7 @@ from ssgd_analysis.weights import Noise
 
 
 @dataclass(frozen=True)
-class Pairs:
+class AntitheticLosses:
     """Mean losses of all examples, and accuracies, at w, w + z and w − z.
 
     Args:
@@ -50,7 +50,7 @@ def weight_noise(law: str, scale: str) -> Noise:
 
 def pairs(
     context: MetricContext, noise: Noise, sigma: float, draws: int, *, vectors: bool = True
-) -> Pairs:
+) -> AntitheticLosses:
     """Losses at w ± z, z = sigma × ``noise`` on every parameter; made once a context.
 
     The raw noise of draw i is the same for every model, law's scale and sigma (common random
@@ -76,7 +76,7 @@ def pairs(
 
 def s_sgd_pairs(
     context: MetricContext, c: float, law: str, scale: str, exclude: str, draws: int
-) -> tuple[Pairs, dict[str, Any]]:
+) -> tuple[AntitheticLosses, dict[str, Any]]:
     """The pairs of the noise that S-SGD trains with, and the settings that fix it.
 
     Raises:
@@ -98,7 +98,9 @@ def s_sgd_pairs(
     return pairs(context, noise, c, draws, vectors=exclude == "none"), settings
 
 
-def _pairs(context: MetricContext, noise: Noise, sigma: float, draws: int, vectors: bool) -> Pairs:
+def _pairs(
+    context: MetricContext, noise: Noise, sigma: float, draws: int, vectors: bool
+) -> AntitheticLosses:
     problem, generator = context.problem, context.generator("perturbations")
     clean_losses, clean_rights = context.clean_scores
     losses, rights = np.empty((2, draws)), np.empty((2, draws))
@@ -119,4 +121,4 @@ def _pairs(context: MetricContext, noise: Noise, sigma: float, draws: int, vecto
     if not np.isfinite(losses).all():
         raise WorkError(f"the loss is not finite under weight noise of scale {sigma}")
     drops = None if clean_rights is None else problem.label_mean(clean_rights) - rights.mean(axis=0)
-    return Pairs(problem.mean(clean_losses), losses[0], losses[1], drops)
+    return AntitheticLosses(problem.mean(clean_losses), losses[0], losses[1], drops)

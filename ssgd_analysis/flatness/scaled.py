@@ -15,8 +15,8 @@ from ssgd_analysis.flatness.measurement import Measurement, of_draws
 from ssgd_analysis.weights import flattened
 
 
-def places(context: MetricContext) -> dict[str, slice]:
-    """Where each parameter tensor stands among the P entries."""
+def tensor_slices(context: MetricContext) -> dict[str, slice]:
+    """The slice of the P entries that each parameter tensor takes up."""
     found, start = {}, 0
     for name, parameter in context.problem.parameters.items():
         found[name] = slice(start, start + parameter.numel())
@@ -44,16 +44,16 @@ def scaled_traces(
         WorkError: a product is not finite.
     """
     if probes < 2:
-        raise InputError(f"{name}: probes {probes} should be at least 2, for the error")
+        raise InputError(f"{name}: probes {probes} should be at least 2, to give a standard error")
     diagonal = flattened(size(parameter.detach()) for parameter in context.parameters)
-    operator, blocks = ScaledOperator(context.operator, diagonal), places(context)
+    operator, blocks = ScaledOperator(context.operator, diagonal), tensor_slices(context)
     generator = context.generator("trace")
-    drawn: list[np.ndarray] = []
+    estimates: list[np.ndarray] = []
     for first in range(0, probes, BLOCK):
         block = rademacher(operator, min(BLOCK, probes - first), generator)
         parts = quotients(operator, block, list(blocks.values()))[1]
-        drawn.append(np.array([part.mean() for part in parts]))
-    table = np.concatenate(drawn, axis=1)  # (tensors, probes)
+        estimates.append(np.array([part.mean() for part in parts]))
+    table = np.concatenate(estimates, axis=1)  # (tensors, probes)
     if not np.isfinite(table).all():
         raise WorkError(f"{name}: the Hessian's products are not finite at these weights")
     rows = []

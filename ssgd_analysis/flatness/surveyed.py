@@ -29,8 +29,8 @@ def spectrum(context: MetricContext, k: int, tol: float) -> Spectrum:
         k pairs or more; fewer where there are not so many parameters.
     """
     given = survey_given(context)
-    known = given.spectrum.largest[:k] if given else []
-    if given and len(known) == k and max(pair.residual for pair in known) <= tol:
+    pairs = given.spectrum.largest[:k] if given else []
+    if given and len(pairs) == k and max(pair.residual for pair in pairs) <= tol:
         return given.spectrum
 
     def search() -> Spectrum:

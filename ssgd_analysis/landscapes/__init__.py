@@ -3,7 +3,7 @@
 from ssgd_analysis.landscapes.compute import landscape
 from ssgd_analysis.landscapes.directions import (
     eigen_directions,
-    normalized,
+    normalized_directions,
     random_directions,
     trajectory_directions,
 )
@@ -23,7 +23,7 @@ __all__ = [
     "NamedProblem",
     "eigen_directions",
     "landscape",
-    "normalized",
+    "normalized_directions",
     "random_directions",
     "trajectory_directions",
     "write_csv",

@@ -27,7 +27,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.landscapes.interpolation import Scale, spline
+from ssgd_analysis.landscapes.interpolation import InterpolationScale, spline
 
 Evaluate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -191,9 +191,9 @@ class _Grid:
             self.accuracy[part] = accuracy
             self.measured[part] = True
 
-    def scale(self) -> Scale:
+    def scale(self) -> InterpolationScale:
         finite = self.loss[np.isfinite(self.loss)]
-        return Scale(finite if len(finite) else np.zeros(1))
+        return InterpolationScale(finite if len(finite) else np.zeros(1))
 
     def neighbours(self) -> tuple[np.ndarray, np.ndarray]:
         """Of every free point: the distance to the nearest measured one, and a vote.
@@ -243,7 +243,7 @@ class _Grid:
                 chosen.append(int(point))
                 blocked |= np.linalg.norm(free - free[point], axis=1) < APART
 
-    def splines(self) -> tuple[np.ndarray, np.ndarray, Scale]:
+    def splines(self) -> tuple[np.ndarray, np.ndarray, InterpolationScale]:
         """Both interpolants at the free points, in the scale of the picture."""
         scale = self.scale()
         scaled = scale(self.loss)

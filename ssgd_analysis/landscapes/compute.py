@@ -14,16 +14,16 @@ import psutil
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.files import make_folder
-from ssgd_analysis.landscapes.directions import inner
+from ssgd_analysis.landscapes.directions import inner_product
 from ssgd_analysis.landscapes.evaluation import Plans
 from ssgd_analysis.landscapes.grid import Grid
-from ssgd_analysis.landscapes.named_problem import NamedProblem, fingerprint
+from ssgd_analysis.landscapes.named_problem import NamedProblem, landscape_fingerprint
 from ssgd_analysis.landscapes.partial import PartialResults
 from ssgd_analysis.landscapes.plane_curvature import NO_CURVATURE, PlaneCurvature
 from ssgd_analysis.landscapes.record import PARTIAL, LandscapeRecord
 from ssgd_analysis.landscapes.sampling import GridSampler
 from ssgd_analysis.landscapes.slice import LandscapeSlice, slices_of
-from ssgd_analysis.landscapes.valley import asymmetry
+from ssgd_analysis.landscapes.valley import valley_sides
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.ranks import SINGLE, Ranks
@@ -161,7 +161,7 @@ def _document(
         "n_test_samples": None if first.test is None else first.test.n_samples,
         "batchnorm": has_statistics(first.problem.model),
         "command": command,
-        "fingerprint": fingerprint(named, settings),
+        "fingerprint": landscape_fingerprint(named, settings),
     }
 
 
@@ -184,8 +184,9 @@ def _check_size(
     for kind, free in room.items():
         if 3 * needed > free:  # partial results, the answer, and its copy while it is written
             raise InputError(
-                f"--points {settings.points} makes {grids * math.prod(settings.shape):.3g} points:"
-                f" {3 * needed / 2**30:.3g} GiB, but the {kind} has {free / 2**30:.3g} GiB left"
+                f"--points {settings.points} makes {grids * math.prod(settings.shape):.3g} points,"
+                f" which need {3 * needed / 2**30:.3g} GiB: the {kind} has {free / 2**30:.3g} GiB"
+                " left, so use fewer points"
             )
 
 
@@ -196,19 +197,21 @@ def _curvature(
     if not settings.curvature:
         return dict(NO_CURVATURE)
     if settings.bn == "recalibrate" and has_statistics(slice_.named.problem.model):
-        return NO_CURVATURE | {"share_note": "curvatures are those of frozen statistics"}
+        return NO_CURVATURE | {
+            "share_note": "curvatures need frozen BatchNorm statistics (--bn frozen)"
+        }
     return ranks.once(functools.partial(curvature.facts, slice_))
 
 
 def _facts(slice_: LandscapeSlice, grid: Grid) -> dict[str, Any]:
     """What the document says of a grid, apart from curvatures and the measurement."""
     directions = slice_.directions
-    lengths = [inner(d, d) ** 0.5 for d in directions]
+    lengths = [inner_product(d, d) ** 0.5 for d in directions]
     facts: dict[str, Any] = {
         "checkpoint": slice_.named.name, "repeat": slice_.repeat, "norms": lengths
     }  # fmt: skip
     if len(directions) == 2:
-        facts["cosine"] = inner(*directions) / math.prod(lengths)
+        facts["cosine"] = inner_product(*directions) / math.prod(lengths)
     names = ("alpha", "beta")
     facts["marks"] = [
         {"label": mark.label, **dict(zip(names, mark.coordinates, strict=False)), **mark.values}
@@ -217,7 +220,7 @@ def _facts(slice_: LandscapeSlice, grid: Grid) -> dict[str, Any]:
     if slice_.eigenvalues:
         facts["eigenvalues"] = slice_.eigenvalues
     if slice_.move_rest is not None and len(directions) == 1:
-        facts["asymmetry"] = asymmetry(grid.axes[0], grid.values["loss"])
+        facts["asymmetry"] = valley_sides(grid.axes[0], grid.values["loss"])
     facts["holes"] = int((~np.isfinite(grid.values["loss"])).sum())
     return facts | slice_.facts
 

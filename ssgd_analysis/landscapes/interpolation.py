@@ -10,7 +10,7 @@ DYNAMIC_RANGE = 1e12
 KERNELS = {"cubic": "cubic", "careful": "thin_plate_spline", "linear": "linear"}
 
 
-class Scale:
+class InterpolationScale:
     """The scale of the picture: log of the loss where its range is large and none is negative.
 
     Args:

@@ -74,7 +74,7 @@ def at_weights(problem: Problem, weights: Mapping[str, Tensor]) -> Iterator[None
         yield
 
 
-def fingerprint(named: Sequence[NamedProblem], settings: LandscapeSettings) -> str:
+def landscape_fingerprint(named: Sequence[NamedProblem], settings: LandscapeSettings) -> str:
     """A hash of all that the points depend on: settings, weights, buffers, data, calibration."""
     digest = hashlib.blake2b(json.dumps(dataclasses.asdict(settings)).encode(), digest_size=16)
     for each in named:

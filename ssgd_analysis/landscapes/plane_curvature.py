@@ -7,7 +7,7 @@ import torch
 from ssgd_analysis import seeds
 from ssgd_analysis.curvature import HessianOperator, eigenpairs
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.landscapes.directions import inner
+from ssgd_analysis.landscapes.directions import inner_product
 from ssgd_analysis.landscapes.slice import LandscapeSlice
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.weights import flattened
@@ -51,21 +51,21 @@ class PlaneCurvature:
             moved = [problem.split(operator @ flattened(d)) for d in directions]
         except (InputError, WorkError) as error:
             return facts | {"share_note": str(error)}
-        facts["slopes"] = [inner(gradient, d) for d in directions]
+        facts["slopes"] = [inner_product(gradient, d) for d in directions]
         hessian = torch.tensor(
-            [[inner(a, m) for m in moved] for a in directions], dtype=torch.float64
+            [[inner_product(a, m) for m in moved] for a in directions], dtype=torch.float64
         )
         hessian = (hessian + hessian.T) / 2
         facts["curvatures"] = hessian.diagonal().tolist()
         if len(directions) == 2:
             facts["mixed"] = float(hessian[0, 1])
         if len(directions) < 2:
-            return facts | {"share_note": "told for planes only"}
+            return facts | {"share_note": "reported for planes only"}
         top = self._lambda_max(slice_)
         facts["lambda_max"] = top
         if top["value"] <= 0:
             return facts | {"share_note": "the largest eigenvalue is not positive"}
-        lengths = [[inner(a, b) for b in directions] for a in directions]
+        lengths = [[inner_product(a, b) for b in directions] for a in directions]
         root = torch.linalg.cholesky(torch.tensor(lengths, dtype=torch.float64))
         half = torch.linalg.solve_triangular(root, hessian, upper=False)
         unit = torch.linalg.solve_triangular(root, half.T, upper=False)

@@ -35,6 +35,17 @@ class LandscapeRecord(Record):
             ``measured``; values with a leading axis for checkpoints and one for repeats, each
             only where there are several.
         resumed: whether it was read from a folder where it was finished.
+
+    Example:
+        >>> import torch; from torch import nn
+        >>> from ssgd_analysis import LandscapeSettings, Problem, landscape
+        >>> batch = torch.eye(4), torch.arange(4) % 2
+        >>> problem = Problem(nn.Linear(4, 2), nn.CrossEntropyLoss(), [batch])
+        >>> record = landscape(problem, LandscapeSettings(points=5, span=1.0))
+        >>> record.arrays["alpha"].tolist()
+        [-1.0, -0.5, 0.0, 0.5, 1.0]
+        >>> record.arrays["loss"].shape
+        (5,)
     """
 
     document: dict[str, Any]
@@ -98,11 +109,14 @@ class LandscapeRecord(Record):
         if there is None or not _same_arrays(there.arrays, self.arrays):
             _remove_document(folder)
             save_arrays(folder / ARRAYS, self.arrays)
-        drawn = self._draw(folder / "landscape", html=html, movie=movie)
-        document = self.document | {"out": str(folder), "pictures": [str(path) for path in drawn]}
+        pictures = self._draw(folder / "landscape", html=html, movie=movie)
+        document = self.document | {
+            "out": str(folder),
+            "pictures": [str(path) for path in pictures],
+        }
         write_json(folder / DOCUMENT, document)
         _sweep(folder)
-        return [folder / ARRAYS, folder / DOCUMENT, *drawn]
+        return [folder / ARRAYS, folder / DOCUMENT, *pictures]
 
     def _draw(self, stem: Path, *, html: bool, movie: bool) -> list[Path]:
         """All that follows from document and arrays alone."""
@@ -133,9 +147,11 @@ class LandscapeRecord(Record):
                 arrays = {name: archive[name] for name in archive.files}
             shapes = {name: list(array.shape) for name, array in arrays.items()}
             if shapes != document["axes"]:
-                raise ValueError("its arrays have other shapes than its document says")
+                raise ValueError("the arrays do not have the shapes that the document gives")
         except Exception as error:  # a damaged archive may raise anything
-            raise InputError(f"{folder} holds no whole landscape: {error}") from error
+            raise InputError(
+                f"the landscape in {folder} is incomplete or damaged: {error}"
+            ) from error
         return cls(document, arrays, resumed=True)
 
     @classmethod

@@ -1,6 +1,5 @@
 """The values at the points of one slice: which process computes which, and what is stored."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -134,10 +133,10 @@ class GridSampler:
             if name not in self.plans and self.tune:
                 measure = functools.partial(measured_plan, problem, slice_.directions, **options)
                 plan = self.ranks.once(measure)
-                self.plans[name] = dataclasses.asdict(plan)
-            given = EvaluationPlan(**self.plans[name]) if name in self.plans else None
+                self.plans[name] = plan.to_json()
+            given = EvaluationPlan.from_json(self.plans[name]) if name in self.plans else None
             evaluator = Evaluator(problem, slice_.directions, plan=given, **options)
-            self.plans[name] = dataclasses.asdict(evaluator.plan)
+            self.plans[name] = evaluator.plan.to_json()
             self._made.append(evaluator)
         return self._made
 

@@ -16,9 +16,9 @@ from ssgd_analysis.landscapes.directions import (
     eigen_directions,
     given_directions,
     gradient_directions,
-    inner,
+    inner_product,
     like,
-    normalized,
+    normalized_directions,
     projected,
     random_directions,
     trajectory_directions,
@@ -34,7 +34,7 @@ RISE = 10.0  # times the loss that the sharpest axis shows
 
 
 @dataclass(frozen=True)
-class Mark:
+class CheckpointMark:
     """The exact position of a checkpoint in a slice.
 
     Args:
@@ -68,7 +68,7 @@ class LandscapeSlice:
     repeat: int
     directions: list[Direction]
     axes: list[np.ndarray]
-    marks: list[Mark]
+    marks: list[CheckpointMark]
     move_rest: Callable[[Sequence[float]], None] | None = None
     eigenvalues: list[dict[str, float]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -121,7 +121,7 @@ def _around(
     recalibrate = settings.bn == "recalibrate"
     values = ranks.once(lambda: named.values(recalibrate=recalibrate))
     label = "end" if settings.directions == "trajectory" else "checkpoint"
-    marks = [Mark(label, (0.0,) * settings.dims, values)]
+    marks = [CheckpointMark(label, (0.0,) * settings.dims, values)]
     found = []
     for repeat in range(settings.repeats):
         directions, eigenvalues, facts = ranks.once(
@@ -151,7 +151,7 @@ def _search(
     else:
         path = list(named.path.values())
         raw, facts["explained_variance"] = trajectory_directions(problem, path, count)
-    directions = normalized(problem, raw, settings.normalize, settings.biases)
+    directions = normalized_directions(problem, raw, settings.normalize, settings.biases)
     if settings.directions == "trajectory":
         facts["path"] = _path(named, directions, settings.bn == "recalibrate")
     on_cpu = [[part.cpu() for part in direction] for direction in directions]
@@ -173,7 +173,7 @@ def _path(named: NamedProblem, directions: list[Direction], recalibrate: bool) -
 def _sharp_span(slice_: LandscapeSlice) -> float:
     """Where ½ λ (a ‖d‖)² is ten times the loss, in two digits; 1 if loss or λ is not positive."""
     rise = RISE * abs(slice_.marks[0].values["loss"])
-    length = inner(slice_.directions[0], slice_.directions[0])
+    length = inner_product(slice_.directions[0], slice_.directions[0])
     curvature = slice_.eigenvalues[0]["value"] * length
     if rise <= 0 or curvature <= 0:
         return 1.0
@@ -207,7 +207,9 @@ def _between(
         axes.append(through(min(exact) - span, max(exact) + span, settings.points, exact))
     recalibrate = settings.bn == "recalibrate"
     values = ranks.once(lambda: [n.values(recalibrate=recalibrate) for n in named])
-    marks = [Mark(n.name, at, own) for n, at, own in zip(named, positions, values, strict=True)]
+    marks = [
+        CheckpointMark(n.name, at, own) for n, at, own in zip(named, positions, values, strict=True)
+    ]
     return LandscapeSlice(
         named[0],
         0,
@@ -215,5 +217,5 @@ def _between(
         axes,
         marks,
         MoveRest(problems, positions),
-        facts={"distance": inner(directions[0], directions[0]) ** 0.5},
+        facts={"distance": inner_product(directions[0], directions[0]) ** 0.5},
     )

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def asymmetry(alpha: np.ndarray, loss: np.ndarray) -> list[dict[str, float]] | None:
+def valley_sides(alpha: np.ndarray, loss: np.ndarray) -> list[dict[str, float]] | None:
     """How the loss rises from each end of a line, towards the other end and away from it.
 
     An SGD solution next to an averaged one (SWA, S-SGD) often stands at the steep side of a
@@ -14,7 +14,7 @@ def asymmetry(alpha: np.ndarray, loss: np.ndarray) -> list[dict[str, float]] | N
         loss: shape of alpha.
 
     Returns:
-        For both ends ``at``, the ``distance`` in fractions of the way (at most a half), and the
+        For both ends ``at``, the ``distance`` in fractions of the line (at most a half), and the
         rises ``inward`` and ``outward`` at this distance, linear between the points; ``None``
         where the line ends at its ends.
 

@@ -108,11 +108,11 @@ def find_method(name: str) -> type[Method]:
         first, rest = "sgd", [first, *rest]
     for part in rest:
         if part in METHODS and part not in WRAPPERS:
-            raise InputError(f"method '{name}': after + comes a wrapper ({', '.join(WRAPPERS)})")
+            raise InputError(f"method '{name}': only wrappers can follow + ({', '.join(WRAPPERS)})")
         if part not in WRAPPERS:
             raise unknown("wrapper", part, WRAPPERS)
     if len(set(rest)) < len(rest):
-        raise InputError(f"method '{name}' has a wrapper twice")
+        raise InputError(f"method '{name}' names a wrapper twice")
     if first not in METHODS:
         raise unknown("method", first, list(METHODS))
     if not rest:

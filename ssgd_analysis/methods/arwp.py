@@ -20,7 +20,7 @@ class AdaptiveSettings(MethodSettings):
     """Settings of what makes the perturbation adaptive."""
 
     eta: float = setting(0.1, "η: how much past squared gradients shrink the noise", minimum=0)
-    beta: float = setting(0.99, "β: how much of their sum is kept at each step", minimum=0)
+    beta: float = setting(0.99, "β: share of their sum that each step retains", minimum=0)
     shrink: str = setting(
         "code",
         "the noise's variance is divided by 1 + ηS (the authors' code) or √(1 + ηS) (their paper)",

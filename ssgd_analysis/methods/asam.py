@@ -48,13 +48,13 @@ class ASAM(SAM):
 
     def climb(self, parameters: list[Tensor], grads: list[Tensor]) -> None:
         """Move the parameters uphill, in place; ``grads`` is used up."""
-        places = [i for i, parameter in enumerate(parameters) if parameter in self.scaled]
-        units = [parameters[i].abs().add_(self.settings.eta) for i in places]
-        chosen = [grads[i] for i in places]
-        if places:
+        adaptive = [i for i, parameter in enumerate(parameters) if parameter in self.scaled]
+        units = [parameters[i].abs().add_(self.settings.eta) for i in adaptive]
+        chosen = [grads[i] for i in adaptive]
+        if adaptive:
             torch._foreach_mul_(chosen, units)
         norm = steepness(grads)
-        if places:
+        if adaptive:
             torch._foreach_mul_(chosen, units)
         torch._foreach_mul_(grads, self.settings.rho / norm)
         torch._foreach_add_(parameters, grads)

@@ -43,12 +43,12 @@ class AscentMethod(Method):
         return [TrainedOn(kind="ascent", low=settings.rho, high=settings.rho)]
 
     def pass_at(
-        self, place: int, inputs: Tensor, targets: Tensor, share: float = 1.0
+        self, index: int, inputs: Tensor, targets: Tensor, share: float = 1.0
     ) -> tuple[float, list[Tensor], list[Tensor]]:
         """A forward-backward pass.
 
         Args:
-            place: 0 at w, above 0 uphill: only BatchNorm's statistics depend on it.
+            index: 0 at w, above 0 uphill: only BatchNorm's statistics depend on it.
             inputs: shape (B, …).
             targets: shape (B, …).
             share: factor of the gradient.
@@ -56,7 +56,7 @@ class AscentMethod(Method):
         Returns:
             The loss; the parameters with a gradient; their gradients. ``.grad`` is ``None`` after.
         """
-        with bn_statistics(self.passes.model, self.settings.bn_stats, place):
+        with bn_statistics(self.passes.model, self.settings.bn_stats, index):
             loss = self.passes.backward(inputs, targets, share=share)
         parameters: list[Tensor] = []
         grads: list[Tensor] = []

@@ -190,10 +190,10 @@ def make_settings(name: str, method: type[Method], values: Mapping[str, Any]) ->
     Raises:
         InputError: an unknown name, or a value of the wrong type, out of range or no choice.
     """
-    known = declarations(method.Settings)
-    if values and not known:
+    declared = declarations(method.Settings)
+    if values and not declared:
         raise InputError(f"method '{name}' has no settings, so none called '{next(iter(values))}'")
-    return method.Settings(**make_typed(name, known, values))
+    return method.Settings(**make_typed(name, declared, values))
 
 
 def parse_settings(name: str, method: type[Method], assignments: Sequence[str]) -> MethodSettings:

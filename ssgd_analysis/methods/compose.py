@@ -85,12 +85,13 @@ def composed(method: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[Me
     parts: tuple[type[Method], ...] = (method, *wrappers)
     if sum(wrapper.averages for wrapper in wrappers) > 1:
         names = " and ".join(wrapper.__name__ for wrapper in wrappers if wrapper.averages)
-        raise InputError(f"{names} are averages of the weights: only one can be given out")
+        raise InputError(f"{names} both average the weights: use only one of them")
 
     movers = [wrapper.__name__ for wrapper in wrappers if wrapper.moves]
     if movers and getattr(method, "carries_noise", False):
         raise InputError(
-            f"{movers[0]} moves the weights, from which {method.__name__} has yet to take its noise"
+            f"{movers[0]} cannot wrap {method.__name__}: it would move weights that still carry"
+            " noise"
         )
 
     class Composed(Method):
@@ -136,11 +137,11 @@ def composed(method: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[Me
             return self.chain[-1].learning_rate(rate, fraction_done)
 
         def state_dict(self) -> dict[str, Any]:
-            return {str(place): part.state_dict() for place, part in enumerate(self.chain)}
+            return {str(index): part.state_dict() for index, part in enumerate(self.chain)}
 
         def load_state_dict(self, state: dict[str, Any]) -> None:
-            for place, part in enumerate(self.chain):
-                part.load_state_dict(state[str(place)])
+            for index, part in enumerate(self.chain):
+                part.load_state_dict(state[str(index)])
 
         def finish(self, batches: Sequence[Batch]) -> None:
             for part in sorted(self.chain, key=lambda part: getattr(part, "averages", False)):

@@ -28,7 +28,7 @@ class EntropySettings(MethodSettings):
     gamma: float = setting(1e-4, "γ: pull towards w at the first step", minimum=0)
     scoping: float = setting(1e-3, "s: γ grows as (1 + s)^t", minimum=0)
     noise: float = setting(1e-4, "ε: thermal noise of the Langevin steps", minimum=0)
-    average: float = setting(0.75, "how much of the running mean of x′ is kept", minimum=0)
+    average: float = setting(0.75, "share of the running mean of x′ that a step retains", minimum=0)
     bn_stats: str = setting(
         "both",
         "which passes update BatchNorm's running statistics",
@@ -79,7 +79,7 @@ class EntropySGD(Method):
         chosen, passes = self.settings, self.passes
         count = chosen.inner_steps
         if len(inputs) < count:
-            raise InputError(f"inner_steps={count} need at least as many examples")
+            raise InputError(f"inner_steps={count} needs a minibatch of at least {count} examples")
         parameters = [parameter for _, parameter in passes.parameters]
         mean = [parameter.detach().clone() for parameter in parameters]
         speed = [torch.zeros_like(parameter) for parameter in parameters]

@@ -50,7 +50,7 @@ class ESAM(AscentMethod):
     def __init__(self, passes: Passes, settings: MethodSettings) -> None:
         super().__init__(passes, settings)
         if passes.world > 1:
-            raise InputError("esam chooses among a whole minibatch: it cannot share its passes")
+            raise InputError("esam chooses in the whole minibatch: it needs a single process")
 
     @classmethod
     def passes_per_step(cls, settings: ESAMSettings) -> float:

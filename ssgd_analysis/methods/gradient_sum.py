@@ -30,11 +30,11 @@ def refuse_sparse(grads: Iterable[Tensor]) -> None:
 
 
 class GradientSum:
-    """Keeps the gradients of earlier passes while a later pass makes its own.
+    """The sum of the gradients of several passes, in buffers made before the first one.
 
-    The buffers are made before the first pass. Gradients left in ``.grad`` between two passes
-    lie among the freed activations and split the allocator's heap: on the CPU the second
-    forward pass then took a quarter longer (``benchmarks/training.py``, ResNet-20).
+    Gradients left in ``.grad`` between two passes lie among the freed activations and split the
+    allocator's heap: on the CPU the second forward pass then took a quarter longer
+    (``benchmarks/training.py``, ResNet-20).
 
     Args:
         parameters: whose gradients to sum.
@@ -46,33 +46,47 @@ class GradientSum:
         self.filled: set[int] = set()
 
     @torch.no_grad()
+    def lend(self) -> None:
+        """Put the sum so far into ``.grad``, so that the next pass adds its gradient there.
+
+        No pass then has a second copy of all gradients.
+        """
+        found = self._grads()
+        new = {i: grad for i, grad in found.items() if grad is not self.sums[i]}
+        refuse_sparse(new.values())
+        if new:
+            torch._foreach_copy_([self.sums[i] for i in new], list(new.values()))
+        for i in new:
+            self.parameters[i].grad = self.sums[i]
+
+    @torch.no_grad()
     def take(self) -> None:
         """Move every ``.grad`` into the sum; ``.grad`` is ``None`` after."""
         found = self._grads()
         refuse_sparse(found.values())
-        new = [place for place in found if place not in self.filled]
-        old = [place for place in found if place in self.filled]
+        new = [i for i in found if i not in self.filled]
+        old = [i for i in found if i in self.filled]
         if new:
             torch._foreach_copy_([self.sums[i] for i in new], [found[i] for i in new])
         if old:
             torch._foreach_add_([self.sums[i] for i in old], [found[i] for i in old])
         self.filled.update(found)
-        for place in found:
-            self.parameters[place].grad = None
+        for i in found:
+            self.parameters[i].grad = None
 
     @torch.no_grad()
-    def give_back(self, factor: float = 1.0) -> None:
-        """Add the sum to every ``.grad``, times a factor; one that no pass made stays ``None``."""
+    def give_back(self) -> None:
+        """Add what :meth:`take` took to every ``.grad``; one that no pass made stays ``None``."""
+        if not self.filled:
+            return
         found = self._grads()
-        both = [place for place in found if place in self.filled]
+        both = [i for i in found if i in self.filled]
         if both:
             torch._foreach_add_([found[i] for i in both], [self.sums[i] for i in both])
-        for place in self.filled.difference(both):
-            self.parameters[place].grad = self.sums[place]
-        if factor != 1:
-            torch._foreach_mul_(list(self._grads().values()), factor)
+        for i in self.filled.difference(both):
+            self.parameters[i].grad = self.sums[i]
 
     def _grads(self) -> dict[int, Tensor]:
-        """The gradients that there are, by place."""
+        """The gradients that there are, by the parameter's index."""
         grads = [parameter.grad for parameter in self.parameters]
-        return {place: grad for place, grad in enumerate(grads) if grad is not None}
+        return {i: grad for i, grad in enumerate(grads) if grad is not None}

@@ -42,7 +42,7 @@ class LabelNoiseSGD(Method):
 
     def __init__(self, passes: Passes, settings: MethodSettings) -> None:
         super().__init__(passes, settings)
-        self.classes = 0  # not known before there are inputs
+        self.classes = 0  # unknown until the first targets
 
     def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
         """That for noisy labels; see :meth:`Method.gradient`."""
@@ -72,4 +72,4 @@ class LabelNoiseSGD(Method):
             if outputs.shape[:axis] + outputs.shape[axis + 1 :] == targets.shape:
                 return outputs.shape[axis]
         shapes = f"{tuple(outputs.shape)} for class labels of shape {tuple(targets.shape)}"
-        raise InputError(f"label-noise-sgd: outputs of shape {shapes} do not tell the classes")
+        raise InputError(f"label-noise-sgd: outputs of shape {shapes} have no axis of classes")

@@ -24,7 +24,7 @@ class LookaheadSettings(MethodSettings):
     lookahead_alpha: float = setting(0.5, "size of the slow step", minimum=0, maximum=1)
     lookahead_momentum: str = setting(
         "maintain",
-        "the base optimizer's momentum at a slow step: kept, or set to zero",
+        "the base optimizer's momentum at a slow step: retained, or reset to zero",
         choices=("maintain", "reset"),
     )
 

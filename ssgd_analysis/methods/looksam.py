@@ -76,5 +76,5 @@ class LookSAM(AscentMethod):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state of :meth:`state_dict`."""
-        for values, kept in zip(self.vertical.values(), state["vertical"], strict=True):
-            values.copy_(kept)
+        for values, saved in zip(self.vertical.values(), state["vertical"], strict=True):
+            values.copy_(saved)

@@ -20,8 +20,8 @@ class MixedAdaptiveRWP(RandomWeightPerturbation, AdaptiveNoiseMethod):
     """m-ARWP: λ g_B1(w + n) + (1 − λ) g_B2(w), two minibatches a step, n as in ARWP.
 
     Li et al. 2024 (arXiv 2404.00357); λ = 0.5 is ``noisy_share``, σ the authors' for the mixed
-    method, η and β theirs for ARWP. BatchNorm's statistics come from the clean pass alone, as in
-    their code.
+    method, and η and β are those of ARWP. BatchNorm's statistics come from the clean pass alone,
+    as in their code.
     """
 
     Settings = MixedARWPSettings

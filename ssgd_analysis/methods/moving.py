@@ -78,16 +78,16 @@ def moving_weights(
     Args:
         parameters: each with its noise scale c; those with c = 0 are left alone.
         noise: law and what c is relative to.
-        layers: places in ``parameters``; if given, each draw moves one of these groups only.
+        layers: indices into ``parameters``; if given, each draw moves one of these groups only.
         filters: how each of the parameters divides into filters; default: along axis 0.
 
     Yields:
         A function of (seed, sign): it moves to w + sign · c · noise of that seed.
     """
     filters = filters or [PLAIN] * len(parameters)
-    noisy = [place for place, (_, scale) in enumerate(parameters) if scale]
-    weights = [parameters[place][0].detach() for place in noisy]
-    scales = [parameters[place][1] for place in noisy]
+    noisy = [index for index, (_, scale) in enumerate(parameters) if scale]
+    weights = [parameters[index][0].detach() for index in noisy]
+    scales = [parameters[index][1] for index in noisy]
     point: tuple[int, int] | None = None
     with borrowed_weights(weights) as clean:
 
@@ -105,7 +105,7 @@ def moving_weights(
             chosen = list(range(len(weights)))
             if layers is not None:
                 layer = set(layers[seeds.derive(seed, "layer") % len(layers)])
-                chosen = [i for i, place in enumerate(noisy) if place in layer]
+                chosen = [i for i, index in enumerate(noisy) if index in layer]
             moved = [weights[i] for i in chosen]
             if moved:
                 own_filters = [filters[noisy[i]] for i in chosen]
@@ -116,13 +116,13 @@ def moving_weights(
 
 
 def by_layer(names: Sequence[str]) -> list[list[int]]:
-    """Places of the parameters that belong to one module, for each module.
+    """Indices of the parameters that belong to one module, for each module.
 
     Example:
         >>> by_layer(["0.weight", "0.bias", "2.weight"])
         [[0, 1], [2]]
     """
     groups: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
-        groups.setdefault(name.rpartition(".")[0], []).append(place)
+    for index, name in enumerate(names):
+        groups.setdefault(name.rpartition(".")[0], []).append(index)
     return list(groups.values())

@@ -7,10 +7,10 @@ SCHEDULES = ("constant", "linear", "cosine", "sqrt")
 
 def multiple(schedule: str, end: float, along: float) -> float:
     """The multiple of the noise scale at a share ``along`` of its course, from 1 to ``end``."""
-    way = {
+    progress = {
         "constant": 0.0,
         "linear": along,
         "cosine": (1 - math.cos(math.pi * along)) / 2,
         "sqrt": math.sqrt(along),
     }[schedule]
-    return 1 + (end - 1) * way
+    return 1 + (end - 1) * progress

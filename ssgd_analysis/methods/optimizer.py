@@ -214,13 +214,13 @@ class SSGD(torch.optim.Optimizer):
 
     def _named(self) -> dict[str, nn.Parameter]:
         """Parameters by name: the model's or the groups' own; others get a number."""
-        known: dict[Tensor, str] = {}
+        given: dict[Tensor, str] = {}
         for group in self.param_groups:
-            known.update(zip(group["params"], group.get("param_names", ()), strict=False))
+            given.update(zip(group["params"], group.get("param_names", ()), strict=False))
         if self.model is not None:
-            known.update((parameter, name) for name, parameter in self.model.named_parameters())
+            given.update((parameter, name) for name, parameter in self.model.named_parameters())
         return {
-            _bare(known.get(parameter, f"{number}.parameter")): parameter
+            _bare(given.get(parameter, f"{number}.parameter")): parameter
             for number, parameter in enumerate(self._parameters())
         }
 

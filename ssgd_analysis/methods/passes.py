@@ -177,7 +177,7 @@ class Passes:
             if self.autocast != torch.float16 or "not implemented for 'Half'" not in str(error):
                 raise
             raise InputError(
-                f"--precision fp16: {first_line(error)} on this device; bf16 or fp32 may do"
+                f"--precision fp16: {first_line(error)} on this device: try bf16 or fp32"
             ) from error
 
     def _pass(self, inputs: Tensor, targets: Tensor, share: float) -> float:

@@ -15,10 +15,10 @@ from ssgd_analysis.weights import Noise
 from ssgd_analysis.weights.noise import random_signs
 
 Layer = Any  # an nn.Linear, nn.Conv1d, nn.Conv2d or nn.Conv3d
-COMPILED = "noise_per=sample sees the layers of a plain model, not of a compiled one"
+COMPILED = "noise_per=sample does not work on a compiled model: pass the model before torch.compile"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _FORWARDS = {kind.forward for kind in (nn.Linear, *_CONVOLUTIONS)}
-_told: WeakSet[nn.Module] = WeakSet()  # layers that a warning was given about
+_warned: WeakSet[nn.Module] = WeakSet()  # layers that a warning was given about
 log = logging.getLogger(__name__)
 
 
@@ -40,8 +40,8 @@ def perturbable(model: nn.Module, parameters: Iterable[Tensor]) -> list[Layer]:
     ]
     if not layers:
         raise InputError(
-            "noise_per=sample: the model has no nn.Linear or convolution with noise to perturb:"
-            " use noise_per=step"
+            "noise_per=sample needs an nn.Linear or a convolution that gets noise, and the model"
+            " has none: use noise_per=step"
         )
     return layers
 
@@ -94,12 +94,12 @@ def _tell_bypassed(model: nn.Module, uncalled: Sequence[Layer]) -> None:
     ``nn.MultiheadAttention`` does so with its output projection. A layer that no pass used at
     all has no gradient, and misses nothing.
     """
-    new = [layer for layer in uncalled if layer.weight.grad is not None and layer not in _told]
+    new = [layer for layer in uncalled if layer.weight.grad is not None and layer not in _warned]
     if new:
-        _told.update(new)
+        _warned.update(new)
         names = [name for name, module in model.named_modules() if module in new]
         log.warning(
-            "noise_per=sample: no noise on %s, whose weight is used without a call of the layer",
+            "noise_per=sample: %s gets no noise, as its weight is used without calling the layer",
             ", ".join(names),
         )
 
@@ -113,17 +113,17 @@ class _Flipout:
         self.noise, self.rank = noise, [rank] * bool(rank)
         self.scales = {layer.weight: scale for layer, scale in zip(layers, scales, strict=True)}
         self.called = True
-        self.reached: set[Tensor] = set()  # weights whose noise any pass has seen
+        self.reached: set[Tensor] = set()  # weights whose noise reached some pass
 
     def move(self, seed: int, sign: int) -> None:
         """The noise of the next pass."""
         self.check()
         weights = list(self.scales)
-        drawn = self.noise.draw(weights, [sign * c for c in self.scales.values()], seed)
-        self.noises = dict(zip(weights, drawn, strict=True))
+        draws = self.noise.draw(weights, [sign * c for c in self.scales.values()], seed)
+        self.noises = dict(zip(weights, draws, strict=True))
         self.generators = {
-            weight: seeds.generator(seed, "signs", place, *self.rank, device=weight.device)
-            for place, weight in enumerate(weights)
+            weight: seeds.generator(seed, "signs", index, *self.rank, device=weight.device)
+            for index, weight in enumerate(weights)
         }
         self.signs: dict[Tensor, Tensor] = {}
         self.called = False
@@ -131,7 +131,7 @@ class _Flipout:
     def check(self) -> None:
         if not self.called:
             raise InputError(
-                "noise_per=sample: no layer with noise was called in a pass: use noise_per=step"
+                "noise_per=sample: the pass called no layer that gets noise: use noise_per=step"
             )
 
     def begin(self, *_: Any) -> None:

@@ -1,5 +1,6 @@
 """Gradients at several points around w, by one loop for all methods and for ``SSGD``."""
 
+import functools
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -19,7 +20,7 @@ from ssgd_analysis.methods.passes import Passes, split_minibatch
 from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import Filters, Noise, borrowed_weights, filters_of, included
 
-Loss = TypeVar("Loss")
+LossT = TypeVar("LossT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,9 @@ def sum_over_points(
     parameters: Iterable[nn.Parameter],
     moving: AbstractContextManager[MoveTo],
     statistics: Callable[[int], AbstractContextManager[None]],
-    run_pass: Callable[[Point], Loss],
-    factor: float = 1.0,
-) -> list[Loss]:
+    run_pass: Callable[[Point], LossT],
+    separate: bool = True,
+) -> list[LossT]:
     """Make a pass at each point, and leave the sum of the gradients in every ``.grad``.
 
     Args:
@@ -58,8 +59,8 @@ def sum_over_points(
         parameters: those whose gradients are summed.
         moving: inside, the weights may be moved; their exact bits come back.
         statistics: the context of a pass, by its number: which BatchNorm statistics it updates.
-        run_pass: makes the pass; it finds no gradient, and leaves its own in ``.grad``.
-        factor: of the sum.
+        run_pass: makes the pass, and leaves its gradient in ``.grad``.
+        separate: whether a pass finds no gradient; else it must add to what is there.
 
     Returns:
         What ``run_pass`` returned at each point.
@@ -68,11 +69,14 @@ def sum_over_points(
     losses = []
     with moving as move_to:
         for index, point in enumerate(points):
-            gradients.take()
+            if separate:
+                gradients.take()
+            elif index:
+                gradients.lend()
             move_to(point)
             with statistics(index):
                 losses.append(run_pass(point))
-    gradients.give_back(factor)
+    gradients.give_back()
     return losses
 
 
@@ -107,6 +111,7 @@ def moving_to_points(
         seed_of: the seed of a draw, by its number.
         turn: −1 turns the sign of every point.
     """
+    seed_of = functools.cache(seed_of)  # the two points of a pair share their draw
     with moving as move:
 
         def move_to(point: Point) -> None:
@@ -161,6 +166,7 @@ class NoisyPointsMethod(Method):
             moving=self.moving(when),
             statistics=lambda index: bn_statistics(passes.model, policy, index),
             run_pass=run_pass,
+            separate=type(self).after_pass is not NoisyPointsMethod.after_pass,
         )
         return mean_loss(points, losses)
 

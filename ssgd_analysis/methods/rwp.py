@@ -60,7 +60,7 @@ class RandomWeightPerturbation(FilterNoiseMethod):
             InputError: a single example, which cannot be two minibatches.
         """
         if len(inputs) < 2:
-            raise InputError("a step takes two minibatches: at least 2 examples")
+            raise InputError("a step of rwp takes two minibatches: it needs at least 2 examples")
         half, alpha = len(inputs) // 2, self.settings.noisy_share
         return [
             Point(sign=0, share=1 - alpha, examples=(inputs[half:], targets[half:])),

@@ -30,6 +30,8 @@ from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import LAWS, SCALES, Noise, filters_of, included
 
 NOISE_ACROSS_RANKS = ("same", "different")
+# the settings that move the size of the noise through training; at the defaults here they do not
+TIMING = ("noise_schedule", "noise_start", "noise_stop")
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +126,7 @@ class WeightNoiseMethod(Method):
             rest = [name for name, parameter in named.items() if id(parameter) not in reached]
             if rest:
                 log.warning(
-                    "noise_per=sample: no noise on %s, whose products it cannot reach",
+                    "noise_per=sample: %s gets no noise: no nn.Linear or convolution owns it",
                     ", ".join(rest),
                 )
 
@@ -207,15 +209,12 @@ class WeightNoiseMethod(Method):
                 passes.forward(inputs)
             passes.count_forward(len(inputs))
         points = self.points(inputs, targets)
-        # Equal shares are a factor of the sum: one for each pass costs two small kernels more.
-        shares = {point.share for point in points}
-        factor = points[0].share if len(shares) == 1 else 1.0
         losses = sum_over_points(
             points,
             parameters=self.parameters,
             moving=self.moving(scale, when),
             statistics=lambda index: bn_statistics(passes.model, policy, index),
-            run_pass=lambda point: passes.backward(*point.examples, share=point.share / factor),
-            factor=factor,
+            run_pass=lambda point: passes.backward(*point.examples, share=point.share),
+            separate=False,
         )
         return mean_loss(points, losses)

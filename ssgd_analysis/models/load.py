@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torchvision
 from torch import nn
 
 from ssgd_analysis import references
@@ -48,8 +47,8 @@ def load_model(name: str, input_shape: tuple[int, ...], num_outputs: int | None)
         name: see above; a reference is a callable returning an ``nn.Module``, called with the
             keywords ``input_shape`` and ``num_outputs`` if it accepts them.
         input_shape: shape of one input, without the batch axis.
-        num_outputs: classes, or values to regress; ``None``: the data has no targets to tell
-            from, and a reference is not given it.
+        num_outputs: classes, or values to regress; ``None``: the data has no targets, and
+            a reference is called without it.
 
     Raises:
         InputError: an unknown name, a registered model for data without targets, a reference
@@ -83,13 +82,15 @@ def load_model(name: str, input_shape: tuple[int, ...], num_outputs: int | None)
 
 
 def _torchvision(name: str, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise unknown("torchvision model", name, known)
+    from torchvision import models  # takes 1.5 s to import
+
+    names = models.list_models(module=models)
+    if name not in names:
+        raise unknown("torchvision model", name, names)
     channels = image_channels(TORCHVISION + name, input_shape)
     # the two old networks with auxiliary outputs, which no plain loss takes
     plain = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
-    model = torchvision.models.get_model(name, weights=None, num_classes=num_outputs, **plain)
+    model = models.get_model(name, weights=None, num_classes=num_outputs, **plain)
     if channels != 3:
         _replace_first_convolution(model, channels)
     return model

@@ -47,11 +47,11 @@ def muon_groups(model: nn.Module, inputs: Any = None) -> list[dict[str, Any]]:
 
     An output layer's weight is the matrix that is nearest to the outputs in the graph of a pass,
     wherever it is registered; of a head tied to the embedding it is the embedding. Without such a
-    graph it is the matrix that is registered last, tied places counted.
+    graph it is the matrix that is registered last, tied ones counted.
 
     Args:
-        model: whose parameters that require gradients are grouped; it comes back as it was.
-        inputs: a few examples, as the model takes them.
+        model: whose parameters that require gradients are grouped; it is restored.
+        inputs: a small batch of the model's inputs.
     """
     not_hidden = {
         id(p)
@@ -68,37 +68,37 @@ def muon_groups(model: nn.Module, inputs: Any = None) -> list[dict[str, Any]]:
 
 
 def _output_weights(model: nn.Module, inputs: Any) -> list[Tensor]:
-    places: list[Tensor] = [
+    matrices: list[Tensor] = [
         p for _, p in model.named_parameters(remove_duplicate=False) if p.ndim > 1
     ]
-    frozen = [p for p in places if p.is_floating_point() and not p.requires_grad]
+    frozen = [p for p in matrices if p.is_floating_point() and not p.requires_grad]
     found: list[Tensor] = []
     if inputs is not None:
         try:
             with evaluation_mode(model), torch.enable_grad():
-                for weight in frozen:  # a head may be frozen: no other one takes its place
+                for weight in frozen:  # a frozen head is still the output layer
                     weight.requires_grad_(True)
-                found = _nearest(model(inputs), places)
+                found = _nearest(model(inputs), matrices)
         except Exception:  # any model may fail here; the checks that follow say why
             pass
         finally:
             for weight in frozen:
                 weight.requires_grad_(False)
-    return found or places[-1:]
+    return found or matrices[-1:]
 
 
 def _nearest(output: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
     """Those of the weights that the fewest operations lie between and the output."""
     wanted = {id(weight) for weight in weights}
     level: list[Any] = [output.grad_fn]
-    seen = set(level)
+    visited = set(level)
     while level:
         leaves = [node.variable for node in level if hasattr(node, "variable")]
         if found := [leaf for leaf in leaves if id(leaf) in wanted]:
             return found
         after = dict.fromkeys(n for node in level for n, _ in node.next_functions if n is not None)
-        level = [node for node in after if node not in seen]
-        seen.update(level)
+        level = [node for node in after if node not in visited]
+        visited.update(level)
     return []
 
 

@@ -84,11 +84,11 @@ def find_optimizer(name: str) -> OptimizerEntry:
     try:
         import pytorch_optimizer
     except ImportError:
-        wanted = "pip install 'ssgd-analysis[optimizers]'"
-        raise InputError(f"optimizer '{name}' needs a package: {wanted}") from None
-    short, known = name.removeprefix(PREFIX), pytorch_optimizer.get_supported_optimizers()
-    if short not in known:
-        raise unknown("optimizer of pytorch-optimizer", short, known)
+        remedy = "pip install 'ssgd-analysis[optimizers]'"
+        raise InputError(f"optimizer '{name}' needs pytorch-optimizer: {remedy}") from None
+    short, supported = name.removeprefix(PREFIX), pytorch_optimizer.get_supported_optimizers()
+    if short not in supported:
+        raise unknown("optimizer of pytorch-optimizer", short, supported)
     try:
         make = pytorch_optimizer.load_optimizer(short)
         options = OptimizerEntry(make, 1e-3).options
@@ -177,13 +177,13 @@ def read_settings(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         InputError: an unknown name, one with an option of its own, or another type.
     """
     options = find_optimizer(name).options
-    known = [key for key in options if key not in ELSEWHERE]
+    supported = [key for key in options if key not in ELSEWHERE]
     read = {}
     for key, value in values.items():
         if key in ELSEWHERE:
             raise InputError(f"--optimizer-set {key}: use --{key.replace('_', '-')}")
-        if key not in known:
-            raise unknown(f"setting of the optimizer {name}", key, known)
+        if key not in supported:
+            raise unknown(f"setting of the optimizer {name}", key, supported)
         read[key] = _typed(key, value, options[key])
     return read
 
@@ -195,7 +195,7 @@ def _typed(key: str, value: Any, default: Any) -> Any:
             value = words[value.lower()] if value.lower() in words else ast.literal_eval(value)
         except (ValueError, SyntaxError):
             if default is not None:
-                raise InputError(f"--optimizer-set {key}={value}: no {_kind(default)}") from None
+                raise _wrong(key, value, default) from None
     if isinstance(default, tuple):
         fits = isinstance(value, tuple | list) and len(value) == len(default)
         fits = fits and all(is_kind(float, entry) for entry in value)
@@ -204,7 +204,7 @@ def _typed(key: str, value: Any, default: Any) -> Any:
         # a default of 0 or 1 may stand for a real number, as the dampening of torch's SGD
         fits = default is None or is_kind(_number(default), value)
     if not fits:
-        raise InputError(f"--optimizer-set {key}={value}: should be a {_kind(default)}")
+        raise _wrong(key, value, default)
     return value
 
 
@@ -212,8 +212,12 @@ def _number(default: Any) -> type:
     return float if is_kind(int, default) else type(default)
 
 
-def _kind(default: Any) -> str:
-    return f"tuple of {len(default)}" if isinstance(default, tuple) else _number(default).__name__
+def _wrong(key: str, value: Any, default: Any) -> InputError:
+    kind = _number(default).__name__
+    words = {"float": "a number", "bool": "true or false"}.get(kind, f"a {kind}")
+    if isinstance(default, tuple):
+        words = f"a tuple of {len(default)} numbers"
+    return InputError(f"--optimizer-set {key}={value}: the value should be {words}")
 
 
 def _try_out(entry: OptimizerEntry) -> None:
@@ -228,7 +232,7 @@ def _try_out(entry: OptimizerEntry) -> None:
             raise ValueError("it needs calls of train() and eval()")
         again, _ = _stepped(entry, 1, state)
     if not all(torch.equal(a, b) for a, b in zip(first, again, strict=True)):
-        raise ValueError("it does not go on as before from its saved state")
+        raise ValueError("it does not continue identically from its saved state")
 
 
 def _stepped(
@@ -241,22 +245,22 @@ def _stepped(
     if state is not None:
         layer.load_state_dict(state["layer"])
         optimizer.load_state_dict(state["optimizer"])
-    kept: dict[str, Any] = {}
+    before_last: dict[str, Any] = {}
     for step in range(steps):
         if step == steps - 1:
             layer_state = {name: value.clone() for name, value in layer.state_dict().items()}
-            kept = {"layer": layer_state, "optimizer": _copied(optimizer.state_dict())}
+            before_last = {"layer": layer_state, "optimizer": _copied(optimizer.state_dict())}
         number = 2 if state is not None else step
         for parameter in layer.parameters():
             noise = torch.Generator().manual_seed(number)
             parameter.grad = torch.randn(parameter.shape, generator=noise)
-        torch.manual_seed(number)  # the run's own generators are kept for a resumed run
+        torch.manual_seed(number)  # the run's own generators are restored for a resumed run
         optimizer.step()
-    return [parameter.detach() for parameter in layer.parameters()], kept
+    return [parameter.detach() for parameter in layer.parameters()], before_last
 
 
 def _copied(value: Any) -> Any:
-    """Tensors, dicts, lists and plain values, as a run folder can keep them."""
+    """Tensors, dicts, lists and plain values, as a run folder can hold them."""
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, dict):
@@ -265,4 +269,4 @@ def _copied(value: Any) -> Any:
         return type(value)(_copied(entry) for entry in value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise ValueError(f"its state holds a {type(value).__name__}, which a run cannot keep")
+    raise ValueError(f"its state holds a {type(value).__name__}, which a run cannot save")

@@ -21,13 +21,13 @@ from ssgd_analysis.plots.style import DOUBLE
 KINDS = ("differences", "verdicts", "scatter", "correlations")
 MOST = 6  # metrics that are drawn against each other
 
-Values = Mapping[str, Mapping[str, list[float]]]
+SeedValues = Mapping[str, Mapping[str, list[float]]]
 
 
 def comparison_pictures(
     out: Path,
     result: dict[str, Any],
-    values: Values,
+    values: SeedValues,
     names: Mapping[str, str],
     *,
     only: Collection[str] = KINDS,
@@ -91,7 +91,7 @@ def _size(test: Mapping[str, Any], mean: float | None) -> float | None:
 
 
 def scatter_points(
-    result: dict[str, Any], values: Values, names: Mapping[str, str]
+    result: dict[str, Any], values: SeedValues, names: Mapping[str, str]
 ) -> dict[str, dict[str, list[float]]]:
     """Group → metric → a value a seed; accuracy last, so that it is the lowest row of panels."""
     metrics = list(dict.fromkeys(m for group in result["groups"] for m in group["metrics"]))

@@ -5,7 +5,7 @@ from typing import Any
 
 WIDE = ("within groups", "method", "all")
 
-Row = tuple[float, tuple[float, float] | None]
+CorrelationRow = tuple[float, tuple[float, float] | None]
 
 
 def correlation_tables(found: dict[str, Any]) -> dict[str, tuple[list[str], list[list[str]]]]:
@@ -14,7 +14,7 @@ def correlation_tables(found: dict[str, Any]) -> dict[str, tuple[list[str], list
     Each cell is the coefficient with its 95% interval. Single groups are in the CSV only.
 
     Args:
-        found: of :func:`ssgd_analysis.comparison.correlate.correlate`.
+        found: of ``rank_correlations`` of ``comparison/correlate.py``.
     """
     titles = {"tau": "Kendall's τ", "granulated": "granulated Ψ: all settings but one held fixed"}
     return {
@@ -46,29 +46,31 @@ def correlation_csv(found: dict[str, Any]) -> tuple[list[str], list[list[object]
         for r in found["tau"]
     ]
     for r in found["granulated"]:
-        place = [r["metric"], r["outcome"]]
-        rows.append([*place, "psi", r["scope"], r["name"], r["psi"], *_rest(r)])
+        pair = [r["metric"], r["outcome"]]
+        rows.append([*pair, "psi", r["scope"], r["name"], r["psi"], *_rest(r)])
         for axis, own in r["axes"].items():
             name = f"{r['name']}: {axis}"
-            rows.append([*place, "psi of axis", r["scope"], name, own["psi"], *[None] * 4])
+            rows.append([*pair, "psi of axis", r["scope"], name, own["psi"], *[None] * 4])
     header = ["metric", "outcome", "coefficient", "scope", "name", "value", "low", "high", "n"]
     return [*header, "why"], rows
 
 
 def correlation_panels(
     found: dict[str, Any] | None, names: Mapping[str, str]
-) -> dict[str, dict[str, dict[str, tuple[Row | None, Row | None]]]]:
+) -> dict[str, dict[str, dict[str, tuple[CorrelationRow | None, CorrelationRow | None]]]]:
     """Outcome in words → metric → view → (τ, Ψ), each with its interval, for the picture.
 
     Args:
-        found: of :func:`ssgd_analysis.comparison.correlate.correlate`; ``None``: there is none.
+        found: of ``rank_correlations`` of ``comparison/correlate.py``; ``None``: there is none.
         names: metric → its name in pictures.
     """
     if found is None:
         return {}
-    panels: dict[str, dict[str, dict[str, tuple[Row | None, Row | None]]]] = {}
+    panels: dict[
+        str, dict[str, dict[str, tuple[CorrelationRow | None, CorrelationRow | None]]]
+    ] = {}
     for outcome, words in found["outcomes"].items():
-        own: dict[str, dict[str, tuple[Row | None, Row | None]]] = {}
+        own: dict[str, dict[str, tuple[CorrelationRow | None, CorrelationRow | None]]] = {}
         taus, psis = (
             {
                 (r["metric"], r["name"]): (r[key], r["ci95"])

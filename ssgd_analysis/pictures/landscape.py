@@ -37,7 +37,7 @@ def landscape_pictures(record: dict[str, Any], arrays: Arrays, stem: Path) -> li
     Raises:
         WorkError: the disk is full or the folder not writable.
     """
-    record = jsonable(record)  # as it is read back: the same with NaN as with null
+    record = jsonable(record)  # with null for NaN, as a reader of the file gets it
     names = _names(record)
     settings = {key: value for key, value in record.items() if key not in ("out", "pictures")}
     title = f"Loss landscape: {', '.join(record['checkpoints'])}"
@@ -88,7 +88,7 @@ def _names(record: dict[str, Any]) -> list[str]:
 
 
 def _values(arrays: Arrays, name: str, dims: int, count: int) -> np.ndarray | None:
-    """Shape (checkpoints, repeats, points…), or ``None`` where nothing is known."""
+    """Shape (checkpoints, repeats, points…), or ``None`` where there are no values."""
     values = arrays.get(name)
     if values is None or (not np.isfinite(values).any() and "accuracy" in name):
         return None
@@ -170,7 +170,7 @@ def _lines(record: dict[str, Any], arrays: Arrays, names: list[str], axes: Any =
 
 
 def prediction(facts: dict[str, Any], alpha: Any, beta: Any = 0.0) -> np.ndarray | None:
-    """The quadratic that slopes and curvatures at the checkpoint predict.
+    """The quadratic with the slopes and curvatures at the checkpoint.
 
     Args:
         facts: a grid's, of the record.
@@ -178,7 +178,7 @@ def prediction(facts: dict[str, Any], alpha: Any, beta: Any = 0.0) -> np.ndarray
         beta: along the second one, of a shape that goes with it.
 
     Returns:
-        Losses, or ``None`` where slopes or curvatures are not known.
+        Losses, or ``None`` where slopes or curvatures are missing.
     """
     slopes, curvatures = facts.get("slopes") or [None], facts.get("curvatures") or [None]
     centre = next((m["loss"] for m in facts["marks"] if not (m["alpha"] or m.get("beta"))), None)
@@ -220,8 +220,8 @@ def _planes(record: dict[str, Any], arrays: Arrays, names: list[str], axes: Any 
         values = _values(arrays, start + kind, 2, len(names))
         if values is None:
             continue
-        drawn = values[:, :shown].reshape(-1, *values.shape[2:])
-        for title, own, grid in zip(titles, facts, drawn, strict=True):
+        grids = values[:, :shown].reshape(-1, *values.shape[2:])
+        for title, own, grid in zip(titles, facts, grids, strict=True):
             shift = 100 if kind == "accuracy" else 1
             found[kind][(title + word).removeprefix(", ") if both else title] = Plane(
                 arrays["alpha"], arrays["beta"], shift * grid, **_marks_and_path(record, own)

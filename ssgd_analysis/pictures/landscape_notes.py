@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ssgd_analysis.plots.style import short_names
-from ssgd_analysis.plots.words import outside, percent, sight
+from ssgd_analysis.plots.words import outside, percent, visible_curvature
 
 NORMALIZED = {
     "filter": "scaled to each filter's norm",
@@ -23,7 +23,7 @@ MOVED = {
 def landscape_notes(
     record: dict[str, Any], arrays: Mapping[str, np.ndarray], *, first_of: int = 0
 ) -> list[str]:
-    """Settings, then what is known of the directions and of interpolated points.
+    """Settings, then facts about the directions and the interpolated points.
 
     Args:
         record: as in ``landscape.json``.
@@ -40,17 +40,17 @@ def landscape_notes(
     split = "train and test" if record["split"] == "both" else record["split"]
     what = ["loss" if record["loss"] is None else str(record["loss"]), f"{split} split"]
     what += [_examples(record)]
-    how = [_directions(settings), f"{size} points"]
+    parts = [_directions(settings), f"{size} points"]
     if settings["repeats"] > 1:
-        how.append(f"{settings['repeats']} draws" + ", the first shown" * bool(first_of))
+        parts.append(f"{settings['repeats']} draws" + ", the first shown" * bool(first_of))
     if record["batchnorm"]:
-        how.append(f"BatchNorm {'frozen' if settings['bn'] == 'frozen' else 'recalibrated'}")
+        parts.append(f"BatchNorm {'frozen' if settings['bn'] == 'frozen' else 'recalibrated'}")
     if settings["precision"] != "fp32":
-        how.append(settings["precision"])
-    how.append(f"seed {settings['seed']}")
+        parts.append(settings["precision"])
+    parts.append(f"seed {settings['seed']}")
     more = [_share(record), _variance(record), _outside(record), _interpolated(record, arrays)]
     return [_numbers(record),
-            "; ".join([" of the ".join(what[:2]) + "".join(f", {w}" for w in what[2:]), *how]),
+            "; ".join([" of the ".join(what[:2]) + "".join(f", {w}" for w in what[2:]), *parts]),
             "; ".join(text for text in more if text)]  # fmt: skip
 
 
@@ -106,7 +106,9 @@ def _share(record: dict[str, Any]) -> str:
     shares = [grid["share"] for grid in record["grids"] if grid.get("share") is not None]
     if len(record["grids"]) > 1 and shares:
         return f"these planes see {_list(shares)} of λ_max"
-    texts = {sight(grid, plane=record["settings"]["dims"] == 2) for grid in record["grids"]}
+    texts = {
+        visible_curvature(grid, plane=record["settings"]["dims"] == 2) for grid in record["grids"]
+    }
     return texts.pop() if len(texts) == 1 else ""
 
 
@@ -119,7 +121,7 @@ def _variance(record: dict[str, Any]) -> str:
 
 
 def _outside(record: dict[str, Any]) -> str:
-    """How far the paths lie outside of what is drawn."""
+    """How far the paths lie outside the line or plane."""
     distances = [far for far in map(outside, record["grids"]) if far is not None]
     what = "plane" if record["settings"]["dims"] == 2 else "line"
     return (

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots import density_figure, radius_curves, save_figure
-from ssgd_analysis.plots.metric_names import NAMES
+from ssgd_analysis.metric_names import NAMES
+from ssgd_analysis.plots import density_figure, density_overlay, radius_curves, save_figure
+from ssgd_analysis.plots.density import Curve
 from ssgd_analysis.plots.style import OwnAxes
 
 SPOKEN = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix"}
@@ -42,14 +43,32 @@ def densities(record: Mapping[str, Any], *, axes: OwnAxes = None) -> Figure:
         record: as in ``sharpness.json``.
         axes: the user's own, one a checkpoint.
     """
-    panels = {}
+    return density_figure(_curves(record), operator=_operator(record), axes=axes)
+
+
+def overlaid_densities(record: Mapping[str, Any], *, axes: OwnAxes = None) -> Figure:
+    """The spectral densities of all checkpoints in one panel.
+
+    Args:
+        record: as in ``sharpness.json``.
+        axes: the user's own.
+    """
+    return density_overlay(_curves(record), operator=_operator(record), axes=axes)
+
+
+def _curves(record: Mapping[str, Any]) -> dict[str, Curve]:
+    curves: dict[str, Curve] = {}
     for result in record["checkpoints"]:
         density = result["density"]
         columns = [np.asarray(density[key]) for key in ("grid", "density", "stderr")]
         top = [pair["value"] for pair in result["eigenvalues"]]
-        panels[result["checkpoint"]] = (columns[0], columns[1], columns[2], top)
-    operator = record["checkpoints"][0]["operator"]
-    return density_figure(panels, operator=SPOKEN.get(operator, operator), axes=axes)
+        curves[result["checkpoint"]] = (columns[0], columns[1], columns[2], top)
+    return curves
+
+
+def _operator(record: Mapping[str, Any]) -> str:
+    name = record["checkpoints"][0]["operator"]
+    return SPOKEN.get(name, name)
 
 
 def metric_curves(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.plots import AxisPanel, axis_figure, tuning_figure
-from ssgd_analysis.plots.metric_names import NAMES
 
-Rows = Sequence[Mapping[str, Any]]
+PictureRows = Sequence[Mapping[str, Any]]
 
 
 def answer_figures(result: Mapping[str, Any]) -> dict[str, Figure]:
@@ -25,20 +25,20 @@ def answer_figures(result: Mapping[str, Any]) -> dict[str, Figure]:
 
 def gains_figure(answer: Mapping[str, Any], settings: Sequence[str], arms: Sequence[str]) -> Figure:
     """The focus's paired gain over every rival, setting by setting."""
-    places = answer.get("places") or {name: float(i) for i, name in enumerate(settings)}
+    positions = answer.get("places") or {name: float(i) for i, name in enumerate(settings)}
     gains = [gain for gain in answer["gains"] if gain["mean"] is not None]
     lines: dict[str, list[tuple[float, float, float, float]]] = {}
     for gain in gains:
         low, high = gain["ci95"] or (gain["mean"], gain["mean"])
         lines.setdefault(f"over {gain['rival']}", []).append(
-            (places[gain["setting"]], gain["mean"], low, high)
+            (positions[gain["setting"]], gain["mean"], low, high)
         )
     focus = gains[0]["arm"]
     panel = AxisPanel(f"gain of {focus} (points)", lines, zero=True)
     return axis_figure(
         [panel],
         xlabel=answer.get("axis", "").replace("_", " "),
-        ticks={place: name for name, place in places.items()},
+        ticks={position: name for name, position in positions.items()},
         joined=False,
         order=[f"over {arm}" for arm in arms],
     )
@@ -48,17 +48,18 @@ def strength_figure(answer: Mapping[str, Any]) -> Figure:
     """Accuracy, λ_max and train loss against the strength, setting by setting."""
     rows, axis = answer["strength"], answer["axis"].replace("_", " ")
     settings = list(dict.fromkeys(row["setting"] for row in rows))
-    places = sorted({row["place"] for row in rows if row["place"] is not None})
-    spread = {place: float(i) for i, place in enumerate(places)}  # evenly: zero has no logarithm
+    positions = sorted({row["place"] for row in rows if row["place"] is not None})
+    # evenly: zero has no logarithm
+    spread = {position: float(i) for i, position in enumerate(positions)}
     panels = []
     for metric in ("test_accuracy", "lambda_max", "train_loss"):
         factor = 100 if metric == "test_accuracy" else 1
-        known = [row for row in rows if row[metric]]
-        if not known:
+        measured = [row for row in rows if row[metric]]
+        if not measured:
             continue
         lines: dict[str, list[tuple[float, float, float, float]]] = {}
         levels = {}
-        for row in known:
+        for row in measured:
             mean = factor * row[metric]["mean"]
             if row["place"] is None:
                 name = ", ".join(filter(None, (row["arm"], row["setting"])))
@@ -71,10 +72,10 @@ def strength_figure(answer: Mapping[str, Any]) -> Figure:
         ordered = {s or "strengths": sorted(lines[s or "strengths"]) for s in settings}
         name = NAMES[metric] + (" (%)" if factor == 100 else "")
         panels.append(AxisPanel(name, ordered, levels))
-    return axis_figure(panels, xlabel=axis, ticks={spread[p]: f"{p:g}" for p in places})
+    return axis_figure(panels, xlabel=axis, ticks={spread[p]: f"{p:g}" for p in positions})
 
 
-def variance_figure(rows: Rows) -> Figure:
+def variance_figure(rows: PictureRows) -> Figure:
     """Variance of every arm, and its share of the compared arm's, against the scale."""
     scales = sorted({row["scale"] for row in rows})
     panels = []

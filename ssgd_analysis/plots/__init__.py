@@ -6,7 +6,7 @@ from ssgd_analysis.plots.coefficients import coefficient_figure
 from ssgd_analysis.plots.connection import Walk, connection_figure
 from ssgd_analysis.plots.contours import Plane, loss_contours
 from ssgd_analysis.plots.curves import training_curves
-from ssgd_analysis.plots.density import density_figure
+from ssgd_analysis.plots.density import density_figure, density_overlay
 from ssgd_analysis.plots.forest import Effect, forest_figure
 from ssgd_analysis.plots.intervals import interval_figure
 from ssgd_analysis.plots.marks import Mark
@@ -30,6 +30,7 @@ __all__ = [
     "coefficient_figure",
     "connection_figure",
     "density_figure",
+    "density_overlay",
     "forest_figure",
     "interval_figure",
     "loss_bands",

@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from ssgd_analysis.plots.style import OwnAxes, colour, legend, marker, panels, styled
 
-Point = tuple[float, float, float, float]  # place, mean, low, high
+AxisPoint = tuple[float, float, float, float]  # position, mean, low, high
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class AxisPanel:
     """
 
     label: str
-    lines: Mapping[str, Sequence[Point]]
+    lines: Mapping[str, Sequence[AxisPoint]]
     levels: Mapping[str, float] = field(default_factory=dict)
     zero: bool = False
     log: bool = False
@@ -49,22 +49,22 @@ def axis_figure(
     Args:
         shown: the panels.
         xlabel: what the axis is.
-        ticks: place → its name.
+        ticks: position → its name.
         log: a logarithmic horizontal axis.
-        joined: lines between the points; else the points of a place stand beside each other.
+        joined: lines between the points; else points at the same position stand beside each other.
         order: of all names, for their colours, so that two pictures agree; default: as they come.
         axes: the user's own, one a panel.
     """
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     width = 3.3 if columns < 3 else 2.5
-    figure, drawn = panels(
+    figure, subplots = panels(
         rows, columns, used=range(len(shown)), width=width, height=2.1, axes=axes
     )
     present = [name for one in shown for name in [*one.lines, *one.levels]]
     names = list(dict.fromkeys([*order, *present]))
     handles = {}
-    for panel, one in zip(drawn, shown, strict=True):
+    for panel, one in zip(subplots, shown, strict=True):
         if one.zero:
             panel.axhline(0, color="#666666", lw=0.7)
         for name, points in one.lines.items():

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from ssgd_analysis.plots.marks import Mark, label_places
+from ssgd_analysis.plots.marks import Mark, label_points
 from ssgd_analysis.plots.scale import Scale, loss_scale, round_ones, short_number
 from ssgd_analysis.plots.style import (
     OwnAxes,
@@ -29,7 +29,7 @@ TRAIN, TEST, PREDICTED = "-", "--", "-."
 
 @dataclass(frozen=True)
 class Line:
-    """What is known along one line; ``A`` points, ``R`` directions. NaN: not finite there.
+    """Losses and accuracies along one line; ``A`` points, ``R`` directions. NaN: not finite there.
 
     Args:
         alpha: shape (A,).
@@ -39,7 +39,7 @@ class Line:
         test_accuracy: of it, shape (R, A).
         predicted: a loss to compare with, such as a parabola, shape (A,).
         predicted_name: for the legend.
-        marks: exact places on the line.
+        marks: exact points on the line.
         path: (alpha, loss) of the checkpoints of a run, shape (K, 2), joined by a thin line.
     """
 
@@ -69,7 +69,7 @@ def loss_bands(
     notes: Sequence[str] = (),
     axes: OwnAxes = None,
 ) -> Figure:
-    """One panel a setting, below it one of accuracy if it is known.
+    """One panel a setting, below it one of accuracy, if there is any.
 
     Lines are means over the directions, bands go from the 10% to the 90% quantile; a point that
     is not finite along one of the directions is a gap. Scale and clipping: see
@@ -81,7 +81,7 @@ def loss_bands(
         ylabel: what the losses are.
         accuracy_label: what the accuracies are.
         notes: lines of small print.
-        axes: the user's own: one a setting, then again one a setting if accuracy is known.
+        axes: the user's own: one a setting, then again one a setting if there are accuracies.
     """
     lines = [line for own in settings.values() for line in own.values()]
     rows = 1 + any(line.accuracy is not None for line in lines)
@@ -151,8 +151,8 @@ def _accuracies(panel: Axes, line: Line, own: str) -> None:
             _band(panel, line.alpha, 100 * values, own, dashes)
     for mark in line.marks:
         if mark.accuracy is not None:
-            place = [mark.alpha], [100 * mark.accuracy]
-            panel.plot(*place, "o", color=own, ms=3.5, mec="white", mew=0.5)
+            position = [mark.alpha], [100 * mark.accuracy]
+            panel.plot(*position, "o", color=own, ms=3.5, mec="white", mew=0.5)
 
 
 def _band(panel: Axes, alpha: np.ndarray, values: np.ndarray, own: str, dashes: str) -> np.ndarray:
@@ -173,12 +173,12 @@ def _strip(
     if where.any():
         wide = where | np.roll(where, 1) & (np.arange(len(where)) > 0)
         wide |= np.roll(where, -1) & (np.arange(len(where)) < len(where) - 1)
-        place = panel.get_xaxis_transform()
-        panel.fill_between(alpha, bottom, 1, where=wide, transform=place, lw=0, **look)
+        position = panel.get_xaxis_transform()
+        panel.fill_between(alpha, bottom, 1, where=wide, transform=position, lw=0, **look)
 
 
 def _labels(panel: Axes, lines: Sequence[Line]) -> None:
-    places = [
+    labelled = [
         (mark.label, mark.alpha, mark.loss)
         for line in lines
         for mark in line.marks
@@ -187,9 +187,9 @@ def _labels(panel: Axes, lines: Sequence[Line]) -> None:
     curves = [np.stack([line.alpha, own.mean(axis=0)], 1) for line in lines for own in line.losses]
     for line in lines:
         if line.path is not None:
-            places.append(("start", *line.path[0]))
+            labelled.append(("start", *line.path[0]))
             curves.append(np.asarray(line.path))
-    label_places(panel, places, colour="black", ground="white", curves=curves)
+    label_points(panel, labelled, colour="black", ground="white", curves=curves)
 
 
 def _explained(

@@ -9,13 +9,15 @@ from matplotlib.lines import Line2D
 from ssgd_analysis.plots.paper import fitting, grid
 from ssgd_analysis.plots.style import COLUMN, LINE, OwnAxes, colour, legend, marker, styled
 
-Row = tuple[float, tuple[float, float] | None]
+CoefficientRow = tuple[float, tuple[float, float] | None]
 MARK = 0.07  # height that one coefficient takes, inches
 
 
 @styled
 def coefficient_figure(
-    outcomes: Mapping[str, Mapping[str, Mapping[str, tuple[Row | None, Row | None]]]],
+    outcomes: Mapping[
+        str, Mapping[str, Mapping[str, tuple[CoefficientRow | None, CoefficientRow | None]]]
+    ],
     *,
     width: float = COLUMN,
     axes: OwnAxes = None,
@@ -36,15 +38,15 @@ def coefficient_figure(
         len(outcomes), width=width, panel=2.1, height=height, sharey=True, axes=axes
     )
     for panel, (outcome, metrics) in zip(shown, outcomes.items(), strict=True):
-        for place, label in enumerate(labels):
-            panel.axhspan(place - 0.5, place + 0.5, color="#f2f2f2", lw=0, alpha=place % 2)
+        for position, label in enumerate(labels):
+            panel.axhspan(position - 0.5, position + 0.5, color="#f2f2f2", lw=0, alpha=position % 2)
             for view, pair in metrics.get(label, {}).items():
                 index = views.index(view)
                 look = {"color": colour(index), "marker": marker(index), "ms": 3, "mew": 0.7}
                 for half, row in enumerate(pair):
                     if row is None:
                         continue
-                    y = place + (2 * index + half + 1) / (2 * len(views) + 1) - 0.5
+                    y = position + (2 * index + half + 1) / (2 * len(views) + 1) - 0.5
                     if row[1] is not None:
                         panel.plot(row[1], [y, y], color=colour(index), lw=0.8)
                     face = "white" if half else colour(index)

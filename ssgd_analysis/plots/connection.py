@@ -20,7 +20,7 @@ from ssgd_analysis.plots.style import (
     styled,
 )
 
-DASHES = ("-", "--", "-.", ":")  # a line that lies on another one lets it be seen
+DASHES = ("-", "--", "-.", ":")  # a line on top of another one leaves it visible
 WIDE = 20.0  # the losses' largest over their smallest: then the axis is logarithmic
 
 
@@ -57,7 +57,7 @@ def connection_figure(
         ends: what is at t = 0 and at t = 1.
         notes: lines of small print.
         width: of the figure, inches.
-        axes: the user's own: one a split, then again one a split if accuracy is known.
+        axes: the user's own: one a split, then again one a split if there are accuracies.
     """
     walks = [walk for own in splits.values() for walk in own.values()]
     names = list(dict.fromkeys(name for own in splits.values() for name in own))

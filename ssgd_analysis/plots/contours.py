@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ssgd_analysis.plots.marks import Mark, label_places, outlined
+from ssgd_analysis.plots.marks import Mark, label_points, outlined
 from ssgd_analysis.plots.scale import Scale, distinct, loss_scale, plain_scale
 from ssgd_analysis.plots.style import (
     DOUBLE,
@@ -35,7 +35,7 @@ class Plane:
         alpha: shape (A,).
         beta: shape (B,).
         values: shape (A, B).
-        marks: exact places of checkpoints.
+        marks: exact positions of checkpoints.
         path: (alpha, beta) of the checkpoints of a run, from start to end, shape (K, 2).
     """
 
@@ -77,13 +77,13 @@ def loss_contours(
         axes: the user's own: one a plane, then one for each plane of accuracies.
     """
     accuracies = accuracies or {}
-    kept = [mark.loss for plane in planes.values() for mark in plane.marks]
-    scale = loss_scale([plane.values for plane in planes.values()], kept)
+    at_marks = [mark.loss for plane in planes.values() for mark in plane.marks]
+    scale = loss_scale([plane.values for plane in planes.values()], at_marks)
     other = plain_scale([plane.values for plane in accuracies.values()] or [np.zeros(0)], top=100)
     groups = [(planes, scale, LOSSES, label)]
     groups += [(accuracies, other, ACCURACIES, accuracy_label)] * bool(accuracies)
-    wide, used = _places([len(own) for own, *_ in groups], columns)
-    # the colour bar takes as much from few panels as from many
+    wide, used = _positions([len(own) for own, *_ in groups], columns)
+    # the colour bar takes the same width from any number of panels
     width = _panel_width(wide)
     height = min(1.95, 0.95 * width) - 0.5 * width * _flat(planes.values())
     figure, shown = panels(
@@ -106,11 +106,11 @@ def loss_contours(
             panel.set_title(name)
         if axes is None:
             _bar(figure, mine, own_scale, colours, text)
-    for panel, place in zip(shown, used, strict=True):
-        if axes is not None or place + wide not in used:
+    for panel, position in zip(shown, used, strict=True):
+        if axes is not None or position + wide not in used:
             panel.set_xlabel(in_lines(xlabel, 0.85 * width))
             panel.tick_params(labelbottom=True)
-        if axes is not None or place % wide == 0:
+        if axes is not None or position % wide == 0:
             panel.set_ylabel(in_lines(ylabel, 0.85 * height))
     small_print(figure, [*notes, "; ".join(scale.notes("loss"))], axes)
     if axes is None:
@@ -135,7 +135,7 @@ def _width(own: Sequence[Axes]) -> float:
 
 
 def _flat(planes: Iterable[Plane]) -> float:
-    """How much lower than wide the panels are drawn, for colour bars of their height: 0 to 0.5."""
+    """By which share, 0 to 0.5, panels are lower than wide; colour bars have their height."""
     flat = [1 - _side(plane.beta) / _side(plane.alpha) for plane in planes if _true_shape(plane)]
     return max(0.0, min([0.5, *flat])) if flat else 0.0
 
@@ -150,14 +150,14 @@ def _true_shape(plane: Plane) -> bool:
     return max(sides) < 3 * min(sides)
 
 
-def _places(counts: Sequence[int], columns: int) -> tuple[int, list[int]]:
+def _positions(counts: Sequence[int], columns: int) -> tuple[int, list[int]]:
     """Panels in a row, and which are used: each quantity begins a row unless all fit in one."""
     if sum(counts) <= min(columns, 2) and len(counts) > 1:
         return sum(counts), list(range(sum(counts)))
     rows = math.ceil(max(counts) / columns)
     wide = math.ceil(max(counts) / rows)  # four are two and two, not three and one
     blocks = [range(block * rows * wide, block * rows * wide + n) for block, n in enumerate(counts)]
-    return wide, [place for block in blocks for place in block]
+    return wide, [position for block in blocks for position in block]
 
 
 def _fill(
@@ -169,7 +169,7 @@ def _fill(
 ) -> None:
     alpha, beta = plane.alpha, plane.beta
     values = np.ma.masked_invalid(plane.values.T.astype(float))
-    if values.mask.any():  # seen where nothing covers it
+    if values.mask.any():  # visible where nothing covers it
         look: Any = {"fill": False, "lw": 0, "ec": "#999999", "hatch": "xxxxx", "zorder": 0}
         panel.add_patch(Rectangle((alpha[0], beta[0]), _side(alpha), _side(beta), **look))
     if values.count():
@@ -190,7 +190,7 @@ def _fill(
                 texts = dict(zip(inner, distinct(scale.levels()[inside]), strict=True))
                 panel.clabel(lines, inner[::3], fontsize=6, fmt=texts)
         if values.max() > high:
-            # half of the way to a point that is above counts as above, however far that is
+            # the half next to a point above the range is hatched, however high that point is
             near = values.clip(max=2 * high - low)
             look = {"colors": ["#e4e4e4"], "hatches": ["////"]}
             panel.contourf(alpha, beta, near, levels=[high, 3 * high - 2 * low], **look)
@@ -214,8 +214,8 @@ def _bar(figure: Figure, shown: Sequence[Axes], scale: Scale, colours: str, text
 
 
 def _labels(panel: Axes, plane: Plane) -> None:
-    places = [(mark.label, mark.alpha, float(mark.beta or 0)) for mark in plane.marks]
+    labelled = [(mark.label, mark.alpha, float(mark.beta or 0)) for mark in plane.marks]
     if plane.path is not None:
-        places += [("start", *plane.path[0]), ("end", *plane.path[-1])]
+        labelled += [("start", *plane.path[0]), ("end", *plane.path[-1])]
     curves = [] if plane.path is None else [np.asarray(plane.path)]
-    label_places(panel, places, colour="white", ground="black", curves=curves)
+    label_points(panel, labelled, colour="white", ground="black", curves=curves)

@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssgd_analysis.plots.style import OwnAxes, colour, legend, panels, short_names, styled
 
+Curve = tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[float]]
+
 
 @styled
 def density_figure(
-    densities: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[float]]],
+    densities: Mapping[str, Curve],
     *,
     operator: str = "Hessian",
     axes: OwnAxes = None,
@@ -24,21 +27,51 @@ def density_figure(
     """
     figure, shown = panels(len(densities), 1, width=4.6, height=2.0, sharex=True, axes=axes)
     names = short_names(densities, 70)
-    for panel, name, (grid, density, stderr, top) in zip(
-        shown, names, densities.values(), strict=True
-    ):
-        floor = max(density.max() * 1e-7, 1e-12)
-        panel.fill_between(
-            grid,
-            np.maximum(density - stderr, floor),
-            np.maximum(density + stderr, floor),
-            color=colour(1),
-            alpha=0.25,
-            lw=0,
-        )
-        panel.plot(grid, np.maximum(density, floor), color=colour(1), lw=1)
+    for panel, name, curve in zip(shown, names, densities.values(), strict=True):
+        floor, top = _floor(curve), curve[3]
+        _band(panel, curve, floor, colour(1))
         panel.plot(top, [floor * 3] * len(top), "|", color=colour(2), ms=8, label="top eigenvalues")
-        panel.set(yscale="log", ylim=(floor, density.max() * 3), title=name, ylabel="density")
+        panel.set(yscale="log", ylim=(floor, curve[1].max() * 3), title=name, ylabel="density")
     shown[-1].set_xlabel(f"eigenvalue of the {operator}")
     legend(figure, *shown[0].get_legend_handles_labels(), axes)
     return figure
+
+
+@styled
+def density_overlay(
+    densities: Mapping[str, Curve],
+    *,
+    operator: str = "Hessian",
+    axes: OwnAxes = None,
+) -> Figure:
+    """All checkpoints in one panel, each density with its top eigenvalues as ticks of its colour.
+
+    Args:
+        densities: as in :func:`density_figure`.
+        operator: whose spectra they are.
+        axes: the user's own.
+    """
+    figure, (panel,) = panels(1, 1, width=4.6, height=2.4, axes=axes)
+    floor = min(map(_floor, densities.values()))
+    names = short_names(densities, 40)
+    for index, (name, curve) in enumerate(zip(names, densities.values(), strict=True), start=1):
+        _band(panel, curve, floor, colour(index), label=name)
+        height = floor * 3.0**index  # one row of ticks below the other
+        panel.plot(curve[3], [height] * len(curve[3]), "|", color=colour(index), ms=8)
+    highest = max(curve[1].max() for curve in densities.values())
+    panel.set(yscale="log", ylim=(floor, highest * 3), ylabel="density")
+    panel.set_xlabel(f"eigenvalue of the {operator} (ticks: the largest)")
+    legend(figure, *panel.get_legend_handles_labels(), axes)
+    return figure
+
+
+def _floor(curve: Curve) -> float:
+    """The lowest density that is drawn."""
+    return max(float(curve[1].max()) * 1e-7, 1e-12)
+
+
+def _band(panel: Axes, curve: Curve, floor: float, shade: str, label: str | None = None) -> None:
+    grid, density, stderr, _ = curve
+    low, high = np.maximum(density - stderr, floor), np.maximum(density + stderr, floor)
+    panel.fill_between(grid, low, high, color=shade, alpha=0.25, lw=0)
+    panel.plot(grid, np.maximum(density, floor), color=shade, lw=1, label=label)

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from ssgd_analysis.plots.paper import fitting
 from ssgd_analysis.plots.style import COLOURS, COLUMN, LINE, OwnAxes, legend, panels, styled
 
-# verdict → colour, marker: told apart without colour too
+# verdict → colour, marker: distinguishable without colour too
 LOOKS = {
     "flatter": (COLOURS[1], "v"),
     "sharper": (COLOURS[2], "^"),
@@ -67,16 +67,16 @@ def forest_figure(
     count = len(metrics) + len(effects)
     height = LINE * count + (0.65 if baseline else 0.45)
     figure, (panel,) = panels(1, 1, width=width, height=height, axes=axes)
-    reach, names, place = _reach(effects), {}, 0
+    reach, names, offset = _reach(effects), {}, 0
     for label, rows in metrics.items():
         ground = {"facecolor": "white", "lw": 0, "pad": 1}
-        panel.text(-reach, place, label, weight="bold", va="center_baseline", bbox=ground)
-        for row, (group, effect) in enumerate(rows.items(), start=place + 1):
+        panel.text(-reach, offset, label, weight="bold", va="center_baseline", bbox=ground)
+        for row, (group, effect) in enumerate(rows.items(), start=offset + 1):
             names[row] = short[group]
             _line(panel, row, effect, reach)
-        place += len(rows) + 1
+        offset += len(rows) + 1
     panel.axvline(0, color="black", lw=0.6, zorder=1)
-    panel.set(xlim=(-reach, reach), ylim=(place - 0.5, -0.6), yticks=list(names))
+    panel.set(xlim=(-reach, reach), ylim=(offset - 0.5, -0.6), yticks=list(names))
     panel.set_yticklabels(names.values())
     panel.tick_params(axis="y", length=0)
     panel.spines["left"].set_visible(False)
@@ -113,8 +113,8 @@ def _line(axes: Axes, row: int, effect: Effect, reach: float) -> None:
         axes.plot(ends, [row, row], color=colour, lw=1.2, solid_capstyle="butt")
         for end, head in zip(effect.interval, "<>", strict=True):
             if abs(end) > reach:
-                place = np.clip(end, -0.985 * reach, 0.985 * reach)
-                axes.plot([place], [row], head, color=colour, ms=3, mew=0)
+                x = np.clip(end, -0.985 * reach, 0.985 * reach)
+                axes.plot([x], [row], head, color=colour, ms=3, mew=0)
     face = "white" if effect.circular else colour
     axes.plot([effect.value], [row], marker, color=colour, mfc=face, ms=4, mew=0.9)
 

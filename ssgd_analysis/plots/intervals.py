@@ -8,12 +8,12 @@ from matplotlib.ticker import MaxNLocator
 from ssgd_analysis.plots.paper import LETTER
 from ssgd_analysis.plots.style import OwnAxes, colour, marker, panels, short_names, styled
 
-Row = tuple[float, tuple[float, float] | None, Sequence[float]]
+IntervalRow = tuple[float, tuple[float, float] | None, Sequence[float]]
 
 
 @styled
 def interval_figure(
-    settings: Mapping[str, Mapping[str, Mapping[str, Row]]], *, axes: OwnAxes = None
+    settings: Mapping[str, Mapping[str, Mapping[str, IntervalRow]]], *, axes: OwnAxes = None
 ) -> Figure:
     """One row of panels a setting, one panel a metric, one line a method.
 

@@ -1,4 +1,4 @@
-"""Places of checkpoints in a landscape, and labels beside them that do not meet."""
+"""Marks of checkpoints in a landscape, and labels beside them that do not meet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ SIDES = [(1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1.6), (0, -1.6), (1.4, 0), (-1.
 
 @dataclass(frozen=True)
 class Mark:
-    """A place that is known exactly.
+    """A point whose coordinates and values are exact.
 
     Args:
         label: written beside it; empty: nothing.
         alpha: along the first axis.
         beta: along the second one, of a plane.
-        loss: there, if it is known.
-        accuracy: there, a fraction, if it is known.
+        loss: at the point, or ``None``.
+        accuracy: at the point, a fraction, or ``None``.
     """
 
     label: str
@@ -34,42 +34,42 @@ class Mark:
 
 
 def outlined(ground: str) -> dict[str, Any]:
-    """A look that is seen on every ground: a thin outline in the other colour."""
+    """A style that is visible on every ground: a thin outline in the other colour."""
     return {"path_effects": [withStroke(linewidth=1.4, foreground=ground)]}
 
 
-def label_places(
+def label_points(
     panel: Axes,
-    places: Sequence[tuple[str, float, float]],
+    labelled: Sequence[tuple[str, float, float]],
     *,
     colour: str,
     ground: str,
     curves: Sequence[np.ndarray] = (),
 ) -> None:
-    """Write labels beside places, each on the side where it meets least.
+    """Write labels beside points, each on the side where it covers least.
 
-    The layout of the figure must be done: what is on screen decides.
+    The layout of the figure must be done, since it decides where the points are.
 
     Args:
         panel: with its limits set.
-        places: (label, x, y), all that are marked; an empty label is only kept free.
+        labelled: (label, x, y) of all marked points; one with an empty label stays uncovered.
         colour: of the letters.
         ground: of their outline.
         curves: lines to keep free, each of shape (K, 2).
     """
     scale = 72 / panel.figure.dpi
-    points = [scale * panel.transData.transform((x, y)) for _, x, y in places]
+    points = [scale * panel.transData.transform((x, y)) for _, x, y in labelled]
     inside = panel.get_window_extent()
     frame = scale * np.asarray(inside.get_points())
     taken = [np.array([point - 2, point + 2]) for point in points]
     for curve in curves:
-        drawn = _dense(scale * panel.transData.transform(curve))
-        taken += [np.array([point - 1, point + 1]) for point in drawn]
-    for place, ((label, x, y), point) in enumerate(zip(places, points, strict=True)):
+        dense = _dense(scale * panel.transData.transform(curve))
+        taken += [np.array([point - 1, point + 1]) for point in dense]
+    for index, ((label, x, y), point) in enumerate(zip(labelled, points, strict=True)):
         if not label:
             continue
         size = np.array([72 * inches(label, SMALL), SMALL])
-        others = np.array(points[:place] + points[place + 1 :]).reshape(-1, 2)
+        others = np.array(points[:index] + points[index + 1 :]).reshape(-1, 2)
         boxes = [_beside(point, np.array(side), size) for side in SIDES]
         costs = [_cost(box, point, others, np.array(taken), frame) for box in boxes]
         best = int(np.argmin(costs))
@@ -92,9 +92,9 @@ def _dense(curve: np.ndarray) -> np.ndarray:
     if len(curve) < 2:
         return curve
     steps = np.abs(np.diff(curve, axis=0)).sum(axis=1)
-    way = np.concatenate([[0.0], np.cumsum(steps)])
-    wanted = np.linspace(0, way[-1], 2 + min(2000, int(way[-1] / 2)))
-    return np.stack([np.interp(wanted, way, part) for part in curve.T], axis=1)
+    lengths = np.concatenate([[0.0], np.cumsum(steps)])
+    wanted = np.linspace(0, lengths[-1], 2 + min(2000, int(lengths[-1] / 2)))
+    return np.stack([np.interp(wanted, lengths, part) for part in curve.T], axis=1)
 
 
 def _beside(point: np.ndarray, side: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -106,7 +106,7 @@ def _beside(point: np.ndarray, side: np.ndarray, size: np.ndarray) -> np.ndarray
 def _cost(
     box: np.ndarray, own: np.ndarray, others: np.ndarray, taken: np.ndarray, frame: np.ndarray
 ) -> float:
-    """The area on other things or outside of the panel; dear: nearer to another's mark."""
+    """The area on other things or outside of the panel, and more if another mark is nearer."""
     covered = _common(box, taken).sum()
     outside = np.prod(box[1] - box[0]) - _common(box, frame[None])[0]
     lost = _distances(box, own[None])[0] - _distances(box, others)

@@ -1,4 +1,4 @@
-"""A training run as an animation: its way through its plane, and its loss."""
+"""A training run as an animation: its path through a plane, and its loss."""
 
 import subprocess
 from collections.abc import Callable
@@ -38,15 +38,15 @@ def movie(
 ) -> list[Path]:
     """A point that moves over the contours of its plane, with its trail, and its loss beside.
 
-    Only kept checkpoints are shown, a frame each; nothing is made up between them.
+    Only saved checkpoints are shown, one in each frame; nothing is interpolated between them.
 
     Args:
         record: of the landscape, as in ``landscape.json``; two-dimensional, with a ``path``.
         arrays: of the landscape, as in ``landscape.npz``.
         stem: files are ``stem.gif`` and, where ffmpeg is installed, ``stem.mp4``; with a number,
             in the order of the record's grids, where there are several.
-        frames: at most so many; of more checkpoints some are left out, evenly.
-        seconds: that it takes, about; the last frame stays longer.
+        frames: the largest number; of more checkpoints some are left out, evenly.
+        seconds: the length, roughly; the last frame stays longer.
 
     Returns:
         The paths.
@@ -58,7 +58,7 @@ def movie(
     grids = record["grids"]
     if "beta" not in arrays or not any(grid.get("path") for grid in grids):
         raise InputError(
-            "no path to animate: make the landscape with --dims 2 --directions trajectory"
+            "there is no path to animate: make the landscape with --dims 2 --directions trajectory"
         )
     losses = arrays["loss"].reshape(len(grids), len(arrays["alpha"]), len(arrays["beta"]))
     names = short_names([str(grid["checkpoint"]) for grid in grids], 40)
@@ -69,27 +69,27 @@ def movie(
         plane = Plane(arrays["alpha"], arrays["beta"], losses[number])
         figure, moving, show = _scene(record, grid, plane, names[number])
         count = len(grid["path"]["steps"])
-        kept = np.unique(np.linspace(0, count - 1, min(count, frames)).round().astype(int))
-        pause = int(np.clip(1000 * seconds / len(kept), FASTEST, SLOWEST)) // 10 * 10
+        shown = np.unique(np.linspace(0, count - 1, min(count, frames)).round().astype(int))
+        pause = int(np.clip(1000 * seconds / len(shown), FASTEST, SLOWEST)) // 10 * 10
         name = f"{stem.name}-{number + 1}" if len(grids) > 1 else stem.name
         path = stem.with_name(f"{name}.gif")
-        pictures = _pictures(figure, moving, show, kept)
+        pictures = _pictures(figure, moving, show, shown)
         paths.append(path)
         write_atomically(path, partial(_save_gif, pictures, pause, record.get("command", "")))
         if FFMpegWriter.isAvailable():
             paths.append(path.with_suffix(".mp4"))
-            write_atomically(paths[-1], partial(_save_mp4, figure, show, kept, pause))
+            write_atomically(paths[-1], partial(_save_mp4, figure, show, shown, pause))
     return paths
 
 
 def _scene(
     record: dict[str, Any], grid: dict[str, Any], plane: Plane, name: str
 ) -> tuple[Figure, list[Any], Callable[[int], None]]:
-    """The figure, what moves in it, and the function that moves it to a kept checkpoint."""
+    """The figure, what moves in it, and the function that moves it to a checkpoint."""
     path = {key: np.asarray(grid["path"][key], float) for key in ("steps", "alpha", "beta")}
     steps = grid["path"]["steps"]
-    known = grid["path"].get("loss")
-    figure, axes = panels(1, 2 if known else 1, width=DOUBLE / 2, height=2.9)
+    losses = grid["path"].get("loss")
+    figure, axes = panels(1, 2 if losses else 1, width=DOUBLE / 2, height=2.9)
     figure.set_dpi(DPI)
     split = "train" if record["split"] == "both" else record["split"]
     units = {key: axis_unit(record, key) for key in ("alpha", "beta")}
@@ -103,8 +103,8 @@ def _scene(
     (trail,) = axes[0].plot([], [], **look)
     (point,) = axes[0].plot([], [], "o", color=colour(2), mec="white", ms=6, mew=1, zorder=6)
     moving: list[Any] = [trail, point]
-    if known:
-        moving += _loss_panel(axes[1], steps, np.asarray(known, float), f"{split} loss")
+    if losses:
+        moving += _loss_panel(axes[1], steps, np.asarray(losses, float), f"{split} loss")
     figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr, call-arg]  # notes apart
     small_print(figure, _notes(grid, record.get("command", "")))
     title = axes[-1].set_title(f"step {steps[-1]}", loc="right")
@@ -112,9 +112,9 @@ def _scene(
     def show(k: int) -> None:
         trail.set_data(path["alpha"][: k + 1], path["beta"][: k + 1])
         point.set_data(path["alpha"][k : k + 1], path["beta"][k : k + 1])
-        if known:
-            moving[2].set_data(path["steps"][: k + 1], np.asarray(known[: k + 1], float))
-            moving[3].set_data(path["steps"][k : k + 1], np.asarray(known[k : k + 1], float))
+        if losses:
+            moving[2].set_data(path["steps"][: k + 1], np.asarray(losses[: k + 1], float))
+            moving[3].set_data(path["steps"][k : k + 1], np.asarray(losses[k : k + 1], float))
         title.set_text(f"step {steps[k]}")
 
     return figure, [*moving, title], show
@@ -125,7 +125,7 @@ def _loss_panel(axes: Axes, steps: list[int], losses: np.ndarray, label: str) ->
     (passed,) = axes.plot([], [], color=colour(1), lw=1.4)
     (now,) = axes.plot([], [], "o", color=colour(2), mec="white", ms=6, mew=1)
     scale = loss_scale([losses])
-    axes.set(xlabel="step", ylabel=f"{label} of the kept checkpoints")
+    axes.set(xlabel="step", ylabel=f"{label} of the saved checkpoints")
     if scale.log:
         axes.set_yscale("log")
     return [passed, now]
@@ -143,11 +143,11 @@ def _notes(grid: dict[str, Any], command: str) -> list[str]:
 
 
 def _pictures(
-    figure: Figure, moving: list[Any], show: Callable[[int], None], kept: np.ndarray
+    figure: Figure, moving: list[Any], show: Callable[[int], None], shown: np.ndarray
 ) -> list[Image.Image]:
-    """One picture for each kept checkpoint; what stands still is drawn once."""
+    """One picture for each checkpoint; the parts that do not move are drawn once."""
     canvas = FigureCanvasAgg(figure)
-    show(int(kept[-1]))
+    show(int(shown[-1]))
     canvas.draw()  # the layout, then it stays
     figure.set_layout_engine("none")
     for artist in moving:
@@ -155,7 +155,7 @@ def _pictures(
     canvas.draw()
     ground = canvas.copy_from_bbox(figure.bbox)
     pictures = []
-    for k in kept:
+    for k in shown:
         canvas.restore_region(ground)
         show(int(k))
         for artist in moving:
@@ -165,17 +165,17 @@ def _pictures(
 
 
 def _save_gif(pictures: list[Image.Image], pause: int, comment: str, path: Path) -> None:
-    # one palette and no dither: what stands still stays the same, and the file small
+    # one palette and no dither: the still parts stay identical, and the file small
     codes, counts = np.unique(_codes(pictures[-1]), return_counts=True)
-    kept = np.sort(codes[np.argsort(-counts, kind="stable")[:256]])
+    common = np.sort(codes[np.argsort(-counts, kind="stable")[:256]])
     palette = Image.new("P", (1, 1))
-    palette.putpalette([code >> shift & 255 for code in kept.tolist() for shift in (16, 8, 0)])
+    palette.putpalette([code >> shift & 255 for code in common.tolist() for shift in (16, 8, 0)])
     small = []
     for picture in pictures:
         near = np.array(picture.quantize(palette=palette, dither=Image.Dither.NONE))
         codes = _codes(picture)  # Pillow's nearest colour is not exact where an exact one exists
-        place = np.searchsorted(kept, codes).clip(max=len(kept) - 1)
-        indices = np.where(kept[place] == codes, place, near).astype(np.uint8)
+        index = np.searchsorted(common, codes).clip(max=len(common) - 1)
+        indices = np.where(common[index] == codes, index, near).astype(np.uint8)
         small.append(Image.fromarray(indices))
         small[-1].putpalette(palette.getpalette() or [])
     times = [pause] * (len(small) - 1) + [pause + HOLD]
@@ -190,10 +190,10 @@ def _codes(picture: Image.Image) -> np.ndarray:
 
 
 def _save_mp4(
-    figure: Figure, show: Callable[[int], None], kept: np.ndarray, pause: int, path: Path
+    figure: Figure, show: Callable[[int], None], shown: np.ndarray, pause: int, path: Path
 ) -> None:
     writer = FFMpegWriter(fps=round(1000 / pause), codec="h264", extra_args=["-pix_fmt", "yuv420p"])
-    held = [*kept, *[kept[-1]] * (HOLD // pause)]
+    held = [*shown, *[shown[-1]] * (HOLD // pause)]
     try:
         with writer.saving(figure, str(path), DPI):
             for k in held:

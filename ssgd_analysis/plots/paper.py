@@ -16,8 +16,8 @@ def fitting(names: Iterable[str], room: float) -> list[str]:
     """Names that fit into a room in inches: without the words that all share, cut if need be."""
     words = [name.split(" ") for name in names]
     shared = set.intersection(*map(set, words)) if len(words) > 1 else set()
-    kept = [[word for word in own if word not in shared] for own in words]
-    names = [" ".join(own) for own in (kept if all(kept) else words)]
+    distinct = [[word for word in own if word not in shared] for own in words]
+    names = [" ".join(own) for own in (distinct if all(distinct) else words)]
     return short_names(names, max(8, int(room / LETTER)))
 
 

@@ -11,12 +11,12 @@ from ssgd_analysis.plots.paper import fitting, grid
 from ssgd_analysis.plots.style import COLUMN, OwnAxes, colour, legend, marker, styled
 
 PANEL = 1.6  # least width, inches
-Line = tuple[np.ndarray, np.ndarray, np.ndarray]
+RadiusLine = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @styled
 def radius_curves(
-    metrics: Mapping[str, tuple[str, Mapping[str, Line]]],
+    metrics: Mapping[str, tuple[str, Mapping[str, RadiusLine]]],
     *,
     width: float = COLUMN,
     axes: OwnAxes = None,
@@ -50,12 +50,14 @@ def radius_curves(
             low = np.maximum(values - band, floor)
             panel.fill_between(radii, low, values + band, color=colour(index), alpha=0.2, lw=0)
         panel.set_xscale("log")
-        known = np.unique(np.concatenate([radii for radii, _, _ in lines.values()]))
-        panel.xaxis.set_major_locator(FixedLocator(known[:: 1 + (len(known) - 1) // 5].tolist()))
+        measured = np.unique(np.concatenate([radii for radii, _, _ in lines.values()]))
+        panel.xaxis.set_major_locator(
+            FixedLocator(measured[:: 1 + (len(measured) - 1) // 5].tolist())
+        )
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xlabel(over)
-        if lowest > 0:  # a rise goes with the square of the radius: small ones are seen too
+        if lowest > 0:  # a rise goes with the square of the radius: small ones stay visible
             panel.set(yscale="log", ylim=(lowest / 2, highest * 2))
             panel.yaxis.set_minor_formatter(NullFormatter())
     columns = min(len(metrics), int(width / PANEL))

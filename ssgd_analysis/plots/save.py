@@ -21,7 +21,7 @@ def save_figure(
     Args:
         figure: the picture.
         stem: path without the ending.
-        title: kept in the files' metadata.
+        title: written into the files' metadata.
         record: what is shown: its ``command`` becomes the PNG's ``Description`` and the PDF's
             ``Subject``; all of it, as JSON, the PNG's ``Settings`` and the PDF's ``Keywords``.
 
@@ -39,13 +39,13 @@ def save_figure(
     }
     dpi = max(150, 1000 / figure.get_figwidth())  # small ones are looked at enlarged
     paths = []
-    for kind, known in texts.items():
+    for kind, entries in texts.items():
         path = stem.with_name(f"{stem.name}.{kind}")
         metadata: dict[str, Any] = {
-            key: text for key, text in known.items() if text not in ("", "{}")
+            key: text for key, text in entries.items() if text not in ("", "{}")
         }
         if kind == "pdf":
-            metadata["CreationDate"] = None  # drawn again, the file is the same
+            metadata["CreationDate"] = None  # so that the same picture gives the same file
         write_atomically(path, partial(figure.savefig, dpi=dpi, metadata=metadata))
         paths.append(path)
     return paths

@@ -55,7 +55,7 @@ class Scale:
         return found
 
 
-def loss_scale(values: Iterable[np.ndarray], kept: Iterable[float | None] = ()) -> Scale:
+def loss_scale(values: Iterable[np.ndarray], include: Iterable[float | None] = ()) -> Scale:
     """The range of losses: logarithmic where they are positive and span a factor above 20.
 
     Values are off the scale that are above 100 times the lower quartile, and above every
@@ -63,18 +63,19 @@ def loss_scale(values: Iterable[np.ndarray], kept: Iterable[float | None] = ()) 
 
     Args:
         values: all losses that share the scale; what is not finite is a hole.
-        kept: values that the range must hold; ``None`` and what is not finite is left out.
+        include: values that the range must contain; ``None`` and values that are not finite are
+            ignored.
     """
     every = np.concatenate([np.ravel(own) for own in values])
     finite = every[np.isfinite(every)]
     holes = len(every) - len(finite)
-    known = [value for value in kept if value is not None and np.isfinite(value)]
+    included = [value for value in include if value is not None and np.isfinite(value)]
     if not len(finite):
-        return Scale(min(known, default=0.0), max(known, default=1.0), holes=holes)
+        return Scale(min(included, default=0.0), max(included, default=1.0), holes=holes)
     low, most = float(finite.min()), float(finite.max())
-    far = max([FAR * float(np.quantile(finite, 0.25)), *known])
-    high = far if 0 < far < most else max([most, *known])
-    low = min([low, *known])
+    far = max([FAR * float(np.quantile(finite, 0.25)), *included])
+    high = far if 0 < far < most else max([most, *included])
+    low = min([low, *included])
     return Scale(low, high, low > 0 and high > LARGE * low, most, holes)
 
 
@@ -88,7 +89,7 @@ def plain_scale(values: Iterable[np.ndarray], top: float = np.inf) -> Scale:
 
 
 def distinct(values: Iterable[float]) -> list[str]:
-    """Numbers in as few digits as tell them apart, three at least."""
+    """Numbers in as few digits as distinguish them, three at least."""
     values = list(values)
     for digits in range(3, 15):
         texts = [f"{value:.{digits}g}" for value in values]
@@ -98,7 +99,7 @@ def distinct(values: Iterable[float]) -> list[str]:
 
 
 def round_ones(low: float, high: float, count: int) -> list[float]:
-    """At most ``count`` powers of ten between two values, or 2 and 5 of them too where few are."""
+    """At most ``count`` powers of ten between two values; where there are few, also × 2 and × 5."""
     first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
     for leading in ((1.0,), (1.0, 2.0, 5.0)):
         every = [lead * 10.0**power for power in range(first, last + 1) for lead in leading]
@@ -106,11 +107,11 @@ def round_ones(low: float, high: float, count: int) -> list[float]:
         if len(inside) >= 2:
             break
     apart = (high / low) ** (1 / count)  # so that their labels do not touch
-    kept = inside[:1]
+    chosen = inside[:1]
     for value in inside[1:]:
-        if value >= apart * kept[-1]:
-            kept.append(value)
-    return kept
+        if value >= apart * chosen[-1]:
+            chosen.append(value)
+    return chosen
 
 
 def short_number(value: float, _place: float = 0) -> str:

@@ -68,11 +68,11 @@ def _all(groups: Mapping[str, Mapping[str, Sequence[float]]], label: str) -> np.
 
 def _axis(panel: Axes, which: str, values: np.ndarray, ticks: int) -> None:
     """Logarithmic where values of one sign span much; few ticks either way."""
-    known = values[np.isfinite(values)]
+    finite = values[np.isfinite(values)]
     axis = panel.xaxis if which == "x" else panel.yaxis
-    if len(known) and known.min() > 0 and known.max() > LARGE * known.min():
+    if len(finite) and finite.min() > 0 and finite.max() > LARGE * finite.min():
         panel.set(**{f"{which}scale": "log"})
-        axis.set_major_locator(FixedLocator(round_ones(known.min(), known.max(), ticks)))
+        axis.set_major_locator(FixedLocator(round_ones(finite.min(), finite.max(), ticks)))
         axis.set_major_formatter(short_number)
         axis.set_minor_locator(NullLocator())
     else:

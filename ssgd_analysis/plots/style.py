@@ -80,10 +80,10 @@ def panels(
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     share: Any = {"sharex": sharex, "sharey": sharey}
     made = figure.subplots(rows, columns, squeeze=False, **share).flat
-    for place, empty in enumerate(made):
-        if place not in used:
+    for index, empty in enumerate(made):
+        if index not in used:
             empty.remove()
-    return figure, [made[place] for place in used]
+    return figure, [made[index] for index in used]
 
 
 def inches(text: str, size: float = 7) -> float:
@@ -134,8 +134,8 @@ def small_print(figure: Figure, lines: Sequence[str], axes: OwnAxes = None) -> N
         below = {"xycoords": "axes fraction", "textcoords": "offset points"}
         label = last.xaxis.get_tightbbox()  # with its ticks; None: nothing is there
         depth = last.get_window_extent().y0 - label.y0 if label is not None else 0.0
-        place = (0, -72 * max(0.0, depth) / figure.dpi - 4)
-        last.annotate(text, (0, 0), place, **{**look, "va": "top"}, **below)
+        offset = (0, -72 * max(0.0, depth) / figure.dpi - 4)
+        last.annotate(text, (0, 0), offset, **{**look, "va": "top"}, **below)
         return
     depth = 0.1 * len(lines) + 0.06
     height = figure.get_figheight() + depth
@@ -180,9 +180,9 @@ def short_names(names: Iterable[str], limit: int) -> list[str]:
     tails = ["/".join(path[shared:]) for path in paths]
     long = [tail for tail in tails if len(tail) > limit]
     differ, parts = _differing(long)
-    spare = limit - 2 - max(map(len, parts.values()), default=0)
+    room = limit - 2 - max(map(len, parts.values()), default=0)
     half, last = limit // 2, max(map(len, tails), default=0)
-    firsts = [max(1, differ - max(0, spare) // 2), *range(differ, last)]
+    firsts = [max(1, differ - max(0, room) // 2), *range(differ, last)]
     cuts: list[Callable[[str], str]] = [
         lambda tail: "…" + tail[1 - limit :],
         lambda tail: tail[:half] + "…" + tail[1 + half - limit :],
@@ -193,7 +193,7 @@ def short_names(names: Iterable[str], limit: int) -> list[str]:
         short = [cut(tail) if len(tail) > limit else tail for tail in tails]
         if len(set(short)) == len(set(names)):
             found.append(short)
-    for short in found:  # all that differs is seen
+    for short in found:  # every difference is visible
         if all(parts.get(tail, "") in name for tail, name in zip(tails, short, strict=True)):
             return short
     if found:

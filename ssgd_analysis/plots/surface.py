@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from ssgd_analysis.files import jsonable, write_text
 from ssgd_analysis.plots.scale import LARGE
 from ssgd_analysis.plots.style import short_names
-from ssgd_analysis.plots.words import axis_unit, outside, percent, sight
+from ssgd_analysis.plots.words import axis_unit, outside, percent, visible_curvature
 
 DIGITS = 9  # of the numbers in the file; the arrays hold all
 
@@ -44,8 +44,8 @@ def surface_html(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Pa
         "PLOTLY": get_plotlyjs(),
         "SCRIPT": here.joinpath("surface.js").read_text(encoding="utf-8"),
     }
-    # in one pass, so that nothing filled in is taken for a place to fill
-    write_text(path, re.sub(r"@([A-Z]+)@", lambda place: parts[place[1]], page))
+    # in one pass, so that inserted text is not searched for placeholders
+    write_text(path, re.sub(r"@([A-Z]+)@", lambda match: parts[match[1]], page))
     return path
 
 
@@ -100,8 +100,8 @@ def _short(values: np.ndarray) -> Any:
     """Nested lists of numbers with few digits, ``None`` where not finite."""
     if values.dtype == bool:
         return values.tolist()
-    few = [float(f"{value:.{DIGITS}g}") for value in values.ravel().tolist()]
-    return jsonable(np.reshape(few, values.shape))
+    rounded = [float(f"{value:.{DIGITS}g}") for value in values.ravel().tolist()]
+    return jsonable(np.reshape(rounded, values.shape))
 
 
 def _ranges(losses: Sequence[np.ndarray]) -> dict[str, list[float] | None]:
@@ -134,7 +134,7 @@ def _marks(grid: dict[str, Any]) -> Any:
 
 def _facts(grid: dict[str, Any], points: int, *, plane: bool) -> list[str]:
     """What the picture cannot show by itself, one sentence each."""
-    facts = [sight(grid, plane=plane)] if sight(grid, plane=plane) else []
+    facts = [visible_curvature(grid, plane=plane)] if visible_curvature(grid, plane=plane) else []
     if facts and grid.get("share") is not None and grid.get("lambda_max"):
         facts[0] += f" ({grid['lambda_max']['value']:.3g})"
     curvatures = grid.get("curvatures") or []

@@ -18,7 +18,7 @@ def tracking_figure(
 
     Args:
         records: lines of ``tracking.jsonl``, all with the same keys; what is ``None`` is a gap.
-        limit_name: how the stability limit is called in the legend.
+        limit_name: the name of the stability limit in the legend.
         axes: the user's own, one for the loss and one for each thing tracked.
     """
 
@@ -79,11 +79,11 @@ def _limit(panel: Axes, step: np.ndarray, value: np.ndarray, limit: np.ndarray, 
         return
     # a line far above, or one that a schedule sends to infinity, must not flatten the rest
     largest, lowest = np.nanmax(value), np.nanmin(limit)
-    seen = lowest < 3 * largest
-    name = name if seen else f"{name} ≥ {lowest:.3g}, above the picture"
+    visible = lowest < 3 * largest
+    name = name if visible else f"{name} ≥ {lowest:.3g}, above the picture"
     bottom, top = panel.get_ylim()
     panel.plot(step, limit, "--", color=colour(2), lw=1, label=name)
-    panel.set_ylim(bottom, max(top, 1.2 * lowest * seen))
+    panel.set_ylim(bottom, max(top, 1.2 * lowest * visible))
 
 
 def _band(

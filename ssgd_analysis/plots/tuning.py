@@ -31,7 +31,7 @@ def tuning_figure(
         axes: the user's own, one for each quantity of each setting.
     """
     quantities = list(dict.fromkeys(name for one in settings.values() for name in one))
-    figure, drawn = panels(len(settings), len(quantities), height=1.8, sharey="row", axes=axes)
+    figure, subplots = panels(len(settings), len(quantities), height=1.8, sharey="row", axes=axes)
     arms = list(
         dict.fromkeys(arm for one in settings.values() for own in one.values() for arm in own)
     )
@@ -40,7 +40,7 @@ def tuning_figure(
         tried = [a for own in found.values() for _, some, _ in own.values() for a in some]
         floor = 100 * max(tried, default=0.0) - DEPTH
         for column, quantity in enumerate(quantities):
-            panel = drawn[row * len(quantities) + column]
+            panel = subplots[row * len(quantities) + column]
             for arm, (values, accuracies, chosen) in found.get(quantity, {}).items():
                 index = arms.index(arm)
                 look: dict[str, Any] = {"color": colour(index), "ls": ""}
@@ -58,6 +58,6 @@ def tuning_figure(
             panel.set(title=setting, xlabel=quantity.replace("_", " "))
             if column == 0:
                 panel.set_ylabel("validation accuracy (%)")
-    known = [arm for arm in arms if arm in handles]
-    legend(figure, [handles[arm] for arm in known], known, axes)
+    present = [arm for arm in arms if arm in handles]
+    legend(figure, [handles[arm] for arm in present], present, axes)
     return figure

@@ -17,13 +17,13 @@ def percent(share: float) -> str:
 
 
 def axis_unit(record: dict[str, Any], axis: str) -> str:
-    """The unit of ``alpha`` or ``beta``; empty where it is not known."""
+    """The unit of ``alpha`` or ``beta``; empty where the record has none."""
     return str((record.get("units") or {}).get(axis) or "")
 
 
-def sight(grid: dict[str, Any], *, plane: bool) -> str:
-    """How much of the largest curvature a plane sees, or why that is not known."""
-    if not plane:  # of a line only its curvature is told
+def visible_curvature(grid: dict[str, Any], *, plane: bool) -> str:
+    """The share of the largest curvature that a plane sees, or why there is none."""
+    if not plane:  # of a line the curvature alone is reported
         return ""
     if grid.get("share") is not None:
         return f"this plane sees {percent(grid['share'])} of λ_max"
@@ -31,6 +31,6 @@ def sight(grid: dict[str, Any], *, plane: bool) -> str:
 
 
 def outside(grid: dict[str, Any]) -> float | None:
-    """How far the path of a run lies outside of what is drawn, at most."""
-    known = [far for far in (grid.get("path") or {}).get("outside") or [] if far is not None]
-    return max((far for far in known if math.isfinite(far)), default=None)
+    """The largest distance of a run's path from the line or plane that is drawn."""
+    distances = [far for far in (grid.get("path") or {}).get("outside") or [] if far is not None]
+    return max((far for far in distances if math.isfinite(far)), default=None)

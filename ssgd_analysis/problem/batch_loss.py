@@ -81,7 +81,9 @@ class BatchLoss:
         )
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if tensor.is_meta:
-                raise InputError(f"the model's '{name}' is on the meta device: give it weights")
+                raise InputError(
+                    f"the model's '{name}' is on the meta device: load its weights first"
+                )
 
     def examples(self, batch: Batch) -> int:
         """How many examples a batch holds.
@@ -95,9 +97,9 @@ class BatchLoss:
             found = self.count(batch)
             whole = int(found)
         except Exception as error:  # a user's function may raise anything
-            raise InputError(f"count can't count a batch: {first_line(error)}") from error
+            raise InputError(f"count= failed on a batch: {first_line(error)}") from error
         if whole != found or whole < 0:
-            raise InputError(f"count returns {found!r}, not a number of examples")
+            raise InputError(f"count= should return a number of examples, not {found!r}")
         return whole
 
     def read(self, batch: Batch, count: int) -> BatchReading:
@@ -166,7 +168,7 @@ class BatchLoss:
         """
         try:
             outputs = self.model(inputs)
-        except Exception as error:  # a stranger's model may raise anything
+        except Exception as error:  # a user's model may raise anything
             if is_out_of_memory(error):
                 raise
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in batching.tensors(inputs))

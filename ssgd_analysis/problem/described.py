@@ -12,7 +12,7 @@ DEEPEST = 6  # levels that are described: what lies deeper counts by its type al
 
 
 def described(value: Any, depth: int = 0) -> Any:
-    """What a callable computes, as far as that can be told: its code and what it holds.
+    """What a callable computes, as far as Python shows it: its code and what it holds.
 
     Args:
         value: a function, module, partial, or anything that one of them holds.

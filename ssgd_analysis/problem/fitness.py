@@ -36,19 +36,19 @@ def check_modes(of: BatchLoss, batches: Sequence[Batch]) -> None:
         )
     with of.evaluating(), torch.no_grad():
         for batch in batches:
-            mine = float(of.batch_loss(batch))
-            theirs = float(other.batch_loss(batch))
-            if not of.close(mine, theirs):
+            before = float(of.batch_loss(batch))
+            after = float(other.batch_loss(batch))
+            if not of.close(before, after):
                 raise InputError(
                     f"eval() of the model's '{own[0]}' does more than set flags: the loss is"
-                    f" {theirs:.6g} after it and {mine:.6g} in evaluation mode by flags alone."
-                    " Measure a model whose train() and eval() leave the function as it is"
+                    f" {after:.6g} after it and {before:.6g} in evaluation mode by flags alone."
+                    " Use a model whose train() and eval() do nothing but set flags"
                 )
 
 
 def check_paths(of: BatchLoss, batches: Sequence[Batch], losses: Sequence[float]) -> list[str]:
     """One function, whether gradients are on or off (``losses``), and at every evaluation."""
-    seen = [False] * len(of.parameters)
+    reached = [False] * len(of.parameters)
     with of.evaluating(), torch.enable_grad():
         for batch, before in zip(batches, losses, strict=True):
             with torch.no_grad():
@@ -58,9 +58,9 @@ def check_paths(of: BatchLoss, batches: Sequence[Batch], losses: Sequence[float]
             if watch.moving:
                 raise InputError(
                     "the weights of the loss's terms depend on the model's outputs, so the loss of"
-                    " a split is no fixed mean of them: detach what the weights are made of"
+                    " a split is not a fixed mean of them: detach the weights from the outputs"
                 )
-            seen = [s or part is not None for s, part in zip(seen, parts, strict=True)]
+            reached = [s or part is not None for s, part in zip(reached, parts, strict=True)]
             value = float(loss)
             if of.close(before, again) and of.close(again, value):
                 continue
@@ -72,11 +72,10 @@ def check_paths(of: BatchLoss, batches: Sequence[Batch], losses: Sequence[float]
                     " curvature needs a model that is deterministic in evaluation mode"
                 )
             raise InputError(
-                f"the loss is {before:.6g} without gradients and {value:.6g} with them: model"
-                " or loss takes another path under torch.no_grad(), so that its derivatives"
-                " would not be those of its values"
+                f"the loss is {before:.6g} without gradients and {value:.6g} with them:"
+                " curvature needs a model and a loss that compute the same under torch.no_grad()"
             )
-    return [n for n, s in zip(of.parameters, seen, strict=True) if not s]
+    return [n for n, s in zip(of.parameters, reached, strict=True) if not s]
 
 
 def check_sum(of: BatchLoss, batches: Sequence[Batch], counts: Sequence[int]) -> None:

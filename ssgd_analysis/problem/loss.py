@@ -84,7 +84,9 @@ def _count(given: Any) -> float:
     except (TypeError, ValueError):
         count = -1.0
     if not (count >= 0 and count.is_integer()):
-        raise InputError(f"the loss returns (value, count), but the count is {given}")
+        raise InputError(
+            f"the loss returns (value, count), but the count {given} is not a whole number ≥ 0"
+        )
     return count
 
 

@@ -96,7 +96,7 @@ class LossWatch(TorchFunctionMode):
         return any(terms.moving for _, _, _, terms in self._calls)
 
     def terms_of(self, value: Tensor, outputs: Tensor) -> LossTerms | None:
-        """As :meth:`terms`, if the call was given these very outputs, so that rows are theirs."""
+        """As :meth:`terms`, if the loss was called with these very outputs: then the rows match."""
         read = any(noted is value and given is outputs for noted, _, given, _ in self._calls)
         return self.terms(value) if read else None
 
@@ -160,8 +160,8 @@ def _check_labels(targets: Tensor, counts: Tensor, classes: int) -> None:
     label = int(labels.min() if labels.min() < 0 else labels.max())
     reason = "labels count from 0" if label < 0 else f"the model has {classes} outputs"
     raise InputError(
-        f"label {label} is out of range: {reason} (labels to leave out: a loss with"
-        f" ignore_index={label})"
+        f"label {label} is out of range: {reason} (to leave such labels out, use a loss"
+        f" with ignore_index={label})"
     )
 
 

@@ -1,4 +1,4 @@
-"""Batches in pieces, where the batch's loss is the mean of theirs."""
+"""Batches in pieces, where a batch's loss is the mean of the pieces' losses."""
 
 import math
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def parted(
             return None
         cut = [(p, w / reading.weight) for p, w in zip(parts, weights, strict=True) if w]
         same = _is_mean(of, batch, cut)
-        if same is None:  # the whole does not fit into memory: the pieces tell by theirs
+        if same is None:  # the whole does not fit into memory: the pieces' own losses decide
             same = all(
                 parted(of, p, n, r, (n + 1) // 2)
                 for p, n, r in zip(parts, counts, found, strict=True)

@@ -129,7 +129,7 @@ class Problem(WeightedBatches):
             if name not in self.parameters:
                 raise unknown("parameter", name, self.parameters)
         if not wanted:
-            raise InputError("a problem needs at least one parameter: name some")
+            raise InputError("a problem needs the name of at least one parameter")
         other = self._without(lambda name: name not in vars(WeightedBatches))
         other.parameters = {n: p for n, p in self.parameters.items() if n in wanted}
         return other
@@ -145,7 +145,7 @@ class Problem(WeightedBatches):
 
     @functools.cached_property
     def checked(self) -> dict[Hashable, Any]:
-        """What was found by checks of this problem, each made once; operators add theirs."""
+        """The results of this problem's checks, each made once; operators add their own."""
         return {}
 
     @property

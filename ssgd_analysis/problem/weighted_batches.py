@@ -24,7 +24,9 @@ class WeightedBatches(BatchLoss):
         self._given: list[Batch] = [batching.to(batch, self.device) for batch in batches]
         self.counts = [self.examples(batch) for batch in self._given]
         if not self._given or min(self.counts) == 0:
-            raise InputError("the data is empty: no batch, or a batch without examples")
+            raise InputError(
+                "the data is empty: there are no batches, or a batch holds no examples"
+            )
 
     @functools.cached_property
     def readings(self) -> list[BatchReading]:
@@ -39,7 +41,7 @@ class WeightedBatches(BatchLoss):
         if not all(reading.exact for reading in found):  # then all weigh by their examples
             found = [replace(r, weight=r.count, exact=False) for r in found]
         if not any(reading.weight for reading in found):
-            raise InputError("no target counts: every label is one that the loss ignores")
+            raise InputError("the loss ignores every target: at least one must count")
         return found
 
     @functools.cached_property

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from ssgd_analysis.files import write_json
+from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.pictures.comparison import comparison_pictures
 from ssgd_analysis.pictures.correlations import correlation_csv, correlation_tables
 from ssgd_analysis.plots import interval_figure, save_figure
-from ssgd_analysis.plots.metric_names import NAMES
 from ssgd_analysis.report.page import Section, write_page, write_table
 from ssgd_analysis.report.tables import (
+    columns_note,
     group_rows,
-    how,
     outcome_rows,
     overall_rows,
     test_csv,
@@ -58,7 +58,7 @@ def write_comparison(
     """
     panels = interval_panels(result, values)
     pictures = save_figure(interval_figure({"": panels}), out / "intervals") if panels else []
-    drawn = comparison_pictures(out, result, values, NAMES)
+    pictures_of = comparison_pictures(out, result, values, NAMES)
     groups, tests = group_rows(result), test_rows(result["tests"])
     outcomes = outcome_rows(result["outcomes"])
     plain = [
@@ -70,7 +70,7 @@ def write_comparison(
         write_table(out / "groups.csv", ["group", "metric", "mean", "low", "high", "n"], plain),
         write_table(out / "tests.csv", *test_csv(result["tests"])),
     ]
-    correlations = _correlations(result.get("correlations"), drawn)
+    correlations = _correlations(result.get("correlations"), pictures_of)
     if correlations:
         table = correlation_csv(result["correlations"])
         tables.append(write_table(out / "correlations.csv", *table))
@@ -84,14 +84,14 @@ def write_comparison(
             Section(
                 "Metrics", "Each tick is a seed; bars are 95% intervals.", pictures=pictures[:1]
             ),
-            *_picture_sections(drawn),
+            *_picture_sections(pictures_of),
             Section("Overall", result["rule"]["text"], *overall_rows(result["overall"])),
-            Section("Tests of flatness", how(result), *tests),
+            Section("Tests of flatness", columns_note(result), *tests),
             Section("Accuracy and loss", "At the final weights, Holm-corrected.", *outcomes),
             *correlations,
         ],
     )
-    return [page, *tables, *pictures, *[path for paths in drawn.values() for path in paths]]
+    return [page, *tables, *pictures, *[path for paths in pictures_of.values() for path in paths]]
 
 
 PICTURED = {
@@ -105,15 +105,17 @@ PICTURED = {
 }
 
 
-def _picture_sections(drawn: dict[str, list[Path]]) -> list[Section]:
+def _picture_sections(pictures_of: dict[str, list[Path]]) -> list[Section]:
     return [
-        Section(title, text, pictures=drawn[name][:1])
+        Section(title, text, pictures=pictures_of[name][:1])
         for name, (title, text) in PICTURED.items()
-        if name in drawn
+        if name in pictures_of
     ]
 
 
-def _correlations(found: dict[str, Any] | None, drawn: dict[str, list[Path]]) -> list[Section]:
+def _correlations(
+    found: dict[str, Any] | None, pictures_of: dict[str, list[Path]]
+) -> list[Section]:
     if found is None:
         return []
     text = (
@@ -122,7 +124,7 @@ def _correlations(found: dict[str, Any] | None, drawn: dict[str, list[Path]]) ->
         " the sampling units and are not corrected for multiple comparisons. Correlation does not"
         " show a cause."
     )
-    pictures = drawn.get("correlations", [])[:1]
+    pictures = pictures_of.get("correlations", [])[:1]
     return [
         Section("Does flatness go with accuracy?", text, pictures=pictures),
         *[Section(title, "", *table) for title, table in correlation_tables(found).items()],

@@ -1,16 +1,16 @@
 """Tables of a comparison: for the page, for a terminal, for a file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.pictures.correlations import correlation_tables
-from ssgd_analysis.plots.metric_names import NAMES
 from ssgd_analysis.records import number
 
-Table = tuple[list[str], list[list[str]]]  # header and rows
+TextTable = tuple[list[str], list[list[str]]]  # header and rows
 
 
-def group_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def group_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of groups: mean ± half of the 95% interval."""
     metrics = list(dict.fromkeys(m for group in result["groups"] for m in group["metrics"]))
     rows = []
@@ -66,12 +66,12 @@ def span(ends: Sequence[float] | None) -> str:
     return "–" if not ends else f"[{ends[0]:.3g}, {ends[1]:.3g}]"
 
 
-def p_text(value: float | None) -> str:
+def p_cell(value: float | None) -> str:
     """A p-value for people."""
     return "–" if value is None else f"{value:.2g}"
 
 
-def percent(value: float | None) -> str:
+def relative_text(value: float | None) -> str:
     """A relative difference for people."""
     if value is None:
         return "–"
@@ -86,12 +86,12 @@ def test_rows(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str
             test["baseline"],
             NAMES.get(test["metric"], test["metric"]),
             number(test["difference"]),
-            percent(test["relative"]),
+            relative_text(test["relative"]),
             span(test["ci95"]),
             span(test["bootstrap95"]),
-            p_text(test["p"]),
-            p_text(test["p_holm"]),
-            percent(test["loss_gap"]).lstrip("+"),
+            p_cell(test["p"]),
+            p_cell(test["p_holm"]),
+            relative_text(test["loss_gap"]).lstrip("+"),
             test["verdict"],
             counts(test),
             test["why"]
@@ -124,12 +124,14 @@ def pair_tables(
         # relative to the baseline's mean, unless that is zero
         relative = test["relative"] is not None and test["difference"] != 0
         size = test["difference"] / test["relative"] if relative else 0
-        ends = [percent(end / size) for end in test["ci95"]] if relative and test["ci95"] else []
+        ends = (
+            [relative_text(end / size) for end in test["ci95"]] if relative and test["ci95"] else []
+        )
         row = [
             NAMES.get(test["metric"], test["metric"]),
-            percent(test["relative"]) if relative else number(test["difference"]),
+            relative_text(test["relative"]) if relative else number(test["difference"]),
             f"[{', '.join(ends)}]" if ends else span(test["ci95"]),
-            p_text(test["p_holm"]),
+            p_cell(test["p_holm"]),
             test["verdict"],
             counts(test),
         ]
@@ -146,7 +148,7 @@ def outcome_rows(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[
             NAMES.get(test["metric"], test["metric"]),
             number(test["difference"]),
             span(test["ci95"]),
-            p_text(test["p_holm"]),
+            p_cell(test["p_holm"]),
             test["verdict"],
         ]
         for test in tests
@@ -183,7 +185,7 @@ def test_csv(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[obje
     return [*plain, *(name for names in pairs.values() for name in names)], rows
 
 
-def comparison_tables(result: dict[str, Any]) -> list[tuple[str, Table]]:
+def comparison_tables(result: dict[str, Any]) -> list[tuple[str, TextTable]]:
     """Title and table of everything that a terminal shows, in order; the groups have no title."""
     tables = [("", narrow(*group_rows(result))), *pair_tables(result["tests"]).items()]
     if result["outcomes"]:
@@ -206,11 +208,11 @@ def comparison_notes(result: dict[str, Any]) -> list[str]:
     if "correlations" in result:
         notes.insert(0, f"correlations: {result['correlations']['convention']}")
     if result["tests"]:
-        notes += [result["rule"]["text"], "", how(result), ""]
+        notes += [result["rule"]["text"], "", columns_note(result), ""]
     return [*notes, result["verdict"]]
 
 
-def how(result: dict[str, Any]) -> str:
+def columns_note(result: dict[str, Any]) -> str:
     """What the columns mean, as a paragraph."""
     where = {
         None: "at the final weights",

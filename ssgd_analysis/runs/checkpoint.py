@@ -1,4 +1,4 @@
-"""Checkpoints: a run, a step of it, one of its files, or a stranger's weight file."""
+"""Checkpoints: a run, a step of it, one of its files, or a weight file of any other origin."""
 
 import pickle
 import warnings
@@ -36,7 +36,7 @@ class Checkpoint:
         loss: the loss.
         references: names or references of ``model``, ``data`` and ``loss``.
         run: the run it comes from, or ``None``.
-        count: the examples of a batch; ``None``: as its tensors tell.
+        count: the examples of a batch; ``None``: the length of its tensors.
     """
 
     name: str
@@ -59,9 +59,9 @@ class Checkpoint:
 
         Args:
             split: ``train``, ``test`` or ``val``.
-            samples: how many of the first examples; default all.
+            samples: the number of examples, the first of the split; default all.
             batch_size: default: at most 256, and small enough for eight batches, so that
-                sampling errors can be told.
+                sampling errors can be estimated.
             layers: patterns of parameter names that count; default all.
 
         Raises:
@@ -106,7 +106,7 @@ def load_checkpoint(
     """
     run, weights_of = _find(name, foreign=model is not None and data is not None)
     if run is None and (model is None or data is None):
-        raise InputError(f"{name} is not inside a run: say what it is with --model and --data")
+        raise InputError(f"{name} is not part of a run: add --model and --data")
     config = None if run is None else run.config()
     source, weights = weights_of
     if weights is None:
@@ -116,13 +116,13 @@ def load_checkpoint(
         "data": data or _field(config, "data"),
         "loss": loss or (config.loss if config else "cross_entropy"),
     }
-    # As in training: a stranger's data may draw from the global generators. They stay untouched.
+    # As in training: a user's data may draw from the global generators, which are restored.
     with seeded(config.seed if config else 0):
         held = {} if loaded is None else loaded
         kind = f"{data} {data_dir}"
         if data is None and config is not None:
-            drawn = f"{config.label_noise} {config.val} {config.train_samples} {config.seed}"
-            kind = f"{config.data} {drawn} {data_dir}"
+            changes = f"{config.label_noise} {config.val} {config.train_samples} {config.seed}"
+            kind = f"{config.data} {changes} {data_dir}"
         if kind not in held:
             held[kind] = _data(config, data, data_dir).to(device, dtype)
         examples = held[kind]
@@ -212,7 +212,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise InputError(f"{path} holds no state dict (names to tensors)")
+        raise InputError(f"{path} does not hold a state dict (tensors by name)")
     return found
 
 

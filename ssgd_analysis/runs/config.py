@@ -61,7 +61,7 @@ class TrainConfig(TrainSettings):
         own = self.method_class.OPTIMIZER
         if own and self.optimizer not in (None, own):
             raise InputError(
-                f"--optimizer {self.optimizer}: the method '{self.method}' is the optimizer {own}"
+                f"--optimizer {self.optimizer}: the method {self.method} always uses {own}"
             )
         name = self.optimizer or own or "sgd"
         object.__setattr__(self, "optimizer", name)
@@ -80,13 +80,13 @@ class TrainConfig(TrainSettings):
 
     def _check_together(self) -> None:
         if self.nesterov and not self.momentum and self.optimizer == "sgd":
-            raise InputError("--nesterov needs a momentum above 0")
+            raise InputError("--nesterov needs a --momentum above 0")
         if self.warmup > self.epochs:
             raise InputError(f"--warmup {self.warmup} is longer than the {self.epochs} epochs")
         if self.label_smoothing and self.loss != "cross_entropy":
-            raise InputError(f"--label-smoothing is for cross_entropy, not for {self.loss}")
+            raise InputError(f"--label-smoothing needs --loss cross_entropy, not {self.loss}")
         if self.early_stop and not self.val:
-            raise InputError("--early-stop goes by the loss on held-out examples: it needs --val")
+            raise InputError("--early-stop needs held-out examples: add --val")
 
     @property
     def peak_lr(self) -> float:

@@ -8,7 +8,7 @@ from ssgd_analysis.runs.config import TrainConfig
 
 
 def prepare_data(config: TrainConfig, folder: Path | None = None) -> Dataset:
-    """A run's examples: loaded, held out, with its label noise; on the CPU, floats as given.
+    """A run's examples: loaded, held out, with its label noise; on the CPU, floats keep their type.
 
     Args:
         config: of the run.
@@ -16,6 +16,6 @@ def prepare_data(config: TrainConfig, folder: Path | None = None) -> Dataset:
     """
     data = load_data(config.data, folder or config.data_folder)
     data = data.with_validation(config.val, seeds.generator(config.seed, "validation"))
-    drawn = seeds.generator(config.seed, "train samples")
-    data = data.with_train_samples(config.train_samples, drawn)
+    generator = seeds.generator(config.seed, "train samples")
+    data = data.with_train_samples(config.train_samples, generator)
     return data.with_label_noise(config.label_noise, seeds.generator(config.seed, "label noise"))

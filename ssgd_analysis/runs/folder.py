@@ -40,6 +40,14 @@ class Run:
 
     Args:
         folder: its path.
+
+    Example:
+        >>> from ssgd_analysis import train
+        >>> config = TrainConfig(method="sgd", data="digits", model="mlp", epochs=1)
+        >>> result = train(config, Path("runs/sgd"))
+        >>> run = Run(Path("runs/sgd"))
+        >>> run.finished, run.history()[-1]["epoch"], list(run.checkpoints())
+        (True, 1, [10])
     """  # noqa: D205
 
     folder: Path
@@ -85,7 +93,7 @@ class Run:
             raise InputError(f"{self.folder} is not a run: it has no config.json")
         value = read_json(self._config)
         if not isinstance(value, dict):
-            raise InputError(f"{self._config} is damaged: not an object")
+            raise InputError(f"{self._config} is damaged: it is not an object")
         return value
 
     def config(self) -> TrainConfig:
@@ -115,23 +123,23 @@ class Run:
         """The number of epochs that are written down so far; cheap, and checks nothing."""
         return self._history.read_bytes().count(b"\n") if self._history.is_file() else 0
 
-    def _epoch(self, place: str, record: dict[str, Any]) -> dict[str, Any]:
-        """One record of the history, checked; what was not finite is ``None`` in it."""
+    def _epoch(self, damaged: str, record: dict[str, Any]) -> dict[str, Any]:
+        """One record of the history, checked; values that were not finite are ``None``."""
         for key in ALWAYS:
             if record.get(key) is None:
-                raise InputError(f"{place}: it has no '{key}'")
+                raise InputError(f"{damaged}: it has no '{key}'")
         for key in RECORDED & record.keys():
             value = record[key]
             fits = is_kind(int if key in ("epoch", "step") else float, value)
             if value is not None and not (fits and math.isfinite(value)):
-                raise InputError(f"{place}: '{key}' is {value!r}")
+                raise InputError(f"{damaged}: '{key}' is {value!r}")
         return record
 
     def recorded(self, name: str) -> list[float | None]:
         """One value of the history, epoch by epoch; ``None`` where it was not finite.
 
         Raises:
-            InputError: a record lacks it (but for ``val_…``: few runs hold examples out).
+            InputError: a record lacks it (but for ``val_…``: not every run holds examples out).
         """
         history = self.history()
         for number, record in enumerate(history, start=1):
@@ -181,9 +189,9 @@ class Run:
             InputError: the file is damaged; it and the line are named.
         """
         records = []
-        for place, record in _lines(self._tracked):
+        for damaged, record in _lines(self._tracked):
             if not record.keys() >= TRACKED:
-                raise InputError(f"{place}: it has no '{min(TRACKED - record.keys())}'")
+                raise InputError(f"{damaged}: it has no '{min(TRACKED - record.keys())}'")
             records.append(record)
         return records
 
@@ -192,7 +200,7 @@ class Run:
         return read_tree(self._state) if self._state.is_file() else None
 
     def save_checkpoint(self, step: int, weights: dict[str, Tensor]) -> Path:
-        """Keep the weights of one step."""
+        """Save the weights of one step."""
         path = make_folder(self.folder / "checkpoints") / f"step-{step:08d}.safetensors"
         save_tensors(path, weights, {"step": str(step)})
         return path
@@ -203,38 +211,38 @@ class Run:
 
     def checkpoints(self) -> dict[int, Path]:
         """Weight files by step, ascending; the final weights stand for the last step."""
-        kept = {
+        saved = {
             int(path.stem.removeprefix("step-")): path
             for path in sorted((self.folder / "checkpoints").glob("step-*.safetensors"))
         }
         history = self.history()
         if self.finished and history:
-            kept[history[-1]["step"]] = self.final
-        return dict(sorted(kept.items()))
+            saved[history[-1]["step"]] = self.final
+        return dict(sorted(saved.items()))
 
     def weights(self, step: int | None = None) -> tuple[Path, dict[str, Tensor]]:
         """The weights of a step, or the final ones.
 
         Raises:
-            InputError: the run is not finished, or kept nothing at that step.
+            InputError: the run is not finished, or saved no weights at that step.
         """
         if step is None:
             if not self.finished:
                 raise InputError(
-                    f"the run {self.folder} is not finished: train it on with --resume, or name a"
-                    f" step as {self.folder}@STEP (kept: {self._kept()})"
+                    f"the run {self.folder} is not finished: continue it with train --resume, or"
+                    f" name a saved step as {self.folder}@STEP (saved: {self._steps()})"
                 )
             path = self.final
         else:
-            kept = self.checkpoints()
-            if step not in kept:
+            saved = self.checkpoints()
+            if step not in saved:
                 raise InputError(
-                    f"the run {self.folder} kept no step {step} (kept: {self._kept()})"
+                    f"the run {self.folder} has not saved step {step} (saved: {self._steps()})"
                 )
-            path = kept[step]
+            path = saved[step]
         return path, read_tensors(path)[0]
 
-    def _kept(self) -> str:
+    def _steps(self) -> str:
         return ", ".join(map(str, self.checkpoints())) or "none"
 
 
@@ -265,7 +273,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a file with one on each line, none if it is not there.
 
     Yields:
-        How an error about this line begins, and the object.
+        The beginning of an error about this line, and the object.
 
     Raises:
         InputError: the file is damaged; it and the line are named.
@@ -275,14 +283,14 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
     for number, line in enumerate(text.splitlines(), start=1):
-        place = f"{path}, line {number}, is damaged"
+        damaged = f"{path}, line {number}, is damaged"
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise InputError(f"{place}: {error}") from error
+            raise InputError(f"{damaged}: {error}") from error
         if not isinstance(record, dict):
-            raise InputError(f"{place}: not an object")
-        yield place, record
+            raise InputError(f"{damaged}: it is not an object")
+        yield damaged, record
 
 
 def is_done(run: Run, config: TrainConfig, resume: bool) -> bool:
@@ -292,7 +300,9 @@ def is_done(run: Run, config: TrainConfig, resume: bool) -> bool:
         InputError: it holds a run and is not to be resumed, or another run than this.
     """
     if run.exists and not resume:
-        raise InputError(f"{run.folder} already holds a run: --resume it, or name another folder")
+        raise InputError(
+            f"{run.folder} already holds a run: add --resume to continue it, or name another folder"
+        )
     if run.exists and run.config() != config:
         difference = _difference(run, config)
         raise InputError(f"{run.folder} holds a run with other settings: {difference}")

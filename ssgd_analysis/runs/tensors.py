@@ -26,7 +26,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             names = file.keys()  # not a dict, and not iterable itself
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (OSError, safetensors.SafetensorError, ValueError) as error:
-        raise InputError(f"{path} is not a whole safetensors file: {first_line(error)}") from error
+        raise InputError(f"{path} is not a readable tensor file: {first_line(error)}") from error
 
 
 def save_tree(path: Path, tree: dict[str, Any]) -> None:
@@ -88,7 +88,7 @@ def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor], source: Pat
     """Put named tensors into a model, every one and nothing but.
 
     A name that is missing is forgiven where it is tied to one that is there, as many writers
-    keep a shared tensor once.
+    write a shared tensor once.
 
     Raises:
         InputError: a tensor is missing, unknown, or of another shape; it is named.

@@ -9,10 +9,10 @@ from torch import Tensor
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.runs.checkpoint import read_weights
 
-Vector = dict[str, Tensor] | Tensor
+WeightVector = dict[str, Tensor] | Tensor
 
 
-def read_vectors(path: Path) -> list[Vector]:
+def read_vectors(path: Path) -> list[WeightVector]:
     """The vectors of one file.
 
     Args:
@@ -49,5 +49,5 @@ def _arrays(path: Path) -> list[Tensor]:
     except Exception as error:  # reading bytes that are no array may raise anything
         raise InputError(f"{path} is damaged or holds no array of numbers: {error}") from error
     if not found or any(array.ndim == 0 for array in found):
-        raise InputError(f"{path} holds no vector")
+        raise InputError(f"{path} does not hold a vector")
     return found

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ssgd_analysis.settings.setting import Settings, setting
 
-BN = ("recalibrate", "frozen")
+PATH_STATISTICS = ("recalibrate", "frozen")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,6 @@ class ConnectionSettings(Settings):
         "recalibrate",
         "BatchNorm statistics along the path; recalibrate estimates them anew at every point,"
         " frozen goes straight from one end's to the other's.",
-        choices=BN,
+        choices=PATH_STATISTICS,
     )
     seed: int = setting(0, "Seed of training and matching.", minimum=0)

@@ -8,8 +8,8 @@ from ssgd_analysis.settings.setting import Settings, setting
 DIRECTIONS = ("random", "eigen", "trajectory", "between", "gradient", "vectors")
 NORMALIZATIONS = ("filter", "layer", "none")
 BIASES = ("zero", "keep")
-BN = ("frozen", "recalibrate")
-PRECISIONS = ("fp32", "bf16")
+POINT_STATISTICS = ("frozen", "recalibrate")
+POINT_PRECISIONS = ("fp32", "bf16")
 WIDEST = 1e30  # of a span: coordinates times weights must be float32
 FITTED = ("trajectory", "eigen")  # directions that choose their span from the data
 
@@ -57,9 +57,9 @@ class LandscapeSettings(Settings):
     bn: str = setting(
         "frozen",
         "BatchNorm statistics; recalibrate estimates them anew at every point.",
-        choices=BN,
+        choices=POINT_STATISTICS,
     )
-    precision: str = setting("fp32", "Precision of the forward passes.", choices=PRECISIONS)
+    precision: str = setting("fp32", "Precision of the forward passes.", choices=POINT_PRECISIONS)
     adaptive: bool = setting(False, "Measure a quarter of the points and interpolate the rest.")
     curvature: bool = setting(
         True, "Also measure curvatures and the share of λ_max in the plane (default: on)."

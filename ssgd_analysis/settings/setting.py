@@ -25,6 +25,7 @@ def setting(
     above: float | None = None,
     below: float | None = None,
     metavar: str | None = None,
+    option: str | None = None,
 ) -> Any:
     """A dataclass field with its declaration.
 
@@ -39,9 +40,12 @@ def setting(
         above: every allowed number is larger.
         below: every allowed number is smaller.
         metavar: what the help page shows for the value.
+        option: its name on the command line, where that is not the field's with - for _; empty:
+            it is no option.
     """
     limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below}
-    metadata = {"meaning": meaning, "choices": tuple(choices), "metavar": metavar, **limits}
+    texts = {"meaning": meaning, "metavar": metavar, "option": option}
+    metadata = {"choices": tuple(choices), **texts, **limits}
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)
     if default is list:
@@ -65,6 +69,8 @@ class Declaration:
         above: of numbers.
         below: of numbers.
         metavar: what the help page shows for the value.
+        option: its name on the command line, where that is not the field's with - for _; empty:
+            it is no option.
     """
 
     name: str
@@ -78,6 +84,26 @@ class Declaration:
     above: float | None = None
     below: float | None = None
     metavar: str | None = None
+    option: str | None = None
+
+    @property
+    def required(self) -> bool:
+        """Whether it has no default and must be given."""
+        return self.default is None and not self.optional
+
+    @property
+    def option_name(self) -> str:
+        """Its name on the command line, without the dashes in front; empty: it is no option."""
+        return self.name.replace("_", "-") if self.option is None else self.option
+
+    @property
+    def help_text(self) -> str:
+        """The meaning, with the default where the meaning does not state it."""
+        stated = "(default" in self.meaning or self.default in (None, "", [])
+        if stated or self.kind is bool:
+            return self.meaning
+        value = f"{self.default:g}" if isinstance(self.default, float) else self.default
+        return f"{self.meaning.removesuffix('.')} (default: {value})."
 
     def fault(self, value: Any) -> str:
         """What is wrong with a value of the right type; empty if nothing is."""
@@ -114,11 +140,11 @@ class Declaration:
             "maximum": self.maximum,
             "exclusiveMinimum": self.above,
             "exclusiveMaximum": self.below,
-            "enum": list(self.choices) or None,
+            "enum": [*self.choices, *([None] if self.optional else [])] if self.choices else None,
         }
         return {
             "type": [kind, "null"] if self.optional else kind,
-            "default": self.default,
+            **({} if self.required else {"default": self.default}),
             "description": self.meaning,
             **{key: value for key, value in limits.items() if value is not None},
         }
@@ -141,10 +167,21 @@ def declarations(cls: type) -> list[Declaration]:
     return found
 
 
-def json_schema(cls: type) -> dict[str, Any]:
-    """The JSON Schema of a dataclass of settings."""
-    properties = {each.name: each.schema() for each in declarations(cls)}
-    return {"type": "object", "properties": properties, "additionalProperties": False}
+def json_schema(*classes: type) -> dict[str, Any]:
+    """The JSON Schema of dataclasses of settings, of several as one object.
+
+    Example:
+        >>> from ssgd_analysis.settings.connection import ConnectionSettings
+        >>> json_schema(ConnectionSettings)["properties"]["bn"]["enum"]
+        ['recalibrate', 'frozen']
+    """
+    declared = [each for cls in classes for each in declarations(cls)]
+    return {
+        "type": "object",
+        "properties": {each.name: each.schema() for each in declared},
+        "required": [each.name for each in declared if each.required],
+        "additionalProperties": False,
+    }
 
 
 def markdown_table(cls: type) -> str:
@@ -174,7 +211,7 @@ class Settings:
     def _check(self, each: Declaration, value: Any) -> None:
         if value is None and each.optional:
             return
-        option = each.name.replace("_", "-")
+        option = each.option_name
         if not is_kind(each.kind, value):
             if self.OPTIONS:
                 raise InputError(
@@ -197,19 +234,19 @@ def is_kind(kind: Any, value: Any) -> bool:
 
 
 def make_typed(
-    owner: str, known: Sequence[Declaration], values: Mapping[str, Any]
+    owner: str, declared: Sequence[Declaration], values: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Values by name, texts among them read as the settings' types.
 
     Args:
         owner: whose settings they are, for errors; e.g. ``"s-sgd"``.
-        known: the declarations.
+        declared: the settings that there are.
         values: by name.
 
     Raises:
         InputError: an unknown name, or a value of another type.
     """
-    by_name = {each.name: each for each in known}
+    by_name = {each.name: each for each in declared}
     typed = {}
     for key, value in values.items():
         if key not in by_name:

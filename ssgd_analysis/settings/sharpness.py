@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ssgd_analysis.settings.setting import Settings, setting
 
-OPERATORS = ("hessian", "ggn", "fisher", "fisher-mc", "covariance")
+OPERATOR_NAMES = ("hessian", "ggn", "fisher", "fisher-mc", "covariance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class SharpnessFields(Settings):
         "hessian",
         "The matrix: the Hessian, the Gauss-Newton matrix, the empirical Fisher, the Fisher with"
         " sampled labels, or the covariance of the gradients.",
-        choices=OPERATORS,
+        choices=OPERATOR_NAMES,
     )
     top: int = setting(5, "How many of the largest eigenvalues.", minimum=1)
     tol: float = setting(
@@ -33,8 +33,10 @@ class SharpnessFields(Settings):
     )
     metrics: list[str] = setting(
         list,
-        "Flatness metrics, with settings as expected:sigma=0.2,law=binary; all stands for every"
-        " metric that the problem has.",
+        "A flatness metric of `ssgd-analyze list metrics`, with its settings if they are not the"
+        " default ones, as in expected:sigma=0.2,law=binary; or all, for every metric that the"
+        " problem has.",
+        option="metric",
     )
     curves: bool = setting(
         False, "Also measure every metric that has a radius over a grid of radii."

@@ -6,7 +6,7 @@ from typing import Any
 
 from ssgd_analysis.settings.setting import Settings, setting
 
-SCHEDULES = ("constant", "step", "cosine")
+LR_SCHEDULES = ("constant", "step", "cosine")
 LR_SCALINGS = ("none", "linear", "sqrt")
 PRECISIONS = ("fp32", "bf16", "fp16")
 CHANNELS_LAST = ("auto", "on", "off")
@@ -59,7 +59,7 @@ class TrainSettings(Settings):
     schedule: str = setting(
         "constant",
         "Learning-rate schedule; step multiplies by 0.1 after 1/2 and 3/4 of the training.",
-        choices=SCHEDULES,
+        choices=LR_SCHEDULES,
     )
     warmup: float = setting(0.0, "Epochs of linear warm-up from zero.", minimum=0, metavar="EPOCHS")
     batch_size: int = setting(128, "Examples of a minibatch.", minimum=1)

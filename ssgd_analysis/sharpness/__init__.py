@@ -1,6 +1,11 @@
 """The record of one checkpoint: curvature and metrics, measured, stored, checked, compared."""
 
-from ssgd_analysis.sharpness.checkpoints import CheckpointProblem, measure, measure_all, plan
+from ssgd_analysis.sharpness.checkpoints import (
+    CheckpointProblem,
+    measure,
+    measure_checkpoints,
+    predicted_plan,
+)
 from ssgd_analysis.sharpness.record import SharpnessRecord, SharpnessRecords
 from ssgd_analysis.sharpness.settings import SharpnessSettings
 
@@ -10,6 +15,6 @@ __all__ = [
     "SharpnessRecords",
     "SharpnessSettings",
     "measure",
-    "measure_all",
-    "plan",
+    "measure_checkpoints",
+    "predicted_plan",
 ]

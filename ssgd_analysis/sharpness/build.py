@@ -34,7 +34,9 @@ MEASURING_TIME = 0.75  # share of a time budget for the survey, if only the cros
 SHARED_TIME = 0.5  # the same, if layers or metrics follow too
 
 
-def prepare(problem: Problem, settings: SharpnessSettings, progress: Progress) -> ProblemOperator:
+def planned_operator(
+    problem: Problem, settings: SharpnessSettings, progress: Progress
+) -> ProblemOperator:
     """The operator, its products planned; nothing is measured yet but their time.
 
     Raises:
@@ -262,17 +264,17 @@ def _layers(
 ) -> tuple[list[dict[str, Any]], int]:
     """λ_max and trace of every layer's block, all layers in the same sweeps; and the products."""
     blocks = BlockDiagonalOperator(operator)
-    places = list(blocks.layers.values())
+    rows_of_layers = list(blocks.layers.values())
     sizes = [
-        {"name": name, "n_parameters": place.stop - place.start}
-        for name, place in blocks.layers.items()
+        {"name": name, "n_parameters": rows.stop - rows.start}
+        for name, rows in blocks.layers.items()
     ]
     if _over(deadline):
         nothing = {"lambda_max": None, "trace": None, "why": str(OutOfTimeError())}
         return [{**size, **nothing} for size in sizes], 0
     spectra = block_eigenpairs(
         blocks,
-        places,
+        rows_of_layers,
         1,
         generator=_generator(operator, settings.seed, "layers"),
         tol=settings.tol,
@@ -282,7 +284,7 @@ def _layers(
     )
     traces = layer_traces(
         operator,
-        places,
+        rows_of_layers,
         generator=_generator(operator, settings.seed, "layer traces"),
         probes=settings.probes,
         deadline=deadline,

@@ -1,6 +1,5 @@
 """Measures problems in memory: one, or several of which each starts where the last one ended."""
 
-import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -14,13 +13,11 @@ from ssgd_analysis.curvature.products.plan import Plan, describe
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Prefixed, Progress
-from ssgd_analysis.sharpness.build import build, prepare, share_of_time
+from ssgd_analysis.sharpness.build import build, planned_operator, share_of_time
 from ssgd_analysis.sharpness.record import SharpnessRecord, SharpnessRecords
 from ssgd_analysis.sharpness.settings import SharpnessSettings
 from ssgd_analysis.sharpness.vectors import save_vectors
 from ssgd_analysis.store import KeyedStore
-
-PLAN_KEYS = {"strategy": "way"}  # as in the record
 
 
 def measure(
@@ -95,7 +92,9 @@ def measure(
         seed=seed,
     )
     one = CheckpointProblem(name, problem)
-    return measure_all([one], settings, time_budget=time_budget, progress=progress).checkpoints[0]
+    return measure_checkpoints(
+        [one], settings, time_budget=time_budget, progress=progress
+    ).checkpoints[0]
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ class CheckpointProblem:
     code: Sequence[str] = ()
 
 
-def measure_all(
+def measure_checkpoints(
     checkpoints: Iterable[CheckpointProblem],
     settings: SharpnessSettings,
     *,
@@ -177,7 +176,9 @@ def _stored(
     found = store.read(entry, key)
     vectors = (found or {}).get("vectors")
     if found and with_vectors and not (vectors and Path(vectors).is_file()):
-        progress.say(f"{store.path(entry)} has no vectors: measured again")
+        progress.say(
+            f"{store.path(entry)} has no eigenvectors, so the checkpoint is measured again"
+        )
         return None
     return found
 
@@ -209,15 +210,15 @@ def _measured(
     shapes = {name: parameter.shape for name, parameter in one.problem.parameters.items()}
     start: Tensor | None = last.vectors if last and last.parameters == shapes else None
     stage = Prefixed(progress, f"{one.name}: ")
-    operator = prepare(one.problem, settings, stage)
-    stage.say(plan_text(operator.engine.plan, settings))
+    operator = planned_operator(one.problem, settings, stage)
+    stage.say(describe_plan(operator.engine.plan, settings))
     document, vectors = build(
         operator, one.problem, settings, start=start, deadline=deadline, progress=stage
     )
     return SharpnessRecord(one.name, one.split, document, vectors, shapes)
 
 
-def plan(
+def predicted_plan(
     one: CheckpointProblem, settings: SharpnessSettings, *, progress: Progress = SILENT
 ) -> dict[str, Any]:
     """How products would be made, and the memory and time that it would take; measures little.
@@ -228,18 +229,17 @@ def plan(
         ``seconds``, and ``text``, all of it in one line.
     """
     stage = Prefixed(progress, f"{one.name}: ")
-    found = prepare(one.problem, settings, stage).engine.plan
+    found = planned_operator(one.problem, settings, stage).engine.plan
     facts = {
-        **{PLAN_KEYS.get(key, key): value for key, value in dataclasses.asdict(found).items()},
-        "peak": found.peak,
+        **found.to_json(),
         "products": settings.products,
         "seconds": _seconds(found, settings),
-        "text": plan_text(found, settings),
+        "text": describe_plan(found, settings),
     }
     return {"checkpoint": one.name, "split": one.split, "plan": facts}
 
 
-def plan_text(found: Plan, settings: SharpnessSettings) -> str:
+def describe_plan(found: Plan, settings: SharpnessSettings) -> str:
     """A plan in one line, with the time that all products will take."""
     took = _duration(_seconds(found, settings))
     return f"{describe(found)}; about {settings.products} products, {took}"

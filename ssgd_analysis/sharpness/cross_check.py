@@ -71,17 +71,17 @@ def cross_check_pyhessian(
         }
     columns = [flattened(vector) for vector in vectors]
     pairs, _ = certify(operator, torch.stack(columns, dim=1).to(operator.dtype))
-    theirs = sorted(
+    from_pyhessian = sorted(
         ({"value": p.value, "residual": p.residual} for p in pairs), key=lambda p: -p["value"]
     )
-    gaps = [abs(a["value"] - b["value"]) for a, b in zip(ours, theirs, strict=True)]
+    gaps = [abs(a["value"] - b["value"]) for a, b in zip(ours, from_pyhessian, strict=True)]
     return {
         "ours": ours,
-        "pyhessian": theirs,
+        "pyhessian": from_pyhessian,
         "largest_difference": max(gaps) / (abs(ours[0]["value"]) or 1.0),
         "right": [
             "ours" if a["residual"] <= b["residual"] else "pyhessian"
-            for a, b in zip(ours, theirs, strict=True)
+            for a, b in zip(ours, from_pyhessian, strict=True)
         ],
         "note": "residuals of both by our operator: an eigenvalue lies within |value| × residual",
     }

@@ -6,7 +6,7 @@ from typing import Any
 from ssgd_analysis.flatness.measurement import Measurement, difference, paired
 
 
-def differences(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def metric_differences(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Every record's metrics minus those of the first, with the errors of the differences.
 
     All checkpoints meet the same examples and the same random draws, so that what is common to
@@ -36,11 +36,11 @@ def differences(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    mine, theirs = _measurement(one), _measurement(other)
-    if mine is None or theirs is None:
+    first, second = _measurement(one), _measurement(other)
+    if first is None or second is None:
         return {"difference": None, "stderr": None, "paired": False}
-    value, error = difference(mine, theirs)
-    return {"difference": value, "stderr": error, "paired": paired(mine, theirs)}
+    value, error = difference(first, second)
+    return {"difference": value, "stderr": error, "paired": paired(first, second)}
 
 
 def _measurement(entry: Mapping[str, Any]) -> Measurement | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ssgd_analysis.errors import InputError, OutOfTimeError, WorkError, first_line
-from ssgd_analysis.flatness import METRICS, Measurement, resolve
+from ssgd_analysis.flatness import METRICS, Measurement, parse_metric
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.curve import curve_on
 from ssgd_analysis.progress import SILENT, Progress
@@ -22,7 +22,7 @@ def measure_metrics(
     """Plain values of each metric's measurement.
 
     Args:
-        context: the problem; its deadline is theirs.
+        context: the problem; its deadline holds for the metrics.
         metrics: names with settings.
         optional: one that this problem does not have is ``None`` with the reason ``why``, as one
             that the time did not allow always is.
@@ -36,7 +36,7 @@ def measure_metrics(
     progress.start("metrics", len(metrics))
     measured = {}
     for text in metrics:
-        name, settings = resolve(text)
+        name, settings = parse_metric(text)
         metric = METRICS[name]
         try:
             measured[text] = dataclasses.asdict(metric.on(context, **settings))

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.files import jsonable, make_folder, write_json
-from ssgd_analysis.pictures.sharpness import densities, sharpness_pictures
 from ssgd_analysis.records import Record
-from ssgd_analysis.sharpness.differences import differences
+from ssgd_analysis.sharpness.differences import metric_differences
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,6 +22,15 @@ class SharpnessRecord(Record):
         document: the JSON object of the checkpoint (see ``docs/interface.md``), without these two.
         vectors: unit eigenvectors of its eigenvalues, shape (P, K); ``None``: read from disk.
         parameters: shape of each parameter in the order of the vectors.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, measure
+        >>> x, y = torch.eye(3), torch.zeros(3, 1)
+        >>> problem = Problem(torch.nn.Linear(3, 1, bias=False), torch.nn.MSELoss(), [(x, y)])
+        >>> record = measure(problem, top=1, probes=2, name="net")
+        >>> {row["quantity"]: round(row["value"], 3) for row in record.rows()[2:4]}
+        {'λ1': 0.667, 'smallest λ': 0.667}
     """
 
     name: str
@@ -57,6 +65,8 @@ class SharpnessRecord(Record):
 
     def plot(self, ax: Any = None) -> Any:
         """The spectral density with the top eigenvalues; see :meth:`Record.plot`."""
+        from ssgd_analysis.pictures.sharpness import densities
+
         figure = densities({"checkpoints": [self.to_json()]}, axes=ax)
         return figure.axes[0] if ax is None else ax
 
@@ -71,6 +81,17 @@ class SharpnessRecords(Record):
 
     Args:
         checkpoints: one record each; the others are compared with the first.
+
+    Example:
+        >>> value = {"value": 2.0, "stderr": None}
+        >>> found = {
+        ...     "loss": 0.1, "accuracy": None, "operator": "hessian", "eigenvalues": [value],
+        ...     "smallest_eigenvalue": value, "trace": value, "metrics": {},
+        ... }
+        >>> both = [SharpnessRecord(name, "train", found) for name in ("a", "b")]
+        >>> rows = SharpnessRecords(tuple(both)).rows()
+        >>> [(row["checkpoint"], row["value"]) for row in rows if row["quantity"] == "λ1"]
+        [('a', 2.0), ('b', 2.0)]
     """
 
     checkpoints: tuple[SharpnessRecord, ...]
@@ -80,7 +101,7 @@ class SharpnessRecords(Record):
         found = [record.to_json() for record in self.checkpoints]
         answer: dict[str, Any] = {"checkpoints": found}
         if len(found) > 1:
-            answer["differences"] = differences(found)
+            answer["differences"] = metric_differences(found)
         return answer
 
     def rows(self) -> list[dict[str, Any]]:
@@ -92,16 +113,15 @@ class SharpnessRecords(Record):
         ]
 
     def plot(self, ax: Any = None) -> Any:
-        """The spectral densities, one panel a checkpoint.
+        """The spectral densities of all checkpoints in one panel; see :meth:`Record.plot`.
 
-        Args:
-            ax: as many axes as checkpoints, or ``None``: a new figure.
-
-        Returns:
-            The axes.
+        Each checkpoint has a colour; ticks of the same colour are its largest eigenvalues.
+        :meth:`save` draws one panel for each checkpoint instead.
         """
-        figure = densities(self.to_json(), axes=ax)
-        return figure.axes if ax is None else ax
+        from ssgd_analysis.pictures.sharpness import overlaid_densities  # needs matplotlib
+
+        figure = overlaid_densities(self.to_json(), axes=ax)
+        return figure.axes[0] if ax is None else ax
 
     def save(self, folder: Path | str) -> list[Path]:
         """Write what ``sharpness --out`` writes: ``sharpness.json`` and pictures.
@@ -109,6 +129,8 @@ class SharpnessRecords(Record):
         Returns:
             The JSON file, then the pictures: densities and, if there are any, curves.
         """
+        from ssgd_analysis.pictures.sharpness import sharpness_pictures
+
         folder, answer = make_folder(Path(folder)), self.to_json()
         pictures = sharpness_pictures(answer, folder)
         write_json(folder / "sharpness.json", answer)

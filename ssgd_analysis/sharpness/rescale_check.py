@@ -7,7 +7,7 @@ from typing import Any
 from ssgd_analysis import seeds
 from ssgd_analysis.curvature import Options
 from ssgd_analysis.errors import InputError, OutOfTimeError, WorkError, first_line
-from ssgd_analysis.flatness import METRICS, Measurement, difference, resolve
+from ssgd_analysis.flatness import METRICS, Measurement, difference, parse_metric
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
@@ -33,9 +33,9 @@ def rescale_check(
 
     Args:
         problem: is left alone.
-        metrics: names, with settings as in :func:`ssgd_analysis.flatness.resolve`. Of those that
-            comparisons measure by default, the ones that rescaling moves (λ_max, trace) come first
-            in any case, and the others (expected, adaptive_worst) are the default here.
+        metrics: names, with settings as in :func:`ssgd_analysis.flatness.parse_metric`. Of those
+            that comparisons measure by default, the ones that rescaling moves (λ_max, trace)
+            come first in any case, and the others (expected, adaptive_worst) are the default.
         factor: a.
         seed: of all that is random, the same for all copies.
         options: how curvature products are made.
@@ -102,8 +102,8 @@ def rescale_check(
 
 def extreme(changes: Sequence[dict[str, Any]], metric: str) -> float | None:
     """The ratio of a metric farthest from one over some changes; ``None`` where there is none."""
-    known = [change["metrics"][metric]["ratio"] for change in changes]
-    ratios = [ratio for ratio in known if ratio is not None]
+    entries = [change["metrics"][metric]["ratio"] for change in changes]
+    ratios = [ratio for ratio in entries if ratio is not None]
     return max(ratios, key=_distance, default=None)
 
 
@@ -112,14 +112,14 @@ def _distance(ratio: float) -> float:
 
 
 def _invariances(text: str) -> tuple[str, ...]:
-    name, settings = resolve(text)
+    name, settings = parse_metric(text)
     metric = METRICS[name]
     return metric.invariances({**metric.defaults, **settings})
 
 
 def _measured(context: MetricContext, text: str) -> Measurement | Exception:
     """A measurement, or why there is none."""
-    name, settings = resolve(text)
+    name, settings = parse_metric(text)
     try:
         return METRICS[name].on(context, **settings)
     except (InputError, WorkError) as error:
@@ -161,10 +161,10 @@ def _says(record: dict[str, Any]) -> Iterator[str]:
         name, _, settings = text.partition(":")
         label = ":".join(filter(None, (METRICS[name].label, settings)))
         rows = [(kind, change, change["metrics"][text]["ratio"]) for kind, change in changes]
-        known = [row for row in rows if row[2] is not None]
-        if not known:
+        measured = [row for row in rows if row[2] is not None]
+        if not measured:
             continue
-        kind, change, ratio = max(known, key=lambda row: (row[2] > 1 + STILL, _distance(row[2])))
+        kind, change, ratio = max(measured, key=lambda row: (row[2] > 1 + STILL, _distance(row[2])))
         if _distance(ratio) <= 1 + STILL:
             stayed.append(f"{label} moved {100 * abs(ratio - 1):.1f}%")
         else:

@@ -6,7 +6,7 @@ from pathlib import Path
 from ssgd_analysis.curvature import OPERATORS, Options
 from ssgd_analysis.curvature.operators.block_diagonal import NO_BLOCKS, has_blocks
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.flatness import METRICS, all_metrics, resolve
+from ssgd_analysis.flatness import METRICS, all_metrics, parse_metric
 from ssgd_analysis.settings.sharpness import SharpnessFields
 
 DENSITY_PROBES, DENSITY_STEPS = 4, 40
@@ -43,10 +43,10 @@ class SharpnessSettings(SharpnessFields):
             raise InputError(NO_BLOCKS)
         if self.cross_check and self.operator != "hessian":
             raise InputError("--cross-check compares Hessians: use it with --operator hessian")
-        names = [resolve(text)[0] for text in self.metric_names]
+        names = [parse_metric(text)[0] for text in self.metric_names]
         if self.curves and not any(METRICS[name].radius for name in names):
-            known = ", ".join(name for name, metric in METRICS.items() if metric.radius)
-            raise InputError(f"--curves needs a --metric that has a radius: {known}")
+            choices = ", ".join(name for name, metric in METRICS.items() if metric.radius)
+            raise InputError(f"--curves needs a --metric that has a radius: {choices}")
 
     @property
     def metric_names(self) -> tuple[str, ...]:

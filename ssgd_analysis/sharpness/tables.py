@@ -95,10 +95,10 @@ def difference_tables(differences: Sequence[Document]) -> Iterator[Table | str]:
 
 def _quantities(found: Document) -> Table:
     rows = [
-        [f"λ{index}", *_doubt(pair), _crossed(pair)]
+        [f"λ{index}", *_with_errors(pair), _crossed(pair)]
         for index, pair in enumerate(found["eigenvalues"], start=1)
     ]
-    rows.append(["smallest λ", *_doubt(found["smallest_eigenvalue"]), "–"])
+    rows.append(["smallest λ", *_with_errors(found["smallest_eigenvalue"]), "–"])
     trace = found["trace"]
     rows.append(["trace", number(trace["value"]), _errors(trace), "–", "–"])
     for name, metric in found["metrics"].items():
@@ -113,7 +113,7 @@ def _density(density: Document) -> Iterator[str]:
         ends = [f"{100 * density[name][end]:.3g}%" for end in ("low", "high")]
         yield (
             f"{name.replace('_', '-')} eigenvalues ({where}): between {ends[0]} and {ends[1]}"
-            f" of all (95%; {density['probes']} probes of {density['steps']} steps tell no more)"
+            f" of all (95% interval of {density['probes']} probes of {density['steps']} steps)"
         )
 
 
@@ -140,7 +140,7 @@ def _layers(layers: Sequence[Document]) -> Table:
         [
             layer["name"],
             str(layer["n_parameters"]),
-            *(_doubt(layer["lambda_max"]) if "why" not in layer else ["no time", "–", "–"]),
+            *(_with_errors(layer["lambda_max"]) if "why" not in layer else ["no time", "–", "–"]),
             *(
                 number(layer["trace"][key], digits) if "why" not in layer else "–"
                 for key, digits in (("value", 4), ("stderr", 2))
@@ -176,8 +176,8 @@ def _errors(trace: Document) -> str:
 
 
 def _cross_check(check: Document) -> Iterator[Table | str]:
-    theirs = check["pyhessian"]
-    if theirs is None:
+    pyhessian = check["pyhessian"]
+    if pyhessian is None:
         yield check["note"]
         return
     rows = [
@@ -188,7 +188,7 @@ def _cross_check(check: Document) -> Iterator[Table | str]:
             right,
         ]
         for index, (*pairs, right) in enumerate(
-            zip(check["ours"], theirs, check["right"], strict=True), start=1
+            zip(check["ours"], pyhessian, check["right"], strict=True), start=1
         )
     ]
     header = ["cross-check", "ours", "pyhessian", "residual", "residual", "right by the residual"]
@@ -208,15 +208,15 @@ def _rescale_check(check: Document) -> Iterator[Table | str]:
         for text, found in check["metrics"].items()
     ]
     moved = [[change["output_change"] for change in one["changes"]] for one in tried.values()]
-    places = [[change["done"] for change in one["changes"]] for one in tried.values()]
+    done = [[change["done"] for change in one["changes"]] for one in tried.values()]
     rows.append(["outputs moved", "", *(number(max(m, default=None), 2) for m in moved)])
-    rows.append(["places", "", *(str(len(p[0])) if p else "not found" for p in places)])
+    rows.append(["places", "", *(str(len(p[0])) if p else "not found" for p in done)])
     header = [f"same function, a = {check['factor']:g}, 1/a", "value", *(f"× {n}" for n in tried)]
     yield Table(header, rows)
     yield from check["says"]
 
 
-def _doubt(pair: Document) -> list[str]:
+def _with_errors(pair: Document) -> list[str]:
     return [
         number(pair["value"]),
         number(pair["stderr"], 2),

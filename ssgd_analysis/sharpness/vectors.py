@@ -24,7 +24,7 @@ def save_vectors(path: Path, found: SharpnessRecord) -> None:
         WorkError: the disk is full.
     """
     if found.vectors is None or found.parameters is None:
-        raise InputError(f"{found.name}: a record that was read from disk has no eigenvectors")
+        raise InputError(f"{found.name}: a record that was read from disk holds no eigenvectors")
     sizes = [shape.numel() for shape in found.parameters.values()]
     tensors = {}
     for index, vector in enumerate(found.vectors.T):

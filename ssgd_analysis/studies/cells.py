@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssgd_analysis.comparison import MeasureSettings
-from ssgd_analysis.comparison.measurements import measure_all
+from ssgd_analysis.comparison import MeasurementSettings, measure_run
 from ssgd_analysis.errors import WorkError
 from ssgd_analysis.parallel import parallel
 from ssgd_analysis.runs import Run, TrainConfig
@@ -75,7 +74,7 @@ def _train_and_measure(config: TrainConfig, folder: Path, metrics: Sequence[str]
     try:
         train(config, folder, resume=True)
         if metrics:
-            measure_all(Run(folder), metrics, MeasureSettings(device=config.device))
+            measure_run(Run(folder), metrics, MeasurementSettings(device=config.device))
         record = Run(folder).history()[-1]
     except Exception as error:
         kind = "" if isinstance(error, WorkError) else f"{type(error).__name__}: "

@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssgd_analysis.comparison import Group, Measurements, MeasureSettings, Rule, compare
-from ssgd_analysis.comparison.measurements import measure_all
+from ssgd_analysis.comparison import (
+    Group,
+    Measurements,
+    MeasurementSettings,
+    VerdictRule,
+    compare,
+    measure_run,
+)
 from ssgd_analysis.comparison.metric_kinds import is_flatness
 from ssgd_analysis.comparison.pairs import pairs_of
+from ssgd_analysis.comparison.rule import rule_record
 from ssgd_analysis.errors import WorkError
 from ssgd_analysis.parallel import parallel
 from ssgd_analysis.progress import Progress
@@ -48,7 +55,7 @@ def compare_arms(
     """
     if study.matched:
         _measure_matched(study, groups, resources, progress)
-    source = Measurements(study.metrics, MeasureSettings(device=resources.device))
+    source = Measurements(study.metrics, MeasurementSettings(device=resources.device))
     found = {
         matched: compare(
             groups,
@@ -57,7 +64,7 @@ def compare_arms(
             baseline=study.focus,
             loss_tolerance=study.loss_tolerance,
             match_loss=matched,
-            rule=Rule(margin=study.margin),
+            rule=VerdictRule(margin=study.margin),
         )
         for matched in ((False, True) if study.matched else (False,))
     }
@@ -93,7 +100,7 @@ def compare_arms(
         "overall": final.overall,
         "matched_tests": matched.tests if matched else [],
         "matched_overall": matched.overall if matched else [],
-        "rule": final.rule.record(),
+        "rule": rule_record(final.rule),
     }
 
 
@@ -127,7 +134,7 @@ def _measure_matched(
 
 
 def _measure_one(folder: Path, step: int, metrics: Sequence[str], device: str) -> None:
-    measure_all(Run(folder), metrics, MeasureSettings(device=device), step=step)
+    measure_run(Run(folder), metrics, MeasurementSettings(device=device), step=step)
 
 
 def measure_variances(

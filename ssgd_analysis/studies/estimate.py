@@ -9,7 +9,7 @@ import torch
 
 from ssgd_analysis import random_state
 from ssgd_analysis.comparison.metric_kinds import is_flatness
-from ssgd_analysis.flatness import METRICS, resolve
+from ssgd_analysis.flatness import METRICS, parse_metric
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.methods import When
 from ssgd_analysis.studies.board import duration
@@ -22,7 +22,7 @@ GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 spread evenly, however many
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a study's runs are expected to cost.
 
     Args:
@@ -50,7 +50,7 @@ class Estimate:
         )
 
 
-def estimate(cells: Sequence[Cell], jobs: int) -> Estimate:
+def estimate_cost(cells: Sequence[Cell], jobs: int) -> CostEstimate:
     """Time some steps of the first run of every arm in every setting, and its metrics.
 
     Args:
@@ -79,7 +79,7 @@ def estimate(cells: Sequence[Cell], jobs: int) -> Estimate:
             measuring += measured[cell.metrics]
     finally:
         torch.set_num_threads(before)
-    return Estimate(len(cells), passes, training, measuring, jobs)
+    return CostEstimate(len(cells), passes, training, measuring, jobs)
 
 
 def _timed(cell: Cell, measured: dict[tuple[str, ...], float]) -> tuple[int, float, float]:
@@ -128,6 +128,6 @@ def _measuring(cell: Cell, training: Any) -> float:
     began = time.monotonic()
     problem = training.splits["train"]
     for metric in filter(is_flatness, cell.metrics):
-        name, settings = resolve(metric)
+        name, settings = parse_metric(metric)
         METRICS[name].on(MetricContext(problem, cell.config.seed), **settings)
     return time.monotonic() - began

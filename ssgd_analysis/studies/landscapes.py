@@ -12,32 +12,36 @@ from ssgd_analysis.parallel import parallel
 from ssgd_analysis.progress import Progress
 from ssgd_analysis.runs.checkpoint import load_checkpoint
 from ssgd_analysis.studies.cells import slug
+from ssgd_analysis.studies.comparison import Resources
 from ssgd_analysis.studies.spec import Study
 
 Landscapes = dict[str, dict[str, np.ndarray]]  # "group/1" and "group/2" → arrays
 
 
 def sample_landscapes(
-    study: Study, groups: Sequence[Group], out: Path, device: str, jobs: int, progress: Progress
+    study: Study, groups: Sequence[Group], resources: Resources, progress: Progress
 ) -> Landscapes:
-    """Lines and a plane for the first seed of every group; empty if the study wants none."""
+    """Lines and a plane for the first seed of every group; empty where the study draws none."""
     if not study.landscape_points:
         return {}
-    folder = make_folder(out / "landscapes")
-    wanted = {
+    folder = make_folder(resources.out / "landscapes")
+    targets = {
         f"{group.name}/{dims}": (folder / f"{slug(group.name)}-{dims}d.npz", dims, group)
         for group in groups
         for dims in (1, 2)
     }
     calls = [
-        (_landscape, (study, next(iter(group.runs.values())).folder, dims, target, device))
-        for target, dims, group in wanted.values()
+        (
+            _landscape,
+            (study, next(iter(group.runs.values())).folder, dims, target, resources.device),
+        )
+        for target, dims, group in targets.values()
     ]
     progress.start("landscapes", len(calls))
-    for _ in parallel(calls, jobs):
+    for _ in parallel(calls, resources.jobs):
         progress.advance()
     found = {}
-    for name, (target, _, _) in wanted.items():
+    for name, (target, _, _) in targets.items():
         with np.load(target, allow_pickle=False) as arrays:
             found[name] = {key: arrays[key] for key in arrays.files}
     return found

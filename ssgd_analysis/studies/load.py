@@ -8,17 +8,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ssgd_analysis.comparison import Rule
+from ssgd_analysis.comparison import VerdictRule
 from ssgd_analysis.comparison.metric_kinds import check_metric
 from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.settings.study import STUDY_SCALES
 from ssgd_analysis.studies.cells import slug
 from ssgd_analysis.studies.questions import QUESTIONS
 from ssgd_analysis.studies.search import Range, Tuning
 from ssgd_analysis.studies.spec import TRAIN_FIELDS, Arm, Setting, Study
 
-SCALES = ("full", "tiny")
 # What --scale tiny does to a study, unless its own [tiny] says otherwise.
-TINY = {
+TINY_SCALE = {
     "seeds": [0, 1],
     "budget": 2,
     "metrics": ["test_accuracy", "test_loss", "train_loss", "gradients"],
@@ -37,6 +37,10 @@ def load_study(name: str, scale: str = "full") -> Study:
 
     Raises:
         InputError: an unknown name or key, a file that is not TOML, or a value that is unfit.
+
+    Example:
+        >>> [arm.label for arm in load_study("digits").arms][:2]
+        ['SGD', 'EMA']
     """
     if name.endswith(".toml"):
         try:
@@ -51,7 +55,12 @@ def load_study(name: str, scale: str = "full") -> Study:
 
 
 def list_studies() -> list[dict[str, Any]]:
-    """Name and summary of the embedded studies."""
+    """Name and summary of the embedded studies.
+
+    Example:
+        >>> "digits" in [study["name"] for study in list_studies()]
+        True
+    """
     return [
         {"name": name, "summary": _parse(name, text, "full").summary}
         for name, text in _embedded().items()
@@ -91,8 +100,8 @@ def _embedded() -> dict[str, str]:
 
 
 def _parse(name: str, text: str, scale: str) -> Study:
-    if scale not in SCALES:
-        raise unknown("scale", scale, SCALES)
+    if scale not in STUDY_SCALES:
+        raise unknown("scale", scale, STUDY_SCALES)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -110,10 +119,10 @@ def _parse(name: str, text: str, scale: str) -> Study:
 def _shrunk(table: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """The table at the tiny scale: [tiny.train] holds in every setting and arm."""
     small = copy.deepcopy(dict(table))
-    for key, value in {**TINY, **own}.items():
+    for key, value in {**TINY_SCALE, **own}.items():
         if key == "tuning":
             if key in small:
-                small[key] |= {**TINY["tuning"], **own.get(key, {})}  # type: ignore[dict-item]
+                small[key] |= {**TINY_SCALE["tuning"], **own.get(key, {})}  # type: ignore[dict-item]
         elif key == "train":
             small[key] = {**small.get(key, {}), **value}
             for entry in [*small.get("setting", []), *small.get("arm", [])]:
@@ -127,14 +136,14 @@ def _shrunk(table: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _study(name: str, table: dict[str, Any]) -> Study:
-    _known(
+    _check_keys(
         table,
         {field.name for field in dataclasses.fields(Study)} - {"name", "settings", "arms", "scale"}
         | {"setting", "arm"},
         "key",
     )
     train = dict(table.get("train", {}))
-    _known(train, TRAIN_FIELDS, "key of [train]")
+    _check_keys(train, TRAIN_FIELDS, "key of [train]")
     arms = [_arm(entry) for entry in table.get("arm", [])]
     if not arms:
         raise InputError(f"study '{name}' has no [[arm]]")
@@ -170,9 +179,9 @@ def _setting(table: Mapping[str, Any]) -> Setting:
     entry = dict(table)
     label, own = entry.pop("name", ""), dict(entry.pop("arm", {}))
     budget, chosen = entry.pop("budget", None), dict(entry.pop("set", {}))
-    _known(entry, TRAIN_FIELDS, "key of [[setting]]")
+    _check_keys(entry, TRAIN_FIELDS, "key of [[setting]]")
     for fields in own.values():
-        _known(fields, TRAIN_FIELDS | {"set"}, "key of [setting.arm]")
+        _check_keys(fields, TRAIN_FIELDS | {"set"}, "key of [setting.arm]")
     return Setting(label, entry, None if budget is None else float(budget), chosen, own)
 
 
@@ -180,12 +189,12 @@ def _arm(table: Mapping[str, Any]) -> Arm:
     entry = dict(table)
     method, chosen = entry.pop("method", ""), dict(entry.pop("set", {}))
     label, search = entry.pop("label", method), entry.pop("search", {})
-    _known(entry, TRAIN_FIELDS, "key of [[arm]]")
+    _check_keys(entry, TRAIN_FIELDS, "key of [[arm]]")
     return Arm(label, method, chosen, entry, _ranges(search))
 
 
 def _tuning(table: Mapping[str, Any]) -> Tuning:
-    _known(table, [field.name for field in dataclasses.fields(Tuning)], "key of [tuning]")
+    _check_keys(table, [field.name for field in dataclasses.fields(Tuning)], "key of [tuning]")
     return Tuning(
         trials=_whole("trials", table.get("trials", 8)),
         seeds=[_whole("seeds", seed) for seed in table.get("seeds", [1000])],
@@ -214,7 +223,7 @@ def _whole(name: str, value: Any) -> int:
     return value
 
 
-def _known(table: Mapping[str, Any], names: Iterable[str], kind: str) -> None:
+def _check_keys(table: Mapping[str, Any], names: Iterable[str], kind: str) -> None:
     names = set(names)
     for key in table:
         if key not in names:
@@ -231,7 +240,7 @@ def check_study(study: Study) -> None:
     for kind, values in (("arm", labels), ("setting", [s.name for s in study.settings])):
         _distinct(study.name, kind, values)
     for setting in study.settings:
-        _known(setting.arms, labels, "arm of [setting.arm]")
+        _check_keys(setting.arms, labels, "arm of [setting.arm]")
         for name in setting.settings:
             if not any(arm.has(name) for arm in study.arms):
                 raise InputError(f"[[setting]] set: no arm has a setting '{name}'")
@@ -249,7 +258,7 @@ def check_study(study: Study) -> None:
         raise InputError(f"study '{study.name}': a budget should be above 0")
     for metric in study.metrics:
         check_metric(metric)
-    Rule(margin=study.margin)
+    VerdictRule(margin=study.margin)
     for setting in study.settings:
         for arm in study.arms:
             middle = {name: range_.at(0.5) for name, range_ in study.search(arm).items()}

@@ -1,6 +1,6 @@
 """Pictures and page of a study."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ssgd_analysis.plots import (
     save_figure,
     training_curves,
 )
+from ssgd_analysis.plots.style import OwnAxes
 from ssgd_analysis.report import Section, write_page, write_table
 from ssgd_analysis.report.comparison import interval_panels
 from ssgd_analysis.report.tables import (
@@ -31,86 +32,102 @@ from ssgd_analysis.report.tables import (
 from ssgd_analysis.studies.markdown import write_markdown
 from ssgd_analysis.studies.sections import (
     answer_sections,
-    how_section,
+    sessions_section,
     spending_section,
     tuning_sections,
 )
 from ssgd_analysis.studies.spec import Study
 
-PICTURED = ("test_accuracy", "lambda_max", "expected", "adaptive_worst")
+INTERVAL_METRICS = ("test_accuracy", "lambda_max", "expected", "adaptive_worst")
 
 
 def write_study(
+    folder: Path,
     study: Study,
-    out: Path,
-    result: dict[str, Any],
+    result: Mapping[str, Any],
     groups: Sequence[Group],
-    landscapes: dict[str, dict[str, np.ndarray]],
+    landscapes: Mapping[str, Mapping[str, np.ndarray]],
     sessions: Sequence[dict[str, Any]],
-) -> tuple[list[str], str]:
-    """Draw all pictures and write the page.
+) -> list[Path]:
+    """Draw all pictures, and write the tables and the page.
 
     Args:
+        folder: an existing one.
         study: what was run.
-        out: the study's folder.
         result: verdict, groups and tests.
         groups: the runs.
         landscapes: "group/1" and "group/2" → arrays of lines and of the plane.
         sessions: how it was run.
 
     Returns:
-        Paths of the pictures (PNG), and of the page; ``report.md`` lies beside it.
+        The files: ``report.html``, ``report.md``, the tables, the pictures.
+
+    Raises:
+        WorkError: the disk is full or the folder not writable.
     """
     by_setting = {
-        setting.name: [g for g in groups if g.condition == setting.name]
+        setting.name: members
         for setting in study.settings
+        if (members := [g for g in groups if g.condition == setting.name])
     }
     figures = {
         "training": training_curves({s: _curves(members) for s, members in by_setting.items()}),
         "intervals": study_intervals(result),
         **answer_figures(result),
         **(tuning_figures(result["tuning"]) if result["tuning"] else {}),
+        **(_landscape_figures(by_setting, landscapes) if landscapes else {}),
     }
-    if landscapes:
-        figures["lines"] = loss_bands(
-            {
-                setting: {
-                    g.config.label: _rise(found["alpha"], np.atleast_2d(found["loss"]))
-                    for g in members
-                    if (found := landscapes[f"{g.name}/1"])
-                }
-                for setting, members in by_setting.items()
-            },
-            xlabel="α (fraction of filter norm)",
-            ylabel="rise of the train loss",
-        )
-        for index, (setting, members) in enumerate(by_setting.items()):
-            planes = {
-                g.config.label: Plane(
-                    found["alpha"], found["beta"], found["loss"], [Mark("", 0.0, 0.0)]
-                )
-                for g in members
-                if (found := landscapes[f"{g.name}/2"])
-            }
-            name = f"contours-{index + 1}" if len(by_setting) > 1 else "contours"
-            figures[name] = loss_contours(
-                planes, label=f"train loss, {setting}" if setting else "train loss"
-            )
-    pictures = {name: save_figure(figure, out / name)[0] for name, figure in figures.items()}
+    pictures = {name: save_figure(figure, folder / name) for name, figure in figures.items()}
     table = group_rows(result)
-    write_table(out / "table.csv", *table)
-    write_table(out / "tests.csv", *test_csv(result["tests"]))
-    write_table(out / "matched_tests.csv", *test_csv(result["matched_tests"]))
+    tables = [
+        write_table(folder / "table.csv", *table),
+        write_table(folder / "tests.csv", *test_csv(result["tests"])),
+        write_table(folder / "matched_tests.csv", *test_csv(result["matched_tests"])),
+    ]
     title, verdict = f"Study: {study.name}", result["verdict"]
-    sections = _sections(study, result, table, pictures, sessions)
-    page = write_page(out / "report.html", title, verdict, sections)
-    write_markdown(out / "report.md", title, verdict, sections)
-    return [str(path) for path in pictures.values()], str(page)
+    first = {name: paths[0] for name, paths in pictures.items()}
+    sections = _sections(study, result, table, first, sessions)
+    page = write_page(folder / "report.html", title, verdict, sections)
+    text = write_markdown(folder / "report.md", title, verdict, sections)
+    return [page, text, *tables, *(path for paths in pictures.values() for path in paths)]
+
+
+def _landscape_figures(
+    by_setting: Mapping[str, Sequence[Group]],
+    landscapes: Mapping[str, Mapping[str, np.ndarray]],
+) -> dict[str, Figure]:
+    """The loss along random lines, all settings together, and over one plane in each setting."""
+    lines = {
+        setting: {
+            g.config.label: _rise(found["alpha"], np.atleast_2d(found["loss"]))
+            for g in members
+            if (found := landscapes[f"{g.name}/1"])
+        }
+        for setting, members in by_setting.items()
+    }
+    figures = {
+        "lines": loss_bands(
+            lines, xlabel="α (fraction of filter norm)", ylabel="rise of the train loss"
+        )
+    }
+    for index, (setting, members) in enumerate(by_setting.items(), start=1):
+        planes = {
+            g.config.label: Plane(
+                found["alpha"], found["beta"], found["loss"], [Mark("", 0.0, 0.0)]
+            )
+            for g in members
+            if (found := landscapes[f"{g.name}/2"])
+        }
+        name = f"contours-{index}" if len(by_setting) > 1 else "contours"
+        figures[name] = loss_contours(
+            planes, label=f"train loss, {setting}" if setting else "train loss"
+        )
+    return figures
 
 
 def _sections(
     study: Study,
-    result: dict[str, Any],
+    result: Mapping[str, Any],
     table: Any,
     pictures: dict[str, Path],
     sessions: Sequence[dict[str, Any]],
@@ -135,10 +152,10 @@ def _sections(
     if result["failures"]:
         rows = [[name, error] for name, error in result["failures"].items()]
         sections.append(Section("Failed runs", "", ["run", "why"], rows))
-    return [*sections, how_section(study, sessions)]
+    return [*sections, sessions_section(study, sessions)]
 
 
-def _flatness(study: Study, result: dict[str, Any]) -> list[Section]:
+def _flatness(study: Study, result: Mapping[str, Any]) -> list[Section]:
     """The tests of flatness, where a metric of it was measured."""
     if not result["tests"]:
         return []
@@ -196,22 +213,23 @@ def _curves(groups: Sequence[Group]) -> dict[str, tuple[np.ndarray, np.ndarray, 
     return curves
 
 
-def study_intervals(result: dict[str, Any]) -> Figure:
+def study_intervals(result: Mapping[str, Any], *, axes: OwnAxes = None) -> Figure:
     """Draw accuracy and sharpness of every arm and setting, from ``result.json`` alone.
 
     Args:
         result: of the study.
+        axes: the user's own, one for each pictured metric of each setting.
     """
     panels: dict[str, Any] = {}
     for setting in result["settings"]:
         labels = {f"{arm}, {setting}" if setting else arm: arm for arm in result["arms"]}
         own = [group for group in result["groups"] if group["name"] in labels]
         metrics = list(result["groups"][0]["metrics"])
-        pictured = [metric for metric in PICTURED if metric in metrics] or metrics[:3]
+        pictured = [metric for metric in INTERVAL_METRICS if metric in metrics] or metrics[:3]
         shown = [
             {**g, "name": labels[g["name"]], "metrics": {m: g["metrics"][m] for m in pictured}}
             for g in own
         ]
         values = {labels[g["name"]]: result["values"][g["name"]] for g in own}
         panels[setting] = interval_panels({"groups": shown}, values)
-    return interval_figure(panels)
+    return interval_figure(panels, axes=axes)

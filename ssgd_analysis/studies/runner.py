@@ -11,6 +11,7 @@ from ssgd_analysis.files import jsonable, make_folder, read_json, write_json
 from ssgd_analysis.parallel import default_jobs
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.runs import Run
+from ssgd_analysis.settings.study import StudySettings
 from ssgd_analysis.studies.board import Board
 from ssgd_analysis.studies.cells import Cell, run_cells, slug
 from ssgd_analysis.studies.comparison import (
@@ -20,12 +21,12 @@ from ssgd_analysis.studies.comparison import (
     measure_variances,
     seeded_values,
 )
-from ssgd_analysis.studies.estimate import Estimate, estimate
+from ssgd_analysis.studies.estimate import CostEstimate, estimate_cost
 from ssgd_analysis.studies.landscapes import sample_landscapes
-from ssgd_analysis.studies.load import check_study
+from ssgd_analysis.studies.load import check_study, load_study
 from ssgd_analysis.studies.questions import QUESTIONS
 from ssgd_analysis.studies.questions.answer import UNTUNED, count_failures
-from ssgd_analysis.studies.report import write_study
+from ssgd_analysis.studies.record import StudyRecord
 from ssgd_analysis.studies.sessions import add_session, machine
 from ssgd_analysis.studies.spec import Study
 from ssgd_analysis.studies.tuning import (
@@ -43,95 +44,99 @@ STAND_IN = (
 
 
 def run_study(
-    study: Study,
-    out: Path,
+    study: Study | str,
+    out: Path | str,
+    settings: StudySettings | None = None,
     *,
-    jobs: int | None = None,
     resume: bool = False,
-    seeds: int | None = None,
     device: str = "cpu",
     data_dir: Path | None = None,
     command: str = "",
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> StudyRecord:
     """Tune, train the grid, measure every run, compare, and write the report.
 
     Args:
-        study: what to run.
+        study: what to run, a name, or a path that ends in ``.toml``.
         out: a folder; refused if it holds a study, unless ``resume``.
-        jobs: processes, one thread each; default: one a core, on a GPU one in all.
-        resume: keep every result that is there.
-        seeds: how many there shall be: with ``resume`` more than there were; default: the study's.
+        settings: processes, number of seeds, scale; the scale counts for a name or path only.
+        resume: take every result that the folder holds.
         device: for training and measuring.
         data_dir: for data files.
         command: what was typed, for the report.
         progress: is advanced at every run and measurement.
 
     Returns:
-        The JSON object of the ``study`` command.
+        The record, which lies in the folder: ``report.html``, ``result.json``, tables, pictures.
 
     Raises:
-        InputError: a folder that holds a study, or another one than this.
+        InputError: an unknown study, a folder that holds a study, or another one than this.
         WorkError: every run of the focus failed.
+
+    Example:
+        >>> record = run_study("digits", "results/digits")  # doctest: +SKIP
+        >>> print(record.verdict)  # doctest: +SKIP
     """
-    began = time.monotonic()
-    study = _claim(study, out, resume, seeds)
-    jobs = jobs or default_jobs(device)
-    resources = Resources(out, jobs, device, data_dir)
+    began, settings = time.monotonic(), settings or StudySettings()
+    if isinstance(study, str):
+        study = load_study(study, settings.scale)
+    study = _claim(study, Path(out), resume, settings.seeds)
+    resources = Resources(Path(out), settings.jobs or default_jobs(device), device, data_dir)
     tuning, failures = _tune(study, resources, progress)
     cells = final_cells(study, resources, None if tuning is None else choices(tuning))
     fresh = sum(not Run(cell.folder).finished for cell in cells)
     failures |= _untuned(study, tuning)
-    board = Board(progress, "training and measuring", cells, "test_accuracy", jobs)
-    failures |= run_cells(cells, jobs=jobs, on_done=board)
+    board = Board(progress, "training and measuring", cells, "test_accuracy", resources.jobs)
+    failures |= run_cells(cells, jobs=resources.jobs, on_done=board)
     groups = group_cells(study, [cell for cell in cells if str(cell.folder) not in failures])
-    result = compare_arms(study, groups, resources, progress)
-    result |= {"failures": failures, "tuning": tuning}
+    document = compare_arms(study, groups, resources, progress)
+    document |= {"failures": failures, "tuning": tuning}
     if study.variance_scales:
-        result["variance"] = measure_variances(study, groups, resources, progress)
-    values = seeded_values(study, result["by_seed"])
-    answer = QUESTIONS[study.question].answer(study, result, values)
-    result["answer"] = answer.record
-    begin = STAND_IN if study.scale == "tiny" else ""
-    result["verdict"] = begin + answer.sentence + _failed_runs(study, failures)
-    landscapes = sample_landscapes(study, groups, out, device, jobs, progress)
+        document["variance"] = measure_variances(study, groups, resources, progress)
+    document |= _answer(study, document)
+    landscapes = sample_landscapes(study, groups, resources, progress)
     session = {
         "command": command,
-        "jobs": jobs,
+        "jobs": resources.jobs,
         "trained": fresh,
         "seconds": round(time.monotonic() - began, 1),
         "machine": machine(),
     }
-    sessions = add_session(out, session)
-    result["pictures"], result["report"] = write_study(
-        study, out, result, groups, landscapes, sessions
-    )
-    write_json(out / "result.json", result)
-    return jsonable(result)
+    sessions = add_session(resources.out, session)
+    record = StudyRecord(study, document, groups, landscapes, sessions)
+    return dataclasses.replace(record, files=tuple(record.save(resources.out)))
 
 
-def plan(
+def _answer(study: Study, document: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of the answer, and the verdict in words."""
+    question = QUESTIONS[study.question]
+    answer = question.answer(study, document, seeded_values(study, document["by_seed"]))
+    notice = STAND_IN if study.scale == "tiny" else ""
+    words = notice + answer.sentence + _failed_runs(study, document["failures"])
+    return {"answer": answer.record, "verdict": words}
+
+
+def plan_study(
     study: Study,
     out: Path,
     *,
     jobs: int | None = None,
     device: str = "cpu",
     data_dir: Path | None = None,
-) -> Estimate:
+) -> CostEstimate:
     """What a study will cost, from a timed sample of every arm's steps; trains nothing.
 
     Raises:
         InputError: data that is not there.
     """
-    jobs = jobs or default_jobs(device)
-    resources = Resources(out, jobs, device, data_dir)
+    resources = Resources(out, jobs or default_jobs(device), device, data_dir)
     middle: Chosen = {
         (setting.name, arm.label): {n: r.at(0.5) for n, r in study.search(arm).items()}
         for setting in study.settings
         for arm in study.arms
     }
     cells = tuning_cells(study, out, device, data_dir) + final_cells(study, resources, middle)
-    return estimate(cells, jobs)
+    return estimate_cost(cells, resources.jobs)
 
 
 def final_cells(study: Study, resources: Resources, chosen: Chosen | None) -> list[Cell]:
@@ -154,14 +159,19 @@ def final_cells(study: Study, resources: Resources, chosen: Chosen | None) -> li
 
 
 def with_seeds(study: Study, count: int) -> Study:
-    """The study with so many seeds: its first ones, then the next numbers that tuning leaves."""
+    """The study with so many seeds: its first ones, then the next numbers that tuning leaves.
+
+    Example:
+        >>> with_seeds(load_study("digits"), 2).seeds
+        [0, 1]
+    """
     taken = set(study.seeds) | set(study.tuning.seeds if study.tuning else ())
-    found, following = study.seeds[:count], max(study.seeds) + 1
-    while len(found) < count:
+    chosen, following = study.seeds[:count], max(study.seeds) + 1
+    while len(chosen) < count:
         if following not in taken:
-            found = [*found, following]
+            chosen = [*chosen, following]
         following += 1
-    return dataclasses.replace(study, seeds=found)
+    return dataclasses.replace(study, seeds=chosen)
 
 
 def _claim(study: Study, out: Path, resume: bool, seeds: int | None) -> Study:
@@ -172,7 +182,9 @@ def _claim(study: Study, out: Path, resume: bool, seeds: int | None) -> Study:
     path = out / "study.json"
     if path.is_file():
         if not resume:
-            raise InputError(f"{out} already holds a study: --resume it, or name another folder")
+            raise InputError(
+                f"{out} already holds a study: continue it with --resume, or name another folder"
+            )
         study = _continued(study, read_json(path), out, seeds)
     elif (out / "config.json").exists():
         raise InputError(f"{out} already holds a run: name another folder")
@@ -181,20 +193,20 @@ def _claim(study: Study, out: Path, resume: bool, seeds: int | None) -> Study:
     return study
 
 
-def _continued(study: Study, found: Any, out: Path, seeds: int | None) -> Study:
+def _continued(study: Study, stored: Any, out: Path, seeds: int | None) -> Study:
     """The study as it goes on in its folder: all else the same, as many seeds or more."""
     spec = jsonable(study)
-    there = found.get("seeds") if isinstance(found, dict) else None
-    if there is None or {**found, "seeds": None} != {**spec, "seeds": None}:
+    earlier = stored.get("seeds") if isinstance(stored, dict) else None
+    if earlier is None or {**stored, "seeds": None} != {**spec, "seeds": None}:
         raise InputError(f"{out} holds another study, or this one with other settings")
-    common = min(len(there), len(study.seeds))
-    if there[:common] != study.seeds[:common]:
-        raise InputError(f"{out} holds this study with other seeds: {there}")
-    if len(study.seeds) >= len(there):
+    common = min(len(earlier), len(study.seeds))
+    if earlier[:common] != study.seeds[:common]:
+        raise InputError(f"{out} holds this study with other seeds: {earlier}")
+    if len(study.seeds) >= len(earlier):
         return study
     if seeds is not None:
-        raise InputError(f"--seeds {seeds}: {out} has {len(there)} seeds already")
-    return dataclasses.replace(study, seeds=there)
+        raise InputError(f"--seeds {seeds}: {out} has {len(earlier)} seeds already")
+    return dataclasses.replace(study, seeds=earlier)
 
 
 def _tune(

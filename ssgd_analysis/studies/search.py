@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from ssgd_analysis.errors import InputError
 
 SAMPLERS = ("sobol", "halton")
-MOST = 6  # quantities that can be tuned at once: the sampler's dimensions
+MOST_TUNED = 6  # quantities that can be tuned at once: the sampler's dimensions
 EDGE = 0.1  # share of a range, at either end, that counts as its edge
 DIGITS = 4  # of a tried value: as it is printed, so it is tried
 
@@ -53,7 +52,7 @@ class Range:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
-    def place(self, value: float) -> str:
+    def edge(self, value: float) -> str:
         """``low edge``, ``high edge`` or ``inside``."""
         share = self.share(value)
         return "low edge" if share < EDGE else "high edge" if share > 1 - EDGE else "inside"
@@ -108,19 +107,20 @@ def points(tuning: Tuning, ranges: Mapping[str, Range]) -> list[dict[str, float]
         ranges: of the quantities; with none there is one point.
 
     Raises:
-        InputError: more quantities than :data:`MOST`.
+        InputError: more quantities than :data:`MOST_TUNED`.
     """
-    if len(ranges) > MOST:
-        raise InputError(f"{len(ranges)} quantities are to be tuned: at most {MOST} can be")
+    from scipy.stats import qmc  # takes most of a second to import
+
+    if len(ranges) > MOST_TUNED:
+        raise InputError(f"{len(ranges)} quantities are to be tuned: at most {MOST_TUNED} can be")
     if not ranges:
         return [{}]
     if tuning.sampler == "sobol":  # a power of two is drawn: only that is balanced
-        engine = qmc.Sobol(MOST, scramble=True, seed=np.random.default_rng(tuning.seed))
+        engine = qmc.Sobol(MOST_TUNED, scramble=True, seed=np.random.default_rng(tuning.seed))
         unit = engine.random_base2(max(1, math.ceil(math.log2(tuning.trials))))
     else:
-        unit = qmc.Halton(MOST, scramble=True, seed=np.random.default_rng(tuning.seed)).random(
-            tuning.trials
-        )
+        halton = qmc.Halton(MOST_TUNED, scramble=True, seed=np.random.default_rng(tuning.seed))
+        unit = halton.random(tuning.trials)
     return [
         {name: range_.at(float(share)) for (name, range_), share in zip(ranges.items(), row)}  # noqa: B905
         for row in unit[: tuning.trials]
@@ -136,11 +136,12 @@ def trial_scores(runs: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
         runs: the last history record of each seed's run; ``None``: it failed.
     """
     failed = sum(run is None for run in runs)
-    known = [run for run in runs if run is not None]
-    if failed or not known:
+    finished = [run for run in runs if run is not None]
+    if failed or not finished:
         return {"val_accuracy": None, "val_loss": None, "failed": failed}
     return {
-        name: sum(run[name] for run in known) / len(known) for name in ("val_accuracy", "val_loss")
+        name: sum(run[name] for run in finished) / len(finished)
+        for name in ("val_accuracy", "val_loss")
     } | {"failed": 0}
 
 
@@ -149,8 +150,10 @@ def best(trials: Sequence[Mapping[str, Any]]) -> int | None:
 
     ``None``: in every one a run failed.
     """
-    known = [i for i, trial in enumerate(trials) if trial["val_accuracy"] is not None]
-    if not known:
+    finished = [i for i, trial in enumerate(trials) if trial["val_accuracy"] is not None]
+    if not finished:
         return None
     # equal but for rounding is equal: a mean of the same counts may differ in its last bits
-    return max(known, key=lambda i: (round(trials[i]["val_accuracy"], 9), -trials[i]["val_loss"]))
+    return max(
+        finished, key=lambda i: (round(trials[i]["val_accuracy"], 9), -trials[i]["val_loss"])
+    )

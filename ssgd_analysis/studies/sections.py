@@ -6,7 +6,7 @@ from typing import Any
 
 from ssgd_analysis.records import number
 from ssgd_analysis.report import Section
-from ssgd_analysis.report.tables import p_text, percent
+from ssgd_analysis.report.tables import p_cell, relative_text
 from ssgd_analysis.studies.board import duration
 from ssgd_analysis.studies.spec import Study
 
@@ -39,7 +39,7 @@ def answer_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> 
         sections.append(Section("Gains", text, *_gain_rows(answer["gains"]), pictures=shown))
     for one in answer.get("pairs", ()):
         name = f"Pairs, {one['setting']}" if one["setting"] else "Pairs"
-        omnibus = f"Friedman's test over all arms: p = {p_text(one['omnibus'])}. "
+        omnibus = f"Friedman's test over all arms: p = {p_cell(one['omnibus'])}. "
         text = omnibus + "Test accuracy in points, paired by seed, Holm-corrected over all pairs."
         sections.append(Section(name, text, *_gain_rows(one["pairs"])))
     if result.get("variance"):
@@ -57,8 +57,8 @@ def _gain_rows(
             gain["rival"],
             "–" if gain["mean"] is None else f"{gain['mean']:+.3f}",
             "[{:+.3f}, {:+.3f}]".format(*gain["ci95"]) if gain["ci95"] else "–",
-            p_text(gain["p"]),
-            p_text(gain["p_holm"]),
+            p_cell(gain["p"]),
+            p_cell(gain["p_holm"]),
             str(gain["n"]),
             gain["verdict"],
             gain["test"].split(",")[0] or "–",  # the seeds have a column
@@ -110,7 +110,12 @@ def spending_section(study: Study, result: Mapping[str, Any]) -> Section:
         else "No budget is set, so every arm trains for the same epochs, whatever they cost"
     )
     cells = [
-        [row["setting"] or "–", row["arm"], f"{row['passes']:,.0f}", percent(row["deviation"])]
+        [
+            row["setting"] or "–",
+            row["arm"],
+            f"{row['passes']:,.0f}",
+            relative_text(row["deviation"]),
+        ]
         for row in rows
     ]
     text = (
@@ -129,8 +134,8 @@ def tuning_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> 
     edges = [
         f"{one['arm']}{', ' + one['setting'] if one['setting'] else ''}: {name}"
         for one in record["arms"]
-        for name, place in one["places"].items()
-        if place != "inside"
+        for name, edge in one["places"].items()
+        if edge != "inside"
     ]
     count, seeds = record["trials"], len(record["seeds"])
     text = (
@@ -178,20 +183,20 @@ def _counts(arms: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{count} ({', '.join(by_count[count])})" for count in sorted(by_count))
 
 
-def how_section(study: Study, sessions: Sequence[Mapping[str, Any]]) -> Section:
+def sessions_section(study: Study, sessions: Sequence[Mapping[str, Any]]) -> Section:
     """Command, seeds, machine, versions, wall time."""
     rows = []
     for session in sessions:
-        place = session["machine"]
-        versions = ", ".join(f"{name} {number}" for name, number in place["versions"].items())
+        edge = session["machine"]
+        versions = ", ".join(f"{name} {number}" for name, number in edge["versions"].items())
         rows.append(
             [
                 session["command"] or "–",
                 str(session["trained"]),
                 duration(session["seconds"]),
-                f"{session['jobs']} processes of one thread on {place['cores']} cores",
-                place["cpu"],
-                f"Python {place['python']}, {versions}",
+                f"{session['jobs']} processes of one thread on {edge['cores']} cores",
+                edge["cpu"],
+                f"Python {edge['python']}, {versions}",
             ]
         )
     text = (

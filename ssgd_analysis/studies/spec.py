@@ -30,6 +30,10 @@ class Arm:
         settings: the method's own hyper-parameters.
         overrides: fields of :class:`TrainConfig` that differ for this arm.
         search: what is tuned for this arm besides what is tuned for all: name → range.
+
+    Example:
+        >>> Arm("S-SGD", "s-sgd", {"noise_scale": 0.2}, {}).has("noise_scale")
+        True
     """
 
     label: str

@@ -81,7 +81,7 @@ def tuning_record(
                     "trials": trials,
                     "chosen_trial": choice,
                     "chosen": chosen,
-                    "places": {n: ranges[n].place(value) for n, value in (chosen or {}).items()},
+                    "places": {n: ranges[n].edge(value) for n, value in (chosen or {}).items()},
                 }
             )
     record = {
@@ -97,7 +97,10 @@ def choices(record: Mapping[str, Any]) -> Chosen:
 
 
 def write_tuning(out: Path, record: Mapping[str, Any]) -> None:
-    """Write ``tuning.json`` and ``tuning.csv``: one row a trial."""
+    """Write ``tuning.json`` and ``tuning.csv``: one row a trial.
+
+    They are made anew from the trials' runs each time and never read back, so they need no store.
+    """
     write_json(out / "tuning.json", record)
     names = list(dict.fromkeys(name for one in record["arms"] for name in one["ranges"]))
     rows = [

@@ -11,9 +11,11 @@ import numpy as np
 from ssgd_analysis import random_state
 from ssgd_analysis.comparison.groups import PROBLEM
 from ssgd_analysis.methods.noise_variance import noise_variance
+from ssgd_analysis.methods.weight_noise import TIMING, WeightNoiseSettings
 from ssgd_analysis.parallel import parallel
 from ssgd_analysis.runs import Run, TrainConfig
 from ssgd_analysis.runs.tensors import read_tensors
+from ssgd_analysis.settings import declarations
 from ssgd_analysis.studies.spec import Study
 from ssgd_analysis.training.setup import prepare
 
@@ -52,15 +54,15 @@ def noise_variances(
         first = study.settings[0]
         configs = {arm.label: study.config(first, arm, study.seeds[0]) for arm in arms}
     found: dict[tuple[str, float, str], list[float]] = {}
-    wanted = [
-        (folder, arm.label, _beside(configs[arm.label], Run(folder).config()))
+    measured = [
+        (folder, arm.label, _on_run(configs[arm.label], Run(folder).config()))
         for folder in runs
         for arm in arms
         if arm.label in configs
     ]
     calls = [
         (_of_run, (folder, label, config, study.variance_scales, study.variance_draws))
-        for folder, label, config in wanted
+        for folder, label, config in measured
     ]
     by_run: dict[str, dict[tuple[str, float, str], float]] = {}
     for folder, values in parallel(calls, jobs):
@@ -86,7 +88,7 @@ def noise_variances(
                 if ratios is None or len(ratios) < 2
                 else float(ratios.std(ddof=1) / math.sqrt(len(ratios))),
                 "n": len(values),
-                "passes": _passes(_at(configs[label], scale)),
+                "passes": _passes(_at_scale(configs[label], scale)),
             }
         )
     return rows
@@ -95,17 +97,16 @@ def noise_variances(
 SHARED = (*PROBLEM, "seed", "batch_size", "device", "data_dir", "channels_last")
 
 
-def _beside(arm: TrainConfig, run: TrainConfig) -> TrainConfig:
-    """An arm's settings on another's weights and minibatch."""
+def _on_run(arm: TrainConfig, run: TrainConfig) -> TrainConfig:
+    """An arm's settings on the weights and minibatch of another arm's run."""
     return dataclasses.replace(arm, **{name: getattr(run, name) for name in SHARED})
 
 
-def _at(config: TrainConfig, scale: float) -> TrainConfig:
-    """With noise of that size, whenever it is measured."""
-    always = {"noise_schedule": "constant", "noise_start": 0.0, "noise_stop": 1.0}
-    known = {each.name for each in dataclasses.fields(config.method_class.Settings)}
-    noise = {name: value for name, value in always.items() if name in known}
-    settings = {**config.settings, **noise, "noise_scale": scale}
+def _at_scale(config: TrainConfig, scale: float) -> TrainConfig:
+    """The settings with noise of one size through the whole training."""
+    declared = {each.name for each in declarations(config.method_class.Settings)}
+    constant = {name: getattr(WeightNoiseSettings, name) for name in TIMING if name in declared}
+    settings = {**config.settings, **constant, "noise_scale": scale}
     return dataclasses.replace(config, settings=settings)
 
 
@@ -120,7 +121,7 @@ def _of_run(
     """One arm at one run's weights, all scales."""
     found = {}
     for scale in scales:
-        own = _at(config, scale)
+        own = _at_scale(config, scale)
         with random_state.seeded(own.seed):
             parts = prepare(own)
             parts.model.train()

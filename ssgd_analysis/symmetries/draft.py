@@ -92,17 +92,17 @@ class Draft:
 
     def _watched(self, model: nn.Module, at: str | None) -> list[Tensor]:
         """A layer's outputs and the model's."""
-        seen: list[Tensor] = []
+        inner: list[Tensor] = []
         if at is None:
             return self.run(model)
         hook = model.get_submodule(at).register_forward_hook(
-            lambda module, inputs, output: seen.extend(batching.tensors(output))
+            lambda module, inputs, output: inner.extend(batching.tensors(output))
         )
         try:
             found = self.run(model)
         finally:
             hook.remove()
-        return [*(value.detach() for value in seen), *found]
+        return [*(value.detach() for value in inner), *found]
 
 
 def executed(model: nn.Module, run: Run) -> tuple[list[str], set[tuple[str, str]]]:

@@ -61,7 +61,7 @@ def permutable(problem: Problem) -> tuple[list[UnitGroup], list[str]]:
             pin(watch.axes(outputs))
     groups: dict[Space, list[tuple[str, int, Tensor]]] = {}
     reasons: dict[str, list[str]] = {}
-    for name, axes in watch.seen.items():
+    for name, axes in watch.named_axes.items():
         for axis, space in enumerate(axes):
             for leaf in space.leaves:
                 try:
@@ -74,7 +74,7 @@ def permutable(problem: Problem) -> tuple[list[UnitGroup], list[str]]:
     for leaf, found in groups.items():
         if leaf.why not in (None, FIXED) and leaf.size > 1:
             reasons.setdefault(str(leaf.why), []).extend(name for name, _, _ in found)
-    left = [f"not permuted: {few_names(names)} ({why})" for why, names in reasons.items()]
+    left = [f"not permuted: {first_names(names)} ({why})" for why, names in reasons.items()]
     return [UnitGroup(s.size, a) for s, a in groups.items() if s.why is None and s.size > 1], left
 
 
@@ -89,7 +89,7 @@ def _operations_one_by_one() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def few_names(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
     """The first three of some names, and how many more there are."""
     names = list(dict.fromkeys(names))
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -35,9 +35,9 @@ def runs(problem: Problem, batches: Sequence[Batch]) -> Run:
                     if not changed.takes_model:
                         changed.outputs(pair(batch)[0])
                         continue
-                    known = len(found)
+                    count = len(found)
                     loss = changed.batch_loss(batch)
-                    if len(found) == known:  # the model was not called as a whole
+                    if len(found) == count:  # the model was not called as a whole
                         found.append(loss)
         finally:
             hook.remove()
@@ -83,5 +83,6 @@ def copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except Exception as error:  # a user's model may raise anything
         raise InputError(
-            f"the model can't be copied, as a changed copy needs: {first_line(error)}"
+            f"the model can't be copied by copy.deepcopy, and a changed copy is needed:"
+            f" {first_line(error)}"
         ) from error

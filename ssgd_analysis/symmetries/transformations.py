@@ -101,7 +101,9 @@ def rescaled(model: nn.Module, inputs: Tensor, factor: float = 5.0) -> nn.Module
     batch = (inputs, inputs)
     changed = TRANSFORMATIONS["layer"](Problem(model, _unused, [batch]), factor)
     if not changed.done:
-        raise InputError("no two layers were found between which a rescaling leaves the outputs")
+        raise InputError(
+            "no two layers were found that can be rescaled without changing the outputs"
+        )
     return changed.problem.model
 
 
@@ -125,7 +127,7 @@ def _drafted(change: Change, problem: Problem, factor: float, random: torch.Gene
             for run in (runs(problem, [batch]) for batch in problem.batches)
         )
         found = [(same(*pair), relative_change(*pair)) for pair in outputs]
-        if change is _logit or all(kept for kept, _ in found):
+        if change is _logit or all(is_same for is_same, _ in found):
             break
     changed = Problem(draft.model, problem.loss, problem.batches, count=problem.count)
     return Changed(changed, tuple(draft.done), max(moved for _, moved in found))

@@ -28,7 +28,7 @@ class AxisWatch(TorchDispatchMode):
         self._names = {id(tensor): name for name, tensor in named.items()}
         self._axes: dict[int, Axes] = {}
         self._alive: list[Tensor] = []  # so that no id is given out twice
-        self.seen: dict[str, Axes] = {}
+        self.named_axes: dict[str, Axes] = {}
 
     def axes(self, tensor: Tensor) -> Axes:
         """The axes of a tensor."""
@@ -37,7 +37,7 @@ class AxisWatch(TorchDispatchMode):
             found = [Space(size, FIXED if name is None else None) for size in tensor.shape]
             self._set(tensor, found)
             if name is not None:
-                self.seen[name] = found
+                self.named_axes[name] = found
         return self._axes[id(tensor)]
 
     def _set(self, tensor: Tensor, axes: Axes) -> None:

@@ -53,11 +53,12 @@ class Chain:
         if key not in self.agrees:
             self.agrees[key] = self._is_autograd(inputs, targets, share, [loss, *grads])
             return self(inputs, targets, share)
+        sums = [p.grad for p in self.parameters if p.grad is not None]
+        if len(sums) == len(grads):
+            torch._foreach_add_(sums, grads)
+            return loss.item()
         for parameter, grad in zip(self.parameters, grads, strict=True):
-            if parameter.grad is None:
-                parameter.grad = grad
-            else:
-                parameter.grad.add_(grad)
+            parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
         return loss.item()
 
     def _watched(self) -> bool:
@@ -94,18 +95,18 @@ class Chain:
     def _backward(self, grad: Tensor, held: list[Tensor]) -> list[Tensor]:
         """From the gradient at the outputs to those of the parameters, in their order."""
         found: list[Tensor] = []
-        for place in range(len(held) - 1, -1, -1):
-            layer, kept = self.layers[place], held[place]
+        for index in range(len(held) - 1, -1, -1):
+            layer, saved = self.layers[index], held[index]
             if type(layer) is LINEAR:
                 if layer.bias is not None:
                     found.append(grad.sum(0))
-                found.append(torch.mm(grad.t(), kept))
-                if place:
+                found.append(torch.mm(grad.t(), saved))
+                if index:
                     grad = torch.mm(grad, layer.weight)
             elif type(layer) is RELU:
-                grad = aten.threshold_backward.default(grad, kept, 0)
+                grad = aten.threshold_backward.default(grad, saved, 0)
             else:
-                grad = aten.tanh_backward.default(grad, kept)
+                grad = aten.tanh_backward.default(grad, saved)
         found.reverse()
         return found
 
@@ -141,8 +142,8 @@ def chain_of(model: nn.Module, loss: Loss, cross_entropy: tuple[Loss, ...]) -> C
         flatten = layers.pop(0)
         if (flatten.start_dim, flatten.end_dim) != (1, -1):
             return None
-    known = all(type(each) in (LINEAR, RELU, TANH) for each in layers)
-    plain = known and not any("forward" in vars(each) for each in layers)
+    supported = all(type(each) in (LINEAR, RELU, TANH) for each in layers)
+    plain = supported and not any("forward" in vars(each) for each in layers)
     parameters = [id(p) for each in layers for p in each.parameters()]
     if loss not in cross_entropy or not plain or not layers or type(layers[0]) is not LINEAR:
         return None

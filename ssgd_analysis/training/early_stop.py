@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# what a record tells of the weights, rather than of the training so far
+# the entries of a record that describe the weights, not the training so far
 OF_THE_WEIGHTS = {
     f"{split}_{what}" for split in ("train", "test", "val") for what in ("loss", "accuracy")
 } | {"weight_norm"}
@@ -16,7 +16,7 @@ class EarlyStop:
 
     Args:
         patience: epochs without a lower ``val_loss`` after which training is over; 0: never, and
-            nothing is kept.
+            no weights are stored.
         epochs: of the whole training.
     """
 
@@ -26,7 +26,7 @@ class EarlyStop:
         self.best: dict[str, Any] = {}  # its record
         self.weights: dict[str, Tensor] = {}
 
-    def see(self, record: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    def update(self, record: dict[str, Any], model: nn.Module) -> dict[str, Any]:
         """Take note of an epoch.
 
         After the last one the model gets the best epoch's weights.
@@ -36,7 +36,7 @@ class EarlyStop:
             model: holds the weights that it is of.
 
         Returns:
-            The record with ``best_epoch``; the last one tells of the best epoch's weights.
+            The record with ``best_epoch``; the last one describes the best epoch's weights.
         """
         if not self.patience:
             return record
@@ -47,12 +47,12 @@ class EarlyStop:
         record = {**record, "best_epoch": self.best["epoch"]}
         if not self.over and record["epoch"] < self.epochs:
             return record
-        self.give_out(model)
+        self.restore_best(model)
         return {**record, **{key: self.best[key] for key in OF_THE_WEIGHTS & self.best.keys()}}
 
     @torch.no_grad()
-    def give_out(self, model: nn.Module) -> None:
-        """Put the best epoch's weights into the model, if any were kept."""
+    def restore_best(self, model: nn.Module) -> None:
+        """Put the best epoch's weights into the model, if any were stored."""
         held = _held(model)
         for name, value in self.weights.items():
             held[name].copy_(value)

@@ -41,9 +41,9 @@ def train(
     Args:
         config: what to train.
         folder: where the run goes; refused if it holds one, unless ``resume``.
-        resume: go on where the run in the folder was stopped; bit-identical on the CPU to a
-            run that was not. A finished run is left alone.
-        progress: told of every step.
+        resume: continue the run in the folder where it stopped; on the CPU the result has the
+            same bits as that of an uninterrupted run. A finished run is left alone.
+        progress: is advanced at every step.
         ranks: the processes that share every pass; the first alone writes and evaluates.
 
     Returns:
@@ -52,7 +52,13 @@ def train(
 
     Raises:
         InputError: bad settings or data, a folder that holds a run, or another run than this.
-        WorkError: the loss became non-finite (the last good weights are kept), or a full disk.
+        WorkError: the loss became non-finite (the last finite weights are saved), or a full disk.
+
+    Example:
+        >>> config = TrainConfig(method="s-sgd", data="digits", model="mlp", epochs=1)
+        >>> result = train(config, Path("runs/s-sgd"))
+        >>> result["final"]["epoch"], result["final"]["gradients"]  # two passes a step
+        (1, 20)
     """
     run = Run(folder)
     if not ranks.once(lambda: is_done(run, config, resume)):
@@ -92,8 +98,8 @@ class _Training:
         self.peak_lr, self.warmup = config.peak_lr, round(config.warmup * self.steps_per_epoch)
         if self.steps_per_epoch == 0:
             raise InputError(
-                f"--batch-size {config.batch_size}: a step of {config.method} takes"
-                f" {self.step_size} examples, there are {len(self.data.train)} for training"
+                f"--batch-size {config.batch_size} is too large: a step of {config.method} takes"
+                f" {self.step_size} examples, and there are {len(self.data.train)} for training"
             )
         self.tracker = Tracker(
             config.track,
@@ -116,7 +122,7 @@ class _Training:
         if state is None:
             self._track(0, self._rate())
             self.run.begin(self.config)
-            self._keep(0)
+            self._save_checkpoint(0)
             self._save(0)
         else:
             self._load(state)
@@ -129,14 +135,14 @@ class _Training:
             began = time.monotonic()
             random_state.part(self.config.seed, self.ranks.rank, epoch)
             rate = self._epoch(epoch)
-            with self._given_out(last=epoch == self.config.epochs):
-                record = self.early.see(self._evaluated(epoch, rate), self.model)
+            with self._final_weights(last=epoch == self.config.epochs):
+                record = self.early.update(self._evaluated(epoch, rate), self.model)
                 self.seconds += time.monotonic() - began
                 self.history.append({**record, "seconds": round(self.seconds, 3)})
                 self._track(epoch, rate, record["train_loss"])
-                self._keep(epoch)
+                self._save_checkpoint(epoch)
             self._save(epoch)
-        self.early.give_out(self.model)
+        self.early.restore_best(self.model)
         self.run.save_final(self.step, self.model.state_dict())
 
     def _epoch(self, epoch: int) -> float:
@@ -174,9 +180,9 @@ class _Training:
         return learning_rate(self.peak_lr, schedule, step, self.total_steps, self.warmup)
 
     @contextmanager
-    def _given_out(self, *, last: bool) -> Iterator[None]:
+    def _final_weights(self, *, last: bool) -> Iterator[None]:
         """The model holds the weights that the method gives out: for good at the last epoch."""
-        if type(self.method).finish is Method.finish:  # the weights are what they are
+        if type(self.method).finish is Method.finish:  # it gives out the weights that it trains
             yield
             return
         batches = self.splits["train"].batches
@@ -187,7 +193,7 @@ class _Training:
         count = self.passes.state_dict()
         with borrowed_state(self.model):
             self.method.finish(batches)
-            self.passes.load_state_dict(count)  # a look at the average is no part of the training
+            self.passes.load_state_dict(count)  # evaluating the average is no part of the training
             yield
 
     def _track(self, epoch: int, rate: float, loss: float | None = None) -> None:
@@ -222,7 +228,7 @@ class _Training:
         }
 
     def _diverged(self, epoch: int, loss: float) -> None:
-        """Keep the last good weights under a name of their own, and stop."""
+        """Save the last good weights as a checkpoint, and stop."""
         self.run.save_history(self.history, self.tracker.records)
         if self.good is None:
             state = self.run.load_state()
@@ -234,24 +240,24 @@ class _Training:
             f" the last good weights are {path}. Try a smaller --lr or a longer --warmup"
         )
 
-    def _keep(self, epoch: int) -> None:
-        """Keep a checkpoint, where the config wants one now."""
-        if self._keeps(epoch):
+    def _save_checkpoint(self, epoch: int) -> None:
+        """Save a checkpoint, where the config wants one now."""
+        if self._saves_checkpoint(epoch):
             self.run.save_checkpoint(self.step, self.model.state_dict())
 
-    def _keeps(self, epoch: int) -> bool:
+    def _saves_checkpoint(self, epoch: int) -> bool:
         every = self.config.save_every
         return every > 0 and epoch % every == 0
 
     def _due(self, epoch: int) -> bool:
         """Whether history and state are written now: once in ``SAVE_SECONDS`` of the run's time.
 
-        And wherever something else is kept of this epoch. Nothing depends on what was written
+        And whenever something else of this epoch is saved. Nothing depends on what was written
         when: a resumed run makes the epochs since then again, to the same bits.
         """
         elapsed = time.monotonic() - self.saved
         due = elapsed >= SAVE_SECONDS or self._last(epoch)
-        return due or self._keeps(epoch) or self._tracks(epoch)
+        return due or self._saves_checkpoint(epoch) or self._tracks(epoch)
 
     def _save(self, epoch: int) -> None:
         if not self._due(epoch):
@@ -287,8 +293,8 @@ class _Training:
         self.early.load_state_dict(state["early"])
         if self.config.track:
             found, count = self.run.tracked(), state["tracker"]["records"]
-            kept = _counted(self.run.folder / "tracking.jsonl", found, count, "measurements")
-            self.tracker.load_state_dict(state["tracker"], kept)
+            records = _counted(self.run.folder / "tracking.jsonl", found, count, "measurements")
+            self.tracker.load_state_dict(state["tracker"], records)
         self.order.set_state(state["order"])
         self.augmentation.set_state(state["augmentation"])
         random_state.resume(state["random"], self.config.device)

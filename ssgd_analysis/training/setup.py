@@ -81,8 +81,8 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor):
             raise InputError(
-                f"the model's state '{name}' is a {type(value).__name__}: only"
-                " tensors can be kept in a run"
+                f"the model's state '{name}' is a {type(value).__name__}: a run"
+                " can only save tensors"
             )
     last = config.channels_last == "on" or (config.channels_last == "auto" and _convolves(model))
     if last:
@@ -185,10 +185,11 @@ def _check_batchnorm(parts: TrainingParts) -> None:
             cuts += [f"--accumulate {config.accumulate}"] * (config.accumulate > 1)
             cuts += [f"{parts.passes.world} processes"] * (parts.passes.world > 1)
             count = config.batch_size // max(smallest(config.batch_size), 1)
-            blame = f"{', '.join(cuts)} cuts {config.batch_size} examples into {count} parts, and "
-            remedy = f"{blame if cuts else ''}no --batch-size up to {most} helps: change that"
+            change = f"change {', '.join(cuts)}, which makes {count} parts of a minibatch"
+            change = change if cuts else "use more training examples"
+            remedy = f"no --batch-size up to {most} is large enough: {change}"
         raise InputError(
-            f"the model's BatchNorm cannot train on one example at once: {remedy}"
+            f"the model's BatchNorm cannot train on one example at a time: {remedy}"
         ) from error
 
 

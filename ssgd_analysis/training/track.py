@@ -14,7 +14,8 @@ from ssgd_analysis.curvature.third_order import symmetric_alignment
 from ssgd_analysis.data import Split
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.files import jsonable
-from ssgd_analysis.methods import MethodSettings, Passes, SymmetricSGD, When
+from ssgd_analysis.methods import MethodSettings, Passes, When
+from ssgd_analysis.methods.s_sgd import SymmetricSGDSettings
 from ssgd_analysis.methods.weight_noise import WeightNoiseSettings, scheduled
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import Noise, filters_of, included
@@ -53,7 +54,7 @@ def stability_limit(optimizer: torch.optim.Optimizer, rate: float) -> float | No
 
 
 def summary(records: list[dict[str, Any]], training: float) -> dict[str, Any]:
-    """How much was measured, at what price, and what it was in the end.
+    """The number of measurements, their cost, and the last one.
 
     Args:
         records: of the whole run.
@@ -74,11 +75,12 @@ class Tracker:
 
     Everything is measured on the first training examples of the run (its label noise included,
     no augmentation), in evaluation mode and without weight decay. Weights, buffers, modes,
-    gradients and all random generators are as before; so a tracked run trains as an untracked.
+    gradients and all random generators are as before, so that a tracked run trains exactly as an
+    untracked one.
 
     Args:
         track: of the config, ``KIND:N`` texts.
-        samples: how many of the first examples, at most.
+        samples: the largest number of examples, the first of the split.
         examples: the training split on the model's device.
         train: the loss over all of it.
         passes: hold model, loss, optimizer and seed of the run.
@@ -98,9 +100,10 @@ class Tracker:
         self.examples = examples.first(min(samples, len(examples)))
         self.problem = train.with_batches(self._batches(self.examples))
         self.train, self.passes = train, passes
-        # methods without noise of their own are asked about the default S-SGD's
-        noisy = isinstance(settings, WeightNoiseSettings)
-        self.settings: Any = settings if noisy else SymmetricSGD.Settings()
+        # for a method without such noise the check is about S-SGD's default noise
+        if not isinstance(settings, WeightNoiseSettings):
+            settings = SymmetricSGDSettings()
+        self.settings = settings
         self.records: list[dict[str, Any]] = []
         self.vectors: Tensor | None = None  # (P, K), of the last measurement
 
@@ -132,7 +135,7 @@ class Tracker:
         self.records.append(jsonable(record))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: how many records count, and where to start from."""
+        """What a resumed run needs: the number of records that count, and the last eigenvectors."""
         return {"records": len(self.records), "vectors": self.vectors}
 
     def load_state_dict(self, state: dict[str, Any], records: list[dict[str, Any]]) -> None:
@@ -174,7 +177,7 @@ class Tracker:
         """The check of S-SGD's expansion, in float64: it is a small difference of gradients."""
         try:
             model = copy.deepcopy(self.passes.model).double()
-        except Exception as error:  # whatever a stranger's model raises
+        except Exception as error:  # whatever a user's model raises
             raise InputError(
                 f"--track third-order needs a copy of the model in float64: {first_line(error)}"
             ) from error
@@ -205,7 +208,7 @@ class Tracker:
             ]
 
     def _generator(self, epoch: int, what: object, device: torch.device) -> torch.Generator:
-        """A stream for each measurement: nothing to keep for a resumed run."""
+        """A stream for each measurement: nothing to save for a resumed run."""
         return seeds.generator(self.passes.seed, "track", what, epoch, device=device)
 
     def _batches(self, examples: Split) -> list[tuple[Tensor, Tensor]]:

@@ -15,7 +15,7 @@ from ssgd_analysis.runs.config import TrainConfig
 from ssgd_analysis.runs.folder import Run, is_done
 from ssgd_analysis.training.loop import train
 
-LOOK_SECONDS = 1.0  # between two looks at how many epochs the runs have finished
+LOOK_SECONDS = 1.0  # between two counts of the finished epochs
 
 
 def seed_folders(folder: Path, seeds: Sequence[int]) -> dict[int, Path]:
@@ -39,7 +39,7 @@ def train_seeds(
 ) -> dict[int, dict[str, Any] | InputError | WorkError]:
     """Train one configuration with several seeds, in processes of one thread each.
 
-    Every run is what :func:`train` makes of it with one thread. A run that fails does not stop
+    Every run equals that of :func:`train` with one thread. A run that fails does not stop
     the others.
 
     Args:
@@ -56,6 +56,12 @@ def train_seeds(
     Raises:
         InputError: before anything is trained: a folder that already holds a run, without
             ``resume``, or a run with other settings.
+
+    Example:
+        >>> config = TrainConfig(method="sgd", data="digits", model="mlp", epochs=1)
+        >>> results = train_seeds(config, Path("runs"), seeds=[0, 1], jobs=1)
+        >>> [(seed, result["run"]) for seed, result in results.items()]
+        [(0, 'runs/seed-0'), (1, 'runs/seed-1')]
     """
     folders = seed_folders(folder, seeds)
     configs = {seed: dataclasses.replace(config, seed=seed) for seed in seeds}
@@ -66,10 +72,10 @@ def train_seeds(
     calls = [(_train_one, (configs[seed], own, resume)) for seed, own in folders.items()]
     results: dict[int, dict[str, Any] | InputError | WorkError] = {}
     with _epochs_shown(progress, folders, config.epochs):
-        with suppress(BrokenExecutor):  # a killed process ends all that were under way
+        with suppress(BrokenExecutor):  # one killed process ends all the others
             results.update(parallel(calls, jobs or default_jobs(config.device)))
         for seed in folders:
-            results.setdefault(seed, WorkError("its process was killed: resume it"))
+            results.setdefault(seed, WorkError("its process was killed: continue it with --resume"))
             if isinstance(results[seed], Exception):
                 progress.warn(f"{folders[seed]}: {results[seed]}")
     return {seed: results[seed] for seed in folders}

@@ -174,7 +174,7 @@ def _each_alone(model: nn.Module, two: Tensor) -> bool:
 
 
 def _gathered(inputs: Sequence[Tensor], groups: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Examples by their places among all, one batch for each group."""
+    """Examples by their indices among all, one batch for each group."""
     edges = torch.tensor([0, *map(len, inputs)]).cumsum(0).tolist()
     for group in groups:
         chosen = []

@@ -22,7 +22,8 @@ def borrowed_weights(weights: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         The clean values, one tensor for each of ``weights``.
     """
     lent = list(weights)
-    clean = [weight.detach().clone() for weight in lent]
+    with torch.no_grad():
+        clean = [weight.clone() for weight in lent]
     try:
         yield clean
     finally:
@@ -35,13 +36,13 @@ def borrowed_buffers(model: nn.Module) -> Iterator[None]:
 
     A buffer that was changed in place or replaced by another tensor comes back either way.
     """
-    places = [(m, name, b) for m in model.modules() for name, b in m._buffers.items()]
-    lent = [buffer for _, _, buffer in places if buffer is not None]
+    slots = [(m, name, b) for m in model.modules() for name, b in m._buffers.items()]
+    lent = [buffer for _, _, buffer in slots if buffer is not None]
     clean = [buffer.clone() for buffer in lent]
     try:
         yield
     finally:
-        for module, name, buffer in places:
+        for module, name, buffer in slots:
             module._buffers[name] = buffer
         # An untouched buffer is not written: that would invalidate autograd graphs that hold it.
         # (Its version tells nothing: BatchNorm changes its statistics without a new one.)

@@ -51,6 +51,9 @@ class Filters:
             tensor: of two axes or more.
             reduce: takes ``dim``, a list of axes, and ``keepdim``.
         """
+        if self.groups == 1:
+            axes = [axis for axis in range(tensor.ndim) if axis != self.axis]
+            return reduce(tensor, dim=axes, keepdim=True)
         parts = self._parts(tensor)
         axes = [axis for axis in range(1, parts.ndim) if axis != self.axis + 1]
         return self._shaped(reduce(parts, dim=axes, keepdim=True), tensor)
@@ -98,13 +101,13 @@ def filters_of(model: nn.Module | None, parameters: Iterable[Tensor]) -> list[Fi
     Output units lie along axis 0, but along axis 1 in the weights of transposed convolutions,
     embeddings (an output unit is a feature, a row a token's input weights) and Hugging Face's
     ``Conv1D``. ``weight_norm``'s two parameters divide along its own ``dim``: only so does a
-    factor on a slice of v change nothing. Tensors of modules that are not known, and of no
+    factor on a slice of v change nothing. Tensors of unknown modules, and of no
     model, have axis 0, as the published codes do for all. A weight that several modules share has
     axis 0 if it has it in one of them, as none of its units can be rescaled alone; and its
     padding row is a constant only if it is the padding row of all of them.
 
     Args:
-        model: that holds them; ``None``: nothing is known of them.
+        model: that holds them; or ``None``.
         parameters: any of the model's, or others.
 
     Returns:

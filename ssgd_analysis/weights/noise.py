@@ -107,15 +107,15 @@ class Noise:
         filters = filters or [PLAIN] * len(weights)
         dtype = functools.reduce(torch.promote_types, {weight.dtype for weight in weights})
         counts = [weight.numel() for weight in weights]
-        pieces = self._flat(sum(counts), dtype, generator).split(counts)
-        drawn = [
+        pieces = self._flat(sum(counts), dtype, generator).split_with_sizes(counts)
+        units = [
             own.still(piece.view(weight.shape).to(weight.dtype))
             for piece, weight, own in zip(pieces, weights, filters, strict=True)
         ]
         if self.law == "sphere":
             scope = "filter" if self.scale == "filter" else "layer"
-            drawn = [_on_sphere(n, scope, own) for n, own in zip(drawn, filters, strict=True)]
-        return drawn
+            units = [_on_sphere(n, scope, own) for n, own in zip(units, filters, strict=True)]
+        return units
 
     def _flat(self, count: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
         if self.law == "binary":
@@ -147,18 +147,18 @@ class Noise:
             One new tensor for each of ``weights``.
         """
         filters = filters or [PLAIN] * len(weights)
-        drawn: dict[int, Tensor] = {}
-        for device in dict.fromkeys(weight.device for weight in weights):
-            places = [place for place, weight in enumerate(weights) if weight.device == device]
-            here = [weights[place].detach() for place in places]
-            theirs = [filters[place] for place in places]
-            noise = self.units(here, torch.Generator(device).manual_seed(seed), theirs)
-            factors: list[Any] = [scales[place] for place in places]
+        noises: dict[int, Tensor] = {}
+        for device in {weight.device: None for weight in weights}:
+            indices = [i for i, weight in enumerate(weights) if weight.device == device]
+            own_weights = [weights[i].detach() for i in indices]
+            own_filters = [filters[i] for i in indices]
+            noise = self.units(own_weights, torch.Generator(device).manual_seed(seed), own_filters)
+            factors: list[Any] = [scales[i] for i in indices]
             if self.scale != "none":
-                factors = self._sizes(here, factors, theirs)
+                factors = self._sizes(own_weights, factors, own_filters)
             torch._foreach_mul_(noise, factors)
-            drawn.update(zip(places, noise, strict=True))
-        return [drawn[place] for place in range(len(weights))]
+            noises.update(zip(indices, noise, strict=True))
+        return [noises[i] for i in range(len(weights))]
 
 
 def _on_sphere(noise: Tensor, scope: str, filters: Filters) -> Tensor:
@@ -194,7 +194,8 @@ def random_signs(
     Returns:
         Shape (count,).
     """
-    words = torch.empty((count + 63) // 64, dtype=torch.int64, device=generator.device)
+    device = generator.device
+    words = torch.empty((count + 63) // 64, dtype=torch.int64, device=device)
     words.random_(-(2**63), None, generator=generator)
-    table = _byte_signs(generator.device, dtype)
-    return table.index_select(0, words.view(torch.uint8).int()).reshape(-1)[:count]
+    signs = _byte_signs(device, dtype).index_select(0, words.view(torch.uint8).int())
+    return signs.view(-1)[:count]

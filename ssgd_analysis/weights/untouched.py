@@ -36,14 +36,14 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     Raises:
         InputError: one did; the error names the parameter.
     """
-    places = [(m, k, p) for m in model.modules() for k, p in m._parameters.items() if p is not None]
-    held = {id(p): (p, p.detach(), p.detach().clone()) for _, _, p in places}
+    slots = [(m, k, p) for m in model.modules() for k, p in m._parameters.items() if p is not None]
+    held = {id(p): (p, p.detach(), p.detach().clone()) for _, _, p in slots}
     names = {id(p): name for name, p in model.named_parameters()}
     changed: list[str] = []
     try:
         yield
     finally:
-        for module, key, parameter in places:
+        for module, key, parameter in slots:
             if module._parameters.get(key) is not parameter:
                 changed.append(names.get(id(parameter), key))
                 module._parameters[key] = parameter

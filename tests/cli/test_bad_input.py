@@ -52,9 +52,9 @@ def flat(options):
         ({"--batch-size": 1298}, "larger than the 1297 training examples: use at most 1297"),
         ({"--label-noise": 1.5}, "--label-noise"),
         ({"--val": 1}, "--val"),
-        ({"--val": 0.0001}, "leaves a side empty"),
+        ({"--val": 0.0001}, "leaves one part empty"),
         ({"--seed": -1}, "--seed"),
-        ({"--device": "cuda:7"}, "'cuda:7' is not there"),
+        ({"--device": "cuda:7"}, "'cuda:7' does not exist"),
         ({"--device": "tpu"}, "auto, cpu, cuda"),
         ({"--model": "no.such.module:net"}, "does not import"),
         ({"--model": "nofile.py:net"}, "nofile.py"),
@@ -103,7 +103,7 @@ def test_batchnorm_needs_two_examples(tmp_path, run, strangers, size, settings, 
     options = {**TRAIN, "--model": f"{strangers}:batchnorm", "--batch-size": size}
     outcome = run("train", *flat(options), *settings, "--out", tmp_path / "r")
     assert outcome.status == 2, outcome.err
-    assert f"BatchNorm cannot train on one example at once: --batch-size {size}" in outcome.error
+    assert f"BatchNorm cannot train on one example at a time: --batch-size {size}" in outcome.error
     assert outcome.error.endswith(f"at least {least}")
     assert not (tmp_path / "r").exists()
 
@@ -258,15 +258,15 @@ def foreign_files(folder: Path, trained: Path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("name", "named"),
     [
-        ("cut", "not a whole safetensors file"),
-        ("junk", "not a whole safetensors file"),
+        ("cut", "not a readable tensor file"),
+        ("junk", "not a readable tensor file"),
         ("other", "no tensor 'something.else'"),
         ("shape", "'3.weight' has shape (128, 127), the model's has (128, 128)"),
         ("missing", "'5.bias' is missing"),
         ("pickle", "weights-only"),
         ("evil", "weights-only"),
         ("torn", "damaged"),
-        ("list", "no state dict"),
+        ("list", "does not hold a state dict"),
         ("empty", "empty.pt is empty"),
         ("noise", "noise.pt is damaged or not a torch file: pop from empty list"),
         ("text", ".safetensors, .pt or .pth"),
@@ -299,7 +299,7 @@ GOOD = '{"epoch": 1, "step": 6, "train_loss": 0.5, "test_accuracy": 0.9}\n'
         (None, "missing or empty"),
         (GOOD + "{}", "line 2, is damaged: it has no 'epoch'"),
         (GOOD[:30], "line 1, is damaged"),
-        ("[1]", "line 1, is damaged: not an object"),
+        ("[1]", "line 1, is damaged: it is not an object"),
         (b"\xff\xfe", "is damaged"),
         (GOOD.replace("0.5", "NaN"), "'train_loss' is nan"),
         (GOOD.replace("0.5", "null"), "no 'train_loss'"),
@@ -372,7 +372,7 @@ def test_a_damaged_config(tmp_path, run, trained, change, named, command):
     ("arguments", "named"),
     [
         (["nowhere"], "no checkpoint nowhere"),
-        (["TRAINED@99"], "kept no step 99"),
+        (["TRAINED@99"], "has not saved step 99"),
         (["TRAINED", "--metric", "lamda_max"], "did you mean 'lambda_max'"),
         (["TRAINED", "--operator", "hesian"], "did you mean 'hessian'"),
         (["TRAINED", "--top", 0], "--top"),
@@ -386,7 +386,7 @@ def test_a_damaged_config(tmp_path, run, trained, change, named, command):
         (["TRAINED", "--operator", "ggn", "--cross-check"], "--cross-check"),
         (["TRAINED/final.safetensors", "nowhere"], "no checkpoint nowhere"),
         (["TRAINED", "--layers", "conv9"], "no parameter matches --layers 'conv9'"),
-        (["TRAINED", "--memory-budget", "lots"], "no amount of memory"),
+        (["TRAINED", "--memory-budget", "lots"], "not an amount of memory"),
         (["TRAINED", "--time-budget", 0], "--time-budget"),
         (["TRAINED", "--product", "fast"], "'fast' is not one of"),
         (["TRAINED", "--micro-batch", 0], "--micro-batch"),

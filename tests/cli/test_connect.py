@@ -160,7 +160,7 @@ def test_other_labels_are_noted(tmp_path, run, ends):
     outcome = run("connect", ends[0], noisy, "--path", "line", *QUICK, "--json",
                   "--out", tmp_path / "c")  # fmt: skip
     assert outcome.status == 0, outcome.err
-    assert "other examples or labels" in outcome.json["notes"][0]
+    assert "different examples or labels" in outcome.json["notes"][0]
 
 
 def test_foreign_files_and_a_regression(tmp_path, run, strangers):
@@ -184,7 +184,7 @@ def test_foreign_files_and_a_regression(tmp_path, run, strangers):
     [
         (["A"], "two checkpoints, not 1"),
         (["A", "A", "A"], "two checkpoints, not 3"),
-        (["A", "C"], "two architectures"),
+        (["A", "C"], "two checkpoints of one architecture"),
         (["A", "nowhere"], "no checkpoint nowhere"),
         (["A", "A", "--path", "lines"], "'lines' is not one of"),
         (["A", "A", "--points", "2"], "should be a whole number at least 3"),

@@ -7,15 +7,19 @@ from typing import Any
 
 import click
 import pytest
-from ssgd_analysis.cli import compare, connect, landscape, sharpness, train
+from ssgd_analysis.cli import compare, connect, landscape, sharpness, study, train
 
 from ssgd_analysis.comparison import compare as compare_groups
-from ssgd_analysis.comparison.measurements import MeasureSettings
-from ssgd_analysis.comparison.rule import Rule
 from ssgd_analysis.connections import ConnectionSettings
 from ssgd_analysis.curvature import Options
 from ssgd_analysis.landscapes import LandscapeSettings
 from ssgd_analysis.runs import TrainConfig
+from ssgd_analysis.settings.comparison import (
+    ComparisonSettings,
+    MeasurementSettings,
+    VerdictRule,
+)
+from ssgd_analysis.settings.study import StudySettings
 from ssgd_analysis.sharpness import SharpnessSettings
 
 PAIRS = [
@@ -23,13 +27,15 @@ PAIRS = [
     (sharpness.command, SharpnessSettings),
     (sharpness.command, Options),
     (connect.command, ConnectionSettings),
-    (compare.command, Rule),
-    (compare.command, MeasureSettings),
+    (compare.command, ComparisonSettings),
+    (compare.command, VerdictRule),
+    (compare.command, MeasurementSettings),
     (compare.command, compare_groups),
     (train.command, TrainConfig),
+    (study.command, StudySettings),
 ]
 # the command looks for a GPU; Python never chooses a device by itself
-MEANT = {(MeasureSettings, "device"), (TrainConfig, "device")}
+MEANT = {(MeasurementSettings, "device"), (TrainConfig, "device")}
 WORDS = {"on": True, "off": None, "none": None, "all": None}
 
 
@@ -55,7 +61,7 @@ def shared() -> list[tuple[Any, click.Parameter, Any, Any]]:
 
 def given(command: click.Command) -> dict[str, Any]:
     """What the command passes on where nothing is given that it can do without."""
-    needed = ["--out", "run"] if command is train.command else ["one", "two"]
+    needed = ["--out", "run"] if command in (train.command, study.command) else ["one", "two"]
     return command.make_context("command", needed).params
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ssgd_analysis.cli.main import main
 
-from ssgd_analysis.sharpness.differences import differences
+from ssgd_analysis.sharpness.differences import metric_differences
 
 SMALL = ["--samples", 60, "--batch-size", 30, "--top", 1, "--probes", 4]
 METRICS = ["--metric", "expected", "--metric", "sam", "--metric", "lambda_max"]
@@ -115,7 +115,7 @@ def record(value, stderr, samples=None, weights=None):
 
 def between(one, other):
     records = [{"checkpoint": n, "metrics": {"m": m}} for n, m in (("a", one), ("b", other))]
-    (entry,) = differences(records)
+    (entry,) = metric_differences(records)
     return entry["metrics"]["m"]
 
 
@@ -146,5 +146,5 @@ def test_only_metrics_of_both():
         {"checkpoint": "a", "metrics": {}},
         {"checkpoint": "b", "metrics": {"m": record(1.0, 1.0)}},
     ]
-    assert differences(records)[0]["metrics"] == {}
-    assert differences(records[:1]) == []
+    assert metric_differences(records)[0]["metrics"] == {}
+    assert metric_differences(records[:1]) == []

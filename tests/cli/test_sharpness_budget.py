@@ -80,4 +80,4 @@ def test_a_trace_that_misses_its_tolerance_says_so(user, run):
 def test_covariance_by_layer_is_refused_before_anything_is_opened(run):
     found = run("sharpness", "nowhere.pt", "--operator=covariance", "--per-layer")
     assert found.status == 2
-    assert "per-layer curvature is there for" in found.err
+    assert "per-layer curvature needs --operator" in found.err

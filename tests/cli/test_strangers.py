@@ -212,11 +212,11 @@ def test_landscape_without_targets(run, arguments, tmp_path):
 @pytest.mark.parametrize(
     ("name", "loss", "more", "why"),
     [
-        ("vae", "ordinary", (), "no (inputs, targets) pair: give a loss whose"),
+        ("vae", "ordinary", (), "not a pair (inputs, targets): give a loss whose"),
         ("vae", "nothing_sensible", (), "does not take the model and a batch: 'pixels'"),
-        ("vae", "", ("--operator", "ggn"), "the Hessian does without"),
-        ("vae", "", ("--operator", "fisher"), "the Hessian does without"),
-        ("recurrent", "ordinary", (), "no (inputs, targets) pair"),
+        ("vae", "", ("--operator", "ggn"), "or use --operator hessian"),
+        ("vae", "", ("--operator", "fisher"), "or use --operator hessian"),
+        ("recurrent", "ordinary", (), "not a pair (inputs, targets)"),
         ("pinn", "", ("--model", "mlp"), "model 'mlp' needs data of (input, target) pairs"),
         ("pinn", "", ("--model", "torchvision:alexnet"), "needs data of (input, target) pairs"),
     ],

@@ -85,7 +85,7 @@ def test_folders_that_hold_runs_are_refused_before_anything_is_trained(tmp_path,
     [
         (["--seeds", 0], "at least 1"),
         (["--seeds", "x"], "not a whole number"),
-        (["--jobs", 2], "give --seeds N too"),
+        (["--jobs", 2], "add --seeds N"),
     ],
 )
 def test_wrong_options_are_refused(tmp_path, run, options, message):
@@ -99,7 +99,7 @@ def test_resume_without_the_number_of_seeds_asks_for_it(tmp_path, run):
     assert run("train", *OPTIONS, "--out", tmp_path / "seed-0").status == 0
     outcome = run("train", "--resume", "--out", tmp_path)
     assert outcome.status == 2
-    assert "runs of 1 seeds: give --seeds N too" in outcome.error
+    assert "runs of 1 seeds: add --seeds N" in outcome.error
 
 
 LONG = ["--method", "s-sgd", "--data", "digits", "--model", "mlp", "--batch-size", 32]

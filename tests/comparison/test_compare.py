@@ -7,21 +7,27 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ssgd_analysis.code_hash import code_hash
 from ssgd_analysis.comparison import (
     Measurements,
-    MeasureSettings,
+    MeasurementSettings,
     compare,
     find_runs,
     group_runs,
-    measured,
+    measure_run,
 )
 from ssgd_analysis.comparison.groups import _names
 from ssgd_analysis.comparison.metric_kinds import check_metric
 from ssgd_analysis.comparison.pairs import recorded_loss
-from ssgd_analysis.comparison.sources import fingerprint
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.report.tables import pair_tables
 from ssgd_analysis.runs import Run, TrainConfig
+
+
+def measured(run, metric, *, step=None, target=None, **settings):
+    """One metric of a run."""
+    made = MeasurementSettings(**settings)
+    return measure_run(run, [metric], made, step=step, target=target)[metric]
 
 
 @pytest.fixture
@@ -336,12 +342,12 @@ def test_measurements_follow_the_code_of_model_data_and_loss(tmp_path, monkeypat
 
 
 def test_the_code_behind_a_name():
-    assert fingerprint("digits") == "digits"
-    assert fingerprint("math:fsum").startswith("math:fsum ")
-    one, other = fingerprint("json.decoder:JSONDecoder"), fingerprint("json.encoder:JSONEncoder")
+    assert code_hash("digits") == "digits"
+    assert code_hash("math:fsum").startswith("math:fsum ")
+    one, other = code_hash("json.decoder:JSONDecoder"), code_hash("json.encoder:JSONEncoder")
     assert one.split()[1] != other.split()[1]
     with pytest.raises(InputError, match="there is no file"):
-        fingerprint("/nowhere/net.py:make")
+        code_hash("/nowhere/net.py:make")
 
 
 def test_opposite_loss_gaps_do_not_cancel(tmp_path, make):
@@ -485,7 +491,7 @@ def test_measurements_go_on_where_one_run_refuses(tmp_path):
         train(config, tmp_path / f"r{seed}")
     bad = Run(tmp_path / "r1")
     bad.final.write_bytes(b"\0" * 50)
-    measure = Measurements(["sam", "train_loss"], MeasureSettings())
+    measure = Measurements(["sam", "train_loss"], MeasurementSettings())
     assert measure(Run(tmp_path / "r0"), "sam") is not None
     assert measure(bad, "sam") is None
     assert "final.safetensors" in measure.why(bad, "sam")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssgd_analysis.comparison.correlate import correlate, varying
+from ssgd_analysis.comparison.correlate import rank_correlations, varying
 from ssgd_analysis.comparison.granulated import granulated
 from ssgd_analysis.comparison.groups import Group
 from ssgd_analysis.comparison.kendall import kendall, mean_kendall, tau_a
@@ -280,7 +280,7 @@ def test_a_larger_metric_with_a_larger_error_is_positive():
         )
         for lr in (1.0, 2.0, 3.0, 4.0)
     ]
-    found = correlate(*made(table), metrics=["lambda_max", "test_accuracy", "train_loss"])
+    found = rank_correlations(*made(table), metrics=["lambda_max", "test_accuracy", "train_loss"])
     assert set(found["outcomes"]) == {"test_error", "loss_gap", "error_gap"}
     assert {row["metric"] for row in found["tau"]} == {"lambda_max", "train_loss"}
     for outcome in found["outcomes"]:
@@ -301,7 +301,7 @@ def test_a_larger_metric_with_a_larger_error_is_positive():
 
 def test_without_accuracy_the_loss_stands_for_error():
     values = {s: {"lambda_max": s, "test_loss": float(s), "train_loss": 0.0} for s in range(5)}
-    found = correlate(*made([("sgd", config(), values)]), metrics=["lambda_max"])
+    found = rank_correlations(*made([("sgd", config(), values)]), metrics=["lambda_max"])
     assert set(found["outcomes"]) == {"test_loss", "loss_gap"}
     assert rows(found, outcome="test_loss", scope="group")[0]["tau"] == pytest.approx(1)
 
@@ -310,7 +310,7 @@ def test_runs_without_a_value_are_left_out_and_counted():
     values = {s: planted(float(s), s / 100) for s in range(6)}
     values[2]["lambda_max"] = None
     values[3]["lambda_max"] = math.nan
-    found = correlate(*made([("sgd", config(), values)]), metrics=["lambda_max"])
+    found = rank_correlations(*made([("sgd", config(), values)]), metrics=["lambda_max"])
     assert rows(found, outcome="test_error", scope="group")[0]["n"] == 4
 
 
@@ -319,7 +319,7 @@ def test_other_problems_are_not_put_together():
         (model, config(model=model), {s: planted(s + k, s / 100) for s in range(5)})
         for k, model in enumerate(["mlp", "cnn"])
     ]
-    found = correlate(*made(table), metrics=["lambda_max"])
+    found = rank_correlations(*made(table), metrics=["lambda_max"])
     methods = rows(found, outcome="test_error", scope="method")
     assert [row["n"] for row in methods] == [5, 5]
     assert "mlp" in methods[0]["name"]
@@ -343,7 +343,7 @@ def test_across_methods_the_method_is_an_axis():
         for lr in (0.1, 0.2):
             runs = {s: planted(10 * lr + shift + s / 9, lr - shift / 20) for s in range(3)}
             table.append((f"{method} lr={lr}", config(method, lr=lr), runs))
-    found = correlate(*made(table), metrics=["lambda_max"])
+    found = rank_correlations(*made(table), metrics=["lambda_max"])
     (psi,) = rows(found, "granulated", outcome="test_error", scope="all")
     # lr raises both; the method that is flatter has the larger error
     assert {name: axis["psi"] for name, axis in psi["axes"].items()} == {"method": -1, "lr": 1}

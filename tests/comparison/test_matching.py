@@ -13,11 +13,11 @@ from torch.nn.functional import cross_entropy
 
 from ssgd_analysis.comparison import (
     Measurements,
-    MeasureSettings,
+    MeasurementSettings,
     compare,
     find_runs,
     group_runs,
-    measured,
+    measure_run,
 )
 from ssgd_analysis.comparison import measurements as module
 from ssgd_analysis.comparison.matching import Normalized, Scaled, temperature
@@ -28,6 +28,12 @@ from ssgd_analysis.report.tables import narrow
 from ssgd_analysis.runs import Run, TrainConfig
 from ssgd_analysis.runs.checkpoint import load_checkpoint
 from ssgd_analysis.training import train
+
+
+def measured(run, metric, *, step=None, target=None, **settings):
+    """One metric of a run."""
+    made = MeasurementSettings(**settings)
+    return measure_run(run, [metric], made, step=step, target=target)[metric]
 
 
 @pytest.fixture(params=["not sure enough", "too sure"])
@@ -118,7 +124,7 @@ def groups_of(folder):
 @pytest.mark.slow
 def test_temperature_measures_at_the_other_sides_loss(trained):
     groups = groups_of(trained)
-    measure = Measurements(METRICS, MeasureSettings())
+    measure = Measurements(METRICS, MeasurementSettings())
     (pair,) = pairs_of(groups, None, "temperature")
     assert pair.paired
     assert pair.loss_gap == 0.0
@@ -164,7 +170,7 @@ def test_loss_beyond_any_temperature_is_not_comparable(trained, tmp_path):
         records[-1]["train_loss"] = 0.1 if "0.05" in folder.name else 1e9
         history.write_text("".join(json.dumps(r) + "\n" for r in records))
     metrics = ["expected:draws=4"]
-    measure = Measurements(metrics, MeasureSettings())
+    measure = Measurements(metrics, MeasurementSettings())
     result = compare(
         groups_of(tmp_path),
         source=measure,
@@ -206,7 +212,7 @@ def test_other_losses_have_no_logits_to_scale(tmp_path):
     with pytest.raises(InputError, match="scaling logits to a train loss needs the loss cross_ent"):
         measured(run, "sam", target=1.0)
     with pytest.raises(InputError, match="normalising logits needs the loss cross_entropy"):
-        measured(run, "sam", normalize=True)
+        measured(run, "sam", normalize_logits=True)
 
 
 def test_normalised_metrics_do_not_see_the_scale_of_the_logits(tmp_path):
@@ -219,13 +225,13 @@ def test_normalised_metrics_do_not_see_the_scale_of_the_logits(tmp_path):
     scaled = {k: (8 * w if k.startswith(last) else w) for k, w in weights.items()}
     save_file(scaled, copy.final)
     metric = "expected:draws=8,sigma=0.3"
-    a, b = (measured(r, metric, normalize=True) for r in (run, copy))
+    a, b = (measured(r, metric, normalize_logits=True) for r in (run, copy))
     # the noise is relative to each weight, so that it scales along; float32 differences of losses
     assert a == pytest.approx(b, rel=1e-3)
     assert a > 1e-3
     raw = [measured(r, metric) for r in (run, copy)]
     assert abs(raw[0] - raw[1]) > 0.5 * abs(raw[0])
-    loss = Measurements([metric], MeasureSettings(normalize=True)).train_loss
+    loss = Measurements([metric], MeasurementSettings(normalize_logits=True)).train_loss
     assert loss(run, None) == pytest.approx(loss(copy, None), rel=1e-5)
     by_hand = load_checkpoint(str(run.folder))
     with torch.no_grad():
@@ -237,7 +243,7 @@ def test_normalised_metrics_do_not_see_the_scale_of_the_logits(tmp_path):
 
 def test_normalised_logits_of_two_classes_are_refused(trained):
     with pytest.raises(InputError, match="three classes or more"):
-        measured(Run(trained / "sgd-0.05-0"), "sam", normalize=True)
+        measured(Run(trained / "sgd-0.05-0"), "sam", normalize_logits=True)
 
 
 def test_metrics_of_a_run_share_one_bench(trained, tmp_path, monkeypatch):
@@ -250,7 +256,7 @@ def test_metrics_of_a_run_share_one_bench(trained, tmp_path, monkeypatch):
     )
     asked = ("expected:draws=4", "expected:draws=4,sigma=0.2", "symmetric_gap:draws=4", "sam")
     told = []
-    measure = Measurements(asked, MeasureSettings(), lambda run, metric: told.append(metric))
+    measure = Measurements(asked, MeasurementSettings(), lambda run, metric: told.append(metric))
     values = [measure(run, metric) for metric in asked]
     assert len(opened) == 1
     assert told == list(asked)
@@ -304,7 +310,7 @@ def test_a_rescaled_copy_is_no_different(rescaled):
     metrics = [*RAW, *INVARIANT]
     result = compare(
         groups_of(rescaled),
-        source=Measurements(metrics, MeasureSettings()),
+        source=Measurements(metrics, MeasurementSettings()),
         metrics=metrics,
         baseline="sgd",
     )
@@ -335,7 +341,7 @@ def test_one_checkpoint_and_its_rescaled_copy_are_no_different(rescaled):
     metrics = ["lambda_max", *INVARIANT]
     result = compare(
         group_runs(runs),
-        source=Measurements(metrics, MeasureSettings()),
+        source=Measurements(metrics, MeasurementSettings()),
         metrics=metrics,
         baseline="sgd",
     )
@@ -348,7 +354,7 @@ def test_values_that_are_not_finite_are_not_judged(trained):
         def __call__(self, run, metric, step=None, target=None):
             return math.inf if run.config().seed == 1 else run.config().lr
 
-    source = Infinite(["expected"], MeasureSettings())
+    source = Infinite(["expected"], MeasurementSettings())
     groups = groups_of(trained)
     result = compare(groups, source=source, metrics=["expected"], loss_tolerance=1.0)
     assert "not finite in some runs" in result.tests[0]["why"]
@@ -358,7 +364,7 @@ def test_values_that_are_not_finite_are_not_judged(trained):
 def test_raw_metrics_alone_decide_nothing(rescaled):
     result = compare(
         groups_of(rescaled),
-        source=Measurements(RAW, MeasureSettings()),
+        source=Measurements(RAW, MeasurementSettings()),
         metrics=RAW,
         baseline="sgd",
     )

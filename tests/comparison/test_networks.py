@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
-from ssgd_analysis.comparison.networks import network_of, unlike_networks
+from ssgd_analysis.comparison.networks import network_differences, network_of
 
 
 def net(seed=0, width=4, norms=2):
@@ -61,19 +61,19 @@ def kept(tmp_path):
 )
 def test_other_networks_are_told(kept, other, words):
     baseline = [kept(net(0)), kept(net(2))]
-    found = unlike_networks([kept(net(3)), kept(other())], baseline)
+    found = network_differences([kept(net(3)), kept(other())], baseline)
     assert words in found
     assert bool(found) == bool(words)
 
 
 def test_the_same_folding_on_both_sides_is_the_same_network(kept):
-    assert not unlike_networks([kept(folded(net(0), 0))], [kept(folded(net(1), 0))])
+    assert not network_differences([kept(folded(net(0), 0))], [kept(folded(net(1), 0))])
     # a fresh BatchNorm acts on neither side
     fresh = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    assert not unlike_networks([kept(fresh)], [kept(fresh)])
+    assert not network_differences([kept(fresh)], [kept(fresh)])
     assert network_of(kept(fresh)).norms == frozenset()
 
 
 def test_what_cannot_be_read_is_told_elsewhere(kept, tmp_path):
     (tmp_path / "damaged").write_bytes(b"\0" * 50)
-    assert not unlike_networks([tmp_path / "damaged"], [kept(net(0)), tmp_path / "gone"])
+    assert not network_differences([tmp_path / "damaged"], [kept(net(0)), tmp_path / "gone"])

@@ -6,7 +6,7 @@ import json
 import pytest
 from matplotlib.figure import Figure
 
-from ssgd_analysis.comparison import Comparison, MeasureSettings, compare, find_runs, group_runs
+from ssgd_analysis.comparison import Comparison, MeasurementSettings, compare, find_runs, group_runs
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.runs import TrainConfig
 from ssgd_analysis.training import train
@@ -28,7 +28,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(runs):
-    settings = MeasureSettings(samples=100)
+    settings = MeasurementSettings(samples=100)
     return compare(runs, metrics=METRICS, settings=settings, loss_tolerance=2.0)
 
 
@@ -40,7 +40,7 @@ def test_the_record_is_the_document_of_the_command(found, runs, run):
 
 
 def test_folders_runs_and_groups_are_the_same(found, runs):
-    settings = MeasureSettings(samples=100)
+    settings = MeasurementSettings(samples=100)
     options = {"metrics": METRICS, "settings": settings, "loss_tolerance": 2.0}
     paths = [str(path) for path in sorted(runs.iterdir())]
     groups = group_runs(find_runs([runs])[0])
@@ -56,7 +56,22 @@ def test_one_row_a_test(found):
         ("s-sgd", "lambda_max"), ("s-sgd", "sam"),
     ]  # fmt: skip
     assert all(row["low"] < row["difference"] < row["high"] for row in rows)
-    assert "lambda_max" in repr(found)
+
+
+def test_what_is_shown_fits_a_terminal(found):
+    title, header, *lines = repr(found).splitlines()
+    assert title == "Comparison"
+    assert header.split() == ["against", "sgd", "metric", "difference", "p", "(Holm)", "verdict"]
+    assert [line.split()[:2] for line in lines] == [["s-sgd", name] for name in
+        ("lambda_max", "sam", "test_accuracy", "train_loss")]  # fmt: skip
+    low, high = found.tests[0]["ci95"]
+    assert f"[{low:.3g}, {high:.3g}]" in lines[0]
+    assert found.tests[0]["verdict"] in lines[0]
+    renamed = [{**test, "group": "a method " * 20} for test in found.tests]
+    fields = {name: getattr(found, name) for name in found.__dataclass_fields__}
+    long = repr(Comparison(**{**fields, "tests": renamed})).splitlines()
+    assert max(map(len, long)) == 100
+    assert "a method a method" in long[2]
 
 
 def test_the_picture_goes_into_the_axes_that_are_given(found):

@@ -13,11 +13,12 @@ from ssgd_analysis.comparison.resampling import (
     sign_flip,
     smallest_flip_p,
 )
-from ssgd_analysis.comparison.rule import Case, Rule, judge, p_value
+from ssgd_analysis.comparison.rule import Case, judge, p_value, rule_text
 from ssgd_analysis.comparison.statistics import equivalence_p
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.settings.comparison import VerdictRule
 
-RULE = Rule()
+RULE = VerdictRule()
 
 
 # --- exact tests and intervals ---
@@ -238,14 +239,21 @@ def test_overall_of_other_problems_is_not_comparable():
     )
 
 
-@pytest.mark.parametrize("field", [{"margin": 0.0}, {"level": 1.0}, {"power": -1.0}])
-def test_a_rule_out_of_range_is_refused(field):
-    with pytest.raises(InputError, match=f"{next(iter(field))} .* should be above 0"):
-        Rule(**field)
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"margin": 0.0}, "margin=0.0 should be above 0"),
+        ({"level": 1.0}, "level=1.0 should be below 1"),
+        ({"power": -1.0}, "power=-1.0 should be above 0"),
+    ],
+)
+def test_a_rule_out_of_range_is_refused(field, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        VerdictRule(**field)
 
 
 def test_the_text_holds_the_numbers():
-    text = Rule(level=0.01, margin=0.2, power=0.9).text
+    text = rule_text(VerdictRule(level=0.01, margin=0.2, power=0.9))
     for words in ("level is 1%", "at least 20%", "±20%", "40%", "90% power"):
         assert words in text
 

@@ -96,7 +96,7 @@ def test_other_examples_of_the_second_problem_are_noted():
         connect(first, Problem(other, case.loss, case.batches()), FEW, paths=["line"]) is not None
     )
     found = connect(first, second, FEW, paths=["line"])
-    assert "other examples" in found.document["notes"][0]
+    assert "different examples" in found.document["notes"][0]
 
 
 def test_refusals():

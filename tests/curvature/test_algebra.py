@@ -159,7 +159,7 @@ def test_products_are_counted_by_sum_and_summands():
 def test_operators_that_do_not_fit_are_refused():
     one = DenseOperator(planted())
     for other in (DenseOperator(planted(5)), DenseOperator(planted().float())):
-        with pytest.raises(InputError, match="should be alike"):
+        with pytest.raises(InputError, match="should have the same shape"):
             _ = one + other
     with pytest.raises(InputError, match="should be finite"):
         _ = float("inf") * one

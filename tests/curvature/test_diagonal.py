@@ -70,5 +70,5 @@ def test_spends_what_it_says(method, probes):
     "options", [{"probes": 1}, {"probes": 3, "method": "xdiag"}, {"method": "bekas"}]
 )
 def test_impossible_settings_are_refused(options):
-    with pytest.raises(InputError, match=r"probes|none of"):
+    with pytest.raises(InputError, match=r"probes|should be one of"):
         estimate(planted([1, 2]), **options)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ssgd_analysis.curvature import OPERATORS, HessianOperator, Options
-from ssgd_analysis.curvature.products.plan import Plan, describe
+from ssgd_analysis.curvature.products.plan import Plan, describe, recall, remember
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.problem import Problem
 
@@ -55,6 +55,18 @@ def test_linear_products_are_refused_where_they_can_not_be_made():
     free = HessianOperator(Problem(case.model, huber, case.batches()))
     free.prepare(10_000)
     assert free.engine.plan.strategy == "graph"
+
+
+def test_a_measured_plan_is_found_again_for_the_same_kind_only(tmp_path):
+    plan = Plan("graph", 8, pieces=2, kept=1, memory=10, product=0.25)
+    remember(tmp_path / "plans", "a net", plan)
+    assert recall(tmp_path / "plans", "a net") == plan
+    assert recall(tmp_path / "plans", "another net") is None
+    (stored,) = (tmp_path / "plans").iterdir()
+    stored.write_text("{")
+    assert recall(tmp_path / "plans", "a net") is None
+    (tmp_path / "file").write_text("")
+    remember(tmp_path / "file", "a net", plan)  # costs the next measurement, and no more
 
 
 @pytest.mark.parametrize("operator", ["hessian", "ggn", "fisher"])
@@ -232,7 +244,7 @@ def test_out_of_memory_lowers_the_plan_and_goes_on(error):
     truth = reference.hessian(case) @ block(case)
     torch.testing.assert_close(operator @ block(case), truth, rtol=1e-9, atol=1e-12)
     assert operator.engine.plan.micro_batch == 3
-    assert log.said[0].startswith("out of memory: going on with graph products")
+    assert log.said[0].startswith("out of memory: continuing with graph products")
 
 
 def test_out_of_memory_at_the_end_is_one_line():

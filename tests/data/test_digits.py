@@ -2,6 +2,7 @@ import hashlib
 
 import torch
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from ssgd_analysis.data import load_data
 
@@ -45,6 +46,15 @@ def test_the_split_is_stratified():
     test = data.test.targets.bincount(minlength=10)
     exact = (train + test) * (500 / 1797)
     assert (test - exact).abs().max() < 1  # a class is off by less than one example
+
+
+def test_the_split_is_that_of_scikit_learn():
+    data = load_data("digits")
+    images, labels = load_digits(return_X_y=True)
+    parts = train_test_split(images, labels, test_size=500, random_state=0, stratify=labels)
+    for split, pixels, classes in zip((data.train, data.test), parts[:2], parts[2:], strict=True):
+        assert torch.equal(split.inputs.reshape(-1, 64), torch.tensor(pixels / 16).float())
+        assert split.targets.tolist() == classes.tolist()
 
 
 def test_the_split_is_the_same_on_every_load():

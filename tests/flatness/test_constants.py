@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.flatness.context import MetricContext
 from ssgd_analysis.flatness.metrics.quantization_drop import rounded_to
-from ssgd_analysis.landscapes.directions.direction import normalized
+from ssgd_analysis.landscapes.directions.direction import normalized_directions
 from ssgd_analysis.landscapes.directions.random import random_directions
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.weights import Filters
@@ -114,7 +114,7 @@ def test_random_directions_leave_them_alone(how):
         changed = [not torch.equal(*pair) for pair in zip(one, other, strict=True)]
         assert changed == [i == place for i in range(len(changed))]
         assert torch.equal(one[place][live], other[place][live])
-    for direction in normalized(found, directions, how):
+    for direction in normalized_directions(found, directions, how):
         assert not direction[place][PAD].any()
         if how == "filter":  # of each feature, over the rows that are weights
             norms = [part[live].norm(dim=0) for part in (direction[place], weight)]

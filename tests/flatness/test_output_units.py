@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.flatness.context import MetricContext
-from ssgd_analysis.landscapes.directions.direction import normalized
+from ssgd_analysis.landscapes.directions.direction import normalized_directions
 from ssgd_analysis.landscapes.directions.random import random_directions
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.symmetries.layer_edits import scale_outputs
@@ -113,7 +113,7 @@ def test_filters_along_the_wrong_axis_would_not_stay():
 
 def losses(problem: Problem) -> list[float]:
     """Along a random direction by filters."""
-    (direction,) = normalized(problem, random_directions(problem, 1, seed=3), "filter")
+    (direction,) = normalized_directions(problem, random_directions(problem, 1, seed=3), "filter")
     context = MetricContext(problem)
     found = []
     with context.moved() as clean:

@@ -12,7 +12,7 @@ from torch import nn
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.landscapes import adaptive
 from ssgd_analysis.landscapes.adaptive import fill, refine
-from ssgd_analysis.landscapes.interpolation import Scale, spline
+from ssgd_analysis.landscapes.interpolation import InterpolationScale, spline
 
 SIDE = 51
 
@@ -365,7 +365,7 @@ def test_many_points_are_interpolated_from_their_neighbours():
     truth = relu()
     known = np.argwhere(np.ones((SIDE, SIDE)))[::3]
     wanted = np.argwhere(np.ones((SIDE, SIDE)))[1::3][:200]
-    values = Scale(truth.loss)(truth.loss)[tuple(known.T)]
+    values = InterpolationScale(truth.loss)(truth.loss)[tuple(known.T)]
     whole = spline("cubic", known, values, wanted)
     near = spline("cubic", known, values, wanted, near=40)
     assert (near != whole).any()

@@ -11,8 +11,8 @@ from ssgd_analysis.landscapes.directions import (
     eigen_directions,
     given_directions,
     gradient_directions,
-    inner,
-    normalized,
+    inner_product,
+    normalized_directions,
     projected,
     random_directions,
     trajectory_directions,
@@ -42,7 +42,7 @@ def subject(request) -> Problem:
 
 @pytest.mark.parametrize("how", SCOPES)
 def test_each_group_gets_the_norm_of_its_weights(subject, how):
-    for direction in normalized(subject, random_directions(subject, 2, seed=0), how):
+    for direction in normalized_directions(subject, random_directions(subject, 2, seed=0), how):
         for part, weight in zip(direction, subject.parameters.values(), strict=True):
             assert part.shape == weight.shape
             if weight.ndim < 2:
@@ -55,20 +55,22 @@ def test_each_group_gets_the_norm_of_its_weights(subject, how):
 def test_biases_do_not_move(subject, how):
     vectors = [i for i, w in enumerate(subject.parameters.values()) if w.ndim < 2]
     assert vectors
-    for direction in normalized(subject, random_directions(subject, 2, seed=0), how):
+    for direction in normalized_directions(subject, random_directions(subject, 2, seed=0), how):
         assert not any(direction[index].any() for index in vectors)
 
 
 @pytest.mark.parametrize("how", SCOPES)
 def test_kept_biases_get_their_own_norm(subject, how):
-    for direction in normalized(subject, random_directions(subject, 2, seed=0), how, "keep"):
+    for direction in normalized_directions(
+        subject, random_directions(subject, 2, seed=0), how, "keep"
+    ):
         for part, weight in zip(direction, subject.parameters.values(), strict=True):
             if weight.ndim < 2:
                 assert float(part.norm()) == pytest.approx(float(weight.detach().norm()), rel=1e-12)
 
 
 def test_biases_held_at_zero_leave_unit_norm(subject):
-    (made,) = normalized(subject, random_directions(subject, 1, seed=0), "none", "zero")
+    (made,) = normalized_directions(subject, random_directions(subject, 1, seed=0), "none", "zero")
     assert float(flat(made).norm()) == pytest.approx(1, rel=1e-12)
     still = [w.ndim < 2 for w in subject.parameters.values()]
     assert [not part.any() for part in made] == still
@@ -79,7 +81,7 @@ def test_matrices_of_normalisation_layers_count_as_biases():
     model = torch.nn.Sequential(model[0], torch.nn.Unflatten(1, (2, 3)), model[1])
     one = torch.ones(2, 6, dtype=torch.float64)
     given = Problem(model, lambda outputs, _: outputs.square().mean(), [(one, one)])
-    (made,) = normalized(given, random_directions(given, 1, seed=0), "filter")
+    (made,) = normalized_directions(given, random_directions(given, 1, seed=0), "filter")
     moves = dict(zip(given.parameters, (bool(part.any()) for part in made), strict=True))
     assert moves == {"0.weight": True, "0.bias": False, "2.weight": False, "2.bias": False}
 
@@ -89,7 +91,7 @@ def test_nothing_but_biases_gives_no_direction():
     one = torch.ones(2, 3, dtype=torch.float64)
     given = Problem(model, nets.mse, [(one, one)])
     with pytest.raises(InputError, match="--biases keep"):
-        normalized(given, random_directions(given, 1, seed=0), "filter")
+        normalized_directions(given, random_directions(given, 1, seed=0), "filter")
 
 
 def test_parallel_directions_are_no_plane(subject):
@@ -97,11 +99,11 @@ def test_parallel_directions_are_no_plane(subject):
     for how in (*SCOPES, "none"):
         for second in ([-3 * part for part in first], first):
             with pytest.raises(InputError, match="parallel to the first"):
-                normalized(subject, [first, second], how)
+                normalized_directions(subject, [first, second], how)
     noise = random_directions(subject, 2, seed=1)[1]
     nearly = [a + 1e-9 * b for a, b in zip(first, noise, strict=True)]
     with pytest.raises(InputError, match="parallel to the first"):
-        normalized(subject, [first, nearly], "none")
+        normalized_directions(subject, [first, nearly], "none")
 
 
 @pytest.mark.parametrize("how", [*SCOPES, "none"])
@@ -109,15 +111,15 @@ def test_one_weight_has_no_second_direction(how):
     one = torch.ones(2, 1, dtype=torch.float64)
     given = Problem(torch.nn.Linear(1, 1, bias=False).double(), nets.mse, [(one, one)])
     with pytest.raises(InputError, match="--dims 1"):
-        normalized(given, random_directions(given, 2, seed=0), how)
+        normalized_directions(given, random_directions(given, 2, seed=0), how)
 
 
 def test_filters_of_one_entry_do_not_skew_the_plane():
     one = torch.ones(2, 1, dtype=torch.float64)
     model = torch.nn.Sequential(torch.nn.Linear(1, 5), torch.nn.Linear(5, 2)).double()
     given = Problem(model, nets.mse, [(one, torch.ones(2, 2, dtype=torch.float64))])
-    first, second = normalized(given, random_directions(given, 2, seed=0), "filter")
-    assert abs(inner(first, second)) < 1e-12
+    first, second = normalized_directions(given, random_directions(given, 2, seed=0), "filter")
+    assert abs(inner_product(first, second)) < 1e-12
     assert not second[0].any()
 
 
@@ -128,14 +130,14 @@ def test_float32_directions_are_orthogonal_though_nearly_parallel_before(how):
     given = problem(model)
     first, noise = random_directions(given, 2, seed=0)
     second = [a + 1e-3 * b for a, b in zip(first, noise, strict=True)]
-    a, b = normalized(given, [first, second], how)
+    a, b = normalized_directions(given, [first, second], how)
     # rounding to float32 of entries of a few hundred: 6e-8 × √P over P
-    assert abs(inner(a, b)) <= 1e-7 * (inner(a, a) * inner(b, b)) ** 0.5
+    assert abs(inner_product(a, b)) <= 1e-7 * (inner_product(a, a) * inner_product(b, b)) ** 0.5
 
 
 @pytest.mark.parametrize("how", SCOPES)
 def test_second_direction_is_orthogonal_within_each_group(subject, how):
-    first, second = normalized(subject, random_directions(subject, 2, seed=0), how)
+    first, second = normalized_directions(subject, random_directions(subject, 2, seed=0), how)
     for a, b in zip(first, second, strict=True):
         for x, y in zip(groups(a, how), groups(b, how), strict=True):
             if len(x) > 1:  # a group of one entry has one direction only
@@ -145,7 +147,7 @@ def test_second_direction_is_orthogonal_within_each_group(subject, how):
 
 def test_first_direction_is_the_raw_one_rescaled(subject):
     raw = random_directions(subject, 1, seed=0)
-    (made,) = normalized(subject, raw, "filter")
+    (made,) = normalized_directions(subject, raw, "filter")
     for before, after, weight in zip(raw[0], made, subject.parameters.values(), strict=True):
         if weight.ndim < 2:
             continue
@@ -157,14 +159,18 @@ def test_first_direction_is_the_raw_one_rescaled(subject):
 def test_none_gives_unit_norm_and_orthogonal(subject):
     first, second = (
         flat(direction)
-        for direction in normalized(subject, random_directions(subject, 2, seed=0), "none")
+        for direction in normalized_directions(
+            subject, random_directions(subject, 2, seed=0), "none"
+        )
     )
     assert float(first.norm()) == pytest.approx(1, rel=1e-13)
     assert float(second.norm()) == pytest.approx(1, rel=1e-13)
     assert abs(float(first @ second)) < 1e-14
     sizes = [w.ndim for w in subject.parameters.values()]
     vector = sizes.index(1)
-    assert normalized(subject, random_directions(subject, 1, seed=0), "none")[0][vector].any()
+    assert normalized_directions(subject, random_directions(subject, 1, seed=0), "none")[0][
+        vector
+    ].any()
 
 
 def test_zero_filters_do_not_move():
@@ -172,7 +178,7 @@ def test_zero_filters_do_not_move():
     with torch.no_grad():
         case.model[0].weight[1] = 0
     subject = problem(case)
-    (direction,) = normalized(subject, random_directions(subject, 1, seed=0), "filter")
+    (direction,) = normalized_directions(subject, random_directions(subject, 1, seed=0), "filter")
     assert not direction[0][1].any()
     assert direction[0].isfinite().all()
 
@@ -181,13 +187,13 @@ def test_normalising_changes_no_input(subject):
     raw = random_directions(subject, 2, seed=0)
     before = [nets.bits(flat(direction)) for direction in raw]
     for how in (*SCOPES, "none"):
-        normalized(subject, raw, how)
+        normalized_directions(subject, raw, how)
     assert [nets.bits(flat(direction)) for direction in raw] == before
 
 
 def test_unknown_normalisation_is_refused(subject):
     with pytest.raises(InputError, match="did you mean 'filter'"):
-        normalized(subject, random_directions(subject, 1, seed=0), "filters")
+        normalized_directions(subject, random_directions(subject, 1, seed=0), "filters")
 
 
 def test_two_models_of_equal_shapes_get_the_same_raw_directions():
@@ -250,7 +256,7 @@ def test_eigen_directions_are_the_top_eigenvectors(net):
 def test_more_eigen_directions_than_weights_are_refused():
     model = torch.nn.Linear(1, 1, bias=False).double()
     one = torch.ones(2, 1, dtype=torch.float64)
-    with pytest.raises(InputError, match="only 1 directions"):
+    with pytest.raises(InputError, match="needs 2 eigenvectors"):
         eigen_directions(Problem(model, nets.mse, [(one, one)]), 2, seed=0)
 
 
@@ -319,7 +325,7 @@ def test_trajectory_needs_other_checkpoints():
     with pytest.raises(InputError, match="--save-every"):
         trajectory_directions(problem(case), stay, 1)
     once = path_along(case, two_axes(case), [(1, 0), (0, 0)])
-    with pytest.raises(InputError, match="at least 2 kept"):
+    with pytest.raises(InputError, match="at least 2 saved"):
         trajectory_directions(problem(case), once, 2)
 
 
@@ -363,9 +369,9 @@ def test_given_vectors_by_name_or_in_one_piece():
     ("vector", "match"),
     [
         (torch.ones(3), "3 entries"),
-        ({"nothing": torch.ones(3)}, "'nothing', which is no parameter"),
+        ({"nothing": torch.ones(3)}, "entry 'nothing': its entries should be"),
         ({"0.weight": torch.ones(2, 2)}, "shape"),
-        ({}, "no parameter"),
+        ({}, "is empty"),
         (None, "needs 1 vectors"),
     ],
 )
@@ -394,8 +400,8 @@ def test_a_plane_goes_through_three_checkpoints():
     problems = checkpoints(case, [(1, 1), (4, 5), (2, -3)])
     (first, second), places = between_directions("abc", problems)
     assert places[:2] == [(0.0, 0.0), (1.0, 0.0)]
-    assert abs(inner(first, second)) < 1e-10
-    assert inner(second, second) == pytest.approx(inner(first, first), rel=1e-12)
+    assert abs(inner_product(first, second)) < 1e-10
+    assert inner_product(second, second) == pytest.approx(inner_product(first, first), rel=1e-12)
     # c − a = (1, −4), along (3, 4)/25: −13/25; the rest has length √(17 − 13²/25) over 5
     assert places[2] == pytest.approx((-13 / 25, (17 - 169 / 25) ** 0.5 / 5))
     a, b = places[2]
@@ -427,7 +433,7 @@ def test_masks_that_differ_can_not_be_mixed():
         Problem(Masked(*which).eval(), nets.mse, [(one, one[:, :1])])
         for which in ((True, 1j), (False, 3j), (True, 3j))
     )
-    with pytest.raises(InputError, match=r"'mask' differs .* torch.bool can't be mixed"):
+    with pytest.raises(InputError, match=r"'mask' differs .* torch.bool can't be interpolated"):
         MoveRest([a, b], [(0.0,), (1.0,)])
     with torch.no_grad():
         MoveRest([a, c], [(0.0,), (1.0,)])([0.5])

@@ -4,7 +4,7 @@ import reference
 import torch
 
 from ssgd_analysis.landscapes import LandscapeSettings, NamedProblem, landscape
-from ssgd_analysis.landscapes.directions import normalized, random_directions
+from ssgd_analysis.landscapes.directions import normalized_directions, random_directions
 from ssgd_analysis.problem import Problem
 
 
@@ -16,7 +16,7 @@ def facts(case: nets.Case, **options) -> dict:
 def dense(case: nets.Case, how: str, count: int) -> torch.Tensor:
     """Directions as columns, (P, count)."""
     problem = Problem(*case.problem)
-    made = normalized(problem, random_directions(problem, count, seed=0), how)
+    made = normalized_directions(problem, random_directions(problem, count, seed=0), how)
     return torch.stack([torch.cat([part.flatten() for part in d]) for d in made], dim=1)
 
 

@@ -39,7 +39,7 @@ def test_a_saved_record_is_read_back_whole(tmp_path, dims):
         k: v for k, v in record.to_json().items() if k not in where
     }
     (tmp_path / "landscape.npz").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="no whole landscape"):
+    with pytest.raises(InputError, match="incomplete or damaged"):
         LandscapeRecord.read(tmp_path)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.landscapes import LandscapeSettings, NamedProblem, landscape
-from ssgd_analysis.landscapes.directions import normalized, random_directions
+from ssgd_analysis.landscapes.directions import normalized_directions, random_directions
 from ssgd_analysis.landscapes.grid import through
 from ssgd_analysis.problem import Problem
 
@@ -140,7 +140,7 @@ def test_the_surface_of_a_quadratic_is_the_closed_form(dtype, tolerance, outputs
     given_ = nets.Case(case.model, case.loss, case.inputs.to(kind), case.targets.to(kind))
     D = torch.stack([
         torch.cat([part.flatten() for part in direction])
-        for direction in normalized(
+        for direction in normalized_directions(
             Problem(*case.problem), random_directions(Problem(*case.problem), 2, seed=0), "none"
         )
     ], dim=1)  # fmt: skip
@@ -374,7 +374,7 @@ def test_adaptive_measures_a_quarter_and_says_how_well_the_rest_is_known(dims):
 
 
 def test_more_points_than_fit_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"GiB, but the (disk|memory) has"):
+    with pytest.raises(InputError, match=r"GiB: the (disk|memory) has"):
         landscape(
             [subject(nets.mlp())], LandscapeSettings(points=10**6, dims=2), folder=tmp_path / "new"
         )

@@ -24,12 +24,15 @@ COMPOSED = ["s-sgd+ema", "sam+swa", "s-sgd+lookahead", "sgd+ema+lookahead", "loo
         ("s-sgd+", "unknown wrapper ''"),
         ("+ema", "unknown method ''"),
         ("s-sdg+ema", "unknown method 's-sdg': did you mean 's-sgd'"),
-        ("ema+sam", "method 'ema+sam': after + comes a wrapper"),
-        ("sgd+ema+ema", "method 'sgd+ema+ema' has a wrapper twice"),
-        ("ema+ema", "method 'ema+ema' has a wrapper twice"),
-        ("sgd+ema+swa", "EMA and SWA are averages of the weights: only one"),
-        ("anti-pgd+lookahead", "Lookahead moves the weights, from which AntiPGD has yet to take"),
-        ("anti-pgd+ema+lookahead", "Lookahead moves the weights"),
+        ("ema+sam", "method 'ema+sam': only wrappers can follow"),
+        ("sgd+ema+ema", "method 'sgd+ema+ema' names a wrapper twice"),
+        ("ema+ema", "method 'ema+ema' names a wrapper twice"),
+        ("sgd+ema+swa", "EMA and SWA both average the weights: use only one"),
+        (
+            "anti-pgd+lookahead",
+            "Lookahead cannot wrap AntiPGD: it would move weights that still carry",
+        ),
+        ("anti-pgd+ema+lookahead", "Lookahead cannot wrap AntiPGD"),
     ],
 )
 def test_what_cannot_be_composed_is_refused_in_words(name, words):

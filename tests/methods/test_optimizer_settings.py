@@ -262,7 +262,7 @@ def test_a_compiled_model_takes_the_same_steps():
     _run(compiled, optimizer, 3)
     _run(plain, other, 3)
     _same(model, plain, rtol=1e-10)
-    with pytest.raises(InputError, match="not of a compiled one"):
+    with pytest.raises(InputError, match="does not work on a compiled model"):
         SSGD(compiled.parameters(), noise_per="sample", model=compiled, **BASE)
 
 

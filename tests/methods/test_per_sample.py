@@ -195,7 +195,7 @@ def test_a_layer_with_a_forward_of_its_own_is_left_out():
 def test_a_compiled_model_is_refused():
     method = make_method("s-sgd", network(), noise_per="sample")
     method.passes.compiled = method.passes.model
-    with pytest.raises(InputError, match="not of a compiled one"):
+    with pytest.raises(InputError, match="does not work on a compiled model"):
         method.step(*minibatch(0), START)
 
 
@@ -206,7 +206,7 @@ def test_a_pass_that_calls_no_layer_is_refused():
 
     model = Around(nn.Linear(4, 3)).double()
     method = make_method("s-sgd", model, noise_per="sample")
-    with pytest.raises(InputError, match="no layer with noise was called"):
+    with pytest.raises(InputError, match="called no layer that gets noise"):
         method.step(*minibatch(0), START)
 
 
@@ -230,9 +230,9 @@ def test_a_layer_that_is_bypassed_is_told_of_once(caplog):
     method = make_method("s-sgd", Attention().double(), noise_per="sample")
     with caplog.at_level(logging.WARNING):
         run_steps(method, 2)
-    told = [record.getMessage() for record in caplog.records]
-    assert told == [
-        "noise_per=sample: no noise on mixed.in_proj_weight, whose products it cannot reach",
-        "noise_per=sample: no noise on mixed.out_proj,"
-        " whose weight is used without a call of the layer",
+    warned = [record.getMessage() for record in caplog.records]
+    assert warned == [
+        "noise_per=sample: mixed.in_proj_weight gets no noise: no nn.Linear or convolution owns it",
+        "noise_per=sample: mixed.out_proj gets no noise,"
+        " as its weight is used without calling the layer",
     ]

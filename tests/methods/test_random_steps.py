@@ -45,7 +45,7 @@ def test_the_scope_of_entropy_sgd_narrows_with_every_step():
 
 
 def test_too_few_examples_for_the_inner_steps():
-    with pytest.raises(InputError, match="inner_steps=20 need at least as many"):
+    with pytest.raises(InputError, match="inner_steps=20 needs a minibatch of at least 20"):
         make_method("entropy-sgd", network()).gradient(*minibatch(0, 6), START)
 
 
@@ -179,5 +179,5 @@ def test_how_many_classes_there_are(outputs, labels, classes):
 
 def test_classes_that_cannot_be_counted_are_refused():
     method = make_method("label-noise-sgd", network())
-    with pytest.raises(InputError, match="do not tell the classes"):
+    with pytest.raises(InputError, match="have no axis of classes"):
         method._count(minibatch(0)[0][:1], torch.zeros((1, 5), dtype=torch.long))

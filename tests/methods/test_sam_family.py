@@ -266,7 +266,7 @@ def test_sam_by_single_examples_is_the_mean_over_examples():
 
 def test_parts_of_one_example_are_refused_where_batchnorm_cannot_have_them(tmp_path, strangers):
     options = {"data": "digits", "model": f"{strangers}:batchnorm", "batch_size": 32, "epochs": 1}
-    with pytest.raises(InputError, match="m=1 cuts 32 examples into 32 parts"):
+    with pytest.raises(InputError, match="change m=1, which makes 32 parts"):
         train(TrainConfig(method="sam", settings={"m": 1}, **options), tmp_path / "r")
 
 

@@ -331,7 +331,7 @@ def test_examples_that_do_not_fit_are_no_error_here():
         ("pytorch-optimizer:adahessian", "cannot be a base optimizer"),
         ("pytorch-optimizer:bsam", "num_data"),
         ("pytorch-optimizer:schedulefreesgd", "needs calls of train"),
-        ("pytorch-optimizer:adashift", "a run cannot keep"),
+        ("pytorch-optimizer:adashift", "a run cannot save"),
     ],
 )
 def test_what_does_not_fit_is_refused(name, words):
@@ -368,7 +368,7 @@ def test_a_real_number_whose_default_is_whole():
         ("beta=1", "did you mean 'betas'"),
         ("betas=0.9", "tuple of 2"),
         ("eps=small", "eps=small"),
-        ("amsgrad=1", "bool"),
+        ("amsgrad=1", "true or false"),
         ("lr=0.1", "--lr"),
         ("weight_decay=0.1", "--weight-decay"),
         ("eps", "NAME=VALUE"),

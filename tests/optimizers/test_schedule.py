@@ -3,7 +3,7 @@ import math
 import pytest
 
 from ssgd_analysis.optimizers.schedule import learning_rate
-from ssgd_analysis.settings.training import SCHEDULES
+from ssgd_analysis.settings.training import LR_SCHEDULES
 
 
 @pytest.mark.parametrize("step", [0, 1, 57, 99])
@@ -33,7 +33,7 @@ def test_cosine(step, factor):
     assert learning_rate(0.2, "cosine", step, 100, 0) == pytest.approx(0.2 * factor, abs=1e-15)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", LR_SCHEDULES)
 def test_warm_up_is_a_line_to_the_peak(schedule):
     rates = [learning_rate(0.5, schedule, step, 100, 10) for step in range(10)]
     assert rates == pytest.approx([0.05 * (step + 1) for step in range(10)])
@@ -46,7 +46,7 @@ def test_cosine_after_warm_up_ends_at_zero():
     assert learning_rate(1.0, "cosine", 100, 100, 10) == pytest.approx(0, abs=1e-15)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", LR_SCHEDULES)
 @pytest.mark.parametrize(("total", "warmup"), [(1, 0), (1, 1), (5, 5), (100, 0), (100, 30)])
 def test_never_above_the_peak_never_zero_and_falling_after_warm_up(schedule, total, warmup):
     rates = [learning_rate(0.7, schedule, step, total, warmup) for step in range(total)]

@@ -44,6 +44,12 @@ DRAW = {
             dict.fromkeys("ab", (X, np.exp(-(X**2)), np.full(11, 0.01), [0.9])), **o
         ),
     ),
+    "density_overlay": (
+        1,
+        lambda **o: plots.density_overlay(
+            dict.fromkeys("ab", (X, np.exp(-(X**2)), np.full(11, 0.01), [0.9])), **o
+        ),
+    ),
     "forest_figure": (1, lambda **o: plots.forest_figure(EFFECTS, baseline="sgd", **o)),
     "interval_figure": (
         2,

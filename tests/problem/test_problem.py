@@ -195,7 +195,7 @@ def test_a_restricted_problem_takes_exact_names():
     assert list(problem.restricted(["[a].bias"]).parameters) == ["[a].bias"]
     with pytest.raises(InputError, match=r"did you mean '\[a\].bias'"):
         problem.restricted(["[a].bia"])
-    with pytest.raises(InputError, match="name some"):
+    with pytest.raises(InputError, match="the name of at least one"):
         problem.restricted([])
     with pytest.raises(InputError, match="unknown parameter"):
         problem.restricted(["[a].bias"]).restricted(["[a].weight"])

@@ -215,7 +215,7 @@ def test_batches_without_a_label_that_counts_count_nothing():
     truth = F.cross_entropy(model(nets.randn(N, 4)), targets)
     assert problem.mean_loss() == pytest.approx(float(truth.detach()), rel=1e-12)
     assert problem.n_samples == N
-    with pytest.raises(InputError, match="every label is one that the loss ignores"):
+    with pytest.raises(InputError, match="the loss ignores every target"):
         Problem(model, nn.CrossEntropyLoss(), batches[:2]).mean_loss()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import click
 import pytest
 from click.testing import CliRunner
+from ssgd_analysis.cli.main import cli
 from ssgd_analysis.cli.options import given, settings_from, settings_options
 
 from ssgd_analysis.errors import InputError
@@ -18,11 +19,11 @@ from ssgd_analysis.settings import (
     read_assignments,
     setting,
 )
-from ssgd_analysis.settings.connection import ConnectionSettings
-from ssgd_analysis.settings.landscape import LandscapeSettings
-from ssgd_analysis.settings.sharpness import OPERATORS as OPERATOR_NAMES
-from ssgd_analysis.settings.sharpness import SharpnessFields
-from ssgd_analysis.settings.training import TrainSettings
+from ssgd_analysis.settings.commands import COMMAND_SETTINGS
+from ssgd_analysis.settings.sharpness import OPERATOR_NAMES
+from ssgd_analysis.settings.study import StudySettings
+
+CLASSES = [cls for classes in COMMAND_SETTINGS.values() for cls in classes.values()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,12 @@ def run(*arguments: str):
     return CliRunner().invoke(command, arguments)
 
 
+@pytest.fixture
+def run_command():
+    """What a command of the package prints."""
+    return lambda *arguments: CliRunner().invoke(cli, arguments, catch_exceptions=False).output
+
+
 def test_options_that_are_not_given_are_left_to_the_declaration():
     passed, settings = json.loads(run("--name", "a").output)
     assert passed == {"name": "a"}
@@ -132,6 +139,38 @@ def test_the_json_schema_has_types_limits_and_choices():
     assert schema["share"]["exclusiveMinimum"] == 0
     assert schema["radius"]["type"] == ["number", "null"]
     assert schema["kind"]["enum"] == ["round", "square"]
+    assert "default" not in schema["name"]
+    assert json_schema(Made)["required"] == ["name"]
+    assert {"name", "scale"} <= json_schema(Made, StudySettings)["properties"].keys()
+
+
+def allowed(schema, value):
+    """Whether a schema of one setting allows a value."""
+    names = {"integer": int, "number": (int, float), "string": str, "boolean": bool, "array": list}
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    typed = any(value is None if k == "null" else isinstance(value, names[k]) for k in kinds)
+    limits = [value >= schema["minimum"]] if "minimum" in schema and value is not None else []
+    return typed and value in schema.get("enum", [value]) and all(limits)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_schema_allows_its_defaults(cls):
+    schema = json_schema(cls)
+    for name, each in schema["properties"].items():
+        assert name in schema["required"] or allowed(each, each["default"]), name
+
+
+def test_list_settings_shows_options_and_their_schema(run_command):
+    (entry,) = json.loads(run_command("list", "settings", "compare", "--json"))
+    assert entry["schema"] == json_schema(*COMMAND_SETTINGS["compare"].values())
+    options = {each["option"] for each in entry["settings"]}
+    assert {"--metric", "--margin", "--samples"} <= options
+    assert not {"--level", "--metrics"} & options
+    text = run_command("list", "settings")
+    assert all(name in text for classes in COMMAND_SETTINGS.values() for name in classes)
+    assert (
+        "--margin: Smallest difference that matters, relative to the baseline's mean (def" in text
+    )
 
 
 def test_texts_are_read_as_the_settings_types():
@@ -146,9 +185,7 @@ def test_texts_are_read_as_the_settings_types():
         read_assignments("--set", ["a"])
 
 
-@pytest.mark.parametrize(
-    "cls", [TrainSettings, SharpnessFields, LandscapeSettings, ConnectionSettings]
-)
+@pytest.mark.parametrize("cls", CLASSES)
 def test_defaults_of_the_package_pass_their_own_checks(cls):
     needed = {
         each.name: "x" for each in declarations(cls) if each.default is None and not each.optional

@@ -13,7 +13,7 @@ from ssgd_analysis.sharpness import (
     SharpnessRecords,
     SharpnessSettings,
     measure,
-    measure_all,
+    measure_checkpoints,
 )
 
 SMALL = {"top": 2, "probes": 2}
@@ -49,27 +49,29 @@ def test_all_is_every_metric_that_the_problem_has(only_metrics):
     found = measure(Problem(*nets.regression().problem), metrics=["all"], **SMALL).to_json()
     assert found["metrics"]["sam"]["value"] is not None
     assert found["metrics"]["margin"]["value"] is None
-    assert "no class labels" in found["metrics"]["margin"]["why"]
+    assert "not class labels" in found["metrics"]["margin"]["why"]
 
 
 def test_finished_checkpoints_are_resumed_at_equal_settings_only(problem, tmp_path, monkeypatch):
     both = [CheckpointProblem(name, problem) for name in ("a", "b")]
     settings = SharpnessSettings(**SMALL, metrics=["sam"])
-    first = measure_all(both, settings, folder=tmp_path)
+    first = measure_checkpoints(both, settings, folder=tmp_path)
     assert [entry["checkpoint"] for entry in first.to_json()["differences"]] == ["b"]
+    (axes,) = first.plot().figure.axes  # one panel for both
+    assert axes.get_legend_handles_labels()[1] == ["a", "b"]
 
     def refused(*arguments):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("ssgd_analysis.sharpness.checkpoints.prepare", refused)
-    again = measure_all(both, settings, folder=tmp_path, resume=True)
+    monkeypatch.setattr("ssgd_analysis.sharpness.checkpoints.planned_operator", refused)
+    again = measure_checkpoints(both, settings, folder=tmp_path, resume=True)
     assert isinstance(again, SharpnessRecords)
     assert again.to_json() == first.to_json()
     with pytest.raises(AssertionError, match="measured again"):
-        measure_all(both, SharpnessSettings(**SMALL), folder=tmp_path, resume=True)
+        measure_checkpoints(both, SharpnessSettings(**SMALL), folder=tmp_path, resume=True)
     (tmp_path / "checkpoints" / "000.json").write_text("{")
     with pytest.raises(InputError, match=r"000\.json is damaged"):
-        measure_all(both, settings, folder=tmp_path, resume=True)
+        measure_checkpoints(both, settings, folder=tmp_path, resume=True)
 
 
 def test_settings_that_exclude_one_another_are_refused(problem):
@@ -78,4 +80,4 @@ def test_settings_that_exclude_one_another_are_refused(problem):
     with pytest.raises(InputError, match="compares Hessians"):
         measure(problem, operator="ggn", cross_check=True)
     with pytest.raises(InputError, match="needs --out"):
-        measure_all([CheckpointProblem("a", problem)], SharpnessSettings(), resume=True)
+        measure_checkpoints([CheckpointProblem("a", problem)], SharpnessSettings(), resume=True)

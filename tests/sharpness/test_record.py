@@ -14,7 +14,7 @@ from ssgd_analysis.flatness import METRICS
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT
 from ssgd_analysis.sharpness import SharpnessRecord, SharpnessSettings
-from ssgd_analysis.sharpness.build import build, prepare
+from ssgd_analysis.sharpness.build import build, planned_operator
 
 # INTERFACE.md, section 2, sharpness: what one checkpoint's object holds besides its name
 KEYS = {
@@ -35,7 +35,7 @@ def record(case: nets.Case, **request) -> dict:
 
 
 def measured(problem, settings, *, start=None, deadline=None) -> SharpnessRecord:
-    operator = prepare(problem, settings, SILENT)
+    operator = planned_operator(problem, settings, SILENT)
     document, vectors = build(
         operator, problem, settings, start=start, deadline=deadline, progress=SILENT
     )

@@ -11,7 +11,7 @@ from ssgd_analysis.methods.weight_noise import WeightNoiseMethod
 from ssgd_analysis.runs import TrainConfig
 from ssgd_analysis.studies import estimate as module
 from ssgd_analysis.studies.cells import Cell
-from ssgd_analysis.studies.estimate import estimate
+from ssgd_analysis.studies.estimate import estimate_cost
 
 PASS = 0.004  # seconds, far above all else of a step
 
@@ -54,7 +54,7 @@ def cell(tmp_path, method="s-sgd", precision="fp32", **settings):
 )
 def test_training_is_timed_at_the_mean_passes_of_a_step(tmp_path, slow, method, settings, passes):
     one = cell(tmp_path, method, **settings)
-    found = estimate([one], jobs=1)
+    found = estimate_cost([one], jobs=1)
     steps = one.config.epochs * 5  # an epoch is 500 examples
     assert found.passes == steps * passes
     # the clock moves by passes alone; a sample of steps holds them in nearly the mean's proportion
@@ -71,7 +71,7 @@ def test_noise_is_on_where_steps_are_timed(tmp_path, slow, monkeypatch, settings
     monkeypatch.setattr(
         WeightNoiseMethod, "scale", lambda *given: scales.append(scale(*given)) or scales[-1]
     )
-    estimate([cell(tmp_path, noise_scale=0.1, **settings)], jobs=1)
+    estimate_cost([cell(tmp_path, noise_scale=0.1, **settings)], jobs=1)
     assert max(scales) == pytest.approx(0.1)
     assert (min(scales) == 0) == ("noise_stop" in settings)
 
@@ -86,7 +86,7 @@ def test_float16_steps_that_overflow_are_skipped(tmp_path, monkeypatch):
         return parts
 
     monkeypatch.setattr(module, "prepare", overflowing)
-    found = estimate([cell(tmp_path, precision="fp16", noise_scale=0.1)], jobs=1)
+    found = estimate_cost([cell(tmp_path, precision="fp16", noise_scale=0.1)], jobs=1)
     assert 0 < found.training < 1e4
 
 
@@ -101,7 +101,7 @@ def test_weights_do_not_move_while_steps_are_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "prepare", kept)
     for method in ("sgd", "s-sgd", "sam"):
         one = cell(tmp_path, method)
-        estimate([one], jobs=1)
+        estimate_cost([one], jobs=1)
         with random_state.seeded(one.config.seed):
             fresh = prepare(one.config)
         for a, b in zip(benches[-1].model.parameters(), fresh.model.parameters(), strict=True):

@@ -222,11 +222,11 @@ def test_a_question_without_its_axis_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("question", "axis", "tuned", "words"),
     [
-        ("trend", "nonsense", "", "'nonsense' is none"),
-        ("trend", "schedule", "", "'schedule' is none"),
-        ("trend", "momentum", "", "at least two places: 'momentum' has one"),
-        ("trend", "warmup", "", "'warmup' is none"),  # 0 has no logarithm
-        ("strength", "noise_scale", "", "at least two places"),
+        ("trend", "nonsense", "", "of positive numbers: 'nonsense' is not one"),
+        ("trend", "schedule", "", "'schedule' is not one"),
+        ("trend", "momentum", "", "at least two values: 'momentum' has one"),
+        ("trend", "warmup", "", "'warmup' is not one"),  # 0 has no logarithm
+        ("strength", "noise_scale", "", "at least two values"),
         ("strength", "noise_scale", "search = { noise_scale = [0.1, 1.0] }", "not tuned"),
     ],
 )

@@ -42,7 +42,7 @@ def test_nothing_to_tune_is_one_trial_and_too_much_is_refused():
 
 
 def test_edges_are_named():
-    assert [LR.place(value) for value in (0.011, 0.1, 0.99)] == ["low edge", "inside", "high edge"]
+    assert [LR.edge(value) for value in (0.011, 0.1, 0.99)] == ["low edge", "inside", "high edge"]
     assert LR.share(LR.at(0.3)) == pytest.approx(0.3, abs=1e-3)
 
 

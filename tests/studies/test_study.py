@@ -5,9 +5,11 @@ import time
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from ssgd_analysis.errors import InputError
 from ssgd_analysis.runs import Run
-from ssgd_analysis.studies import list_studies, load_study
+from ssgd_analysis.studies import StudySettings, list_studies, load_study, run_study
 from ssgd_analysis.studies.cells import slug
 from ssgd_analysis.studies.questions.rivals import study_verdict
 
@@ -76,6 +78,34 @@ def test_a_study_answers(tmp_path, run, spec):
     assert again.json == answer
     after = {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*") if p.is_file()}
     assert after == before  # nothing was repeated
+
+
+def test_a_study_from_python_is_a_record(tmp_path):
+    spec = tmp_path / "tiny.toml"
+    text = TINY.replace("budget = 4", "budget = 2").replace("points = 3", "points = 0")
+    text = text.replace('"lambda_max", "expected:draws=4", ', "")
+    spec.write_text(text.replace("save_every = 1", "train_samples = 100"), encoding="utf-8")
+    record = run_study(str(spec), tmp_path / "out", StudySettings(jobs=1, seeds=1))
+    stored = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert record.to_json() == stored
+    assert record.verdict == stored["verdict"]
+    assert record.files[0] == tmp_path / "out" / "report.html"
+    rows = record.rows()
+    assert len(rows) == 2 * 3  # arms × metrics; every run of the large batches failed
+    assert len(stored["failures"]) == 2
+    assert rows[0].items() >= {
+        "setting": "small", "arm": "SGD 2×", "metric": "test_accuracy", "n": 1, "low": None,
+    }.items()  # fmt: skip
+    axes = Figure().subplots(1, 2)
+    record.plot(axes)
+    assert axes[0].get_xlabel() == "test accuracy"
+    again = record.save(tmp_path / "copy")
+    assert {path.name for path in again} == {path.name for path in record.files}
+    copied = json.loads((tmp_path / "copy" / "result.json").read_text())
+    assert copied.pop("report") == str(tmp_path / "copy" / "report.html")
+    assert copied.items() <= {**stored, "pictures": copied["pictures"]}.items()
+    with pytest.raises(InputError, match="already holds a study"):
+        run_study(str(spec), tmp_path / "out")
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def _planted(losses: list[float], patience: int, epochs: int) -> tuple[list[dict
             for value in (model.weight, model.running_mean):
                 value.fill_(epoch)
         record = {"epoch": epoch, "lr": 0.1, "val_loss": loss, "train_loss": -loss}
-        records.append(early.see(record, model))
+        records.append(early.update(record, model))
         if early.over:
             break
     assert model.weight == model.running_mean
@@ -152,7 +152,7 @@ def test_train_samples_are_a_stratified_draw():
     assert torch.equal(few.train.inputs, again.train.inputs)
     assert not torch.equal(few.train.inputs, other.train.inputs)
     assert torch.equal(few.test.inputs, whole.test.inputs)
-    with pytest.raises(InputError, match=r"--train-samples 9999: there are"):
+    with pytest.raises(InputError, match=r"--train-samples 9999 is more than"):
         prepare_data(config(data="digits", train_samples=9999))
 
 
@@ -205,16 +205,16 @@ def test_a_compiled_run_is_the_plain_one_to_rounding(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"early_stop": 2}, "--early-stop .* needs --val"),
-        ({"label_smoothing": 0.1, "loss": "mse"}, "--label-smoothing is for cross_entropy"),
+        ({"early_stop": 2}, "--early-stop needs .* add --val"),
+        ({"label_smoothing": 0.1, "loss": "mse"}, "--label-smoothing needs --loss cross_entropy"),
         ({"label_smoothing": 1.5}, "at most 1"),
         ({"clip": 0.0}, "--clip 0"),
         ({"accumulate": 0}, "--accumulate 0 should be at least 1"),
         ({"lr_scaling": "cubic"}, "lr-scaling 'cubic'"),
         ({"channels_last": "maybe"}, "channels-last 'maybe'"),
         ({"precision": "fp8"}, "precision 'fp8'"),
-        ({"method": "lars", "optimizer": "sgd"}, "the method 'lars' is the optimizer lars"),
-        ({"method": "lars+ema", "optimizer": "adam"}, "is the optimizer lars"),
+        ({"method": "lars", "optimizer": "sgd"}, "the method lars always uses lars"),
+        ({"method": "lars+ema", "optimizer": "adam"}, "always uses lars"),
         ({"optimizer": "rprop", "weight_decay": 0.1}, "--weight-decay is not a setting"),
         ({"optimizer": "adam", "momentum": 0.9}, "--momentum is not a setting"),
         ({"optimizer": "adam", "nesterov": True}, "--nesterov is not a setting"),

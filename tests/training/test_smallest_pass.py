@@ -84,17 +84,17 @@ def test_one_example_is_refused_with_a_size_that_does(
 @pytest.mark.parametrize(
     ("name", "settings", "accumulate", "blame"),
     [
-        ("sam", {"m": 1}, 1, "m=1 cuts 16 examples into 16 parts, and no"),
+        ("sam", {"m": 1}, 1, "change m=1, which makes 16 parts"),
         (
             "sgd",
             {"ghost_batch": 2},
             2,
-            "ghost_batch=2, --accumulate 2 cuts 16 examples into 16 parts, and no",
+            "change ghost_batch=2, --accumulate 2, which makes 16 parts",
         ),
     ],
 )
 def test_where_no_size_does_the_cut_is_named(strangers, name, settings, accumulate, blame):
-    with pytest.raises(InputError, match=f"{blame} --batch-size up to 64 helps"):
+    with pytest.raises(InputError, match=f"--batch-size up to 64 is large enough: {blame}"):
         prepare(_config(name, settings, strangers, batch_size=16, accumulate=accumulate))
 
 

@@ -15,7 +15,7 @@ from ssgd_analysis.problem import Problem
 from ssgd_analysis.runs import Run, TrainConfig
 from ssgd_analysis.runs.checkpoint import load_checkpoint
 from ssgd_analysis.runs.tensors import read_tree
-from ssgd_analysis.runs.tracked import KINDS, spelled_out
+from ssgd_analysis.runs.tracked import QUANTITIES, spelled_out
 from ssgd_analysis.training import train
 from ssgd_analysis.training.track import stability_limit
 
@@ -335,7 +335,7 @@ def test_kinds_are_spelled_out_in_one_order():
     assert spelled_out([]) == []
     assert spelled_out(["third-order", "sharpness"]) == ["sharpness:1", "third-order:8"]
     assert spelled_out(["trace:3", "sharpness:10"]) == ["sharpness:10", "trace:3"]
-    assert spelled_out(list(KINDS)) == ["sharpness:1", "trace:16", "third-order:8"]
+    assert spelled_out(list(QUANTITIES)) == ["sharpness:1", "trace:16", "third-order:8"]
 
 
 TRAIN = ["train", "--method", "sgd", "--data", "two_moons", "--model", "mlp", "--epochs", 1]

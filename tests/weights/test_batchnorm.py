@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.landscapes import LandscapeSettings, NamedProblem, landscape
-from ssgd_analysis.landscapes.directions import normalized, random_directions
+from ssgd_analysis.landscapes.directions import normalized_directions, random_directions
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.problem.recalibration import recalibration
 from ssgd_analysis.weights import batchnorm
@@ -336,7 +336,7 @@ def test_recalibrated_points_use_the_statistics_there(how):
         found[bn] = landscape([subject], chosen).arrays
     losses = found["recalibrate"]["loss"]
     assert (losses != found["frozen"]["loss"]).all()
-    (direction,) = normalized(problem, random_directions(problem, 1, seed=0), how)
+    (direction,) = normalized_directions(problem, random_directions(problem, 1, seed=0), how)
     for alpha, loss in zip(found["frozen"]["alpha"], losses, strict=True):
         assert loss == pytest.approx(recalibrated_loss(case, alpha, direction), rel=1e-12)
 

@@ -18,7 +18,7 @@ from ssgd_analysis.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class Eigenpair:
-    """An eigenvalue with its doubt.
+    """An eigenvalue with its residual and standard error.
 
     Args:
         value: Rayleigh quotient of the unit vector found.
@@ -106,7 +106,6 @@ def eigenpairs(
         WorkError: a product is not finite.
 
     Example:
-        >>> import torch
         >>> from ssgd_analysis.curvature import DenseOperator, eigenpairs
         >>> spectrum = eigenpairs(DenseOperator(torch.diag(torch.arange(50.0))), 2, seed=0)
         >>> [round(pair.value, 2) for pair in spectrum.largest], round(spectrum.smallest.value, 2)
@@ -176,7 +175,6 @@ def block_eigenpairs(
         columns which that block alone would have paid for.
 
     Example:
-        >>> import torch
         >>> from ssgd_analysis.curvature import DenseOperator, block_eigenpairs
         >>> H = DenseOperator(torch.diag(torch.tensor([3.0, 1.0, 2.0, 5.0])))
         >>> [round(s.largest[0].value, 4) for s in block_eigenpairs(H, [slice(2), slice(2, 4)], 1)]
@@ -192,12 +190,12 @@ def block_eigenpairs(
     if not tol > 0 or not math.isfinite(tol):
         raise InputError(f"the tolerance {tol} should be positive")
     if by not in ("value", "magnitude"):
-        raise InputError(f'eigenvalues by "value" or by "magnitude", not by {by!r}')
+        raise InputError(f"by={by!r} should be 'value' or 'magnitude'")
     n = operator.shape[0]
     if start is not None:
         start = (start[:, None] if start.ndim == 1 else start).to(operator.device, operator.dtype)
         if len(start) != n:
-            raise InputError(f"the start has length {len(start)}, the operator {n}")
+            raise InputError(f"start vectors of length {len(start)} should have length {n}")
     size = max(2 * k + 20, capacity(operator))
     searches = []
     for block in blocks:
@@ -301,13 +299,13 @@ def certify_blocks(
     vectors = [block / block.norm(dim=0) for block in vectors]
     width = max(block.shape[1] for block in vectors)
     joint = torch.zeros(operator.shape[0], width, dtype=operator.dtype, device=operator.device)
-    for place, block in zip(blocks, vectors, strict=True):
-        joint[place, : block.shape[1]] = block
+    for rows, block in zip(blocks, vectors, strict=True):
+        joint[rows, : block.shape[1]] = block
     total, sampled = quotients(operator, joint, blocks)
     certificates = []
-    for place, unit, own in zip(blocks, vectors, sampled, strict=True):
+    for rows, unit, own in zip(blocks, vectors, sampled, strict=True):
         k = unit.shape[1]
-        image, own = total[place, :k], own[list(range(k))]
+        image, own = total[rows, :k], own[list(range(k))]
         values = (unit * image).sum(dim=0)
         norms = (image - unit * values).norm(dim=0).tolist()
         errors = own.stderr()

@@ -155,14 +155,14 @@ class KrylovBasis:
             keep: orthonormal eigenvectors of the projected matrix, shape (count, kept).
         """
         values = (keep * (self.projected[: self.count, : self.count] @ keep)).sum(axis=0)
-        rotation, kept = self._tensor(keep.T), keep.shape[1]
+        rotation, count = self._tensor(keep.T), keep.shape[1]
         for piece in self.vectors.split(CHUNK, dim=1):
-            piece[:kept] = rotation @ piece[: self.count]
+            piece[:count] = rotation @ piece[: self.count]
         coupling = self.coupling[:, : self.count] @ keep
         self.projected[:], self.coupling[:] = 0, 0
-        self.coupling[:, :kept] = coupling
-        self.count = kept
-        self.projected[range(kept), range(kept)] = values
+        self.coupling[:, :count] = coupling
+        self.count = count
+        self.projected[range(count), range(count)] = values
 
     def _cleared(self, vector: Tensor) -> Tensor:
         """The vector without what the basis holds of it."""
@@ -188,18 +188,18 @@ def orthonormal(block: Tensor) -> Tensor:
     Returns:
         Shape (P, rank).
     """
-    kept = torch.empty(len(block), 0, dtype=block.dtype, device=block.device)
+    basis = torch.empty(len(block), 0, dtype=block.dtype, device=block.device)
     for column in block.T:
         length = float(column.norm())
-        if not (0 < length < math.inf) or kept.shape[1] == len(block):
+        if not (0 < length < math.inf) or basis.shape[1] == len(block):
             continue
         column = column / length
         for _ in range(3):  # the third pass is for columns that nearly depend on the others
-            column = column - kept @ (kept.T @ column)
+            column = column - basis @ (basis.T @ column)
         left = float(column.norm())
         if left > 1e-3:
-            kept = torch.cat([kept, (column / left)[:, None]], dim=1)
-    return kept
+            basis = torch.cat([basis, (column / left)[:, None]], dim=1)
+    return basis
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:

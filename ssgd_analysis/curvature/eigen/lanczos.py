@@ -217,8 +217,10 @@ class Search:
         above = min(k + extra, size - below - 4)
         if self.goal.by == "magnitude":
             below = above = max((k + extra) // 2, (size - 4) // 3)
-        kept = {*range(below), *range(size - above, size)} | {int(i) for i in self.top}
-        self.basis.restart(self.coordinates[:, sorted(i for i in kept if i < self.basis.count)])
+        positions = {*range(below), *range(size - above, size)} | {int(i) for i in self.top}
+        self.basis.restart(
+            self.coordinates[:, sorted(i for i in positions if i < self.basis.count)]
+        )
         self._solve()
 
     def _look(self) -> Products[tuple[float, bool]]:
@@ -274,15 +276,15 @@ class Search:
         The more neighbours, the shorter the check; but a residual ρ adds up to
         Σ ρ² / (limit − θ) to its bound, so their sum stays below a quarter of the room.
         """
-        kept = {0, *self.top.tolist()}
-        most = max(self.basis.size // 2 - len(kept), 0)
+        positions = {0, *self.top.tolist()}
+        most = max(self.basis.size // 2 - len(positions), 0)
         for side, limit in limits.items():
-            order = [i for i in np.argsort(-side * self.values) if i not in kept]
+            order = [i for i in np.argsort(-side * self.values) if i not in positions]
             rooms = np.maximum(limit - side * self.values[order], 1e-300)
             costs = np.cumsum(self.residuals[order] ** 2 / rooms)
             count = int((costs <= rooms[:1].sum() / 4).sum()) if len(order) else 0
-            kept |= set(order[: min(count, most // len(limits))])
-        return sorted(int(i) for i in kept)
+            positions |= set(order[: min(count, most // len(limits))])
+        return sorted(int(i) for i in positions)
 
 
 def lockstep(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 
 from ssgd_analysis import seeds
@@ -129,7 +129,10 @@ def spectral_density(
     """
     generator = seeds.given_generator(generator, seed, "density", device=operator.device)
     if probes < 2 or steps < 2:
-        raise InputError(f"the density needs at least 2 probes and 2 steps, not {probes}, {steps}")
+        raise InputError(
+            "the density needs at least 2 probes and 2 steps,"
+            f" not {probes} probes and {steps} steps"
+        )
     rest = deflation(operator, deflate)
     runs = quadrature(
         operator,
@@ -203,12 +206,15 @@ def _share(runs: Quadrature, rest: Deflation, low: float, high: float, reach: fl
     spikes, free = rest.values(), rest.free
     gaps = np.abs(spikes[:, None] - [end for end in (low, high) if math.isfinite(end)])
     moved = _moved(rest.residuals[:, None], gaps)
-    known = (moved < np.minimum(gaps, reach)).all(axis=1)
-    fixed, unknown = int(((spikes > low) & (spikes <= high) & known).sum()), int((~known).sum())
+    settled = (moved < np.minimum(gaps, reach)).all(axis=1)
+    fixed, unsettled = (
+        int(((spikes > low) & (spikes <= high) & settled).sum()),
+        int((~settled).sum()),
+    )
     least = most = 0.0
     count = math.inf
     if free:
-        shift = float(moved[known].sum(axis=0).max(initial=0.0))
+        shift = float(moved[settled].sum(axis=0).max(initial=0.0))
         reaches = 2 * runs.rounding + shift
         rows = [
             _between(*run, low, high, each) for run, each in zip(runs.jacobi, reaches, strict=True)
@@ -220,12 +226,12 @@ def _share(runs: Quadrature, rest: Deflation, low: float, high: float, reach: fl
     def interval(confidence: float) -> tuple[float, float]:
         below, above = (_score(least, count, confidence)[0], _score(most, count, confidence)[1])
         # an eigenvector that is none moves at most one eigenvalue across (Cauchy's interlacing)
-        return (fixed + free * below) / total, (fixed + unknown + free * above) / total
+        return (fixed + free * below) / total, (fixed + unsettled + free * above) / total
 
     (inner, outer), (lowest, highest) = interval(0.95), interval(0.999)
     return Share(
-        value=(fixed + unknown / 2 + free * (least + most) / 2) / total,
-        stderr=(outer - inner) / (2 * float(norm.ppf(0.975))),
+        value=(fixed + unsettled / 2 + free * (least + most) / 2) / total,
+        stderr=(outer - inner) / (2 * float(ndtri(0.975))),
         low=inner,
         high=outer,
         lowest=lowest,
@@ -256,7 +262,7 @@ def _between(
 
 def _score(share: float, count: float, confidence: float) -> tuple[float, float]:
     """Wilson's interval of a share estimated with the variance share (1 − share) / count."""
-    square = float(norm.ppf(0.5 + confidence / 2)) ** 2 / count
+    square = float(ndtri(0.5 + confidence / 2)) ** 2 / count
     middle = (share + square / 2) / (1 + square)
     half = math.sqrt(square * share * (1 - share) + square**2 / 4) / (1 + square)
     return max(0.0, middle - half), min(1.0, middle + half)

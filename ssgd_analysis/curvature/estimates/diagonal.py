@@ -75,7 +75,7 @@ def diagonal(
     """
     generator = seeds.given_generator(generator, seed, "diagonal", device=operator.device)
     if method not in METHODS:
-        raise InputError(f"the diagonal method {method!r} is none of {', '.join(METHODS)}")
+        raise InputError(f"the diagonal method {method!r} should be one of {', '.join(METHODS)}")
     least = 2 if method == "hutchinson" else 4
     if probes < least:
         raise InputError(f"{method} needs at least {least} probes for its error, not {probes}")
@@ -138,7 +138,7 @@ def _xdiag(
     for index in range(count):
         s = lost[:, index]
         gone = basis @ s
-        seen = mixed[:, index] - s * (s @ mixed[:, index])
-        rest = image[:, index] - basis @ seen
+        inside = mixed[:, index] - s * (s @ mixed[:, index])
+        rest = image[:, index] - basis @ inside
         moments.add(whole - gone * (product @ s) + tests[:, index] * rest)
     return Diagonal(moments.mean, XTrace.widening * moments.stderr(), 2 * count, "xdiag")

@@ -17,8 +17,8 @@ class Hutchinson:
         operator: shape (P, P).
         deflated: U, whose part is computed and not estimated.
         generator: draws the probes.
-        drawn: samples that are there already.
-        scatter: of their probes.
+        initial: samples that exist already.
+        scatter: of the probes of these samples.
 
     The mean of ``scatter.squares``, ‖(I − UUᵀ) Hz‖² of the probes, estimates the squared Frobenius
     norm of the projected operator at no further product.
@@ -31,21 +31,21 @@ class Hutchinson:
         operator: Operator,
         deflated: Deflation,
         generator: torch.Generator,
-        drawn: Sequence[Quotients] = (),
+        initial: Sequence[Quotients] = (),
         scatter: Scatter | None = None,
     ) -> None:
         self.operator, self.deflated, self.generator = operator, deflated, generator
-        self.drawn, self.scatter = list(drawn), scatter
+        self.parts, self.scatter = list(initial), scatter
 
     def grow(self, products: int) -> int:
         """Draw so many probes."""
         probes = rademacher(self.operator, products, self.generator)
         images, (own,) = quotients(self.operator, self.deflated.project(probes))
-        self.drawn.append(own)
+        self.parts.append(own)
         found = Scatter.of(probes, self.deflated.project(images))
         self.scatter = found if self.scatter is None else self.scatter + found
         return products
 
     def samples(self) -> Quotients:
         """One sample a probe."""
-        return Quotients.joined(self.drawn)
+        return Quotients.joined(self.parts)

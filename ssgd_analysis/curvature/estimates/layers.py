@@ -18,7 +18,7 @@ from ssgd_analysis.progress import SILENT, Progress
 
 def layer_traces(
     operator: Operator,
-    places: Sequence[slice],
+    blocks: Sequence[slice],
     *,
     seed: int | None = None,
     generator: torch.Generator | None = None,
@@ -33,7 +33,7 @@ def layer_traces(
 
     Args:
         operator: symmetric, shape (P, P).
-        places: the blocks.
+        blocks: of the rows and columns.
         seed: of the random vectors, by default 0; it picks the stream ``"layer traces"``.
         generator: instead of a seed, on the operator's device, for callers that share streams.
         probes: how many, at least 2.
@@ -55,8 +55,8 @@ def layer_traces(
     if probes < 2:
         raise InputError(f"the trace needs at least 2 probes for its error, not {probes}")
     progress.start("layers' traces", probes)
-    found: list[list[Quotients]] = [[] for _ in places]
-    scatters: list[list[Scatter]] = [[] for _ in places]
+    found: list[list[Quotients]] = [[] for _ in blocks]
+    scatters: list[list[Scatter]] = [[] for _ in blocks]
     began, spent = time.monotonic(), 0
     while spent < probes:
         count = min(BLOCK, probes - spent)
@@ -64,12 +64,12 @@ def layer_traces(
         if deadline is not None and spent and now + (now - began) / spent * count > deadline:
             break
         block = rademacher(operator, count, generator)
-        images, parts = quotients(operator, block, places)
+        images, parts = quotients(operator, block, blocks)
         for own, part in zip(found, parts, strict=True):
             own.append(part)
         # with the other blocks' part in full, where half of it counts: on the safe side
-        for scatter, place in zip(scatters, places, strict=True):
-            scatter.append(Scatter.of(block[place], images[place]))
+        for scatter, rows in zip(scatters, blocks, strict=True):
+            scatter.append(Scatter.of(block[rows], images[rows]))
         spent += count
         progress.advance(count)
     nothing = deflation(operator, None)

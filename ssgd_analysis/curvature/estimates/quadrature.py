@@ -24,7 +24,7 @@ class Quadrature:
 
     Args:
         nodes: for each probe its Ritz values, ascending, shape (steps,).
-        weights: theirs, shape (steps,), sum one.
+        weights: of the nodes, shape (steps,), sum one.
         exact: whether the probe's Krylov space was exhausted.
         jacobi: diagonal and off-diagonal of each run's tridiagonal matrix, both of shape (steps,):
             the last off-diagonal entry leads out of it, and is zero where the run is exact.
@@ -104,10 +104,10 @@ def quadrature(
         images, (own,) = quotients(operator, block)
         progress.advance(block.shape[1])
         images = rest.project(images)
-        kept = ~empty.cpu().numpy()
-        own.values[:, ~kept] = 0
+        nonzero = ~empty.cpu().numpy()
+        own.values[:, ~nonzero] = 0
         samples.append(own)
-        lengths.append(kept * squared_norms(block))
+        lengths.append(nonzero * squared_norms(block))
         signs[:, empty] = 0
         scatters.append(Scatter.of(signs, images * ~empty))
         runs = [

@@ -9,8 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from scipy.stats import chi2
-from scipy.stats import t as student
+from scipy.special import gammaincinv, stdtrit
 from torch import Tensor
 
 from ssgd_analysis import seeds
@@ -144,7 +143,7 @@ def trace(
     """
     generator = seeds.given_generator(generator, seed, "trace", device=operator.device)
     if method not in LEAST_PROBES:
-        raise InputError(f"the trace method {method!r} is none of {', '.join(LEAST_PROBES)}")
+        raise InputError(f"the trace method {method!r} should be one of {', '.join(LEAST_PROBES)}")
     least = LEAST_PROBES[method]
     if probes < least:
         raise InputError(
@@ -254,7 +253,8 @@ def _within(estimator: Estimator, tol: float, offset: float, spent: int) -> bool
     degrees = len(values) - 1
     if spent < LEAST or degrees < 1:
         return False
-    upper = _safe_stderr(estimator, values) * math.sqrt(degrees / chi2.ppf(0.05, degrees))
+    low = 2 * float(gammaincinv(degrees / 2, 0.05))  # of χ² with so many degrees of freedom
+    upper = _safe_stderr(estimator, values) * math.sqrt(degrees / low)
     return bool(upper <= tol * abs(values.mean() + offset))
 
 
@@ -292,7 +292,7 @@ def estimated(
     stderr = wide = math.inf
     if count > 1:
         stderr = estimator.widening * float(values.std(ddof=1)) / math.sqrt(count)
-        wide = float(student.ppf(0.975, count - 1)) * _safe_stderr(estimator, values)
+        wide = float(stdtrit(count - 1, 0.975)) * _safe_stderr(estimator, values)
     each = samples.values.mean(axis=1) + rest.quotients.values.sum(axis=1)
     sampling = weighted_stderr(samples.shares, each)
     return Trace(

@@ -83,14 +83,14 @@ class XTrace:
         shares = np.array(self.shares)
         mixed = np.einsum("b,bij->ij", shares, np.array(self.mixed))
         lost = left_out(mixed)
-        seen = to_numpy(self.basis.T @ self.tests)
-        seen = seen - lost * (lost * seen).sum(axis=0)  # c_i as columns
-        lengths = to_numpy((self.tests**2).sum(dim=0)) - (seen**2).sum(axis=0)
+        inside = to_numpy(self.basis.T @ self.tests)
+        inside = inside - lost * (lost * inside).sum(axis=0)  # c_i as columns
+        lengths = to_numpy((self.tests**2).sum(dim=0)) - (inside**2).sum(axis=0)
         scale = (self.deflated.free - k + 1) / lengths
         rows = []
         for inner, own, plain in zip(self.inner, self.mixed, self.plain, strict=True):
             removed = (lost * (inner @ lost)).sum(axis=0)
-            rest = plain - 2 * (seen * own).sum(axis=0) + (seen * (inner @ seen)).sum(axis=0)
+            rest = plain - 2 * (inside * own).sum(axis=0) + (inside * (inner @ inside)).sum(axis=0)
             rows.append(np.trace(inner) - removed + scale * rest)
         return Quotients(shares, np.array(rows))
 

@@ -12,7 +12,7 @@ from ssgd_analysis.curvature.products.linearise import Unsupported
 from ssgd_analysis.curvature.products.plan import Options
 from ssgd_analysis.errors import InputError
 
-NO_BLOCKS = "per-layer curvature is there for hessian, ggn, fisher and fisher-mc only"
+NO_BLOCKS = "per-layer curvature needs --operator hessian, ggn, fisher or fisher-mc"
 
 
 def has_blocks(kind: type[ProblemOperator]) -> bool:
@@ -66,7 +66,7 @@ class BlockDiagonalMatrix(BatchMatrix):
         self, weights: Sequence[Tensor], vector: Sequence[Tensor], batch: Batch
     ) -> Sequence[Tensor]:
         """Not there: one linear map would hold a product for every layer."""
-        raise Unsupported("block-diagonal products are made by double backward")
+        raise Unsupported("block-diagonal products need double backward")
 
     def difference(self, batch: Batch, move: Callable[[int], None], step: float) -> list[Tensor]:
         """Not there: a difference moves all layers at once."""

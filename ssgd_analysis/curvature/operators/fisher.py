@@ -71,8 +71,8 @@ class FisherMatrix(GaussNewtonMatrix):
 
 
 _NO_EXAMPLES = (
-    "Fisher matrices need a loss that is the mean of its examples' losses, which this one is not:"
-    " no gradient belongs to an example; the Hessian and the Gauss-Newton matrix do without"
+    "a Fisher matrix needs a loss that is the mean of its examples' losses, and this one is not:"
+    " use --operator hessian or ggn"
 )
 
 
@@ -104,7 +104,7 @@ class MonteCarloFisherMatrix(GaussNewtonMatrix):
         InputError: a loss that is neither cross-entropy nor the mean squared error.
     """
 
-    no_differences = "labels are drawn"
+    no_differences = "the labels are random"
 
     def __init__(self, problem: Problem, *, draws: int, seed: int) -> None:
         super().__init__(problem)
@@ -122,8 +122,8 @@ class MonteCarloFisherMatrix(GaussNewtonMatrix):
         terms = watch.terms_of(loss, outputs)
         if terms is None:
             raise InputError(
-                "the Monte Carlo Fisher matrix needs cross_entropy or mse of the model's outputs as"
-                " they are (not reshaped, scaled or chosen from): use --operator ggn or fisher"
+                "the Monte Carlo Fisher matrix needs cross_entropy or mse directly on the"
+                " model's outputs (not reshaped, scaled or indexed): use --operator ggn or fisher"
             )
         # A state that is built anew must draw the same labels, and another batch others.
         sums = [float(tensor.double().sum()) for tensor in batching.tensors(pair(batch)[0])]
@@ -135,7 +135,7 @@ class MonteCarloFisherMatrix(GaussNewtonMatrix):
             flat = chances.reshape(-1, chances.shape[-1])
             labels = torch.multinomial(flat, self.draws, replacement=True, generator=generator)
             hot = F.one_hot(labels.T, flat.shape[1]).to(outputs.dtype)  # (draws, terms, C)
-            slopes = (flat - hot).reshape(self.draws, *chances.shape).movedim(-1, 2)
+            grads = (flat - hot).reshape(self.draws, *chances.shape).movedim(-1, 2)
             weights = terms.weights
             if weights.shape != chances.shape[:-1]:  # probabilities as targets: all count alike
                 weights = torch.ones_like(chances[..., 0], dtype=torch.float64)
@@ -151,20 +151,20 @@ class MonteCarloFisherMatrix(GaussNewtonMatrix):
             each = terms.weights
             if each.shape != outputs.shape:
                 each = torch.ones_like(outputs, dtype=torch.float64)
-            slopes, share = noise * (2 * each / each.sum()).sqrt().to(outputs.dtype), 1.0
+            grads, share = noise * (2 * each / each.sum()).sqrt().to(outputs.dtype), 1.0
         weight = share / self.draws
 
         def curvature(vector: Tensor) -> Tensor:
             if outputs.ndim == 1:
-                return weight * slopes.square().sum(dim=0) * vector
-            inner = (slopes * vector).sum(dim=2, keepdim=True)
-            return weight * (slopes * inner).sum(dim=0)
+                return weight * grads.square().sum(dim=0) * vector
+            inner = (grads * vector).sum(dim=2, keepdim=True)
+            return weight * (grads * inner).sum(dim=0)
 
         return curvature
 
     def functional_output_curvature(self, outputs: Tensor, batch: Batch) -> OutputCurvature:
         """Not there: labels are drawn."""
-        raise Unsupported("labels are drawn")
+        raise Unsupported("the labels are random")
 
 
 def _draws(problem: Problem) -> bool:

@@ -26,8 +26,8 @@ class GaussNewtonMatrix(BatchMatrix):
         super().__init__(problem)
         if problem.takes_model:
             raise InputError(
-                "Gauss-Newton and Fisher matrices need a loss of (outputs, targets): a loss of"
-                " (model, batch) hides the outputs; the Hessian does without"
+                "Gauss-Newton and Fisher matrices need the outputs: give a loss whose parameters"
+                " are (outputs, targets), or use --operator hessian"
             )
 
     @abstractmethod

@@ -26,14 +26,12 @@ class Operator(ABC):
     ``OutOfTimeError``.
 
     Example:
-        >>> import torch
         >>> from ssgd_analysis.curvature import DenseOperator
         >>> H = DenseOperator(torch.diag(torch.tensor([3.0, 1.0])))
         >>> (0.5 * H + H) @ torch.ones(2)
         tensor([4.5000, 1.5000])
-        >>> (H - 2 * H).T.to_dense()
-        tensor([[-3.,  0.],
-                [ 0., -1.]])
+        >>> (H - 2 * H).T @ torch.ones(2)
+        tensor([-3., -1.])
     """
 
     shape: tuple[int, int]
@@ -72,7 +70,7 @@ class Operator(ABC):
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise OutOfTimeError
         if block.ndim != 2 or block.shape[0] != self.shape[0]:
-            raise InputError(f"shape {tuple(block.shape)} does not fit {self.shape}")
+            raise InputError(f"vectors {tuple(block.shape)} do not fit an operator {self.shape}")
         if block.dtype != self.dtype or block.device != self.device:
             raise InputError(
                 f"the vectors are {_kind(block)}, the operator {_kind(self)}:"
@@ -219,7 +217,8 @@ class ScaledOperator(Operator):
 
     def __init__(self, operator: Operator, diagonal: Tensor) -> None:
         if diagonal.shape != operator.shape[:1]:
-            raise InputError(f"diagonal {tuple(diagonal.shape)} does not fit {operator.shape}")
+            shape = tuple(diagonal.shape)
+            raise InputError(f"the diagonal's shape {shape} does not fit {operator.shape}")
         self.operator, self.diagonal = operator, diagonal.to(operator.device, operator.dtype)
         self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
         self.basis_bytes = operator.basis_bytes
@@ -287,7 +286,10 @@ class SumOperator(Operator):
 
     def __init__(self, first: Operator, second: Operator) -> None:
         if first.shape != second.shape or _kind(first) != _kind(second):
-            raise InputError(f"{first} and {second} can't be added: they should be alike")
+            raise InputError(
+                f"{first} and {second} can't be added: they should have the same shape,"
+                " dtype and device"
+            )
         self.first, self.second = first, second
         self.shape, self.dtype, self.device = first.shape, first.dtype, first.device
         self.basis_bytes = min(first.basis_bytes, second.basis_bytes)

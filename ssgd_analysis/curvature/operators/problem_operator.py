@@ -134,8 +134,8 @@ class ProblemOperator(Operator):
     def sample(self) -> Hashable:
         """The batches, by where their tensors lie, and their shares."""
         batches = [batching.tensors(batch) for batch in self.problem.batches]
-        places = tuple(tuple((t.data_ptr(), t.shape) for t in tensors) for tensors in batches)
-        return places, tuple(self.problem.shares)
+        pointers = tuple(tuple((t.data_ptr(), t.shape) for t in tensors) for tensors in batches)
+        return pointers, tuple(self.problem.shares)
 
     def halves(self) -> tuple["BatchOperator", "BatchOperator"]:
         """Two operators over every other batch each, for cross-fitting.

@@ -100,17 +100,17 @@ def squared_norms(block: Tensor) -> np.ndarray:
 
 
 def quotients(
-    operator: Operator, block: Tensor, places: Sequence[slice] = (slice(None),)
+    operator: Operator, block: Tensor, blocks: Sequence[slice] = (slice(None),)
 ) -> tuple[Tensor, list[Quotients]]:
     """The product with a block, and each batch's ⟨v, H_b v⟩ of its columns.
 
     Args:
         operator: shape (P, P).
         block: shape (P, K).
-        places: parts of the P entries; the inner products are taken over each alone.
+        blocks: parts of the P entries; the inner products are taken over each alone.
 
     Returns:
-        H times the block, shape (P, K), and the quotients of each place.
+        H times the block, shape (P, K), and the quotients of each block.
     """
     total = torch.zeros_like(block)
     shares, rows = [], []
@@ -118,7 +118,5 @@ def quotients(
         total.add_(part, alpha=share)
         shares.append(share)
         inner = block * part
-        rows.append(
-            [inner[place].sum(dim=0, dtype=torch.float64).cpu().numpy() for place in places]
-        )
+        rows.append([inner[rows].sum(dim=0, dtype=torch.float64).cpu().numpy() for rows in blocks])
     return total, [Quotients(np.array(shares), np.array(own)) for own in zip(*rows, strict=True)]

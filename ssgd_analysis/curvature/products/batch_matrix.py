@@ -81,7 +81,7 @@ class BatchMatrix(ABC):
             problem.loss = copy.deepcopy(problem.loss).to(torch.float64)
         memory = {p.data_ptr() for p in own.model.parameters()}
         if memory & {p.data_ptr() for p in problem.model.parameters()}:
-            raise TypeError("the model gives itself as its copy")
+            raise TypeError("copying the model returns the model itself")
         problem.model.to(torch.float64)
         named = dict(problem.model.named_parameters())
         problem.parameters = {name: named[name] for name in own.parameters}
@@ -97,16 +97,19 @@ def _check_copy(own: Problem, copied: Problem) -> None:
     for batch in copied.batches:
         wide = batching.to(batch, own.device, torch.float64)
         with copied.evaluating(), torch.enable_grad(), plain_python():
-            loss, theirs = copied.flat(wide)
+            loss, copied_grad = copied.flat(wide)
         with own.evaluating(), torch.enable_grad(), plain_python():
-            mine = own.flat(batch)[1]
+            grad = own.flat(batch)[1]
         if loss.dtype != torch.float64:
             raise TypeError("the loss is not in float64")
         # A loss that holds on to the model itself does not follow the copy.
-        gap, size = float((theirs - mine).norm()), max(float(mine.norm()), float(theirs.norm()))
-        rounding = own.tolerance * (10 * size + 1e-3 * len(mine) ** 0.5)
+        gap, size = (
+            float((copied_grad - grad).norm()),
+            max(float(grad.norm()), float(copied_grad.norm())),
+        )
+        rounding = own.tolerance * (10 * size + 1e-3 * len(grad) ** 0.5)
         if not gap <= rounding:
-            raise TypeError("the gradient of a copy in float64 is another one")
+            raise TypeError("the gradient of a copy in float64 differs from the model's own")
 
 
 def _check_parameters(problem: Problem) -> None:
@@ -114,7 +117,8 @@ def _check_parameters(problem: Problem) -> None:
     for name, parameter in problem.parameters.items():
         if parameter.is_complex():
             raise InputError(
-                f"parameter '{name}' is complex: keep its two parts as real parameters"
+                f"parameter '{name}' is complex: store its real and imaginary parts"
+                " as two real parameters"
             )
         if getattr(parameter, "_backward_hooks", None):
             raise InputError(

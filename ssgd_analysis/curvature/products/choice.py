@@ -152,10 +152,10 @@ def _bytes_each(matrix: BatchMatrix, whole: Batch, strategy: str | None) -> floa
     if strategy == "difference":
         return 0.0
     count = matrix.problem.examples(whole)
-    few = min(FEW, count)
+    size = min(FEW, count)
     try:
-        piece = batching.pieces(whole, few, count)[0]
-        return max(1.0, GraphState(matrix, piece, weigh=True).nbytes / few)
+        piece = batching.pieces(whole, size, count)[0]
+        return max(1.0, GraphState(matrix, piece, weigh=True).nbytes / size)
     except Exception as error:  # a piece may be no batch at all: a user's model may raise anything
         if is_out_of_memory(error):
             raise

@@ -157,9 +157,9 @@ class Engine:
             del state
         return total.detach()
 
-    def _state(self, place: tuple[int, int], piece: Batch) -> State:
-        if place in self._states:
-            return self._states[place]
+    def _state(self, position: tuple[int, int], piece: Batch) -> State:
+        if position in self._states:
+            return self._states[position]
         weigh = self.plan.piece is None
         if weigh and self.plan.strategy == "graph":  # a weighed graph is slower, so it is not kept
             self._keep_what_fits(GraphState(self.matrix, piece, weigh).nbytes)
@@ -167,7 +167,7 @@ class Engine:
         if weigh and self.plan.strategy in LINEAR:
             self._keep_what_fits(state.nbytes)
         if len(self._states) < self.plan.kept:
-            self._states[place] = state
+            self._states[position] = state
         return state
 
     def _keep_what_fits(self, piece: int) -> None:
@@ -204,7 +204,7 @@ class Engine:
             self._cut(plan.strategy, self._smaller(text))
         if plan.kept <= 1:
             self.plan = dataclasses.replace(self.plan, kept=0, piece=0)  # the budget was wrong
-        self.progress.warn(f"out of memory: going on with {describe(self.plan)}")
+        self.progress.warn(f"out of memory: continuing with {describe(self.plan)}")
 
     def _smaller(self, text: str) -> int:
         """Half as many examples at once, or still fewer where looking takes too much memory."""

@@ -79,9 +79,9 @@ class Linearised:
         except Exception as error:  # whatever torch raises for what it can't differentiate
             raise Unsupported(str(error)) from error
         self._split(whole, count)
-        kept = self.fix(weights, vector, data)
+        constants = self.fix(weights, vector, data)
         with torch.no_grad():
-            ShapeProp(self._linear).propagate(*kept, *vector)
+            ShapeProp(self._linear).propagate(*constants, *vector)
         _reuse(self._linear.graph)
         self._linear.recompile()
         self._run: Callable[..., list[Tensor]] = (
@@ -95,19 +95,21 @@ class Linearised:
         _fold_factors(whole.graph, moving)
         nodes = list(whole.graph.nodes)
         output = nodes.pop()
-        kept: dict[fx.Node, None] = {}  # an ordered set: what the moving part needs of the rest
+        constants: dict[
+            fx.Node, None
+        ] = {}  # an ordered set: what the moving part needs of the rest
         for node in [*(n for n in nodes if n in moving), output]:
-            kept.update((n, None) for n in node.all_input_nodes if n not in moving)
+            constants.update((n, None) for n in node.all_input_nodes if n not in moving)
         still, copied = fx.Graph(), {}
         for node in nodes:
             if node.op == "placeholder":
                 copied[node] = still.placeholder(node.name)
             elif node not in moving:
                 copied[node] = still.node_copy(node, copied.__getitem__)
-        still.output([copied[node] for node in kept])
+        still.output([copied[node] for node in constants])
         still.eliminate_dead_code()
         linear, copied = fx.Graph(), {}
-        for node in [*kept, *inputs[count : 2 * count]]:
+        for node in [*constants, *inputs[count : 2 * count]]:
             copied[node] = linear.placeholder(node.name)
         for node in nodes:
             if node.op != "placeholder" and node in moving:
@@ -124,9 +126,9 @@ class Linearised:
         return self._still(*weights, *vector, *data)
 
     @torch.no_grad()
-    def multiply(self, kept: Sequence[Tensor], vector: Sequence[Tensor]) -> list[Tensor]:
+    def multiply(self, constants: Sequence[Tensor], vector: Sequence[Tensor]) -> list[Tensor]:
         """The product with one vector, given what :meth:`fix` kept."""
-        return self._run(*kept, *laid_out(vector))
+        return self._run(*constants, *laid_out(vector))
 
 
 class LinearMapCache:
@@ -160,16 +162,16 @@ class LinearMapCache:
 
 def _merge_equal(graph: fx.Graph) -> None:
     """Operations with the same arguments are done once: forward passes come up twice."""
-    seen: dict[object, fx.Node] = {}
+    first: dict[object, fx.Node] = {}
     for node in list(graph.nodes):
         if node.op in ("placeholder", "output"):
             continue
         key = (node.op, node.target, repr((node.args, node.kwargs)))  # nodes print as their names
-        if key in seen:
-            node.replace_all_uses_with(seen[key])
+        if key in first:
+            node.replace_all_uses_with(first[key])
             graph.erase_node(node)
         else:
-            seen[key] = node
+            first[key] = node
 
 
 def _moving(graph: fx.Graph, vector: Sequence[fx.Node]) -> set[fx.Node]:
@@ -182,14 +184,14 @@ def _moving(graph: fx.Graph, vector: Sequence[fx.Node]) -> set[fx.Node]:
     for node in graph.nodes:
         tags = getattr(node.target, "tags", ())
         if torch.Tag.dynamic_output_shape in tags or torch.Tag.nondeterministic_seeded in tags:
-            raise Unsupported(f"{node.target}: its result depends on values or on chance")
+            raise Unsupported(f"{node.target}: its result depends on values or on random numbers")
         if node.op in ("placeholder", "output"):
             continue
         if any(n in moving for n in node.all_input_nodes):
             moving.add(node)
             schema = getattr(node.target, "_schema", None)
             if schema is not None and schema.is_mutable and node.args[0] not in moving:
-                raise Unsupported(f"{node.target} would write into what is kept")
+                raise Unsupported(f"{node.target} would overwrite a value that later products need")
     return moving
 
 

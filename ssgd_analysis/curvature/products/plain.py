@@ -73,8 +73,8 @@ def _embedding_bag(
         bag = torch.arange(bags, device=input.device).repeat_interleave(length)
     else:
         bags = len(offsets) - include_last_offset
-        places = torch.arange(len(tokens), device=input.device)
-        bag = torch.searchsorted(offsets[:bags].contiguous(), places, right=True) - 1
+        positions = torch.arange(len(tokens), device=input.device)
+        bag = torch.searchsorted(offsets[:bags].contiguous(), positions, right=True) - 1
     rows = F.embedding(tokens, weight, scale_grad_by_freq=scale_grad_by_freq)
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.reshape(-1, 1)

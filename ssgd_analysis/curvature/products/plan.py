@@ -1,13 +1,13 @@
 """What a user may fix of the products, and how they are made."""
 
+import contextlib
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ssgd_analysis.errors import InputError, WorkError
-from ssgd_analysis.files import make_folder, read_json, write_json
+from ssgd_analysis.store import KeyedStore, digest
 
 # Pieces' worth of memory beside the states that stay: a product's own intermediate values, a piece
 # that is built anew where not all stay, and what the allocator does not give back.
@@ -43,7 +43,7 @@ class Plan:
         strategy: a name of :data:`ssgd_analysis.curvature.products.products.STRATEGIES`.
         micro_batch: examples of a piece.
         pieces: how many there are.
-        kept: how many of them keep their state between products; the others are rebuilt.
+        kept: how many pieces keep their state between products; the others are rebuilt.
         memory: budget in bytes.
         basis: bytes of it for a basis of vectors, at most.
         piece: bytes that one piece keeps, once known.
@@ -93,7 +93,7 @@ def describe(plan: Plan) -> str:
     return text
 
 
-def recall(folder: Path, key: str) -> Plan | None:
+def recall(folder: Path, kind: str) -> Plan | None:
     """The plan that was measured before for the same kind of problem, if there is one.
 
     Which strategy is faster is decided by the clock, and another one rounds otherwise: a stored
@@ -101,28 +101,24 @@ def recall(folder: Path, key: str) -> Plan | None:
 
     Args:
         folder: where plans are stored.
-        key: says of what.
+        kind: all that the choice depends on.
     """
+    key = {"kind": kind}
     try:
-        return Plan(**read_json(_place(folder, key)))
-    except (InputError, OSError, TypeError):
-        return None  # not there, or of another version
+        found = KeyedStore(folder).read(digest(key), key)
+        return None if found is None else Plan(**found)
+    except (InputError, TypeError):
+        return None  # damaged, or of another version
 
 
-def remember(folder: Path, key: str, plan: Plan) -> None:
-    """Keep a plan; a folder that can't be written costs only the next measurement.
+def remember(folder: Path, kind: str, plan: Plan) -> None:
+    """Store a plan; a folder that can't be written costs only the next measurement.
 
     Args:
         folder: where plans are stored.
-        key: says of what.
+        kind: all that the choice depends on.
         plan: as measured.
     """
-    try:
-        make_folder(folder)
-        write_json(_place(folder, key), dataclasses.asdict(plan))
-    except (InputError, WorkError):
-        return
-
-
-def _place(folder: Path, key: str) -> Path:
-    return folder / f"{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}.json"
+    key = {"kind": kind}
+    with contextlib.suppress(InputError, WorkError):
+        KeyedStore(folder).write(digest(key), key, plan)

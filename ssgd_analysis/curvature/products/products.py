@@ -117,12 +117,12 @@ def check_twice_differentiable(roots: Sequence[Tensor]) -> None:
     torch raises only where such a node lies on the way to the weights; a custom function marked
     ``once_differentiable`` does not, and its part of the product would silently be zero.
     """
-    seen, waiting = set(), [root.grad_fn for root in roots]
+    visited, waiting = set(), [root.grad_fn for root in roots]
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         if "Error" in node.name():
             raise RuntimeError("once_differentiable: a custom backward is not differentiable")
         waiting += [following for following, _ in node.next_functions]
@@ -135,16 +135,17 @@ def _explained(error: Exception) -> Exception:
     if twice or ("derivative for" in text and "not implemented" in text):
         return InputError(
             f"an operation of the model or the loss has no second derivative ({first_line(error)}):"
-            " use finite differences (--product difference), or --operator ggn with them"
+            " use finite differences (--product difference), with --operator ggn if need be"
         )
     if "does not require grad" in text:
         return InputError(
-            "the loss does not depend on the parameters for autograd: something in the model or the"
+            "autograd finds no path from the loss to the parameters: something in the model or the"
             " loss is detached or computed without gradients"
         )
     if "use_reentrant" in text:
         return InputError(
-            "reentrant activation checkpoints can't be differentiated twice: use_reentrant=False"
+            "reentrant activation checkpoints can't be differentiated twice: use"
+            " checkpoint(…, use_reentrant=False)"
         )
     return error
 

@@ -49,6 +49,15 @@ def adaptive_worst(
         InputError: a setting out of range, or with ``m`` batches that can't be cut.
         WorkError: a loss or gradient in the ball is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.adaptive_worst(problem, rho=0.1).value, 3)
+        0.02
+
     Reference:
         Andriushchenko et al. 2023 (arXiv 2302.07011), eq. 2 with c = |w|; Kwon et al. 2021 (arXiv
         2102.11600); Croce and Hein 2020 (arXiv 2003.01690) for the ascent.

@@ -51,6 +51,15 @@ def asymmetry(
         InputError: a negative c, fewer than 2 draws, an unknown law, scale or ``exclude``.
         WorkError: a loss is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, y, model = torch.eye(4), torch.arange(4) % 2, torch.nn.Linear(4, 2, bias=False)
+        >>> _ = torch.nn.init.eye_(model.weight)
+        >>> problem = Problem(model, torch.nn.CrossEntropyLoss(), [(x, y)])
+        >>> round(flatness.asymmetry(problem, draws=4).value, 3)
+        0.008
+
     Reference:
         He et al. 2019 (arXiv 1902.00744) for asymmetric valleys; the statistic is ours.
     """

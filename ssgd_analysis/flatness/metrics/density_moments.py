@@ -37,11 +37,20 @@ def density_moments(context: MetricContext, *, probes: int = 32) -> Measurement:
         InputError: fewer than 2 probes.
         WorkError: a product is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.density_moments(problem).value, 3)  # (1² + 4²) / 2
+        8.5
+
     Reference:
         Ubaru, Chen and Saad 2017; Golub and Meurant 2010, on exactness of the quadrature.
     """
     if probes < 2:
-        raise InputError(f"probes {probes} should be at least 2, for the error")
+        raise InputError(f"probes {probes} should be at least 2, to give a standard error")
     size, survey = context.problem.n_parameters, surveyed(context)
     tables = [survey.traces, squares(context, probes), *_higher(survey)]
     moments = [of_draws((table / size).tolist(), {}) for table in tables]
@@ -56,13 +65,13 @@ def density_moments(context: MetricContext, *, probes: int = 32) -> Measurement:
 
 def _higher(survey: Survey) -> list[np.ndarray]:
     """Each run's Σ λᵏ from k = 3 on, as far as all runs are exact; shapes (probes,)."""
-    runs, known = survey.runs, np.array(survey.density.spikes)
+    runs, eigenvalues = survey.runs, np.array(survey.density.spikes)
     depth = min(
         MOMENTS if exact else 2 * len(nodes) - 1
         for nodes, exact in zip(runs.nodes, runs.exact, strict=True)
     )
     return [
-        (known**order).sum()
+        (eigenvalues**order).sum()
         + runs.lengths
         * [weights @ nodes**order for nodes, weights in zip(runs.nodes, runs.weights, strict=True)]
         for order in range(3, min(depth, MOMENTS) + 1)

@@ -43,6 +43,16 @@ def expected(
         InputError: a negative sigma, fewer than 2 draws, an unknown law or scale.
         WorkError: a loss is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> found = flatness.expected(problem, sigma=0.1, law="binary", draws=2)
+        >>> round(found.value, 3)  # ½ sigma² (1 + 4)
+        0.025
+
     Reference:
         Andriushchenko et al. 2023 (arXiv 2302.07011), average-case adaptive sharpness.
     """

@@ -24,6 +24,15 @@ def fisher_rao(context: MetricContext) -> Measurement:
     Returns:
         Squared nats; the error is that of sampling the examples.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, y, model = torch.eye(4), torch.arange(4) % 2, torch.nn.Linear(4, 2, bias=False)
+        >>> _ = torch.nn.init.eye_(model.weight)
+        >>> problem = Problem(model, torch.nn.CrossEntropyLoss(), [(x, y)])
+        >>> round(flatness.fisher_rao(problem).value, 3)
+        0.036
+
     Reference:
         Liang et al. 2019 (arXiv 1711.01530), definition 2 and theorem 3.1.
     """

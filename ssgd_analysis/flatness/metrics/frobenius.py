@@ -32,11 +32,20 @@ def frobenius(context: MetricContext, *, probes: int = 32) -> Measurement:
         InputError: fewer than 2 probes.
         WorkError: a product is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.frobenius(problem).value, 3)  # the Hessian is diag(1, 4)
+        4.123
+
     Reference:
         Wu, Wang and Su 2022 (arXiv 2207.02628), where it bounds what SGD's noise leaves stable.
     """
     if probes < 2:
-        raise InputError(f"probes {probes} should be at least 2, for the error")
+        raise InputError(f"probes {probes} should be at least 2, to give a standard error")
     each = squares(context, probes)
     mean = float(each.mean())
     if not math.isfinite(mean):

@@ -31,14 +31,25 @@ def gradient_covariance_trace(context: MetricContext) -> Measurement:
         InputError: a single example, or a loss that is not the mean of its examples' losses.
         WorkError: the gradient is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.zeros_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.gradient_covariance_trace(problem).value, 3)
+        34.0
+
     Reference:
         McCandlish et al. 2018 (arXiv 1812.06162), section 2.2.
     """
     if context.problem.n_samples < 2:
-        raise InputError("a single example has no spread: give more")
+        raise InputError("gradients need at least two examples to have a spread")
     found = example_gradients(context)
     if found.effective <= 1 + 1e-9:
-        raise InputError("a single example counts in the loss, so there is no spread")
+        raise InputError(
+            "the loss counts a single example, and gradients need at least two to have a spread"
+        )
     factor = found.effective / (found.effective - 1)
     each = [factor * value for value in found.deviations]
     return of_batches(context, each, {"divisor": "N - 1"})

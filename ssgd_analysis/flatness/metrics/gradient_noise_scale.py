@@ -39,6 +39,15 @@ def gradient_noise_scale(context: MetricContext) -> Measurement:
             examples' losses.
         WorkError: the gradient is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.zeros_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.gradient_noise_scale(problem).value, 3)
+        2.0
+
     Reference:
         McCandlish et al. 2018 (arXiv 1812.06162), eq. 2.9, and appendix A.1 for the correction,
         which with batches of 1 and N is the one above.
@@ -46,7 +55,7 @@ def gradient_noise_scale(context: MetricContext) -> Measurement:
     spread = gradient_covariance_trace.on(context)
     square = float(global_norm(context.clean_gradient)) ** 2
     if square == 0:
-        raise InputError("the gradient is zero here, so it is infinite")
+        raise InputError("the gradient is zero at these weights, so the noise scale is infinite")
     assert spread.samples is not None
     ratio = spread.value / square
     examples = example_gradients(context)

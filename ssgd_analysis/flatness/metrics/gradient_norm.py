@@ -42,6 +42,15 @@ def gradient_norm(context: MetricContext) -> Measurement:
     Raises:
         WorkError: the gradient is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.zeros_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.gradient_norm(problem).value, 3)  # the gradient is (-1, -4)
+        4.123
+
     Reference:
         Zhao, Zhang and Hu 2022 (arXiv 2202.03599), who penalise it; McCandlish et al. 2018 (arXiv
         1812.06162), appendix A.1, for the correction.

@@ -39,14 +39,29 @@ def input_jacobian(context: MetricContext, *, of: str = "logits", probes: int = 
             outputs without one row an example, or settings out of range.
         WorkError: a norm is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> found = flatness.input_jacobian(problem, of="logits")
+        >>> round(found.value, 3)  # ∂(w₁x₁ + w₂x₂)/∂x = (1, 1)
+        1.414
+
     Reference:
         Novak et al. 2018 (arXiv 1802.08760), eq. 1, of softmax outputs.
     """
-    if of not in ("logits", "softmax") or probes < 2:
-        raise InputError(f"of '{of}' should be logits or softmax, probes {probes} ≥ 2")
+    if of not in ("logits", "softmax"):
+        raise InputError(f"of '{of}' should be logits or softmax")
+    if probes < 2:
+        raise InputError(f"probes {probes} should be at least 2")
     problem, generator = context.problem, context.generator("input_jacobian")
     if problem.takes_model:
-        raise InputError("needs the outputs: give a loss (outputs, targets), not (model, batch)")
+        raise InputError(
+            "the metric needs the model's outputs: give a loss whose parameters are"
+            " (outputs, targets)"
+        )
     values, passes = [], 0.0
     with problem.evaluating(), torch.enable_grad():
         counts = [problem.examples(batch) for batch in problem.batches]
@@ -55,7 +70,7 @@ def input_jacobian(context: MetricContext, *, of: str = "logits", probes: int = 
             inputs = pair(batch)[0]
             if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
                 raise InputError(
-                    "the inputs are no real numbers, so there is no derivative by"
+                    "the inputs are not floating-point numbers, so nothing can be differentiated by"
                     " them: measure the layers after the embedding as a model of their own"
                 )
             inputs = inputs.detach().clone().requires_grad_()
@@ -67,7 +82,9 @@ def input_jacobian(context: MetricContext, *, of: str = "logits", probes: int = 
                 )
             if of == "softmax":
                 if outputs.ndim < 2:
-                    raise InputError("one output an example has no softmax")
+                    raise InputError(
+                        "softmax needs at least two outputs per example: use of=logits"
+                    )
                 outputs = outputs.softmax(dim=1)
             rows = outputs.reshape(len(inputs), -1)
             exact = rows.shape[1] <= probes
@@ -75,7 +92,7 @@ def input_jacobian(context: MetricContext, *, of: str = "logits", probes: int = 
             passes += share * min(rows.shape[1], probes)
     context.pay(gradients=passes)
     if not all(map(math.isfinite, values)):
-        raise WorkError("a norm is not finite")
+        raise WorkError("a norm of the Jacobian is not finite")
     settings = {"of": of, "probes": probes, "exact": exact, "seed": context.seed}
     return of_batches(context, values, settings, shares)
 

@@ -55,6 +55,15 @@ def keskar(
             iterations, or a loss of −1 or less.
         WorkError: a loss or gradient in the box is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.keskar(problem, epsilon=0.01).value, 3)
+        0.1
+
     Reference:
         Keskar et al. 2017 (arXiv 1609.04836), metric 2.1 and section 2.2.2.
     """
@@ -69,7 +78,9 @@ def keskar(
     before = after = context.clean_losses
     low = context.problem.mean(before)
     if low <= -1:
-        raise InputError(f"divides by 1 + loss, and the loss is {low}: use worst_case")
+        raise InputError(
+            f"the metric divides by 1 + loss, and the loss is {low:.6g}: use worst_case"
+        )
     if epsilon > 0:
         after = _Box(context, epsilon, subspace).worst(iterations)
     relative = (context.problem.mean(after) - low) / (1 + low)

@@ -24,6 +24,15 @@ def lambda_max(context: MetricContext, *, tol: float = 1e-3) -> Measurement:
 
     Returns:
         Nats per squared weight unit; the error is that of sampling the examples.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.lambda_max(problem).value, 3)  # the Hessian is diag(1, 4)
+        4.0
     """
     pair = spectrum(context, 1, tol).largest[0]
     settings = {"tol": tol, "residual": pair.residual, "seed": context.seed, "error": "examples"}

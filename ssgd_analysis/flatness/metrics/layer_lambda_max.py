@@ -31,6 +31,15 @@ def layer_lambda_max(context: MetricContext, *, tol: float = 1e-3) -> Measuremen
         InputError: a tolerance that is not positive.
         WorkError: a product is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.layer_lambda_max(problem).value, 3)  # ‖w‖² λ_max = 2 · 4
+        8.0
+
     Reference:
         Petzka et al. 2021 (arXiv 2001.00939); Andriushchenko et al. 2023 (arXiv 2302.07011),
         section 2, on normalising curvature by the layers' norms.

@@ -29,6 +29,15 @@ def layer_trace(context: MetricContext, *, probes: int = 32) -> Measurement:
         InputError: fewer than 2 probes.
         WorkError: a product is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.layer_trace(problem).value, 3)  # ‖w‖² Tr H = 2 · 5
+        10.0
+
     Reference:
         Petzka et al. 2021 (arXiv 2001.00939), whose relative flatness it bounds from above for
         one layer of a convex block; Tsuzuku et al. 2020 (arXiv 1901.04653).

@@ -56,6 +56,15 @@ def local_entropy(
         InputError: a gamma that is not positive, too few draws or steps.
         WorkError: a loss is not finite in every chain.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.local_entropy(problem, draws=4).value, 5)
+        0.00018
+
     Reference:
         Chaudhari et al. 2017 (arXiv 1611.01838), eq. 6, for F; Neal 2001 (arXiv physics/9803008)
         for annealed importance sampling; Cotter et al. 2013 (arXiv 1202.0709) for the moves.

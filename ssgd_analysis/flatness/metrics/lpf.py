@@ -39,6 +39,15 @@ def lpf(
         InputError: a negative sigma, fewer than 2 draws, another ``value_of``.
         WorkError: a loss is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.lpf(problem, draws=4).value, 5)
+        0.00027
+
     Reference:
         Bisla et al. 2022 (arXiv 2201.08025), section 3, LPF measure.
     """

@@ -50,6 +50,15 @@ def m_sharpness(
         InputError: a setting out of range, or batches that can't be cut to m examples.
         WorkError: a loss or gradient in the ball is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.m_sharpness(problem, rho=0.1, m=1).value, 3)
+        0.025
+
     Reference:
         Foret et al. 2021 (arXiv 2010.01412), section 4.1; there by one step.
     """

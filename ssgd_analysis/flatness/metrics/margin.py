@@ -44,6 +44,15 @@ def margin(context: MetricContext, *, normalise: str = "logits") -> Measurement:
             model, or another normalisation.
         WorkError: outputs that are not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, y, model = torch.eye(4), torch.arange(4) % 2, torch.nn.Linear(4, 2, bias=False)
+        >>> _ = torch.nn.init.eye_(model.weight)
+        >>> problem = Problem(model, torch.nn.CrossEntropyLoss(), [(x, y)])
+        >>> round(flatness.margin(problem).value, 3)
+        1.0
+
     Reference:
         Jiang et al. 2019 (arXiv 1810.00113) for margin distributions.
     """
@@ -51,7 +60,10 @@ def margin(context: MetricContext, *, normalise: str = "logits") -> Measurement:
         raise InputError(f"normalise '{normalise}' should be logits or none")
     problem = context.problem
     if problem.takes_model:
-        raise InputError("needs the outputs: give a loss of (outputs, targets), not (model, batch)")
+        raise InputError(
+            "the margin needs the model's outputs: give a loss whose parameters are"
+            " (outputs, targets)"
+        )
     with problem.evaluating(), torch.no_grad():
         found = [
             _margins(problem.outputs(inputs), targets, problem.batch_terms(index))
@@ -90,7 +102,7 @@ def _margins(outputs: Tensor, targets: Tensor, terms: LossTerms | None) -> tuple
     The deviation is that of the outputs from their mean over classes, summed over classes.
     """
     if accuracy(outputs, targets) is None:
-        raise InputError("the targets are no class labels, so there is no right class")
+        raise InputError("the targets are not class labels, so there is no margin")
     counts = labelled(outputs, targets, terms)
     ignored = -1 if terms is None or terms.ignored is None else terms.ignored
     if bool((~counts & (targets != ignored)).any()):
@@ -105,7 +117,7 @@ def _margins(outputs: Tensor, targets: Tensor, terms: LossTerms | None) -> tuple
 def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
     """Quantiles by linear interpolation; ``torch.quantile`` refuses more than 16 million values."""
     ordered = values.sort().values
-    places = levels * (len(ordered) - 1)
-    low = places.floor().long()
-    high = places.ceil().long()
-    return ordered[low] + (places - low) * (ordered[high] - ordered[low])
+    ranks = levels * (len(ordered) - 1)
+    low = ranks.floor().long()
+    high = ranks.ceil().long()
+    return ordered[low] + (ranks - low) * (ordered[high] - ordered[low])

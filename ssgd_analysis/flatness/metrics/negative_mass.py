@@ -28,6 +28,15 @@ def negative_mass(context: MetricContext) -> Measurement:
     Raises:
         WorkError: a product is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.negative_mass(problem).value, 3)  # the Hessian is diag(1, 4)
+        0.0
+
     Reference:
         Ghorbani et al. 2019 (arXiv 1901.10159); bounds by Chebyshev, Markov and Stieltjes, see
         :func:`ssgd_analysis.curvature.spectral_density`.

@@ -42,6 +42,15 @@ def noise_robustness(
     Raises:
         InputError: a negative sigma, fewer than 2 draws, an unknown law or scale.
         WorkError: a loss is not finite.
+
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.noise_robustness(problem, draws=4).value, 3)
+        0.109
     """
     noise = weight_noise(law, scale)
     found = pairs(context, noise, sigma, draws)

@@ -55,6 +55,15 @@ def pac_bayes_sigma(
             accuracy that could drop so far: no class labels, or an accuracy less than twice the
             target above the commonest class's share, as of an untrained network.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.pac_bayes_sigma(problem, of="loss", draws=4).value, 2)
+        27.41
+
     Reference:
         Dziugaite et al. 2020 (arXiv 2010.11924), PAC-Bayes flatness measures; Jiang et al. 2020
         (arXiv 1912.02178), eqs. 53 and 57. Without their ε² added to w², so that it is invariant
@@ -88,7 +97,7 @@ def pac_bayes_sigma(
     sigma = bracket.middle
     if not 0 < sigma < math.inf:
         raise InputError(
-            f"the mean drop of the {of} does not pass {target} between the"
+            f"the mean drop of the {of} does not cross {target} between the"
             f" smallest and the largest noise tried (sigma up to {LIMIT:g}): choose another target"
         )
     low, high = (float(drops(sigma * step).mean()) for step in (1 / STEP, STEP))
@@ -116,7 +125,7 @@ def _check_accuracy(context: MetricContext, target: float) -> None:
     """Refuse to measure by an accuracy that is not there, or can't drop so far."""
     rights = context.clean_scores[1]
     if rights is None:
-        raise InputError("the targets are no class labels, so there is no accuracy: use of=loss")
+        raise InputError("the targets are not class labels, so there is no accuracy: use of=loss")
     labels: Counter[int] = Counter()
     for index, batch in enumerate(context.problem.batches):
         terms, targets = context.problem.batch_terms(index), pair(batch)[1].reshape(-1)
@@ -127,6 +136,6 @@ def _check_accuracy(context: MetricContext, target: float) -> None:
     accuracy, chance = context.problem.label_mean(rights), max(labels.values()) / labels.total()
     if accuracy < chance + 2 * target:
         raise InputError(
-            f"the accuracy {accuracy:.3g} is not twice the target {target} above the commonest"
-            f" class's share {chance:.3g}, so it can hardly drop so far: use of=loss"
+            f"the accuracy {accuracy:.3g} should exceed the most common class's share {chance:.3g}"
+            f" by twice the target {target}: use a smaller target or of=loss"
         )

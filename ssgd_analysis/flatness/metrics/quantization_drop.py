@@ -38,6 +38,15 @@ def quantization_drop(context: MetricContext, *, bits: int = 4) -> Measurement:
     Raises:
         InputError: bits out of range.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, y, model = torch.eye(4), torch.arange(4) % 2, torch.nn.Linear(4, 2, bias=False)
+        >>> _ = torch.nn.init.eye_(model.weight)
+        >>> problem = Problem(model, torch.nn.CrossEntropyLoss(), [(x, y)])
+        >>> round(flatness.quantization_drop(problem, bits=2).value, 3)
+        0.0
+
     Reference:
         Krishnamoorthi 2018 (arXiv 1806.08342), section 2, symmetric per-channel rounding.
     """

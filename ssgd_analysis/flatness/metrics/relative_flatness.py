@@ -52,6 +52,15 @@ def relative_flatness(context: MetricContext, *, layer: str = "") -> Measurement
         InputError: no such layer, or a weight that is no matrix or does not require gradients.
         WorkError: a product is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.relative_flatness(problem).value, 3)  # ‖w‖² Tr H = 2 · 5
+        10.0
+
     Reference:
         Petzka et al. 2021 (arXiv 2001.00939), definition 3; their released script computes the
         upper bound ‖W‖² Tr(H) instead.
@@ -63,8 +72,8 @@ def relative_flatness(context: MetricContext, *, layer: str = "") -> Measurement
     (filters,) = filters_of(problem.model, [weight])
     matrix = filters.rows(filters.moving(weight.detach()))
     # where each of its entries, row by row, stands in the weight
-    places = filters.rows(torch.arange(weight.numel()).reshape(weight.shape)).flatten()
-    order = places.argsort().to(weight.device)
+    positions = filters.rows(torch.arange(weight.numel()).reshape(weight.shape)).flatten()
+    order = positions.argsort().to(weight.device)
     left, strengths, _ = torch.linalg.svd(matrix.double(), full_matrices=False)
     factor = left * strengths  # UΣ, shape (S, rank): its square is WWᵀ
     probes = 0 if factor.shape[1] * matrix.shape[1] <= EXACT else PROBES
@@ -85,7 +94,7 @@ def relative_flatness(context: MetricContext, *, layer: str = "") -> Measurement
         found.append(quotients(operator, block[order])[1][0])
     each = Quotients.joined(found)
     if not np.isfinite(each.values).all():
-        raise WorkError("the Hessian's products are not finite here")
+        raise WorkError("the Hessian's products are not finite at these weights")
     context.pay(products=operator.products)
     settings = {"layer": name, "probes": probes, "seed": context.seed}
     if probes:
@@ -100,10 +109,12 @@ def _named(problem: Problem, layer: str) -> tuple[str, Tensor]:
     for name, parameter in problem.parameters.items():
         if (parameter is wanted or name == layer) and parameter.ndim >= 2:
             return name, parameter
-    known = ", ".join(name for name, parameter in problem.parameters.items() if parameter.ndim >= 2)
+    matrices = ", ".join(
+        name for name, parameter in problem.parameters.items() if parameter.ndim >= 2
+    )
     raise InputError(
-        f"layer {layer!r} has no weight matrix that requires gradients; those"
-        f" that do: {known or 'none'}"
+        f"layer {layer!r} has no weight matrix that requires gradients; the ones"
+        f" that do: {matrices or 'none'}"
     )
 
 
@@ -129,10 +140,11 @@ def _last(context: MetricContext) -> tuple[str, Tensor]:
             handle.remove()
     if not used:
         raise InputError(
-            "no linear layer or convolution with a weight of its own is used: name one by layer="
+            "no linear layer or convolution with a weight of its own is used: name a layer with"
+            " layer="
         )
     if len(last) > 1:
-        raise InputError("batches end in different layers: name one by layer=")
+        raise InputError("batches end in different layers: name a layer with layer=")
     weight = used[-1].weight
     assert isinstance(weight, Tensor)
     return own[id(weight)], weight

@@ -37,6 +37,15 @@ def sam(context: MetricContext, *, rho: float = 0.05) -> Measurement:
         InputError: a negative or infinite radius.
         WorkError: the gradient is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.zeros_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.sam(problem, rho=0.05).value, 3)
+        0.211
+
     Reference:
         Foret et al. 2021 (arXiv 2010.01412), eq. 2.
     """

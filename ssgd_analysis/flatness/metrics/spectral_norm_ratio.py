@@ -38,18 +38,29 @@ def spectral_norm_ratio(context: MetricContext, *, tol: float = 1e-3) -> Measure
             its residual and rounding: there is no such ratio.
         WorkError: a product is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.arange(1.0, 6.0)), torch.nn.Linear(5, 1, bias=False)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.spectral_norm_ratio(problem).value, 3)  # eigenvalues 10, …, 0.4
+        25.0
+
     Reference:
         Foret et al. 2021 (arXiv 2010.01412), who print it beside λ₁ as a proxy of sharpness.
     """
     found = spectrum(context, PLACE, tol)
     if len(found.largest) < PLACE:
-        raise InputError(f"{context.problem.n_parameters} parameters have no fifth eigenvalue")
+        raise InputError(
+            f"the ratio needs five eigenvalues, so at least five parameters, not"
+            f" {context.problem.n_parameters}"
+        )
     first, fifth = found.largest[0], found.largest[PLACE - 1]
     rounding = 100 * torch.finfo(context.problem.dtype).eps * abs(first.value)
     if not fifth.value > max(fifth.residual_norm, rounding):
         raise InputError(
             f"the fifth eigenvalue {fifth.value:.3g} is not above zero beyond"
-            f" its residual {fifth.residual_norm:.1e}: the ratio says nothing here"
+            f" its residual {fifth.residual_norm:.1e}: the ratio is meaningless at these weights"
         )
     ratio = first.value / fifth.value
     tops, fifths = found.quotients.values[:, 0], found.quotients.values[:, PLACE - 1]

@@ -44,6 +44,15 @@ def symmetric_gap(
         InputError: a negative c, fewer than 2 draws, an unknown law, scale or ``exclude``.
         WorkError: a loss is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.symmetric_gap(problem, draws=2).value, 3)
+        0.025
+
     Reference:
         Sung et al. 2020 (arXiv 2009.02479), our reading of its noise.
     """

@@ -31,14 +31,23 @@ def trace(context: MetricContext, *, probes: int = 32) -> Measurement:
         InputError: fewer than 2 probes.
         WorkError: a product is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.trace(problem).value, 3)  # the Hessian is diag(1, 4)
+        5.0
+
     Reference:
         Hutchinson 1990; deflated where a survey knows eigenvectors.
     """
     if probes < 2:
-        raise InputError(f"probes {probes} should be at least 2, for the error")
-    known, deflated = survey_given(context), 0
-    if known and known.trace.probes >= probes:
-        values, deflated = known.traces, len(known.density.spikes)
+        raise InputError(f"probes {probes} should be at least 2, to give a standard error")
+    survey, deflated = survey_given(context), 0
+    if survey and survey.trace.probes >= probes:
+        values, deflated = survey.traces, len(survey.density.spikes)
     else:
         values = context.cached(("trace", probes), lambda: _samples(context, probes))
     if not np.isfinite(values).all():

@@ -29,6 +29,15 @@ def trace_per_parameter(context: MetricContext, *, probes: int = 32) -> Measurem
         InputError: fewer than 2 probes.
         WorkError: a product is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.trace_per_parameter(problem).value, 3)  # the Hessian is diag(1, 4)
+        2.5
+
     Reference:
         Dong et al. 2020 (arXiv 1911.03852), the average trace by which they compare layers.
     """

@@ -29,6 +29,15 @@ def trace_weighted(context: MetricContext, *, probes: int = 32) -> Measurement:
         InputError: fewer than 2 probes.
         WorkError: a product is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.trace_weighted(problem).value, 3)  # w = (1, 1), H = diag(1, 4)
+        5.0
+
     Reference:
         Petzka et al. 2021 (arXiv 2001.00939) and Tsuzuku et al. 2020 (arXiv 1901.04653), on
         curvature relative to weights; Hutchinson 1990.

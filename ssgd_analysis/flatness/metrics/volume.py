@@ -50,6 +50,15 @@ def volume(
         InputError: settings out of range, or a loss that does not rise so far along half of the
             directions, or that does at the smallest distance along one.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.volume(problem, directions=4).value, 2)
+        0.25
+
     Reference:
         Huang et al. 2020 (arXiv 1906.03291), section 4, for the idea; Li et al. 2018 (arXiv
         1712.09913), section 4, for the directions.

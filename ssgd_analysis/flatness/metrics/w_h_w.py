@@ -27,6 +27,15 @@ def w_h_w(context: MetricContext) -> Measurement:
     Raises:
         WorkError: the product is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.w_h_w(problem).value, 3)  # w = (1, 1), H = diag(1, 4)
+        5.0
+
     Reference:
         Tsuzuku, Sato and Sugiyama 2020 (arXiv 1901.04653), on curvature relative to weights.
     """

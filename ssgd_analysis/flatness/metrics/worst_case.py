@@ -45,6 +45,15 @@ def worst_case(
         InputError: a setting out of range.
         WorkError: a loss or gradient in the ball is not finite.
 
+    Example:
+        >>> import torch
+        >>> from ssgd_analysis import Problem, flatness
+        >>> x, model = torch.diag(torch.tensor([1.0, 2.0])), torch.nn.Linear(2, 1, bias=False)
+        >>> _ = torch.nn.init.ones_(model.weight)
+        >>> problem = Problem(model, torch.nn.MSELoss(), [(x, x.sum(dim=1, keepdim=True))])
+        >>> round(flatness.worst_case(problem, rho=0.1).value, 3)  # ½ λ_max rho²
+        0.02
+
     Reference:
         Foret et al. 2021 (arXiv 2010.01412), eq. 1, the maximum that SAM's one step stands for;
         Croce and Hein 2020 (arXiv 2003.01690) for the ascent.

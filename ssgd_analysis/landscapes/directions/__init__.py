@@ -1,7 +1,12 @@
 """Directions in weight space, one file a kind: one tensor for each parameter."""
 
 from ssgd_analysis.landscapes.directions.between import MoveRest, between_directions, same_model
-from ssgd_analysis.landscapes.directions.direction import Direction, inner, like, normalized
+from ssgd_analysis.landscapes.directions.direction import (
+    Direction,
+    inner_product,
+    like,
+    normalized_directions,
+)
 from ssgd_analysis.landscapes.directions.eigen import eigen_directions
 from ssgd_analysis.landscapes.directions.gradient import gradient_directions
 from ssgd_analysis.landscapes.directions.random import random_directions
@@ -16,9 +21,9 @@ __all__ = [
     "eigen_directions",
     "given_directions",
     "gradient_directions",
-    "inner",
+    "inner_product",
     "like",
-    "normalized",
+    "normalized_directions",
     "projected",
     "random_directions",
     "same_model",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.landscapes.directions.direction import Direction, inner, like
+from ssgd_analysis.landscapes.directions.direction import Direction, inner_product, like
 from ssgd_analysis.problem import Problem
 
 Position = tuple[float, ...]  # coordinates along the directions
@@ -38,17 +38,19 @@ def between_directions(
     ]
     along = [b - a for a, b in zip(first, second, strict=True)]
     positions: list[Position] = [(0.0,), (1.0,)]
-    length = inner(along, along)
+    length = inner_product(along, along)
     if length == 0:
-        raise InputError(f"{names[0]} and {names[1]} have the same weights: no line through them")
+        raise InputError(
+            f"{names[0]} and {names[1]} have the same weights, so there is no line between them"
+        )
     if not third:
         return like(problems[0], [along]), positions
     step = [c - a for a, c in zip(first, third[0], strict=True)]
-    share = inner(step, along) / length
+    share = inner_product(step, along) / length
     across = [s - share * a for s, a in zip(step, along, strict=True)]
-    height = inner(across, across) ** 0.5
+    height = inner_product(across, across) ** 0.5
     if height <= 1e-7 * length**0.5:
-        raise InputError("the three checkpoints lie on one line: no plane through them")
+        raise InputError("the three checkpoints lie on one line: use two of them with --dims 1")
     across = [part * (length**0.5 / height) for part in across]
     positions = [(0.0, 0.0), (1.0, 0.0), (share, height / length**0.5)]
     return like(problems[0], [along, across]), positions
@@ -98,7 +100,7 @@ class MoveRest:
         positions: of the checkpoints.
 
     Raises:
-        InputError: buffers that differ and can't be mixed, as masks.
+        InputError: buffers that differ and can't be interpolated, as masks.
     """
 
     def __init__(self, problems: Sequence[Problem], positions: Sequence[Position]) -> None:
@@ -116,7 +118,7 @@ class MoveRest:
             elif not all(torch.equal(own, t) for _, t in others) and not name.endswith(COUNTER):
                 raise InputError(
                     f"the buffer '{name}' differs between the checkpoints, and {own.dtype} can't be"
-                    " mixed"
+                    " interpolated"
                 )
         corners = torch.tensor(positions, dtype=torch.float64)
         self.origin, self.edges = corners[0], (corners[1:] - corners[0]).T

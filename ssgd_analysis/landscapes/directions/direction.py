@@ -21,8 +21,8 @@ NORMALISING = (
 )
 
 
-def normalized(
-    problem: Problem, directions: Sequence[Direction], how: str, biases: str | None = None
+def normalized_directions(
+    problem: Problem, directions: Sequence[Direction], normalization: str, biases: str | None = None
 ) -> list[Direction]:
     """Orthogonalise directions and give them their length.
 
@@ -35,7 +35,7 @@ def normalized(
     Args:
         problem: at the weights to centre on.
         directions: one or two.
-        how: ``filter``, ``layer`` or ``none``.
+        normalization: ``filter``, ``layer`` or ``none``.
         biases: ``zero`` or ``keep`` biases (all vectors) and the parameters of normalisation
             layers, each as one group; default: ``keep`` with ``none``, else ``zero``.
 
@@ -45,9 +45,9 @@ def normalized(
     Raises:
         InputError: an unknown normalisation, a direction of length zero, or two that are parallel.
     """
-    if how not in NORMALIZATIONS:
-        raise unknown("normalization", how, NORMALIZATIONS)
-    zero = (biases or ("keep" if how == "none" else "zero")) == "zero"
+    if normalization not in NORMALIZATIONS:
+        raise unknown("normalization", normalization, NORMALIZATIONS)
+    zero = (biases or ("keep" if normalization == "none" else "zero")) == "zero"
     fixed = _biases(problem) if zero else set()
     doubles = [
         [
@@ -58,7 +58,7 @@ def normalized(
         ]
         for direction in directions
     ]
-    if how == "none":
+    if normalization == "none":
         rows = _orthonormal([flattened(direction)[None] for direction in doubles])
         columns = [problem.split(row[0]) for row in rows]
     else:
@@ -66,15 +66,17 @@ def normalized(
         weights = list(problem.parameters.values())
         for index, own in enumerate(filters_of(problem.model, weights)):
             weight = own.moving(weights[index].detach().double())
-            rows = _orthonormal([grouped(direction[index], how, own) for direction in doubles])
-            size = grouped(weight, how, own).norm(dim=1, keepdim=True)
+            rows = _orthonormal(
+                [grouped(direction[index], normalization, own) for direction in doubles]
+            )
+            size = grouped(weight, normalization, own).norm(dim=1, keepdim=True)
             for column, row in zip(columns, rows, strict=True):
-                column.append(ungrouped(row * size, weight.shape, how, own))
+                column.append(ungrouped(row * size, weight.shape, normalization, own))
     for number, column in enumerate(columns):
         if any(bool(part.any()) for part in column):
             continue
         raise InputError(
-            "the second direction is parallel to the first, so there is no plane: --dims 1"
+            "the second direction is parallel to the first, so they span no plane: use --dims 1"
             if number
             else "the direction has length zero: nothing moves along it"
             + (" (--biases keep would move the biases)" if zero else "")
@@ -125,7 +127,7 @@ def like(problem: Problem, directions: Sequence[Sequence[Tensor]]) -> list[Direc
     ]
 
 
-def inner(a: Direction, b: Direction) -> float:
+def inner_product(a: Direction, b: Direction) -> float:
     """The inner product over all parameters, in float64."""
     return sum(
         float(x.double().flatten() @ y.double().flatten()) for x, y in zip(a, b, strict=True)

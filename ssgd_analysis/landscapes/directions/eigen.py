@@ -29,7 +29,9 @@ def eigen_directions(
         progress=progress,
     )
     if len(spectrum.largest) < count:
-        raise InputError(f"the model has only {len(spectrum.largest)} directions, not {count}")
+        raise InputError(
+            f"--dims {count} needs {count} eigenvectors, but the model has {len(spectrum.largest)}"
+        )
     signs = [vector[vector.abs().argmax()].sign() for vector in spectrum.vectors.T]
     vectors = [problem.split(s * v) for s, v in zip(signs, spectrum.vectors.T, strict=True)]
     return like(problem, vectors), spectrum.largest

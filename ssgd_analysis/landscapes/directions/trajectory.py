@@ -41,14 +41,14 @@ def trajectory_directions(
     assert isinstance(gram, Tensor)
     if int((gram.diagonal() > 0).sum()) < count:
         raise InputError(
-            f"the trajectory needs at least {count} kept checkpoints besides the one shown:"
+            f"the trajectory needs at least {count} saved checkpoints besides the one shown:"
             " train with --save-every"
         )
     values, vectors = torch.linalg.eigh(gram)
     values, vectors = values.flip(0), vectors.flip(1)
     if count > 1 and values[1] <= STRAIGHT * values[0]:
         raise InputError(
-            "the trajectory is a straight line: it has no second axis (--dims 1 draws it)"
+            "the trajectory is a straight line: it has no second axis, so use --dims 1"
         )
     vectors = torch.where(vectors[0] > 0, -vectors, vectors)
     turn = (vectors / values.clamp_min(1e-300).sqrt()).T[:count]

@@ -44,9 +44,9 @@ def _checked(problem: Problem, vector: Vector, number: int) -> Direction:
     else:
         unknown = sorted(set(vector) - set(problem.parameters))
         if unknown or not vector:
+            found = f"has an entry '{unknown[0]}'" if unknown else "is empty"
             raise InputError(
-                f"{label} has '{unknown[0] if unknown else ''}', which is no parameter: there are"
-                f" {', '.join(problem.parameters)}"
+                f"{label} {found}: its entries should be among {', '.join(problem.parameters)}"
             )
         parts = []
         for name, parameter in problem.parameters.items():

@@ -151,7 +151,7 @@ class Evaluator:
         if plan is None and self.problem.takes_model:
             plan = EvaluationPlan("plain", count, "traced: a loss of the model itself")
         self._strategy = plain(self.problem, self._casting)
-        if plan is not None and plan.way == "plain":
+        if plan is not None and plan.strategy == "plain":
             self.plan = plan
             return
         truth = self._evaluate(self._strategy, self._check)
@@ -168,7 +168,7 @@ class Evaluator:
             self.plan = EvaluationPlan("plain", count, f"traced: {reason}")
         else:
             raise InputError(
-                f"the plan '{plan.way}:{plan.chunk}' does not fit this problem: {reason}"
+                f"the plan '{plan.strategy}:{plan.chunk}' does not fit this problem: {reason}"
             )
 
     def _traced(self, plan: EvaluationPlan) -> Strategy:

@@ -52,7 +52,7 @@ def measured_plan(
 
     default = made(None)
     plans = [default.plan]
-    if default.plan.way != "plain":
+    if default.plan.strategy != "plain":
         sizes = sorted({min(int(s * default.plan.chunk), problem.n_samples) for s in SIZES} - {0})
         plans += [dataclasses.replace(default.plan, chunk=size) for size in sizes]
         plans.append(EvaluationPlan("plain", problem.n_samples, "faster by measurement"))

@@ -1,8 +1,9 @@
 """How the points of a landscape are evaluated."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -32,26 +33,35 @@ class EvaluationPlan:
     other is replaced by the plain one.
 
     Args:
-        way: ``traced``: one graph of operations, cut by what moves, for chunks of examples;
+        strategy: ``traced``: one graph of operations, cut by what moves, for chunks of examples;
             ``plain``: the model itself, for the problem's own batches. (The model itself never
             gets pieces of them: it might look at a whole batch's values.)
         chunk: examples at once.
         why: the reason why no faster strategy is used; empty for the fastest.
     """
 
-    way: str
+    strategy: str
     chunk: int
     why: str = ""
 
     def __post_init__(self) -> None:
-        if self.way not in STRATEGIES or self.chunk < 1:
+        if self.strategy not in STRATEGIES or self.chunk < 1:
             raise InputError(
-                f"the plan ({self.way}, {self.chunk} examples) should name a way of"
-                f" {', '.join(STRATEGIES)} and at least one example"
+                f"the plan '{self.strategy}:{self.chunk}' should be a strategy"
+                f" ({' or '.join(STRATEGIES)}) and at least one example, such as traced:128"
             )
 
+    def to_json(self) -> dict[str, Any]:
+        """The plan as records hold it: there the strategy is called ``way``."""
+        return {"way": self.strategy, "chunk": self.chunk, "why": self.why}
 
-Plans = dict[str, dict[str, Any]]  # split → fields of the EvaluationPlan of its points
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+        """The plan of a record; ``why`` may be absent."""
+        return cls(entry["way"], entry["chunk"], entry.get("why", ""))
+
+
+Plans = dict[str, dict[str, Any]]  # split → the EvaluationPlan of its points as JSON
 
 
 def chunk_size(problem: Problem) -> int:
@@ -95,7 +105,7 @@ class _Largest(TorchDispatchMode):
 def _bytes_each(problem: Problem) -> int:
     """Bytes of the largest activation, for one example."""
     batch = problem.batches[0]
-    few = min(FEW, batching.examples(batch))
-    with problem.evaluating(), torch.no_grad(), _Largest(few) as found:
-        problem.batch_loss(batching.pieces(batch, few)[0])
-    return found.bytes // few
+    count = min(FEW, batching.examples(batch))
+    with problem.evaluating(), torch.no_grad(), _Largest(count) as found:
+        problem.batch_loss(batching.pieces(batch, count)[0])
+    return found.bytes // count

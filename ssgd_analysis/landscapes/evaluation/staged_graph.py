@@ -190,7 +190,7 @@ def _traced(
         tags = getattr(node.target, "tags", ())
         chance = torch.Tag.nondeterministic_seeded in tags and _dropout(node) != 0
         if torch.Tag.dynamic_output_shape in tags or chance:
-            raise Unsupported(f"{node.target}: its result depends on values or on chance")
+            raise Unsupported(f"{node.target}: its result depends on values or on random numbers")
     return graph
 
 

@@ -77,7 +77,7 @@ def traced(
     pairs = [pair(batch) for batch in problem.batches]
     inputs = [given for given, _ in pairs]
     if any(not isinstance(given, Tensor) for given in inputs):
-        raise Unsupported("inputs that are no tensors")
+        raise Unsupported("inputs that are not tensors")
     if len({(given.shape[1:], given.dtype) for given in inputs}) > 1:
         raise Unsupported("inputs of several shapes")
     whole = _laid_out(_joined(inputs))

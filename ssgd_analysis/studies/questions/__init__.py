@@ -2,7 +2,7 @@
 
 from ssgd_analysis.studies.questions.answer import Question
 from ssgd_analysis.studies.questions.each import Each
-from ssgd_analysis.studies.questions.pairs import Pairs
+from ssgd_analysis.studies.questions.pairs import AllPairs
 from ssgd_analysis.studies.questions.rivals import Rivals
 from ssgd_analysis.studies.questions.strength import Strength
 from ssgd_analysis.studies.questions.symmetry import Symmetry
@@ -13,7 +13,7 @@ QUESTIONS: dict[str, Question] = {
     "trend": Trend(),
     "each": Each(),
     "strength": Strength(),
-    "pairs": Pairs(),
+    "pairs": AllPairs(),
     "symmetry": Symmetry(),
 }
 

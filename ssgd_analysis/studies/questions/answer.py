@@ -105,7 +105,7 @@ class Gain:
         return {**dataclasses.asdict(self), "verdict": self.verdict}
 
 
-def differences(
+def gains_by_seed(
     values: Values, setting: str, arm: str, rival: str, metric: str = ACCURACY
 ) -> dict[int, float]:
     """Arm minus rival by seed, in points where it is an accuracy; seeds that both have."""
@@ -155,7 +155,7 @@ def gains(
     return corrected(
         [
             gain_of(
-                differences(values, setting, arm, rival, metric),
+                gains_by_seed(values, setting, arm, rival, metric),
                 setting,
                 arm,
                 rival,
@@ -191,18 +191,18 @@ def count_failures(study: Study, failures: Mapping[str, str]) -> int:
     return sum(len(study.seeds) if why == UNTUNED else 1 for why in failures.values())
 
 
-def p_text(p: float | None) -> str:
+def p_words(p: float | None) -> str:
     """As in ``p = 0.02``."""
     return "no p" if p is None else f"p = {p:.2g}"
 
 
-def seeds_text(count: int) -> str:
+def seeds_words(count: int) -> str:
     """As in ``10 seeds``."""
     return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def refuse_axis(study: Study, lines: Sequence[Sequence[float | None]], *, log: bool) -> None:
-    """Refuse an axis on which nothing lies, or on which tuning would move the arms.
+    """Refuse an axis without two values, or one that is tuned.
 
     Args:
         study: its axis is a field of ``[train]`` or a setting of the focus's method.
@@ -212,15 +212,16 @@ def refuse_axis(study: Study, lines: Sequence[Sequence[float | None]], *, log: b
     Raises:
         InputError: no axis, one that is tuned, or one without two numbers.
     """
-    begin = f"study '{study.name}': the question '{study.question}' needs an axis"
+    start = f"study '{study.name}': the question '{study.question}' needs an axis"
     if not study.axis:
-        raise InputError(f"{begin}: a field of [train] or a setting of the method")
+        raise InputError(f"{start}: name a field of [train] or a setting of the method")
     if any(study.axis in study.search(arm) for arm in focus_arms(study)):
-        raise InputError(f"{begin} that is not tuned: '{study.axis}' is")
+        raise InputError(f"{start} that is not tuned, but '{study.axis}' is tuned")
     if not all(at is not None and (at > 0 or not log) for line in lines for at in line):
-        raise InputError(f"{begin} of numbers: '{study.axis}' is none in some places")
+        kind = "positive numbers" if log else "numbers"
+        raise InputError(f"{start} of {kind}: '{study.axis}' is not one everywhere")
     if any(len(set(line)) < 2 for line in lines):
-        raise InputError(f"{begin} with at least two places: '{study.axis}' has one")
+        raise InputError(f"{start} with at least two values: '{study.axis}' has one")
 
 
 def focus_arms(study: Study) -> list[Arm]:

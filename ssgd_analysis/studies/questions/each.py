@@ -10,7 +10,7 @@ from ssgd_analysis.studies.questions.answer import (
     all_gains,
     by_setting,
     rivals_of,
-    seeds_text,
+    seeds_words,
 )
 from ssgd_analysis.studies.spec import Study
 
@@ -29,7 +29,7 @@ class Each(Question):
             survival += f" ({', '.join(up)})"
         if down:
             survival += f" and reversed in {', '.join(down)}"
-        beside = []
+        others = []
         for rival in rivals_of(study):
             if rival != study.against:
                 parts = []
@@ -40,15 +40,15 @@ class Each(Question):
                         if gain.rival == rival and gain.verdict == verdict
                     ]
                     if names:
-                        where = "everywhere" if len(names) == len(own) else f"in {', '.join(names)}"
+                        scope = "everywhere" if len(names) == len(own) else f"in {', '.join(names)}"
                         lost = " (no run)" if verdict == "not compared" else ""
-                        parts.append(f"{verdict}{lost} {where}")
-                beside.append(f"against {rival} its accuracy is {', '.join(parts)}")
-        also = f"; {'; '.join(beside)}" if beside else ""
+                        parts.append(f"{verdict}{lost} {scope}")
+                others.append(f"against {rival} its accuracy is {', '.join(parts)}")
+        also = f"; {'; '.join(others)}" if others else ""
         count = max((gain.n for gain in own), default=0)
         sentence = (
             f"The gain of {study.focus} over {study.against} in test accuracy {survival}:"
-            f" {by_setting(table, study.against)} points ({seeds_text(count)}, paired,"
+            f" {by_setting(table, study.against)} points ({seeds_words(count)}, paired,"
             f" Holm-corrected over the settings){also}."
         )
         return Answer(sentence, {"gains": [gain.record() for gain in table], "shown": up})

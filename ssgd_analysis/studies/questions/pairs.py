@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scipy import stats
-
 from ssgd_analysis.studies.questions.answer import (
     ACCURACY,
     Answer,
@@ -13,19 +11,21 @@ from ssgd_analysis.studies.questions.answer import (
     Question,
     Values,
     corrected,
-    differences,
     gain_of,
-    p_text,
-    seeds_text,
+    gains_by_seed,
+    p_words,
+    seeds_words,
 )
 from ssgd_analysis.studies.spec import Study
 
 
-class Pairs(Question):
+class AllPairs(Question):
     """Does any arm differ from any other?"""
 
     def answer(self, study: Study, result: Mapping[str, Any], values: Values) -> Answer:
         """See :meth:`Question.answer`."""
+        from scipy import stats  # takes most of a second to import
+
         clauses, record = [], []
         for setting in study.settings:
             labels = [arm.label for arm in study.arms if (setting.name, arm.label) in values]
@@ -40,7 +40,7 @@ class Pairs(Question):
             rows = corrected(
                 [
                     gain_of(
-                        differences(values, setting.name, a, b),
+                        gains_by_seed(values, setting.name, a, b),
                         setting.name,
                         a,
                         b,
@@ -61,7 +61,7 @@ class Pairs(Question):
             )
         names = ", ".join(arm.label for arm in study.arms)
         sentence = (
-            f"Test accuracy of {names} ({seeds_text(len(study.seeds))}, paired, Holm-corrected"
+            f"Test accuracy of {names} ({seeds_words(len(study.seeds))}, paired, Holm-corrected"
             f" over all pairs of a setting): {' | '.join(clauses)}."
         )
         return Answer(sentence, {"pairs": record})
@@ -69,15 +69,17 @@ class Pairs(Question):
 
 def _differing(rows: Sequence[Gain], omnibus: float | None) -> str:
     """What a setting's pairs show."""
-    shown = [row for row in rows if row.verdict in ("higher", "lower")]
-    known = [row for row in rows if row.mean is not None]
-    friedman = "" if omnibus is None else f" (Friedman {p_text(omnibus)})"
-    if not known:
+    significant = [row for row in rows if row.verdict in ("higher", "lower")]
+    compared = [row for row in rows if row.mean is not None]
+    friedman = "" if omnibus is None else f" (Friedman {p_words(omnibus)})"
+    if not compared:
         return "nothing to compare"
-    if shown:
-        said = [f"{row.arm} is {row.verdict} than {row.rival} ({row.words()})" for row in shown]
-        return f"{', '.join(said)}; no other pair is shown to differ{friedman}"
-    widest = max(known, key=lambda row: abs(row.mean or 0))
+    if significant:
+        sentences = [
+            f"{row.arm} is {row.verdict} than {row.rival} ({row.words()})" for row in significant
+        ]
+        return f"{', '.join(sentences)}; no other pair is shown to differ{friedman}"
+    widest = max(compared, key=lambda row: abs(row.mean or 0))
     return (
         f"no pair is shown to differ{friedman}; the largest difference, {widest.arm} minus"
         f" {widest.rival}, is {widest.words()} points"

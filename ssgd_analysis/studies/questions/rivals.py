@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssgd_analysis.plots.metric_names import NAMES
+from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.studies.questions.answer import (
     Answer,
     Question,
@@ -105,8 +105,8 @@ def _relations(
 
 def _by(one: dict[str, Any]) -> str:
     """The metrics that say so, where some may not."""
-    says = one.get("by") if one["verdict"] in ("flatter", "sharper") else None
-    return f" (by {' and '.join(map(_label, says))})" if says else ""
+    metrics = one.get("by") if one["verdict"] in ("flatter", "sharper") else None
+    return f" (by {' and '.join(map(_label, metrics))})" if metrics else ""
 
 
 def _label(metric: str) -> str:

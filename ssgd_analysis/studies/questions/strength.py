@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssgd_analysis.comparison.statistics import interval
-from ssgd_analysis.plots.metric_names import NAMES
+from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.studies.questions.answer import (
     ACCURACY,
     Answer,
@@ -12,11 +12,11 @@ from ssgd_analysis.studies.questions.answer import (
     Question,
     Values,
     corrected,
-    differences,
     focus_arms,
     gain_of,
+    gains_by_seed,
     refuse_axis,
-    seeds_text,
+    seeds_words,
 )
 from ssgd_analysis.studies.spec import Study
 
@@ -41,9 +41,9 @@ class Strength(Question):
         curves, tests, clauses = [], [], []
         for setting in study.settings:
             line = {
-                arm.label: place
+                arm.label: position
                 for arm in arms
-                if (place := study.along(setting, arm)) is not None
+                if (position := study.along(setting, arm)) is not None
                 and values.get((setting.name, arm.label), {}).get(ACCURACY)
             }
             order = sorted(line, key=lambda label: line[label])
@@ -55,7 +55,7 @@ class Strength(Question):
             weakest = order[0]
             family = [
                 gain_of(
-                    differences(values, setting.name, label, weakest),
+                    gains_by_seed(values, setting.name, label, weakest),
                     setting.name,
                     label,
                     weakest,
@@ -70,7 +70,7 @@ class Strength(Question):
             clauses.append(
                 name + _clause(study.axis, rows[: len(order)], rows[len(order) :], against)
             )
-        sentence = f"{' | '.join(clauses)} ({seeds_text(len(study.seeds))}, paired, Holm)."
+        sentence = f"{' | '.join(clauses)} ({seeds_words(len(study.seeds))}, paired, Holm)."
         record = {
             "axis": study.axis,
             "strength": curves,
@@ -79,9 +79,9 @@ class Strength(Question):
         return Answer(sentence[0].upper() + sentence[1:], record)
 
 
-def _row(values: Values, setting: str, label: str, place: float | None) -> dict[str, Any]:
+def _row(values: Values, setting: str, label: str, position: float | None) -> dict[str, Any]:
     """One arm's means and intervals."""
-    row: dict[str, Any] = {"setting": setting, "arm": label, "place": place}
+    row: dict[str, Any] = {"setting": setting, "arm": label, "place": position}
     for metric in FOLLOWED:
         own = list(values.get((setting, label), {}).get(metric, {}).values())
         shown = interval(own) if own else None
@@ -106,12 +106,12 @@ def _clause(
     shown = shown or [f"nowhere shown to differ from {first['place']:g}"]
     text = (
         f"test accuracy is highest at {axis.replace('_', ' ')} {best['place']:g}"
-        f" ({_percent(best)}), {inside} {first['place']:g} to {last['place']:g}, and"
+        f" ({_accuracy_text(best)}), {inside} {first['place']:g} to {last['place']:g}, and"
         f" {', '.join(shown)}"
     )
     for row in references:
         if row[ACCURACY]:
-            text += f"; {row['arm']} has {_percent(row)}"
+            text += f"; {row['arm']} has {_accuracy_text(row)}"
     for metric in FOLLOWED[1:]:
         if all(row[metric] for row in (first, best, last)):
             ends = " → ".join(f"{row[metric]['mean']:.3g}" for row in _distinct(first, best, last))
@@ -123,5 +123,5 @@ def _distinct(*rows: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [row for i, row in enumerate(rows) if row not in rows[:i]]
 
 
-def _percent(row: Mapping[str, Any]) -> str:
+def _accuracy_text(row: Mapping[str, Any]) -> str:
     return f"{100 * row[ACCURACY]['mean']:.2f}%"

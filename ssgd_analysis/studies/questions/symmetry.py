@@ -11,14 +11,14 @@ from ssgd_analysis.studies.questions.answer import (
     all_gains,
     by_setting,
     corrected,
-    differences,
     gain_of,
+    gains_by_seed,
     rivals_of,
-    seeds_text,
+    seeds_words,
 )
 from ssgd_analysis.studies.spec import Study
 
-ROUNDING = 1e-9  # points: a smaller mean gain is none
+NO_GAIN = 1e-9  # points: a smaller mean gain is none
 
 
 class Symmetry(Question):
@@ -33,7 +33,7 @@ class Symmetry(Question):
             [_pooled(values, study.focus, rival, names, len(rivals)) for rival in rivals]
         )
         main = next(gain for gain in pooled if gain.rival == study.against)
-        way = {"higher": "helps", "lower": "hurts"}.get(
+        effect = {"higher": "helps", "lower": "hurts"}.get(
             main.verdict, "is not shown to help or hurt"
         )
         mixed, where = _by_setting_if_mixed(table, study.against)
@@ -41,14 +41,14 @@ class Symmetry(Question):
         same = _same_trials(result.get("tuning"), study.focus, study.against)
         variance = result.get("variance", [])
         sentence = (
-            f"At equal scale and equal cost, symmetry {way}{' on average' if mixed else ''}: the"
+            f"At equal scale and equal cost, symmetry {effect}{' on average' if mixed else ''}: the"
             f" gain in test accuracy, in points and averaged over {len(names)} settings, is"
-            f" {main.words()}, over {main.rival}{where}{others} ({seeds_text(main.n)}, paired,"
+            f" {main.words()}, over {main.rival}{where}{others} ({seeds_words(main.n)}, paired,"
             " Holm-corrected"
             f" over the rivals).{_at_equal_rates(same, main)}{_variance(study, variance)}"
         )
         record = {
-            "way": way,
+            "way": effect,
             "same_trials": None if same is None else same.record(),
             "gains": [gain.record() for gain in table],
             "pooled": [gain.record() for gain in pooled],
@@ -61,13 +61,13 @@ def _by_setting_if_mixed(table: Sequence[Gain], rival: str) -> tuple[bool, str]:
     """Whether the gains over a rival have both signs, and if so all of them in words."""
     own = [gain for gain in table if gain.rival == rival]
     means = [gain.mean for gain in own if gain.mean is not None]
-    mixed = len({mean > 0 for mean in means if abs(mean) > ROUNDING}) > 1
+    mixed = len({mean > 0 for mean in means if abs(mean) > NO_GAIN}) > 1
     return mixed, f" (setting by setting {by_setting(own, rival)})" if mixed else ""
 
 
 def _pooled(values: Values, arm: str, rival: str, settings: Sequence[str], family: int) -> Gain:
     """The gain averaged over settings, seed by seed; seeds that all settings have."""
-    found = [differences(values, setting, arm, rival) for setting in settings]
+    found = [gains_by_seed(values, setting, arm, rival) for setting in settings]
     common = sorted(set.intersection(*map(set, found))) if found else []
     mean = {seed: sum(one[seed] for one in found) / len(found) for seed in common}
     return gain_of(mean, "all", arm, rival, family=family)
@@ -113,14 +113,14 @@ def _at_equal_rates(same: Gain | None, main: Gain) -> str:
 def _variance(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
     """The ratios of the gradient-noise variances, at the final weights."""
     own = [row for row in rows if row["weights"] == "final" and row["arm"] == study.focus]
-    known = [row for row in own if row["ratio"] is not None]
-    if not known:
+    measured = [row for row in own if row["ratio"] is not None]
+    if not measured:
         return ""
     parts = [
         f"{row['ratio']:.2g}"
         + ("" if row["ratio_error"] is None else f" ± {row['ratio_error']:.1g}")
         + f" at c = {row['scale']:g}"
-        for row in known
+        for row in measured
     ]
     return (
         f" At the final weights the variance of its gradient noise, divided by that of"

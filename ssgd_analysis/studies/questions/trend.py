@@ -16,12 +16,12 @@ from ssgd_analysis.studies.questions.answer import (
     all_gains,
     by_setting,
     corrected,
-    differences,
     gain_of,
-    p_text,
+    gains_by_seed,
+    p_words,
     refuse_axis,
     rivals_of,
-    seeds_text,
+    seeds_words,
 )
 from ssgd_analysis.studies.spec import Study
 
@@ -38,43 +38,45 @@ class Trend(Question):
     def answer(self, study: Study, result: Mapping[str, Any], values: Values) -> Answer:
         """See :meth:`Question.answer`."""
         focus = next(arm for arm in study.arms if arm.label == study.focus)
-        places = {
+        positions = {
             setting.name: math.log2(position)
             for setting in study.settings
             if (position := study.along(setting, focus))
         }
         found = {
-            rival: gain_of(slopes(values, study.focus, rival, places), "", study.focus, rival)
+            rival: gain_of(
+                gain_slopes(values, study.focus, rival, positions), "", study.focus, rival
+            )
             for rival in rivals_of(study)
         }
         lines = dict(zip(found, corrected(list(found.values())), strict=True))
         main = found[study.against]
-        way = "is not shown to change"
+        direction = "is not shown to change"
         if main.p is not None and main.mean is not None and main.p < LEVEL:
-            way = "grows" if main.mean > 0 else "shrinks"
+            direction = "grows" if main.mean > 0 else "shrinks"
         axis = study.axis.replace("_", " ")
         table = all_gains(study, values)
-        last = max(places, key=lambda name: places[name]) if places else ""
+        last = max(positions, key=lambda name: positions[name]) if positions else ""
         ends = [gain for gain in table if gain.setting == last]
         gain = f"The gain of {study.focus} over {study.against} in test accuracy"
         sentence = (
-            f"{gain} {way} with the {axis}: {_slope(main)} ({seeds_text(main.n)}, paired). The"
-            f" gains are {by_setting(table, study.against)} points (Holm-corrected over the"
+            f"{gain} {direction} with the {axis}: {_slope(main)} ({seeds_words(main.n)}, paired)."
+            f" The gains are {by_setting(table, study.against)} points (Holm-corrected over the"
             " settings)."
             f" At {last} the test accuracy of {study.focus} is {listed(ends)}."
         )
         record = {
-            "way": way,
+            "way": direction,
             "axis": study.axis,
-            "places": places,
+            "places": positions,
             "gains": [gain.record() for gain in table],
             "slopes": [line.record() for line in lines.values()],
         }
         return Answer(sentence, record)
 
 
-def slopes(
-    values: Values, arm: str, rival: str, places: Mapping[str, float], metric: str = ACCURACY
+def gain_slopes(
+    values: Values, arm: str, rival: str, positions: Mapping[str, float], metric: str = ACCURACY
 ) -> dict[int, float]:
     """Slope of the gain along an axis, seed by seed: least squares over the settings.
 
@@ -82,19 +84,19 @@ def slopes(
         values: of all arms.
         arm: what gains.
         rival: over what.
-        places: setting → its position on the axis.
+        positions: setting → its position on the axis.
         metric: of the gain.
 
     Returns:
         Seed → slope, for the seeds that all settings have.
     """
-    found = {s: differences(values, s, arm, rival, metric) for s in places}
+    found = {s: gains_by_seed(values, s, arm, rival, metric) for s in positions}
     common = set.intersection(*map(set, found.values())) if found else set()
-    x = np.array(list(places.values()))
+    x = np.array(list(positions.values()))
     if len(x) < 2 or np.ptp(x) == 0:
         return {}
     return {
-        seed: float(np.polyfit(x, [found[setting][seed] for setting in places], 1)[0])
+        seed: float(np.polyfit(x, [found[setting][seed] for setting in positions], 1)[0])
         for seed in sorted(common)
     }
 
@@ -120,4 +122,4 @@ def _slope(gain: Gain) -> str:
     if gain.mean is None:
         return "its slope is unknown, as no seed is common"
     interval = f" [{gain.ci95[0]:+.3f}, {gain.ci95[1]:+.3f}]" if gain.ci95 else ""
-    return f"its slope is {gain.mean:+.3f} points{interval} per doubling, {p_text(gain.p)}"
+    return f"its slope is {gain.mean:+.3f} points{interval} per doubling, {p_words(gain.p)}"

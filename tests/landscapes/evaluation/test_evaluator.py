@@ -1,7 +1,5 @@
 """Points of a landscape, held against plain forward passes and closed forms."""
 
-import dataclasses
-
 import nets
 import numpy as np
 import pytest
@@ -67,7 +65,7 @@ def test_every_net_is_traced_and_equals_plain_passes(name, chunk):
     before = nets.state(case.model)
     plan = None if chunk is None else EvaluationPlan("traced", chunk)
     evaluator = Evaluator(problem, along, plan=plan)
-    assert evaluator.plan.way == "traced"
+    assert evaluator.plan.strategy == "traced"
     loss, accuracy = evaluator.evaluate(PLACES)
     assert nets.state(case.model) == before
     truth = by_hand(problem, along, PLACES)
@@ -81,7 +79,7 @@ def test_the_registered_nets_take_the_fast_way_in_float32(name):
     problem = images(name)
     along = directions(problem, size=0.05)
     evaluator = Evaluator(problem, along)
-    assert evaluator.plan.way == "traced"
+    assert evaluator.plan.strategy == "traced"
     assert evaluator.plan.why == ""
     loss, accuracy = evaluator.evaluate(PLACES)
     truth = by_hand(problem, along, PLACES)
@@ -100,7 +98,7 @@ def test_points_repeat_bit_for_bit_in_any_order_and_by_the_plan():
     assert nets.bits(torch.tensor(evaluator.evaluate(PLACES[::-1])[0][::-1].copy())) == nets.bits(
         torch.tensor(first)
     )
-    plan = EvaluationPlan(**dataclasses.asdict(evaluator.plan))
+    plan = EvaluationPlan.from_json(evaluator.plan.to_json())
     again = Evaluator(problem, along, plan=plan)
     assert again.plan == evaluator.plan
     one_by_one = [again.evaluate(place[None])[0][0] for place in PLACES]
@@ -156,7 +154,7 @@ def test_what_needs_its_own_batches_gets_them(net, monkeypatch):
     problem = Problem(*case.problem)
     along = directions(problem, size=1.0)
     evaluator = Evaluator(problem, along)
-    assert evaluator.plan.way == "plain"
+    assert evaluator.plan.strategy == "plain"
     assert "traced: " in evaluator.plan.why
     np.testing.assert_allclose(
         evaluator.evaluate(PLACES)[0], by_hand(problem, along, PLACES)[0], rtol=1e-14
@@ -201,7 +199,7 @@ def test_modules_used_twice():
     problem = Problem(*case.problem)
     along = directions(problem)
     evaluator = Evaluator(problem, along)
-    assert evaluator.plan.way == "traced"
+    assert evaluator.plan.strategy == "traced"
     np.testing.assert_allclose(
         evaluator.evaluate(PLACES)[0], by_hand(problem, along, PLACES)[0], rtol=1e-12
     )
@@ -238,7 +236,7 @@ def test_what_else_moves_is_moved_and_comes_back():
     places = np.array([[0.0], [0.5], [2.0]])
     evaluator = Evaluator(problem, along, move_rest=move)
     loss = evaluator.evaluate(places)[0]
-    assert evaluator.plan.way == "traced"
+    assert evaluator.plan.strategy == "traced"
     assert nets.state(case.model) == before
     for place, value in zip(places, loss, strict=True):
         with torch.no_grad():
@@ -326,7 +324,7 @@ def test_bad_arguments_are_refused_in_words():
         Evaluator(problem, [along[0][:-1]])
     with pytest.raises(InputError, match="precision 'fp8'"):
         Evaluator(problem, along, precision="fp8")
-    with pytest.raises(InputError, match="way of traced, plain and"):
+    with pytest.raises(InputError, match=r"'fastest:3' should be a strategy \(traced or plain\)"):
         EvaluationPlan("fastest", 3)
     with pytest.raises(InputError, match=r"\(points, 2\)"):
         Evaluator(problem, along).evaluate(np.zeros(3))

@@ -96,7 +96,7 @@ def test_a_batch_is_not_cut_where_its_examples_may_see_one_another(net, loss, mo
     differs = np.abs(truth(problem) - plain) > 1e-3
     assert 0 < differs.sum() < len(PLACES)
     evaluator = Evaluator(problem, directions(problem), check=ORIGIN)
-    assert evaluator.plan.way == "plain"
+    assert evaluator.plan.strategy == "plain"
     # the same passes, at weights that are the same but for a rounding
     np.testing.assert_allclose(evaluator.evaluate(PLACES)[0], truth(problem), rtol=1e-14)
 
@@ -158,7 +158,7 @@ def test_tracing_leaves_nothing_in_models_that_keep_tensors(net):
     problem = problem_of(model)
     expected = truth(problem_of(net()))
     evaluator = Evaluator(problem, directions(problem))
-    assert evaluator.plan.way == ("plain" if net is Raises else "traced")
+    assert evaluator.plan.strategy == ("plain" if net is Raises else "traced")
     np.testing.assert_allclose(evaluator.evaluate(PLACES)[0], expected, rtol=1e-12)
     kept = [model.kept, *model.found["h"], *model.found["first"], *model.ramps.values()]
     assert all(np.isfinite(tensor.tolist()).all() for tensor in kept)  # values, not fake ones
@@ -242,5 +242,5 @@ def test_recurrent_nets_are_traced(kind, options):
     batches = [(nets.randn(7, 6, 4, seed=i), nets.labels(7)) for i in range(2)]
     problem = Problem(model, nets.cross_entropy, batches)
     evaluator = Evaluator(problem, directions(problem))
-    assert evaluator.plan.way == "traced", evaluator.plan.why
+    assert evaluator.plan.strategy == "traced", evaluator.plan.why
     np.testing.assert_allclose(evaluator.evaluate(PLACES)[0], truth(problem), rtol=1e-12)

@@ -10,7 +10,7 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.references import is_reference
 
 
-def fingerprint(name: str) -> str:
+def code_hash(name: str) -> str:
     """A registered name itself; of a reference a hash of its source file.
 
     A user's file counts together with all that it imports from beside it or from its own
@@ -21,17 +21,23 @@ def fingerprint(name: str) -> str:
 
     Raises:
         InputError: the source is not there.
+
+    Example:
+        >>> code_hash("digits")
+        'digits'
+        >>> code_hash("math:fsum") == code_hash("math:fsum")
+        True
     """
-    place, _, _ = name.rpartition(":")
-    if not place or not is_reference(name):
+    origin, _, _ = name.rpartition(":")
+    if not origin or not is_reference(name):
         return name
-    if place.endswith(".py"):
-        sources = _with_imports(Path(place))
-    elif "/" in place:
-        folder, _, module = place.rpartition("/")
+    if origin.endswith(".py"):
+        sources = _with_imports(Path(origin))
+    elif "/" in origin:
+        folder, _, module = origin.rpartition("/")
         sources = _with_imports(_source(Path(folder), module))
     else:
-        sources = _installed(place)
+        sources = _installed(origin)
     digest = hashlib.blake2b(digest_size=8)
     for path in sources:
         digest.update(path.read_bytes())
