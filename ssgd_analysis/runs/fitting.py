@@ -29,7 +29,7 @@ from ssgd_analysis.runs.named_tensors import (
 _COPIES = {"ema", "swa", "avg", "average", "averaged", "shadow", "polyak", "teacher", "target"}
 _COPIES |= {"best", "init", "initial", "momentum", "velocity", "grad", "grads", "gradients"}
 _NO_WEIGHTS = {"total_ops", "total_params"}  # counters of profilers
-_FAULTS = 3  # named in an error
+_FAULTS = 2  # of each kind, named in an error
 _BATCHES = "num_batches_tracked"  # absent from old files; evaluation does not use it
 
 
@@ -178,7 +178,7 @@ def load_weights(
     chosen = _choose(search.fitting, source)
     loaded = {search.names.full[name]: each.tensor for name, each in chosen.found.items()}
     model.load_state_dict(loaded, strict=False)
-    return _notes(search, chosen, source)
+    return _notes(search, chosen, source, asked=weights is not None)
 
 
 def _searches(model: nn.Module, tensors: list[NamedTensor]) -> Iterator[_Search]:
@@ -245,7 +245,7 @@ def _choose(fitting: list[_Candidate], source: str | Path) -> _Candidate:
     return plain[0]
 
 
-def _notes(search: _Search, chosen: _Candidate, source: str | Path) -> list[str]:
+def _notes(search: _Search, chosen: _Candidate, source: str | Path, *, asked: bool) -> list[str]:
     others = [each.key for each in search.fitting if not each.same(chosen)]
     notes = []
     if others:
@@ -254,7 +254,7 @@ def _notes(search: _Search, chosen: _Candidate, source: str | Path) -> list[str]
             f"{source}: the weights {where} are used, not those under {listed(others)}"
             f" (--weights {others[0]})"
         )
-    elif chosen.is_copy:
+    elif chosen.is_copy and not asked:
         notes.append(f"{source}: the weights are those under {quoted(chosen.key)}")
     ignored = [name for name, _ in search.beside(chosen)]
     if ignored:
@@ -284,12 +284,14 @@ def _refusal(search: _Search, content: Any, source: str | Path) -> InputError:
     else:
         place, _ = Counter(each.place for each in search.entries.values()).most_common(1)[0]
         unknown = [each.raw for each in search.entries.values() if each.place == place]
-    faults = [f"the model has no tensor {quoted(name)}" for name in unknown] + best.faults
-    more = f" and {len(faults) - _FAULTS} more" if len(faults) > _FAULTS else ""
+    faults = [f"the model has no tensor {quoted(name)}" for name in unknown[:_FAULTS]]
+    faults += best.faults[:_FAULTS]
+    left = len(unknown) + len(best.faults) - len(faults)
+    more = f" and {left} more" if left else ""
     remedy = "give the --model that they were saved from, or other weights with --weights KEY"
     if search.whole and not any(_below(best.key, name) for name in unknown) and best.key:
         remedy = f"--weights {best.key} takes the part that fits"
     return InputError(
-        f"{source}: the weights do not fit the model: {'; '.join(faults[:_FAULTS])}{more}"
+        f"{source}: the weights do not fit the model: {'; '.join(faults)}{more}"
         f" ({keys_of(content)}); {remedy}"
     )

@@ -285,7 +285,7 @@ def test_the_tensor_that_does_not_fit_is_named_with_the_files_keys(change, words
 def test_many_faults_are_counted():
     found = refusal({f"layers.{i}.w": torch.ones(1) for i in range(9)})
     assert "no tensor 'layers.0.w'; the model has no tensor 'layers.1.w'" in found
-    assert "and 12 more" in found  # 9 unknown, 6 missing without the counter, 3 named
+    assert "'0.weight' is missing; tensor '0.bias' is missing and 13 more" in found  # of 9 and 8
     assert "'layers.4.w' and 4 more" in found  # of the keys
 
 
