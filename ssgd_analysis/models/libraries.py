@@ -84,7 +84,13 @@ def _timm(name: str, input_shape: tuple[int, ...], num_outputs: int) -> nn.Modul
     config = timm.get_pretrained_cfg(name)
     if config is not None and config.fixed_input_size:  # such as a ViT, whose positions are weights
         settings["img_size"] = input_shape[1:]
-    return _made(TIMM + name, timm.create_model, model_name=name, pretrained=False, **settings)
+    model = _made(TIMM + name, timm.create_model, model_name=name, pretrained=False, **settings)
+    if getattr(getattr(model, "patch_embed", None), "num_patches", 1) == 0:
+        size = " × ".join(map(str, input_shape[1:]))
+        raise InputError(
+            f"model '{TIMM}{name}' sees nothing of images of {size}: smaller than a patch"
+        )
+    return model
 
 
 def _transformers(folder: Path, input_shape: tuple[int, ...], num_outputs: int | None) -> nn.Module:

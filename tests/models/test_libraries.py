@@ -54,7 +54,8 @@ def test_timm_weights_come_from_the_global_generator():
         ("resnet-18", GREY, "unknown timm model 'resnet-18': did you mean 'resnet"),
         ("hf-hub:user/model", GREY, "unknown timm model"),
         ("test_resnet", (8,), "(channels, height, width)"),
-        ("test_vit", (3, 5, 5), "cannot be made with in_chans=3, num_classes=3, img_size=(5, 5)"),
+        ("test_vit", (3, 5, 5), "images of 5 × 5: smaller than a patch"),
+        ("test_resnet", (0, 8, 8), "cannot be made with"),
     ],
 )
 def test_timm_refusals(name, shape, words):
