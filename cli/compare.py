@@ -139,7 +139,7 @@ def _groups(
     from ssgd_analysis.comparison.patterns import group_files, labelled
     from ssgd_analysis.errors import InputError
 
-    belongs = {name: options[name] for name in ("model", "data", "loss", "count")}
+    belongs = {name: options[name] for name in ("model", "data", "loss", "count", "weights")}
     if not patterns:
         given = given_options({**belongs, "trained_with": trained_with})
         if given:

@@ -189,6 +189,11 @@ def belonging_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--data", help="Data of a foreign weight file: name or reference."),
         click.option("--loss", help="Loss: name or reference (default: the run's)."),
         click.option("--count", help="Reference of a function that counts a batch's examples."),
+        click.option(
+            "--weights",
+            metavar="KEY",
+            help="Which weights of a foreign file, e.g. state_dict_ema (default: the plain ones).",
+        ),
     ]
     return functools.reduce(lambda made, option: option(made), reversed(options), command)
 
@@ -253,6 +258,7 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
     """Open all checkpoints with a command's options; nothing is computed before all are open."""
     import torch
 
+    from ssgd_analysis.errors import InputError
     from ssgd_analysis.runs.checkpoint import load_checkpoint
     from ssgd_analysis.runs.labels import split_labels
 
@@ -264,6 +270,7 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
             data=options["data"],
             loss=options["loss"],
             count=options["count"],
+            weights=options["weights"],
             data_dir=options["data_dir"],
             device=options["device"],
             dtype=getattr(torch, options["dtype"]),
@@ -271,6 +278,8 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
         )
         for _, path in labelled
     ]
+    if options["weights"] and all(checkpoint.run is not None for checkpoint in opened):
+        raise InputError("--weights chooses in foreign weight files: a run has one set of weights")
     return [
         dataclasses.replace(checkpoint, name=label)
         for checkpoint, (label, _) in zip(opened, labelled, strict=True)

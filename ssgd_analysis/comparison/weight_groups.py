@@ -25,8 +25,8 @@ from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
 from ssgd_analysis.references import absolute
 from ssgd_analysis.runs import Run
-from ssgd_analysis.runs.checkpoint import read_weights
-from ssgd_analysis.runs.tensors import load_weights
+from ssgd_analysis.runs.fitting import load_weights
+from ssgd_analysis.runs.weight_files import has_weights, read_weight_file
 from ssgd_analysis.settings.comparison import MeasurementSettings
 
 Weights = str | Path | nn.Module | Mapping[str, Tensor]
@@ -69,8 +69,10 @@ class WeightGroup:
 
     @property
     def remarks(self) -> list[str]:
-        """What was assumed."""
-        return list(self.notes)
+        """What was assumed, also in reading the files."""
+        members = self.members.values()
+        read = [f"{one.name}: {note}" for one in members for note in one.evaluation.notes]
+        return [*self.notes, *read]
 
 
 def weight_groups(
@@ -82,6 +84,7 @@ def weight_groups(
     data: str | None = None,
     loss: str | None = None,
     count: str | None = None,
+    weights: str | None = None,
     trained_with: Mapping[str, str] | None = None,
     settings: MeasurementSettings | None = None,
     folder: Path | None = None,
@@ -101,6 +104,7 @@ def weight_groups(
         data: the same of the data.
         loss: the same of the loss; default: cross-entropy, which the comparison then says.
         count: reference of a function that counts the examples of a batch.
+        weights: key of the weights in files that hold several sets, e.g. ``state_dict_ema``.
         trained_with: label → method with its settings, such as ``sam:rho=0.05``; a metric that
             measures what the method trained on does not count.
         settings: device and folder of data files.
@@ -122,13 +126,13 @@ def weight_groups(
         >>> [(group.name, len(group.members)) for group in found]
         [('A', 1), ('B', 1)]
     """
-    given = {label: _listed(label, weights) for label, weights in groups.items()}
+    given = {label: _listed(label, group) for label, group in groups.items()}
     trainings = read_trained_with(trained_with or {}, list(given))
     _refuse_repeats(given)
     if problem is not None:
-        made = _in_memory(given, problem, test, trainings)
-    elif model is None and not trainings and all(_are_runs(weights) for weights in given.values()):
-        return [_runs(label, weights) for label, weights in given.items()]
+        made = _in_memory(given, problem, test, weights, trainings)
+    elif model is None and not trainings and all(map(_are_runs, given.values())):
+        return [_runs(label, group) for label, group in given.items()]
     else:
         if model is None or data is None:
             needs = "--model" if model is None else "--data"
@@ -142,6 +146,7 @@ def weight_groups(
             data=data,
             loss=loss or "cross_entropy",
             count=count,
+            weights=weights,
             settings=settings or MeasurementSettings(),
         )
         assumed = (f"Without --loss, {loss or 'cross_entropy'} was assumed for the weights.",)
@@ -233,6 +238,7 @@ def _in_memory(
     given: Mapping[str, Sequence[Weights]],
     problem: Problem,
     test: Problem | None,
+    key: str | None,
     trainings: Mapping[str, TrainedWith],
 ) -> list[WeightGroup]:
     """Groups whose loss and examples are those of a problem in memory."""
@@ -242,7 +248,7 @@ def _in_memory(
             label,
             {
                 number: ModelMember(*_named(label, number, one), number, model, problem, test)
-                for number, (one, model) in enumerate(_models(group, problem.model))
+                for number, (one, model) in enumerate(_models(group, problem.model, key))
             },
             same,
             trainings.get(label),
@@ -259,14 +265,14 @@ def _named(label: str, number: int, weights: Weights) -> tuple[str, str]:
 
 
 def _models(
-    group: Sequence[Weights], like: nn.Module
+    group: Sequence[Weights], like: nn.Module, key: str | None
 ) -> Iterator[tuple[Weights, Callable[[], nn.Module]]]:
     """All weights of a group, and a function that gives the model with them."""
     for one in group:
         if isinstance(one, nn.Module):
             yield one, _Given(one)
         else:
-            yield one, _Filled(like, one)
+            yield one, _Filled(like, one, key)
 
 
 @dataclass(frozen=True)
@@ -285,18 +291,22 @@ class _Filled:
 
     like: nn.Module
     weights: str | Path | Mapping[str, Tensor]
+    key: str | None
 
     def __call__(self) -> nn.Module:
         made = copy.deepcopy(self.like)
-        if isinstance(self.weights, Mapping):
-            load_weights(made, dict(self.weights), Path("the state dict"))
-            return made
-        path = Path(self.weights)
-        if path.is_dir():
-            file, tensors = Run(path).weights()
-            load_weights(made, tensors, file)
-        elif path.is_file():
-            load_weights(made, read_weights(path), path)
-        else:
-            raise InputError(f"there is no file {path}")
+        content, source = self._content()
+        load_weights(made, content, source, weights=self.key)
         return made
+
+    def _content(self) -> tuple[Any, Path | str]:
+        """What holds the tensors, and where it is from."""
+        if isinstance(self.weights, Mapping):
+            return self.weights, "the state dict"
+        path = Path(self.weights)
+        if not path.exists():
+            raise InputError(f"there is no file {path}")
+        if path.is_dir() and not has_weights(path):
+            file, tensors = Run(path).weights()
+            return tensors, file
+        return read_weight_file(path), path

@@ -113,20 +113,22 @@ class Evaluated:
     Args:
         outcomes: losses in nats, accuracies, and the L2 norm of the weights, by name.
         network: names and shapes.
+        notes: what was assumed when the weights were read.
     """
 
     outcomes: dict[str, float | None]
     network: Network
+    notes: tuple[str, ...] = ()
 
 
-def evaluate(train: Problem, test: Problem | None) -> Evaluated:
+def evaluate(train: Problem, test: Problem | None, notes: tuple[str, ...] = ()) -> Evaluated:
     """Losses and accuracies on both splits, as the history of a run records them."""
     outcomes: dict[str, float | None] = {}
     for split, problem in {"train": train, "test": test}.items():
         found = (None, None) if problem is None else problem.evaluate()
         outcomes[f"{split}_loss"], outcomes[f"{split}_accuracy"] = found
     outcomes["weight_norm"] = train.weight_norm()
-    return Evaluated(outcomes, network_of_tensors(train.model.state_dict()))
+    return Evaluated(outcomes, network_of_tensors(train.model.state_dict()), notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +140,7 @@ class WeightReferences:
         data: the same.
         loss: the same.
         count: the same.
+        weights: key of the weights in files that hold several sets.
         settings: device and folder of data files.
         loaded: data that is in memory, so that all files share it.
     """
@@ -146,6 +149,7 @@ class WeightReferences:
     data: str
     loss: str = "cross_entropy"
     count: str | None = None
+    weights: str | None = None
     settings: MeasurementSettings = field(default_factory=MeasurementSettings)
     loaded: dict[str, Dataset] = field(default_factory=dict, repr=False, compare=False)
 
@@ -157,6 +161,7 @@ class WeightReferences:
             data=self.data,
             loss=self.loss,
             count=self.count,
+            weights=self.weights,
             device=self.settings.device,
             data_dir=self.settings.data_dir,
             loaded=self.loaded,
@@ -187,7 +192,7 @@ class FileMember(WeightMember):
     def evaluated(self) -> Evaluated:
         """Both splits at the weights of the file."""
         opened = self.belongs.open(self.place)
-        return evaluate(opened.problem("train"), opened.problem("test"))
+        return evaluate(opened.problem("train"), opened.problem("test"), opened.notes)
 
     def key(self, step: int | None = None) -> dict[str, Any]:
         """The file's content, the code of what it belongs to, and its place in the group."""
@@ -195,6 +200,7 @@ class FileMember(WeightMember):
         return {
             "problem": [code_hash(name) for name in names],
             "count": self.belongs.count,
+            "key": self.belongs.weights,
             "weights": content_hash(Path(self.place)),
             "seed": self.seed,
         }
