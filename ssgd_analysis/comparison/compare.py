@@ -263,8 +263,9 @@ def _remarks(groups: Sequence[MemberGroup]) -> list[str]:
     unknown = [group.name for group in groups if group.training is None]
     if unknown:
         found.append(
-            f"It is not known what the weights of {', '.join(unknown)} were trained with, so metrics"
-            f" that the training lowered by design count, too (--trained-with {unknown[0]}=METHOD says it)."
+            f"It is not known what the weights of {', '.join(unknown)} were trained with, so"
+            " metrics that the training lowered by design count, too (--trained-with"
+            f" {unknown[0]}=METHOD says it)."
         )
     return found
 
