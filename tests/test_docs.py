@@ -110,7 +110,8 @@ def session() -> list[str]:
 
 
 def test_readmes_session_names_commands_and_options_that_there_are():
-    for line in session():
+    (weights,) = [block for block in blocks("sh") if "--group" in block]
+    for line in [*session(), *weights.strip().splitlines()]:
         name, *arguments = shlex.split(line)[1:]
         cli.get_command(None, name).make_context(name, arguments)  # raises for what there is not
 
