@@ -14,7 +14,6 @@ from ssgd_analysis.batch import regrouped
 from ssgd_analysis.code_hash import code_hash
 from ssgd_analysis.comparison.members import Opened, content_hash
 from ssgd_analysis.comparison.networks import Network, network_of_tensors
-from ssgd_analysis.data import Dataset
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.runs.checkpoint import Checkpoint, load_checkpoint
@@ -151,7 +150,7 @@ class WeightReferences:
     count: str | None = None
     weights: str | None = None
     settings: MeasurementSettings = field(default_factory=MeasurementSettings)
-    loaded: dict[str, Dataset] = field(default_factory=dict, repr=False, compare=False)
+    loaded: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def open(self, path: str) -> Checkpoint:
         """A file in its model."""
