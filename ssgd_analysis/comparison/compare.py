@@ -195,11 +195,12 @@ def _as_groups(
 def _check_groups(groups: Sequence[MemberGroup], chosen: ComparisonSettings) -> None:
     """Refuse names that two groups share, and what groups of weights can't be asked for."""
     weights = [group for group in groups if not group.seeded]
-    for group in weights:
+    for group in groups:
         others = [other for other in groups if other is not group]
-        if any(group.name in (*o.names, o.method if o.seeded else "") for o in others):
+        taken = {name for other in others for name in (other.name, *_own_names(other, group))}
+        if group.name in taken:
             raise InputError(
-                f"two groups are called '{group.name}': give the weights another label"
+                f"two groups are called '{group.name}': give one of them another label"
             )
     if len(groups) == 1 and weights:
         raise InputError(
@@ -213,6 +214,11 @@ def _check_groups(groups: Sequence[MemberGroup], chosen: ComparisonSettings) -> 
             raise InputError(
                 f"--correlate needs runs, whose settings are known: leave out {group.name}"
             )
+
+
+def _own_names(runs: MemberGroup, weights: MemberGroup) -> tuple[str, ...]:
+    """What runs go by besides their name, which a label of weights would be mistaken for."""
+    return (*runs.names, runs.method) if runs.seeded and not weights.seeded else ()
 
 
 def _correlations(

@@ -17,6 +17,7 @@ from ssgd_analysis.comparison import (
     measure_run,
 )
 from ssgd_analysis.comparison.groups import _names
+from ssgd_analysis.comparison.members import RunMember
 from ssgd_analysis.comparison.metric_kinds import check_metric
 from ssgd_analysis.comparison.pairs import recorded_loss
 from ssgd_analysis.errors import InputError
@@ -493,10 +494,10 @@ def test_measurements_go_on_where_one_run_refuses(tmp_path):
             method="sgd", data="two_moons", model="mlp", epochs=1, batch_size=100, seed=seed
         )
         train(config, tmp_path / f"r{seed}")
-    bad = Run(tmp_path / "r1")
-    bad.final.write_bytes(b"\0" * 50)
+    bad = RunMember(Run(tmp_path / "r1"))
+    bad.run.final.write_bytes(b"\0" * 50)
     measure = Measurements(["sam", "train_loss"], MeasurementSettings())
-    assert measure(Run(tmp_path / "r0"), "sam") is not None
+    assert measure(RunMember(Run(tmp_path / "r0")), "sam") is not None
     assert measure(bad, "sam") is None
     assert "final.safetensors" in measure.why(bad, "sam")
     assert measure(bad, "train_loss") is not None

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from ssgd_analysis import flatness
 from ssgd_analysis.comparison import (
     Measurements,
     MeasurementSettings,
@@ -19,8 +20,9 @@ from ssgd_analysis.comparison import (
     group_runs,
     measure_run,
 )
-from ssgd_analysis.comparison import measurements as module
+from ssgd_analysis.comparison import members as module
 from ssgd_analysis.comparison.matching import Normalized, Scaled, temperature
+from ssgd_analysis.comparison.members import RunMember
 from ssgd_analysis.comparison.pairs import pairs_of
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem import Problem
@@ -144,7 +146,7 @@ def test_temperature_measures_at_the_other_sides_loss(trained):
             last.weight.div_(degrees)
             last.bias.div_(degrees)
         # noise relative to each weight shrinks along, so that scaling the last layer is the same
-        by_hand = module.METRICS["expected"](
+        by_hand = flatness.METRICS["expected"](
             Problem(problem.model, problem.loss, problem.batches),
             seed=better.member.run.config().seed,
             draws=4,
@@ -232,13 +234,14 @@ def test_normalised_metrics_do_not_see_the_scale_of_the_logits(tmp_path):
     raw = [measured(r, metric) for r in (run, copy)]
     assert abs(raw[0] - raw[1]) > 0.5 * abs(raw[0])
     loss = Measurements([metric], MeasurementSettings(normalize_logits=True)).train_loss
-    assert loss(run, None) == pytest.approx(loss(copy, None), rel=1e-5)
+    own, copied = (loss(RunMember(one), None) for one in (run, copy))
+    assert own == pytest.approx(copied, rel=1e-5)
     by_hand = load_checkpoint(str(run.folder))
     with torch.no_grad():
         logits = by_hand.model(by_hand.data.train.inputs)
     unit = (logits - logits.mean(1, keepdim=True)) / logits.std(1, correction=0, keepdim=True)
     expected = cross_entropy(unit, by_hand.data.train.targets)
-    assert loss(run, None) == pytest.approx(float(expected), rel=1e-5)  # float32
+    assert own == pytest.approx(float(expected), rel=1e-5)  # float32
 
 
 def test_normalised_logits_of_two_classes_are_refused(trained):
@@ -257,7 +260,7 @@ def test_metrics_of_a_run_share_one_bench(trained, tmp_path, monkeypatch):
     asked = ("expected:draws=4", "expected:draws=4,sigma=0.2", "symmetric_gap:draws=4", "sam")
     told = []
     measure = Measurements(asked, MeasurementSettings(), lambda run, metric: told.append(metric))
-    values = [measure(run, metric) for metric in asked]
+    values = [measure(RunMember(run), metric) for metric in asked]
     assert len(opened) == 1
     assert told == list(asked)
     assert len(set(values)) == 4

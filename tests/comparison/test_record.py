@@ -46,7 +46,7 @@ def test_folders_runs_and_groups_are_the_same(found, runs):
     groups = group_runs(find_runs([runs])[0])
     assert compare(paths, **options).to_json() == found.to_json()
     assert compare(groups, **options).to_json() == found.to_json()
-    with pytest.raises(InputError, match="not both"):
+    with pytest.raises(InputError, match="two groups are called 's"):
         compare([*groups, runs], **options)
 
 
