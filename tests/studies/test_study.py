@@ -83,8 +83,8 @@ def test_a_study_answers(tmp_path, run, spec):
 def test_a_study_from_python_is_a_record(tmp_path):
     spec = tmp_path / "tiny.toml"
     text = TINY.replace("budget = 4", "budget = 2").replace("points = 3", "points = 0")
-    text = text.replace('"lambda_max", "expected:draws=4", ', "")
-    spec.write_text(text.replace("save_every = 1", "train_samples = 100"), encoding="utf-8")
+    text = text.replace('"expected:draws=4", ', "").replace("samples = 400", "samples = 100")
+    spec.write_text(text, encoding="utf-8")
     record = run_study(str(spec), tmp_path / "out", StudySettings(jobs=1, seeds=1))
     stored = json.loads((tmp_path / "out" / "result.json").read_text())
     assert record.to_json() == stored
