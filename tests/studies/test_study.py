@@ -291,7 +291,7 @@ def test_an_arm_whose_every_trial_fails_is_told(tmp_path, run, tuned):
     found = run("study", tuned, "--out", tmp_path / "out", "--jobs", 1, "--json")
     assert found.status == 0, found.err
     assert found.json["failures"] == {"bad": "every tuning trial failed"}
-    assert "against bad its accuracy is not compared (no run)" in found.json["verdict"]
+    assert "against bad its accuracy is not measured (no run)" in found.json["verdict"]
     assert found.json["verdict"].endswith("2 runs failed and are left out.")  # both seeds
 
 
