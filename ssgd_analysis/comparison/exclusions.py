@@ -9,6 +9,7 @@ from ssgd_analysis.comparison.groups import problem_differences
 from ssgd_analysis.comparison.networks import network_differences
 from ssgd_analysis.comparison.pairs import Pair
 from ssgd_analysis.flatness import METRICS, parse_metric
+from ssgd_analysis.flatness.losses import losses_apart
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,11 @@ def obstacle(pair: Pair, tolerance: float) -> Obstacle | None:
         return Obstacle("unknown losses", why)
     if max(pair.loss_gap, pair.pair_gap) <= tolerance:
         return None
-    apart = f"train losses {a:.4g} and {b:.4g} differ by {pair.loss_gap:.0%}"
+    why = losses_apart(a, b, tolerance)
     if pair.loss_gap <= tolerance:
-        apart = (
-            f"within pairs the train losses differ by {pair.pair_gap:.0%} on average, though the"
-            f" mean {apart}"
-        )
-    return Obstacle(
-        "losses",
-        f"{apart}, and at most {tolerance:.0%} is allowed: at different train losses, flatness says"
-        " nothing about the methods",
-    )
+        start = f"within pairs the train losses differ by {pair.pair_gap:.0%} on average"
+        why = f"{start}, though the mean {why}"
+    return Obstacle("losses", why)
 
 
 def lacking_metrics(

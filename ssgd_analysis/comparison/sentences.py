@@ -45,11 +45,7 @@ def _paragraph(
         if one["verdict"] in (FLATTER, SHARPER):
             yield from _others(one, counted)
     yield from _uncounted(tests)
-    if outcomes:
-        first, *rest = outcomes
-        names = f" of {pair[0]}", f" that of {pair[1]}"
-        clauses = [_outcome(first, *names), *(_outcome(row, "", "") for row in rest)]
-        yield f"The {_joined(clauses)}."
+    yield from _outcomes(pair[0], outcomes)
 
 
 def _verdict(one: Row, counted: Sequence[Row], rule: VerdictRule) -> str:
@@ -123,15 +119,16 @@ def _numbers(test: Row) -> str:
     return f"95% interval {low} to {high}, {p}"
 
 
-def _outcome(row: Row, of: str, that: str) -> str:
-    """As in: test accuracy of A is lower than that of B by 0.01 (95% interval …)."""
-    label, verdict = _label(row), row["verdict"]
-    if verdict in ("higher", "lower"):
-        than = f" than{that}" if that else ""
-        size = abs(row["difference"])
-        return f"{label}{of} is {verdict}{than} by {size:.3g} ({_numbers(row)})"
-    rival = f" from{that}" if that and verdict == "not shown to differ" else ""
-    return f"{label}{of} is {verdict}{rival}"
+def _outcomes(group: str, outcomes: Sequence[Row]) -> Iterator[str]:
+    """What is shown of accuracy and the like, and in one sentence what is not."""
+    for row in outcomes:
+        if row["verdict"] in ("higher", "lower"):
+            size = f"{abs(row['difference']):.3g} ({_numbers(row)})"
+            yield f"{_capital(_label(row))} is {row['verdict']} for {group}, by {size}."
+    for verdict in ("not shown to differ", "not measured"):
+        names = [_label(row) for row in outcomes if row["verdict"] == verdict]
+        if names:
+            yield f"{_capital(_joined(names))} {'is' if len(names) == 1 else 'are'} {verdict}."
 
 
 def _label(row: Row) -> str:
