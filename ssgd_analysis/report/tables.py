@@ -153,16 +153,19 @@ def outcome_rows(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[
 def answer_rows(table: Sequence[dict[str, Any]]) -> TextTable:
     """Header and rows of the table of the answer: a word a question, and one effect.
 
-    Columns that are empty everywhere are left out.
+    Columns that are empty everywhere are left out; a metric that all rows share is in the header.
     """
-    header = ["", "setting", "flatness", "test accuracy", "metric", "difference", "95% interval"]
+    metrics = {NAMES.get(row["metric"], row["metric"]) for row in table}
+    effect = metrics.pop() if len(metrics) == 1 else ""
+    header = ["", "setting", "flatness", "test accuracy", "metric", effect or "difference"]
+    header.append("95% interval")
     rows = [
         [
             row["rival"],
             row["setting"],
             row["flatness"],
             "" if row["accuracy"] == "not measured" else row["accuracy"],
-            NAMES.get(row["metric"], row["metric"]),
+            "" if effect else NAMES.get(row["metric"], row["metric"]),
             *effect_cells(row["difference"], row["relative"], row["ci95"]),
         ]
         for row in table

@@ -442,7 +442,7 @@ def test_the_percentage_shown_is_of_the_losses_shown(tmp_path, make):
     assert test["verdict"] == "not comparable"
     assert "though the mean train losses 0.3119 and 0.2838 differ by 9%" in test["why"]
     (title,) = pair_tables([test])
-    assert "0.3119 against 0.2838 (9.0% apart)" in title
+    assert "0.3119 and 0.2838 (9.0% apart)" in title
 
 
 def lacking(values, *missing, reason="the layer has no weights"):
