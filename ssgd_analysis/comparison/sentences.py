@@ -22,14 +22,14 @@ def verdict_text(
         rule: by which flatness was judged.
     """
     pairs = dict.fromkeys((r["group"], r["baseline"]) for r in [*overall, *tests, *outcomes])
-    paragraphs = []
-    for pair in pairs:
-        own = [
-            [row for row in rows if (row["group"], row["baseline"]) == pair]
-            for rows in (tests, overall, outcomes)
-        ]
-        paragraphs.append(" ".join(_paragraph(pair, *own, rule)))
-    return "\n".join(paragraphs)
+
+    def of(rows: Sequence[Row], pair: tuple[str, str]) -> list[Row]:
+        return [row for row in rows if (row["group"], row["baseline"]) == pair]
+
+    return "\n".join(
+        " ".join(_paragraph(pair, of(tests, pair), of(overall, pair), of(outcomes, pair), rule))
+        for pair in pairs
+    )
 
 
 def _paragraph(
