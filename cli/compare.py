@@ -70,10 +70,17 @@ def command(
 
     PATHs are runs or folders of runs. Metrics that a run does not have yet are measured, and
     stored in its folder. Weight files that anyone trained are grouped by --group, with their
-    --model, --data and --loss; what is measured of them is stored in --out, if it is given.
+    --model, --data and --loss; what is measured of them is stored in --out, if it is given. The
+    first line answers whether each group is flatter than its baseline, the table below it gives
+    the effects, and the details follow.
     """
     from ssgd_analysis.comparison import DEFAULT_METRICS, compare
-    from ssgd_analysis.report.tables import comparison_notes, comparison_tables
+    from ssgd_analysis.report.tables import (
+        answer_notes,
+        answer_rows,
+        comparison_notes,
+        comparison_tables,
+    )
 
     settings = settings_from(ComparisonSettings, options)
     measuring = settings_from(MeasurementSettings, options)
@@ -99,6 +106,13 @@ def command(
         console.answer_json(found.to_json())
         return
     document = found.document()
+    console.answer(document["answer"])
+    console.answer()
+    if document["table"]:
+        console.answer_table(*answer_rows(document["table"]))
+        console.answer()
+    for note in [*answer_notes(document), ""]:
+        console.answer_text(note) if note else console.answer()
     for title, table in comparison_tables(document):
         console.answer_table(*table, title=title)
         console.answer()

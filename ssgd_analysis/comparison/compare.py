@@ -5,7 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssgd_analysis.comparison.advice import advice
 from ssgd_analysis.comparison.correlate import rank_correlations
+from ssgd_analysis.comparison.exclusions import lacking_metrics, obstacle
 from ssgd_analysis.comparison.flatness_tests import flatness_tests
 from ssgd_analysis.comparison.groups import Group, find_runs, group_runs
 from ssgd_analysis.comparison.members import Member, MemberGroup
@@ -83,7 +85,9 @@ def compare(
         trained_with: label → method, as ``{"SAM": "sam:rho=0.05"}``.
         paired: the i-th weights of a group belong to the i-th of its baseline.
         metrics: flatness metrics, maybe with settings as ``expected:sigma=0.2``, names of the
-            history, and ``all``: every flatness metric, where a run may lack any.
+            history, and ``all``: every flatness metric, where a run may lack any. If none of them
+            counts for some groups, the default ones that count are measured too, unless there is a
+            ``source``.
         baseline: method, label or name of a group; default ``sgd``, or else the first group.
         loss_tolerance: largest allowed difference of train losses, relative to the larger one.
         match_loss: compare at equal train loss.
@@ -113,8 +117,10 @@ def compare(
         ...         )
         ...         _ = train(config, folder / f"{method}-{seed}")
         >>> found = compare(folder, metrics=["test_accuracy", "lambda_max"])
-        >>> [(row["group"], row["baseline"], row["metric"]) for row in found.rows()]
-        [('s-sgd', 'sgd', 'lambda_max')]
+        >>> found.table[0]["rival"]
+        's-sgd vs sgd'
+        >>> [row["metric"] for row in found.rows()]
+        ['lambda_max']
         >>> print(repr(found).splitlines()[1].split())
         ['against', 'sgd', 'metric', 'difference', 'p', '(Holm)', 'verdict']
     """
@@ -144,27 +150,33 @@ def compare(
     every = _as_groups(groups, belongs, settings, folder, progress)
     _check_groups(every, chosen)
     flatness = [metric for metric in metrics if is_flatness(metric)]
-    if source is None:
-        source = _measuring(every, metrics, settings, progress)
-    pairs = pairs_of(every, baseline, chosen.matching, source.train_loss, by_order=paired)
-    summaries = [_summary(group, metrics, source) for group in every]
-    missing = missing_runs(every, metrics, source, optional)
-    tests, overall = flatness_tests(pairs, flatness, source, tolerance=loss_tolerance, rule=rule)
+    measured = source or _measuring(every, metrics, settings, progress)
+    pairs = pairs_of(every, baseline, chosen.matching, measured.train_loss, by_order=paired)
+    obstacles = [obstacle(pair, loss_tolerance) for pair in pairs]
+    added = () if source else lacking_metrics(pairs, obstacles, flatness)
+    if added:
+        flatness, metrics, optional = [*flatness, *added], (*metrics, *added), {*optional, *added}
+        measured = _measuring(every, metrics, settings, progress)
+    summaries = [_summary(group, metrics, measured) for group in every]
+    missing = missing_runs(every, metrics, measured, optional)
+    tests, overall = flatness_tests(pairs, obstacles, flatness, measured, rule=rule)
     outcomes = [metric for metric in metrics if not is_flatness(metric)]
     return Comparison(
         groups=summaries,
         missing=missing,
         tests=tests,
         overall=overall,
-        outcomes=compare_outcomes(pairs, outcomes, source, rule),
+        outcomes=compare_outcomes(pairs, outcomes, measured, rule),
         notes={m: note for m in flatness if (note := METRICS[m.partition(":")[0]].note)},
         rule=rule,
         loss_tolerance=loss_tolerance,
         matched_by=chosen.matching or None,
         normalized_logits=settings.normalize_logits,
         compared=bool(pairs),
-        correlations=_correlations(every, source, metrics) if correlate else None,
-        values={group.name: seed_values(group, metrics, source) for group in every},
+        added=added,
+        advice=advice(pairs, obstacles, normalized_logits=settings.normalize_logits),
+        correlations=_correlations(every, measured, metrics) if correlate else None,
+        values={group.name: seed_values(group, metrics, measured) for group in every},
         remarks=_remarks(every),
     )
 

@@ -3,10 +3,11 @@
 import difflib
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError, first_line, unknown
@@ -51,6 +52,35 @@ def library_model(name: str, input_shape: tuple[int, ...], num_outputs: int | No
     if name.startswith(TIMM):
         return _timm(name.removeprefix(TIMM), input_shape, num_outputs)
     return _torchvision(name.removeprefix(TORCHVISION), input_shape, num_outputs)
+
+
+def own_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file by the names that a model of transformers has for them.
+
+    ``save_pretrained`` writes some architectures under older names than those of the modules.
+
+    Returns:
+        A state dict of the model; empty if nothing in it can translate all names.
+    """
+    parts = [
+        (name, part)
+        for name, part in model.named_modules()
+        if hasattr(part, "config") and callable(getattr(part, "from_pretrained", None))
+    ]
+    if not parts:
+        return {}
+    name, part = parts[0]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            made, info = part.from_pretrained(
+                None, config=part.config, state_dict=dict(tensors), output_loading_info=True
+            )
+    except Exception:  # a library may raise anything; the names as they are get the error
+        return {}
+    if any(info.get(kind) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")):
+        return {}
+    start = f"{name}." if name else ""
+    return {start + own: tensor for own, tensor in made.state_dict().items()}
 
 
 def _package(name: str, model: str, extra: str) -> Any:

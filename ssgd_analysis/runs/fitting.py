@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.models.libraries import own_names
 from ssgd_analysis.runs.named_tensors import (
     NamedTensor,
     keys_of,
@@ -170,11 +171,13 @@ def load_weights(
     tensors = [each for each in every if weights is None or _below(weights, each.raw)]
     if not tensors:
         raise _nothing(content, every, source, weights)
-    searches = _searches(model, tensors)
-    first = next(searches)
-    search = first if first.fitting else next((s for s in searches if s.fitting), first)
+    search = _best(_searches(model, tensors))
     if not search.fitting:
-        raise _refusal(search, content, source)
+        renamed = own_names(model, {each.raw: each.tensor for each in tensors})
+        again = _best(_searches(model, named_tensors(renamed, source))) if renamed else search
+        if not again.fitting:
+            raise _refusal(search, content, source)
+        search = again
     chosen = _choose(search.fitting, source)
     loaded = {search.names.full[name]: each.tensor for name, each in chosen.found.items()}
     model.load_state_dict(loaded, strict=False)
@@ -192,6 +195,13 @@ def _searches(model: nn.Module, tensors: list[NamedTensor]) -> Iterator[_Search]
         candidates = _candidates(names, entries)
         whole = [candidate for candidate in candidates if not candidate.faults]
         yield _Search(names, entries, candidates, whole)
+
+
+def _best(searches: Iterable[_Search]) -> _Search:
+    """The first one in which something fits, else the one in which most does."""
+    every = list(searches)
+    nearest = max(every, key=lambda s: max((len(c.found) for c in s.candidates), default=0))
+    return next((search for search in every if search.fitting), nearest)
 
 
 def _own(model: nn.Module) -> dict[str, Tensor]:

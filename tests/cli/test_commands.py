@@ -239,7 +239,7 @@ def test_foreign_weights_and_a_copy_beside_them(tmp_path, run, runs):
     assert (foreign.status, chosen.status) == (0, 0), foreign.err + chosen.err
     found = [outcome.json["checkpoints"][0] for outcome in (foreign, chosen)]
     truth = own.json["checkpoints"]
-    assert [each["eigenvalues"] for each in found] == [each["eigenvalues"] for each in truth]
+    assert [each["loss"] for each in found] == [each["loss"] for each in truth]
     assert "not those under 'ema' (--weights ema)" in found[0]["notes"][0]
     assert found[0]["notes"][0] in foreign.err
     assert found[1]["notes"] == truth[1]["notes"]
@@ -255,18 +255,27 @@ def test_compare_json(run, runs):
         found = group["metrics"]["lambda_max"]
         assert found["n"] == 2
         assert found["ci95"][0] <= found["mean"] <= found["ci95"][1]
-    (test,) = answer["tests"]
+    assert answer["added"] == ["expected", "adaptive_worst"]  # as λ_max does not count
+    test = answer["tests"][0]
     assert (test["metric"], test["group"], test["baseline"]) == ("lambda_max", "s-sgd", "sgd")
-    assert test["verdict"] in {"flatter", "sharper", "no difference", "not comparable"}
+    verdicts = {"flatter", "sharper", "no difference", "undecided", "not comparable"}
+    assert test["verdict"] in verdicts
     assert answer["verdict"]
+    assert 0 < len(answer["answer"]) <= 200
+    (row,) = answer["table"]
+    assert row["rival"] == "s-sgd vs sgd"
+    assert row.keys() >= {"setting", "flatness", "accuracy", "difference", "ci95"}
 
 
 def test_compare_one_seed_answers_and_says_so(run, runs):
     outcome = run("compare", runs / "sgd-0", runs / "s-sgd-0", "--metric", "lambda_max")
     assert outcome.status == 0, outcome.err
     assert "one seed gives no interval" in outcome.out
-    answer = run("compare", runs / "sgd-0", runs / "s-sgd-0", "--metric", "sam", "--json").json
-    assert answer["tests"][0]["verdict"] == "not comparable"
+    assert outcome.out.startswith("Is s-sgd flatter than sgd? ")
+    call = ["--metric", "sam", "--loss-tolerance", 2, "--json"]
+    answer = run("compare", runs / "sgd-0", runs / "s-sgd-0", *call).json
+    assert answer["tests"][0]["verdict"] == "undecided"
+    assert answer["tests"][0]["seeds_needed"] == 2
     assert answer["groups"][0]["metrics"]["sam"]["ci95"] is None
 
 

@@ -107,7 +107,18 @@ def test_an_image_classifier_follows_the_data(tmp_path):
     )  # fmt: skip
     config.save_pretrained(tmp_path)
     model = load_model(f"hf:{tmp_path}", GREY, 10)
-    assert model(torch.randn(2, *GREY)).shape == (2, 10)
+    x = torch.randn(2, *GREY)
+    assert model(x).shape == (2, 10)
+    model.model.save_pretrained(tmp_path)  # under other names than those of the modules
+    saved = read_weight_file(tmp_path)
+    other = load_model(f"hf:{tmp_path}", GREY, 10)
+    assert load_weights(other, saved, tmp_path) == []
+    assert torch.equal(other.eval()(x), model.eval()(x))
+    before = other(x)
+    saved.pop("classifier.bias")
+    with pytest.raises(InputError, match="classifier"):
+        load_weights(other, saved, tmp_path)
+    assert torch.equal(other(x), before)
 
 
 @pytest.mark.parametrize(
