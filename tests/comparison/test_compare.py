@@ -146,7 +146,7 @@ def test_only_ways_that_are_possible_are_advised(tmp_path, make, options, fields
     for seed in range(2):
         make("sgd", seed, [0.55, 0.5] if saved else [0.5], **fields)
         make("s-sgd", seed, [1.0], **fields)
-    source = Planted(lambda run, metric, step: 1.0 + 0.1 * run.config().seed)
+    source = Planted(lambda member, metric, step: 1.0 + 0.1 * member.seed)
     groups = group_runs(finished(tmp_path))
     # at no temperature is the train loss as asked for: the losses stay as they are
     found = compare(groups, source=source, metrics=["expected"], **options)

@@ -187,6 +187,8 @@ def test_runs_and_files_of_one_problem_are_comparable(folder):
 def test_temperature_matches_files_and_checkpoints_are_refused(folder):
     found = compare(FILES, **BELONGS, metrics=[QUICK], match_by="temperature", paired=True)
     assert found.tests[0]["train_loss"][0] == found.tests[0]["train_loss"][1]
+    (way,) = compare(FILES, **BELONGS, metrics=[QUICK], loss_tolerance=0).advice
+    assert "add --match-by temperature" in way
     with pytest.raises(InputError, match=r"a-0.pt has no saved checkpoints.*match-by temperature"):
         compare(FILES, **BELONGS, metrics=[QUICK], match_loss=True)
 
