@@ -105,7 +105,7 @@ def compare(
     )
     rule, settings = rule or VerdictRule(), settings or MeasurementSettings()
     optional: Collection[str] = METRICS if "all" in metrics else ()
-    metrics = all_metrics(metrics)
+    metrics = asked = all_metrics(metrics)
     for metric in metrics:
         check_metric(metric)
     if settings.normalize_logits and chosen.matching == "temperature":
@@ -140,7 +140,7 @@ def compare(
         compared=bool(pairs),
         added=added,
         advice=advice(pairs, obstacles, normalized_logits=settings.normalize_logits),
-        correlations=rank_correlations(groups, measured, metrics=metrics) if correlate else None,
+        correlations=rank_correlations(groups, measured, metrics=asked) if correlate else None,
         values={group.name: seed_values(group, metrics, measured) for group in groups},
     )
 
