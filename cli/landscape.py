@@ -159,7 +159,7 @@ def _command(
     values["no_curvature"] = not values.pop("curvature")
     for name in ("split", "samples", "batch_size", "model", "data", "loss", "count", "dtype"):
         values[name] = options[name]
-    for name in ("device", "data_dir", "plan", "vectors", "tune", "html", "movie"):
+    for name in ("weights", "device", "data_dir", "plan", "vectors", "tune", "html", "movie"):
         values[name] = options[name]
     values["out"] = out
     return command_line("landscape", checkpoints, values)
