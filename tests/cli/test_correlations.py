@@ -9,6 +9,12 @@ from ssgd_analysis.cli.main import main
 METRICS = ["--metric", "train_loss", "--metric", "weight_norm", "--metric", "test_accuracy"]
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_added(only_metrics):
+    """No metric that counts, so that none is measured unasked."""
+    only_metrics({"sam"})
+
+
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     """Two methods, two learning rates, three seeds."""
