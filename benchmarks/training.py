@@ -213,7 +213,7 @@ def make_step(name: str, model_name: str, shape: tuple[int, ...], batch: int, de
     method_class = find_method(name)
     passes = Passes(model, loss, optimizer, batch_size=batch)
     method = method_class(passes, method_class.Settings())
-    return lambda: method.step(inputs, targets, START)
+    return lambda: method.step((inputs, targets), START)
 
 
 def seconds(

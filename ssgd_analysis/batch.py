@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.errors import InputError, first_line
 
 Batch = Any  # usually (inputs, targets); tensors in tuples, lists, mappings, at any depth
 Count = Callable[[Batch], int]  # how many examples a batch holds
@@ -42,6 +42,24 @@ def examples(batch: Batch) -> int:
         InputError: it holds no tensor with a batch axis.
     """
     return assumed_examples(batch)[0]
+
+
+def counted(batch: Batch, count: Count | None) -> int:
+    """How many examples a batch holds, by a user's function if there is one.
+
+    Raises:
+        InputError: the function raises, or returns no number of examples.
+    """
+    if count is None:
+        return examples(batch)
+    try:
+        found = count(batch)
+        whole = int(found)
+    except Exception as error:  # a user's function may raise anything
+        raise InputError(f"count= failed on a batch: {first_line(error)}") from error
+    if whole != found or whole < 0:
+        raise InputError(f"count= should return a number of examples, not {found!r}")
+    return whole
 
 
 def assumed_examples(batch: Batch) -> tuple[int, str]:

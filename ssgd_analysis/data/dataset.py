@@ -84,7 +84,7 @@ class Split:
             return batching.pieces(self.inputs, size)
         return list(zip(self.inputs.split(size), self.targets.split(size), strict=True))
 
-    def minibatches(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def minibatches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """One shuffled epoch of minibatches, all of exactly ``size`` examples.
 
         What is left over is dropped for this epoch (another remainder each time): a tiny last
@@ -93,18 +93,16 @@ class Split:
         Args:
             size: examples of a minibatch, at most ``len(self)``.
             generator: on the CPU, so that the order is the same on every device.
-
-        Raises:
-            InputError: the examples are not (input, target) pairs.
         """
-        if self.targets is None:
-            raise InputError("training needs data of (input, target) pairs")
-        steps, entries = len(self) // size, max(self.inputs[0].numel(), 1)
+        steps = len(self) // size
+        given = batching.tensors(self.inputs)
+        entries = max(sum(tensor[0].numel() for tensor in given), 1)
         many = max(GATHERED // (size * entries), 1)  # minibatches that are gathered at once
-        order = torch.randperm(len(self), generator=generator).to(self.inputs.device)
+        order = torch.randperm(len(self), generator=generator).to(
+            batching.tensors(self.inputs)[0].device
+        )
         for index in order[: steps * size].split(many * size) if steps else ():
-            inputs, targets = self.inputs[index], self.targets[index]
-            yield from zip(inputs.split(size), targets.split(size), strict=True)
+            yield from self.take(index).batches(size)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Split":
         """On a device; ``dtype`` applies to floating-point tensors only."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssgd_analysis import random_state
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.data import Dataset, Split
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import Method, Passes
@@ -104,6 +105,7 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
         training_loss,
         optimizer,
         batch_size=config.batch_size,
+        count=count,
         seed=config.seed,
         autocast=AUTOCAST[config.precision],
         accumulate=config.accumulate,
@@ -124,7 +126,7 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
         splits["val"] = problem(data.val)
     for each in splits.values():
         each.check(deterministic=False)
-    _check_gradient(model, loss, data.train, config.loss)
+    _check_gradient(splits["train"], data.train, config.loss)
     parts = TrainingParts(config, data, model, passes, method, splits)
     _check_batchnorm(parts)
     return parts
@@ -135,17 +137,21 @@ def _smoothed(loss: Loss, amount: float) -> Loss:
     return functools.partial(F.cross_entropy, label_smoothing=amount) if amount else loss
 
 
-def _check_gradient(model: nn.Module, loss: Loss, examples: Split, name: str) -> None:
+def _check_gradient(problem: Problem, examples: Split, name: str) -> None:
     """Refuse a loss that does not depend on the weights, as one of the detached outputs."""
-    with _tried(model), torch.enable_grad():
-        set_training(model, False)
-        inputs, targets = next(iter(examples.first(2).batches(2)))
-        value = loss(model(inputs), targets)
+    with _tried(problem.model), torch.enable_grad():
+        set_training(problem.model, False)
+        value = problem.batch_loss(_few(examples, 2))
     if not value.requires_grad:
         raise InputError(
             f"the loss {name} has no gradient: it should be computed from the model's outputs,"
             " not detached from them"
         )
+
+
+def _few(examples: Split, count: int) -> Batch:
+    """The first examples, at most so many, as a batch."""
+    return examples.first(min(count, len(examples))).batches(count)[0]
 
 
 def _convolves(model: nn.Module) -> bool:
@@ -169,8 +175,8 @@ def _check_batchnorm(parts: TrainingParts) -> None:
     try:
         with _tried(model), torch.no_grad():
             model.train()
-            model(parts.data.train.inputs[:1])
-    except ValueError as error:
+            parts.splits["train"].batch_loss(_few(parts.data.train, 1))
+    except InputError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         most = len(parts.data.train) // method.minibatches(method.settings)
