@@ -50,9 +50,10 @@ class Method(ABC):
 
     def __init__(self, passes: Passes, settings: MethodSettings) -> None:
         if self.needs_targets and passes.takes_model:
+            name = self.summary().partition(":")[0]
             raise InputError(
-                f"{type(self).__name__} needs the targets of each example, which a loss of (model,"
-                " batch) does not show: give a --loss of (outputs, targets), or another --method"
+                f"{name} needs the targets of each example, which a loss of (model, batch) does not"
+                " show: give a --loss of (outputs, targets), or another --method"
             )
         self.passes = passes
         self.settings: Any = settings

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssgd_analysis.batch import Batch
+from ssgd_analysis.batch import Batch, pair
 from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.problem.loss import call_loss
+from ssgd_analysis.streams import Stream
 from ssgd_analysis.weights import borrowed_buffers
 from ssgd_analysis.weights.batchnorm import recalibrate_batchnorm, recalibrated_layers
 
@@ -45,15 +46,17 @@ def recalibrate(passes: Passes, batches: Sequence[Batch]) -> None:
         batches: of the training examples; if there are none, nothing is done.
     """
     if batches and recalibrated_layers(passes.model):
-        forward = _forward(passes) if passes.takes_model else None
+        forward = _forward(passes) if passes.takes_model or isinstance(batches, Stream) else None
         recalibrate_batchnorm(passes.model, batches, forward=forward)
         passes.count_forward(sum(passes.size(batch) for batch in batches))
 
 
 def _forward(passes: Passes) -> Callable[[Batch], Any]:
-    """Pass a batch through the model as its loss of (model, batch) does."""
+    """Pass a batch through the model, as its loss of (model, batch) does if it is one."""
 
     def forward(batch: Batch) -> Any:
+        if not passes.takes_model:
+            return passes.model(pair(batch)[0])
         with torch.enable_grad():  # a loss may differentiate by its inputs
             return call_loss(passes.loss, passes.model, batch)
 

@@ -1,6 +1,5 @@
 """Forward-backward passes: how they are made, counted and scaled."""
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -129,22 +128,8 @@ class Passes:
         return self.split(batch, [each + (index < more) for index in range(count)])
 
     def split(self, batch: Batch, sizes: Sequence[int]) -> list[Batch]:
-        """A batch in parts of these sizes, in order.
-
-        Raises:
-            InputError: none of its tensors has one entry for each example.
-        """
-        total = self.size(batch)
-        if all(tensor.ndim == 0 or len(tensor) != total for tensor in batching.tensors(batch)):
-            raise InputError(
-                f"a minibatch of {total} examples cannot be divided, as this method, --accumulate"
-                " or several processes need: none of its tensors has one entry for each example"
-            )
-        stops = list(itertools.accumulate(sizes))
-        return [
-            batching.between(batch, stop - size, stop, total)
-            for size, stop in zip(sizes, stops, strict=True)
-        ]
+        """A batch in parts of these sizes, in order; see :func:`ssgd_analysis.batch.divided`."""
+        return batching.divided(batch, sizes, self.size(batch))
 
     def count_forward(self, examples: int) -> None:
         """Count a forward pass without a backward pass over so many examples."""
@@ -184,13 +169,7 @@ class Passes:
 
     def _laid_out(self, batch: Batch) -> Batch:
         """The batch with its images in the model's memory format."""
-        if not self.channels_last:
-            return batch
-        layout = torch.channels_last
-        given = batching.tensors(batch)
-        return batching.mapped(
-            batch, [t.contiguous(memory_format=layout) if t.ndim == 4 else t for t in given]
-        )
+        return batching.channels_last(batch) if self.channels_last else batch
 
     def _loss(self, batch: Batch) -> LossValue:
         """The loss of a batch, in the run's precision."""

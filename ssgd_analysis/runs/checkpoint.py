@@ -3,7 +3,7 @@
 import pickle
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ def load_checkpoint(
     data: str | None = None,
     loss: str | None = None,
     count: str | None = None,
+    stream: bool | None = None,
     data_dir: Path | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -94,6 +95,7 @@ def load_checkpoint(
         data: overrides the run's data (then without its label noise).
         loss: overrides the run's loss; default cross-entropy for a foreign file.
         count: reference of a function of a batch that counts its examples; default the run's.
+        stream: read a foreign file's data at every pass, instead of holding it; default the run's.
         data_dir: where data files are looked for.
         device: where to put all.
         dtype: of weights and data.
@@ -119,12 +121,14 @@ def load_checkpoint(
     # As in training: a user's data may draw from the global generators, which are restored.
     with seeded(config.seed if config else 0):
         held = {} if loaded is None else loaded
-        kind = f"{data} {data_dir}"
+        counting = load_count(count or (config.count if config else None))
+        kind = f"{data} {data_dir} {stream}"
         if data is None and config is not None:
             changes = f"{config.label_noise} {config.val} {config.train_samples} {config.seed}"
-            kind = f"{config.data} {changes} {data_dir}"
+            config = config if stream is None else replace(config, stream=stream)
+            kind = f"{config.data} {changes} {data_dir} {config.stream}"
         if kind not in held:
-            held[kind] = _data(config, data, data_dir).to(device, dtype)
+            held[kind] = _data(config, data, data_dir, bool(stream), counting).to(device, dtype)
         examples = held[kind]
         network = load_model(names["model"], examples.input_shape, examples.num_outputs)
     if not weights.keys() <= network.state_dict().keys():
@@ -138,7 +142,7 @@ def load_checkpoint(
         loss=placed_loss(names["loss"], device, dtype),
         references={kind: absolute(name) for kind, name in names.items()},
         run=run,
-        count=load_count(count or (config.count if config else None)),
+        count=counting,
     )
 
 
@@ -168,10 +172,16 @@ def _find(name: str, foreign: bool) -> tuple[Run | None, tuple[Path, dict[str, T
     return None, (path, None)
 
 
-def _data(config: TrainConfig | None, data: str | None, data_dir: Path | None) -> Dataset:
+def _data(
+    config: TrainConfig | None,
+    data: str | None,
+    data_dir: Path | None,
+    stream: bool,
+    count: Callable[..., int] | None,
+) -> Dataset:
     if data is not None or config is None:
         assert data is not None  # checked by load_checkpoint
-        return load_data(data, data_dir)
+        return load_data(data, data_dir, stream=stream, count=count)
     return prepare_data(config, data_dir)
 
 

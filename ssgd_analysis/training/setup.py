@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssgd_analysis import random_state
 from ssgd_analysis.batch import Batch
-from ssgd_analysis.data import Dataset, Split
+from ssgd_analysis.data import BatchedSplit, Dataset, Split
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import Method, Passes
 from ssgd_analysis.models import Loss, load_count, load_model, placed_loss
@@ -56,7 +56,7 @@ class TrainingParts:
     @property
     def steps_per_epoch(self) -> int:
         """Steps of one epoch; what is left over is dropped."""
-        return len(self.data.train) // self.step_size
+        return self.data.train.steps(self.step_size)
 
 
 def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
@@ -117,11 +117,11 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
     )
     method = config.method_class(passes, config.method_settings())
 
-    def problem(split: Split) -> Problem:
+    def problem(split: Split | BatchedSplit) -> Problem:
         size = max(config.batch_size, EVALUATION_BATCH)
         return Problem(model, loss, split.batches(size), count=count)
 
-    splits = {"train": problem(data.train), "test": problem(data.test)}
+    splits = {"train": problem(data.train), "test": problem(data.split("test"))}
     if data.val is not None:
         splits["val"] = problem(data.val)
     for each in splits.values():
@@ -137,7 +137,7 @@ def _smoothed(loss: Loss, amount: float) -> Loss:
     return functools.partial(F.cross_entropy, label_smoothing=amount) if amount else loss
 
 
-def _check_gradient(problem: Problem, examples: Split, name: str) -> None:
+def _check_gradient(problem: Problem, examples: Split | BatchedSplit, name: str) -> None:
     """Refuse a loss that does not depend on the weights, as one of the detached outputs."""
     with _tried(problem.model), torch.enable_grad():
         set_training(problem.model, False)
@@ -149,7 +149,7 @@ def _check_gradient(problem: Problem, examples: Split, name: str) -> None:
         )
 
 
-def _few(examples: Split, count: int) -> Batch:
+def _few(examples: Split | BatchedSplit, count: int) -> Batch:
     """The first examples, at most so many, as a batch."""
     return examples.first(min(count, len(examples))).batches(count)[0]
 
