@@ -145,6 +145,7 @@ def make_epoch(name: str, net: tuple[str, str, int], device: str, folder: Path) 
         return lambda: training._epoch(1)
     found = pictures() if ":" in data else load_data(data)
     dataset = found.to(device, torch.float32)
+    assert isinstance(dataset.train, Split)
     assert dataset.train.targets is not None
     model = load_model(model_name, dataset.input_shape, 10).to(device).train()
     step = plain_step(model, name)

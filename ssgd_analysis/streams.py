@@ -199,3 +199,23 @@ class Stream(Sequence[Batch]):
     def _like(self, **changes: Any) -> "Stream":
         same: dict[str, Any] = {"chosen": self.chosen, "last": self._last, "move": self._move}
         return Stream(self.name, self.source, self._counts, self.digests, **{**same, **changes})
+
+
+class Uncut(Sequence[list[tuple[Batch, float]]]):
+    """Each batch of a stream as its only piece, whose share of it is 1."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    @overload
+    def __getitem__(self, index: int) -> list[tuple[Batch, float]]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[list[tuple[Batch, float]]]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        """The piece of one batch, or those of a slice."""
+        if isinstance(index, slice):
+            return [[(batch, 1.0)] for batch in self.stream[index]]
+        return [(self.stream[index], 1.0)]

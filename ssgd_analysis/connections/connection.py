@@ -78,7 +78,7 @@ def find_connection(
     notes: list[str] = []
     tracked = has_statistics(problem.model)
     recalibrated = settings.bn == "recalibrate" and tracked
-    batches = list(calibration) or problem.batches
+    batches = calibration or problem.batches
     distance = path.length()
     if kind == "matched":
         progress.start("matching units")

@@ -83,7 +83,9 @@ def load_data(
     if not references.is_reference(name):
         raise unknown("data set", name, DATA)
     given = _parts(name, references.call("data", name, references.resolve("data", name)))
-    parts = {part: _split(name, part, each, stream, count) for part, each in given.items()}
+    parts: dict[str, Any] = {
+        part: _split(name, part, each, stream, count) for part, each in given.items()
+    }
     loaded = Dataset(name, **parts)
     _check_shapes(loaded)
     return loaded
@@ -108,14 +110,14 @@ def _split(
     name: str, part: str, given: Any, stream: bool, count: Count | None
 ) -> Split | BatchedSplit:
     """A split from stacked tensors, a data set of examples, or a loader of batches."""
+    named = f"{name}: {part}"
     try:
         if _is_pair(given):
             inputs, targets = (torch.as_tensor(side) for side in given)
         elif isinstance(given, tuple | Mapping) or is_dataclass(given):
             return Split(_tensors(given))
         elif isinstance(given, IterableDataset) or (stream and _is_map_style(given)):
-            source, prepared = _Chunks(given), _stacked_pairs
-            return split_of_batches(f"{name}: {part}", source, prepared, stream=stream)
+            return split_of_batches(named, _Chunks(given), _stacked_pairs, stream=stream)
         elif _is_map_style(given):
             if len(given) == 0:
                 raise InputError("the data is empty")
@@ -124,9 +126,8 @@ def _split(
                 return Split(_stacked([_tensors(item) for item in items]))
             inputs, targets = _columns(items)
         elif isinstance(given, Iterable):
-            source = f"{name}: {part}"
             prepared = partial(_batch, source=type(given).__name__)
-            return split_of_batches(source, given, prepared, stream=stream, count=count)
+            return split_of_batches(named, given, prepared, stream=stream, count=count)
         else:
             raise InputError(
                 f"a {type(given).__name__} is neither tensors, nor a data set, nor an iterable of"

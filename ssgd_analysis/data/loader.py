@@ -55,7 +55,7 @@ def split_of_batches(
         InputError: no batches, batches that differ between two passes in more than their
             examples' order, more than fits into memory, or a stream that can be read only once.
     """
-    once = iter(given) is given
+    once = isinstance(given, Iterator)
     if once and stream:
         raise InputError(
             f"a {type(given).__name__} can be read only once, and --stream reads it at every pass:"

@@ -174,8 +174,9 @@ class Passes:
     def _loss(self, batch: Batch) -> LossValue:
         """The loss of a batch, in the run's precision."""
         if self.takes_model:
+            model: Any = self.model if self.compiled is None else self.compiled
             with self._casting(self.parameters[0][1].device.type):
-                return call_loss(self.loss, self.compiled or self.model, self._laid_out(batch))
+                return call_loss(self.loss, model, self._laid_out(batch))
         inputs, targets = pair(batch)
         outputs = self.forward(inputs)
         return call_loss(self.loss, outputs.float() if self.autocast else outputs, targets)
@@ -223,7 +224,7 @@ class Passes:
         """
         if self.scale is None and self.world == 1 and self.accumulate == 1:
             if self.quick is not None and self.loss is self._quick_loss:
-                loss = self.quick(*batch, share)
+                loss = self.quick(*pair(batch), share)
                 if loss is not None:
                     return loss
             return self._micro_batches(batch, total, share)[0]

@@ -20,7 +20,7 @@ from ssgd_analysis.problem.fitness import check_modes, check_paths, check_sum, n
 from ssgd_analysis.problem.loss import Loss, accuracy
 from ssgd_analysis.problem.pieces import Piece, parted
 from ssgd_analysis.problem.weighted_batches import WeightedBatches
-from ssgd_analysis.streams import Stream
+from ssgd_analysis.streams import Stream, Uncut
 
 # Every batch in pieces; False where one is not the mean of its pieces, None where one can't be cut.
 Cut = list[list[Piece]] | Literal[False] | None
@@ -269,7 +269,7 @@ class Problem(WeightedBatches):
         """By size of the pieces; filled by :meth:`cut`."""
         return {}
 
-    def cut(self, size: int) -> list[list[Piece]] | None:
+    def cut(self, size: int) -> Sequence[list[Piece]] | None:
         """Every batch in pieces of at most ``size`` examples, with each one's share of its batch.
 
         Made once a size. Every batch is compared with its pieces, in loss and gradient, at the
@@ -277,10 +277,10 @@ class Problem(WeightedBatches):
 
         Returns:
             ``None`` if some batch's loss is not the mean of its pieces', a piece can't be
-            evaluated, or the batches are a stream, whose pieces would be held in memory.
+            evaluated, or the batches are a stream, of which no pieces are held.
         """
-        if self.streams:
-            return None
+        if isinstance(self.batches, Stream):
+            return Uncut(self.batches) if size >= max(self.counts) else None
         if size not in self._cuts:
             self._cuts[size] = self._divided([size] * len(self.counts))
         return self._cuts[size] or None
