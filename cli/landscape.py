@@ -169,7 +169,7 @@ def _command(
         "dtype",
     ):
         values[name] = options[name]
-    for name in ("device", "data_dir", "plan", "vectors", "tune", "html", "movie"):
+    for name in ("weights", "device", "data_dir", "plan", "vectors", "tune", "html", "movie"):
         values[name] = options[name]
     values["out"] = out
     return command_line("landscape", checkpoints, values)

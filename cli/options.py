@@ -198,6 +198,11 @@ def checkpoint_options(
         click.option("--loss", help="Loss: name or reference (default: the run's)."),
         click.option("--count", help="Reference of a function that counts a batch's examples."),
         _option(next(each for each in declarations(TrainSettings) if each.name == "stream")),
+        click.option(
+            "--weights",
+            metavar="KEY",
+            help="Which weights of a foreign file, e.g. state_dict_ema (default: the plain ones).",
+        ),
         *[
             click.option(
                 "--split",
@@ -247,10 +252,11 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
     """Open all checkpoints with a command's options; nothing is computed before all are open."""
     import torch
 
+    from ssgd_analysis.errors import InputError
     from ssgd_analysis.runs.checkpoint import load_checkpoint
 
     loaded: dict[str, Any] = {}
-    return [
+    opened = [
         load_checkpoint(
             name,
             model=options["model"],
@@ -258,6 +264,7 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
             loss=options["loss"],
             count=options["count"],
             stream=options["stream"],
+            weights=options["weights"],
             data_dir=options["data_dir"],
             device=options["device"],
             dtype=getattr(torch, options["dtype"]),
@@ -265,3 +272,6 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
         )
         for name in names
     ]
+    if options["weights"] and all(checkpoint.run is not None for checkpoint in opened):
+        raise InputError("--weights chooses in foreign weight files: a run has one set of weights")
+    return opened

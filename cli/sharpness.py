@@ -81,9 +81,9 @@ def command(
     """Measure the curvature of the loss at one or more checkpoints.
 
     A CHECKPOINT is a run (its final weights), RUN@STEP, a weight file inside a run, or a
-    foreign .safetensors, .pt or .pth file with --model and --data. Every eigenvalue comes with
-    its residual and sampling error, the trace with the probes' error. With
-    a --loss of (model, batch), models and data may be of any kind.
+    foreign weight file (safetensors or torch, or a folder) with --model and --data. Every
+    eigenvalue comes with its residual and sampling error, the trace with the probes' error.
+    With a --loss of (model, batch), models and data may be of any kind.
     """
     from ssgd_analysis.code_hash import code_hash
     from ssgd_analysis.errors import InputError
