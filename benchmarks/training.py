@@ -145,15 +145,16 @@ def make_epoch(name: str, net: tuple[str, str, int], device: str, folder: Path) 
         return lambda: training._epoch(1)
     found = pictures() if ":" in data else load_data(data)
     dataset = found.to(device, torch.float32)
-    assert isinstance(dataset.train, Split)
-    assert dataset.train.targets is not None
+    train = dataset.train
+    assert isinstance(train, Split)
+    assert train.targets is not None
     model = load_model(model_name, dataset.input_shape, 10).to(device).train()
     step = plain_step(model, name)
-    tensors = TensorDataset(dataset.train.inputs, dataset.train.targets)
+    tensors = TensorDataset(train.inputs, train.targets)
     loader = DataLoader(tensors, batch, shuffle=True, drop_last=True)
 
     def epoch() -> None:
-        batches = loader if "Loader" in name else resident(dataset.train, batch, device)
+        batches = loader if "Loader" in name else resident(train, batch, device)
         for inputs, targets in batches:
             step(inputs, targets)
 

@@ -159,8 +159,8 @@ def _command(
     checkpoints: tuple[str, ...], kinds: tuple[str, ...], settings: Any, options: Any, out: Path
 ) -> str:
     """The command line that does the same again."""
-    asked = ("model", "data", "loss", "count", "stream", "weights", "samples", "batch_size")
-    asked += ("dtype", "data_dir")
+    asked = ["model", "data", "loss", "count", "stream", "weights", "samples", "batch_size"]
+    asked += ["dtype", "data_dir"]
     given = {"path": kinds, **dataclasses.asdict(settings)}
     given |= {name: options[name] for name in asked}
     return command_line("connect", checkpoints, {**given, "out": out})
