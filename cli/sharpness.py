@@ -112,6 +112,8 @@ def command(
             ),
             options["split"],
             [code_hash(name) for name in checkpoint.references.values()],
+            checkpoint.references["loss"],
+            _notes(checkpoint, options["loss"]),
         )
         for checkpoint in opened
     )
@@ -145,6 +147,13 @@ def command(
     _print(difference_tables(answer.get("differences", [])))
     for picture in files[1:]:
         console.answer(str(picture))
+
+
+def _notes(checkpoint: Any, loss: str | None) -> list[str]:
+    """That the loss was assumed, where neither a run nor the user says which it is."""
+    if checkpoint.run is not None or loss is not None:
+        return []
+    return [f"no --loss was given, so {checkpoint.references['loss']} is assumed"]
 
 
 def _settings(options: dict[str, Any]) -> Any:

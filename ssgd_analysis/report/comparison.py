@@ -10,6 +10,8 @@ from ssgd_analysis.pictures.correlations import correlation_csv, correlation_tab
 from ssgd_analysis.plots import interval_figure, save_figure
 from ssgd_analysis.report.page import Section, write_page, write_table
 from ssgd_analysis.report.tables import (
+    answer_notes,
+    answer_rows,
     columns_note,
     group_rows,
     outcome_rows,
@@ -78,8 +80,10 @@ def write_comparison(
     page = write_page(
         out / "report.html",
         "Comparison of training methods",
-        result["verdict"],
+        result["answer"],
         [
+            Section("Answer", " ".join(answer_notes(result)), *answer_rows(result["table"])),
+            Section("In words", result["verdict"]),
             Section("Groups", "Mean over seeds ± half of the 95% interval.", *groups),
             Section(
                 "Metrics", "Each tick is a seed; bars are 95% intervals.", pictures=pictures[:1]

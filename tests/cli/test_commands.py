@@ -255,18 +255,27 @@ def test_compare_json(run, runs):
         found = group["metrics"]["lambda_max"]
         assert found["n"] == 2
         assert found["ci95"][0] <= found["mean"] <= found["ci95"][1]
-    (test,) = answer["tests"]
+    assert answer["added"] == ["expected", "adaptive_worst"]  # as λ_max does not count
+    test = answer["tests"][0]
     assert (test["metric"], test["group"], test["baseline"]) == ("lambda_max", "s-sgd", "sgd")
-    assert test["verdict"] in {"flatter", "sharper", "no difference", "not comparable"}
+    verdicts = {"flatter", "sharper", "no difference", "undecided", "not comparable"}
+    assert test["verdict"] in verdicts
     assert answer["verdict"]
+    assert 0 < len(answer["answer"]) <= 200
+    (row,) = answer["table"]
+    assert row["rival"] == "s-sgd vs sgd"
+    assert row.keys() >= {"setting", "flatness", "accuracy", "difference", "ci95"}
 
 
 def test_compare_one_seed_answers_and_says_so(run, runs):
     outcome = run("compare", runs / "sgd-0", runs / "s-sgd-0", "--metric", "lambda_max")
     assert outcome.status == 0, outcome.err
     assert "one seed gives no interval" in outcome.out
-    answer = run("compare", runs / "sgd-0", runs / "s-sgd-0", "--metric", "sam", "--json").json
-    assert answer["tests"][0]["verdict"] == "not comparable"
+    assert outcome.out.startswith("Is s-sgd flatter than sgd? ")
+    call = ["--metric", "sam", "--loss-tolerance", 2, "--json"]
+    answer = run("compare", runs / "sgd-0", runs / "s-sgd-0", *call).json
+    assert answer["tests"][0]["verdict"] == "undecided"
+    assert answer["tests"][0]["seeds_needed"] == 2
     assert answer["groups"][0]["metrics"]["sam"]["ci95"] is None
 
 
