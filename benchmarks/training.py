@@ -145,14 +145,16 @@ def make_epoch(name: str, net: tuple[str, str, int], device: str, folder: Path) 
         return lambda: training._epoch(1)
     found = pictures() if ":" in data else load_data(data)
     dataset = found.to(device, torch.float32)
-    assert dataset.train.targets is not None
+    train = dataset.train
+    assert isinstance(train, Split)
+    assert train.targets is not None
     model = load_model(model_name, dataset.input_shape, 10).to(device).train()
     step = plain_step(model, name)
-    tensors = TensorDataset(dataset.train.inputs, dataset.train.targets)
+    tensors = TensorDataset(train.inputs, train.targets)
     loader = DataLoader(tensors, batch, shuffle=True, drop_last=True)
 
     def epoch() -> None:
-        batches = loader if "Loader" in name else resident(dataset.train, batch, device)
+        batches = loader if "Loader" in name else resident(train, batch, device)
         for inputs, targets in batches:
             step(inputs, targets)
 
@@ -213,7 +215,7 @@ def make_step(name: str, model_name: str, shape: tuple[int, ...], batch: int, de
     method_class = find_method(name)
     passes = Passes(model, loss, optimizer, batch_size=batch)
     method = method_class(passes, method_class.Settings())
-    return lambda: method.step(inputs, targets, START)
+    return lambda: method.step((inputs, targets), START)
 
 
 def seconds(

@@ -90,7 +90,7 @@ def command(
             paths=kinds,
             test=_problem(first, "test", options),
             calibration=train.batches(512),
-            minibatches=lambda random: train.take(_order(train, random)).batches(size),
+            minibatches=lambda random: _shuffled(train, size, random),
             folder=out,
             resume=resume,
             save_weights=save_weights,
@@ -127,10 +127,15 @@ def _problem(checkpoint: Any, split: str, options: dict[str, Any]) -> Any:
     return checkpoint.problem(split, samples=samples, batch_size=max(1, size))
 
 
-def _order(split: Any, random: Any) -> Any:
+def _shuffled(examples: Any, size: int, random: Any) -> Any:
+    """All examples in a random order, in batches; those of a loader as it shuffles them."""
     import torch
 
-    return torch.randperm(len(split), generator=random)
+    from ssgd_analysis.data import BatchedSplit
+
+    if isinstance(examples, BatchedSplit):
+        return examples.minibatches(size, random)
+    return examples.take(torch.randperm(len(examples), generator=random)).batches(size)
 
 
 def _differences(first: Any, second: Any, options: dict[str, Any]) -> list[str]:
@@ -154,7 +159,8 @@ def _command(
     checkpoints: tuple[str, ...], kinds: tuple[str, ...], settings: Any, options: Any, out: Path
 ) -> str:
     """The command line that does the same again."""
-    asked = ("model", "data", "loss", "weights", "samples", "batch_size", "dtype", "data_dir")
+    asked = ["model", "data", "loss", "count", "stream", "weights", "samples", "batch_size"]
+    asked += ["dtype", "data_dir"]
     given = {"path": kinds, **dataclasses.asdict(settings)}
     given |= {name: options[name] for name in asked}
     return command_line("connect", checkpoints, {**given, "out": out})

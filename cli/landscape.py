@@ -157,7 +157,17 @@ def _command(
     if settings.directions == "between":
         del values["normalize"], values["biases"]
     values["no_curvature"] = not values.pop("curvature")
-    for name in ("split", "samples", "batch_size", "model", "data", "loss", "count", "dtype"):
+    for name in (
+        "split",
+        "samples",
+        "batch_size",
+        "model",
+        "data",
+        "loss",
+        "count",
+        "stream",
+        "dtype",
+    ):
         values[name] = options[name]
     for name in ("weights", "device", "data_dir", "plan", "vectors", "tune", "html", "movie"):
         values[name] = options[name]

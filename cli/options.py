@@ -16,6 +16,7 @@ import click
 from ssgd_analysis.cli import console
 
 from ssgd_analysis.settings import Declaration, declarations
+from ssgd_analysis.settings.training import TrainSettings
 
 S = TypeVar("S")
 
@@ -189,6 +190,7 @@ def belonging_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--data", help="Data of a foreign weight file: name or reference."),
         click.option("--loss", help="Loss: name or reference (default: the run's)."),
         click.option("--count", help="Reference of a function that counts a batch's examples."),
+        _option(next(each for each in declarations(TrainSettings) if each.name == "stream")),
         click.option(
             "--weights",
             metavar="KEY",
@@ -270,6 +272,7 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
             data=options["data"],
             loss=options["loss"],
             count=options["count"],
+            stream=options["stream"],
             weights=options["weights"],
             data_dir=options["data_dir"],
             device=options["device"],

@@ -2,15 +2,16 @@
 
 import copy
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ssgd_analysis.errors import InputError
+from ssgd_analysis.errors import InputError, first_line
 
 Batch = Any  # usually (inputs, targets); tensors in tuples, lists, mappings, at any depth
 Count = Callable[[Batch], int]  # how many examples a batch holds
@@ -28,6 +29,11 @@ def _fields(batch: Batch) -> list[Any] | None:
     return None
 
 
+def is_structure(batch: Batch) -> bool:
+    """Whether it is made of parts: a mapping, sequence or dataclass."""
+    return _fields(batch) is not None
+
+
 def tensors(batch: Batch) -> list[Tensor]:
     """All tensors of a batch, in order."""
     if isinstance(batch, Tensor):
@@ -42,6 +48,24 @@ def examples(batch: Batch) -> int:
         InputError: it holds no tensor with a batch axis.
     """
     return assumed_examples(batch)[0]
+
+
+def counted(batch: Batch, count: Count | None) -> int:
+    """How many examples a batch holds, by a user's function if there is one.
+
+    Raises:
+        InputError: the function raises, or returns no number of examples.
+    """
+    if count is None:
+        return examples(batch)
+    try:
+        found = count(batch)
+        whole = int(found)
+    except Exception as error:  # a user's function may raise anything
+        raise InputError(f"count= failed on a batch: {first_line(error)}") from error
+    if whole != found or whole < 0:
+        raise InputError(f"count= should return a number of examples, not {found!r}")
+    return whole
 
 
 def assumed_examples(batch: Batch) -> tuple[int, str]:
@@ -101,10 +125,10 @@ def mapped(batch: Batch, leaves: list[Tensor]) -> Batch:
     """
     if isinstance(batch, Tensor):
         return leaves.pop(0)
-    return _rebuilt(batch, lambda part: mapped(part, leaves))
+    return rebuilt(batch, lambda part: mapped(part, leaves))
 
 
-def _rebuilt(batch: Batch, change: Callable[[Batch], Batch]) -> Batch:
+def rebuilt(batch: Batch, change: Callable[[Batch], Batch]) -> Batch:
     """A structure of the same kind with each part changed; anything else is returned unchanged."""
     changed: Any
     if isinstance(batch, dict):
@@ -123,6 +147,39 @@ def _rebuilt(batch: Batch, change: Callable[[Batch], Batch]) -> Batch:
             object.__setattr__(changed, field.name, change(getattr(batch, field.name)))
         return changed
     return batch
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Several batches of one structure as one, their tensors joined along the first axis."""
+    columns = zip(*map(tensors, batches), strict=True)
+    return mapped(batches[0], [torch.cat(column) for column in columns])
+
+
+def layout(batch: Batch) -> Any:
+    """What batches that can be joined have in common: structure, types, shapes but for the length.
+
+    ``None`` of a batch that cannot be joined with any: parts that are no tensors, or that do not
+    have one entry for each example.
+    """
+    leaves = _leaves(batch)
+    if not leaves or not all(isinstance(leaf, Tensor) and leaf.ndim for leaf in leaves):
+        return None
+    if len({len(leaf) for leaf in leaves}) > 1:
+        return None
+    return structure(batch), [(leaf.dtype, leaf.shape[1:]) for leaf in leaves]
+
+
+def _leaves(batch: Batch) -> list[Any]:
+    """All parts that are no structures, in order."""
+    parts = None if isinstance(batch, PackedSequence) else _fields(batch)
+    return [batch] if parts is None else [leaf for part in parts for leaf in _leaves(part)]
+
+
+def structure(batch: Batch) -> Any:
+    """What two batches of one structure have in common: names, kinds, numbers of parts."""
+    parts = _fields(batch)
+    names = list(batch) if isinstance(batch, Mapping) else type(batch).__name__
+    return parts and (names, [structure(part) for part in parts])
 
 
 def pieces(batch: Batch, size: int, count: int | None = None) -> list[Batch]:
@@ -179,6 +236,29 @@ def between(batch: Batch, start: int, stop: int, count: int | None = None) -> Ba
     return mapped(batch, parts)
 
 
+def divided(batch: Batch, sizes: Sequence[int], count: int) -> list[Batch]:
+    """A batch of ``count`` examples in parts of these sizes, in order.
+
+    Raises:
+        InputError: none of its tensors has one entry for each example.
+    """
+    if all(tensor.ndim == 0 or len(tensor) != count for tensor in tensors(batch)):
+        raise InputError(
+            f"a minibatch of {count} examples cannot be divided, as this method, --accumulate or"
+            " several processes need: none of its tensors has one entry for each example"
+        )
+    stops = itertools.accumulate(sizes)
+    return [between(batch, e - size, e, count) for size, e in zip(sizes, stops, strict=True)]
+
+
+def channels_last(batch: Batch) -> Batch:
+    """The batch with its tensors of four axes, (B, C, H, W), in that memory format."""
+    layout = torch.channels_last
+    given = tensors(batch)
+    moved = [t.contiguous(memory_format=layout) if t.ndim == 4 else t for t in given]
+    return mapped(batch, moved)
+
+
 def to(batch: Batch, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
     """The batch with all its tensors on a device; ``dtype`` applies to floats only.
 
@@ -192,7 +272,7 @@ def to(batch: Batch, device: torch.device | str, dtype: torch.dtype | None = Non
         packed: Any = PackedSequence(data, *batch[1:])
         return packed.to(device)
     if _fields(batch) is not None:
-        return _rebuilt(batch, lambda part: to(part, device, dtype))
+        return rebuilt(batch, lambda part: to(part, device, dtype))
     return batch.to(device) if hasattr(batch, "to") else batch
 
 

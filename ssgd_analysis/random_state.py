@@ -65,7 +65,7 @@ def resume(state: dict[str, Any], device: str) -> None:
 def seeded(seed: int) -> Iterator[None]:
     """Global generators seeded inside, for initial weights and dropout; given back after."""
     before = capture()
-    _seed(seed)
+    set_seed(seed)
     try:
         yield
     finally:
@@ -81,10 +81,11 @@ def part(seed: int, rank: int, epoch: int) -> None:
         epoch: that begins.
     """
     if rank:
-        _seed(seeds.derive(seed, "rank", rank, epoch))
+        set_seed(seeds.derive(seed, "rank", rank, epoch))
 
 
-def _seed(seed: int) -> None:
+def set_seed(seed: int) -> None:
+    """Seed the global generators, for good."""
     random.seed(seeds.derive(seed, "python"))
     np.random.seed(seeds.derive(seed, "numpy") % 2**32)  # noqa: NPY002
     torch.manual_seed(seeds.derive(seed, "torch"))

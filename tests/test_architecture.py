@@ -15,7 +15,7 @@ MAX_LINES = 320
 FOUNDATION = {"errors", "files", "progress", "seeds", "devices", "settings", "references"} | {
     "metric_names"
 }
-MEASURING = FOUNDATION | {"weights", "batch", "problem", "random_state"}
+MEASURING = FOUNDATION | {"weights", "batch", "streams", "problem", "random_state"}
 RECORDING = MEASURING | {"records", "store", "plots", "pictures"}
 ARROWS = {
     "__init__": {
@@ -43,9 +43,10 @@ ARROWS = {
     "references": {"errors"},
     "code_hash": {"errors", "references"},
     "batch": {"errors"},
+    "streams": {"errors", "batch", "random_state"},
     "weights": {"errors", "files", "batch"},
-    "problem": {"errors", "devices", "weights", "batch"},
-    "data": FOUNDATION | {"batch"},
+    "problem": {"errors", "devices", "weights", "batch", "streams"},
+    "data": FOUNDATION | {"batch", "streams"},
     "models": FOUNDATION,
     "optimizers": FOUNDATION | {"weights"},
     "methods": MEASURING | {"ranks"},

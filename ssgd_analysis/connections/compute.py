@@ -134,7 +134,7 @@ def connect(
                 progress=progress,
             )
             if save_weights and folder is not None:
-                batches = (list(calibration) or first.batches) * (settings.bn == "recalibrate")
+                batches = (calibration or first.batches) if settings.bn == "recalibrate" else []
                 _save_weights(made, folder, first, batches)
             stored[kind] = jsonable(made.record), _columns(made)
             if store is not None:

@@ -78,7 +78,7 @@ def find_connection(
     notes: list[str] = []
     tracked = has_statistics(problem.model)
     recalibrated = settings.bn == "recalibrate" and tracked
-    batches = list(calibration) or problem.batches
+    batches = calibration or problem.batches
     distance = path.length()
     if kind == "matched":
         progress.start("matching units")
@@ -142,7 +142,12 @@ OTHER_EXAMPLES = (
 
 def same_examples(one: Problem, two: Problem) -> bool:
     """Whether two problems hold the same examples in the same batches."""
-    left, right = ([t for b in p.batches for t in tensors(b)] for p in (one, two))
+    left, right = one.batches, two.batches
+    return len(left) == len(right) and all(map(_same, left, right))
+
+
+def _same(one: Batch, two: Batch) -> bool:
+    left, right = tensors(one), tensors(two)
     return len(left) == len(right) and all(
         a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
         for a, b in zip(left, right, strict=True)

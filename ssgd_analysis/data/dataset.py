@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from ssgd_analysis import batch as batching
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.data.augment import Augment
+from ssgd_analysis.data.batched import BatchedSplit
 from ssgd_analysis.errors import InputError
 
 # Entries of inputs that are gathered at once: fewer, larger operations, and little memory.
@@ -31,6 +33,7 @@ class Split:
 
     inputs: Batch
     targets: Tensor | None = None
+    alike: ClassVar[bool] = True  # all examples have one shape
 
     def __post_init__(self) -> None:
         if self.targets is None:
@@ -53,6 +56,17 @@ class Split:
 
     def __len__(self) -> int:
         return batching.examples(self.inputs)
+
+    @property
+    def classes(self) -> int | None:
+        """The number of classes; ``None`` where targets are no class labels."""
+        if self.targets is None or self.targets.is_floating_point():
+            return None
+        return int(self.targets.max()) + 1
+
+    def steps(self, size: int) -> int:
+        """Minibatches of ``size`` examples in an epoch."""
+        return len(self) // size
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
         """The same structure of other tensors."""
@@ -84,7 +98,7 @@ class Split:
             return batching.pieces(self.inputs, size)
         return list(zip(self.inputs.split(size), self.targets.split(size), strict=True))
 
-    def minibatches(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def minibatches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """One shuffled epoch of minibatches, all of exactly ``size`` examples.
 
         What is left over is dropped for this epoch (another remainder each time): a tiny last
@@ -93,18 +107,16 @@ class Split:
         Args:
             size: examples of a minibatch, at most ``len(self)``.
             generator: on the CPU, so that the order is the same on every device.
-
-        Raises:
-            InputError: the examples are not (input, target) pairs.
         """
-        if self.targets is None:
-            raise InputError("training needs data of (input, target) pairs")
-        steps, entries = len(self) // size, max(self.inputs[0].numel(), 1)
+        steps = len(self) // size
+        given = batching.tensors(self.inputs)
+        entries = max(sum(tensor[0].numel() for tensor in given), 1)
         many = max(GATHERED // (size * entries), 1)  # minibatches that are gathered at once
-        order = torch.randperm(len(self), generator=generator).to(self.inputs.device)
+        order = torch.randperm(len(self), generator=generator).to(
+            batching.tensors(self.inputs)[0].device
+        )
         for index in order[: steps * size].split(many * size) if steps else ():
-            inputs, targets = self.inputs[index], self.targets[index]
-            yield from zip(inputs.split(size), targets.split(size), strict=True)
+            yield from self.take(index).batches(size)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Split":
         """On a device; ``dtype`` applies to floating-point tensors only."""
@@ -122,16 +134,16 @@ class Dataset:
     Args:
         name: registered name or reference.
         train: training examples.
-        test: test examples.
+        test: test examples, or ``None``: they can be measured nowhere.
         augment: what training does to a minibatch of inputs, or ``None``.
         val: examples held out of train for choosing hyper-parameters, or ``None``.
     """
 
     name: str
-    train: Split
-    test: Split
+    train: Split | BatchedSplit
+    test: Split | BatchedSplit | None = None
     augment: Augment | None = None
-    val: Split | None = None
+    val: Split | BatchedSplit | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -150,17 +162,21 @@ class Dataset:
             return None
         if self.classification:
             splits = [split for split in (self.train, self.test, self.val) if split is not None]
-            targets = [split.targets for split in splits if split.targets is not None]
-            return max(int(labels.max()) for labels in targets) + 1
+            return max(split.classes or 0 for split in splits)
         return self.train.targets.shape[1] if self.train.targets.ndim > 1 else 1
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str) -> Split | BatchedSplit:
         """``train``, ``val`` or ``test``.
 
         Raises:
             InputError: no such split, or none was held out.
         """
         found = {"train": self.train, "val": self.val, "test": self.test}.get(name)
+        if found is None and name == "test":
+            raise InputError(
+                f"data '{self.name}' has no test examples: return (train, test), or use --split"
+                " train"
+            )
         if found is None:
             raise InputError(
                 f"there is no split '{name}': choose train or test, or val after train --val"
@@ -172,9 +188,23 @@ class Dataset:
         return dataclasses.replace(
             self,
             train=self.train.to(device, dtype),
-            test=self.test.to(device, dtype),
+            test=None if self.test is None else self.test.to(device, dtype),
             val=None if self.val is None else self.val.to(device, dtype),
         )
+
+    def _held(self, option: str) -> Split:
+        """The training examples, where they are held one by one.
+
+        Raises:
+            InputError: they come in batches.
+        """
+        if isinstance(self.train, BatchedSplit):
+            raise InputError(
+                f"{option} draws single examples, but {self.train.name} comes in batches that are"
+                " not joined in memory: leave it out, or return examples of one shape without"
+                " --stream"
+            )
+        return self.train
 
     def with_validation(self, share: float, generator: torch.Generator) -> "Dataset":
         """Hold out a stratified share of train, for choosing hyper-parameters.
@@ -190,7 +220,7 @@ class Dataset:
             raise InputError(f"--val {share} should be in [0, 1)")
         if share == 0:
             return self
-        kinds = self.train.targets
+        kinds = self._held("--val").targets
         if kinds is None:  # nothing to stratify by
             kinds = torch.zeros(len(self.train))
         held = _stratified(kinds, share, generator)
@@ -217,7 +247,7 @@ class Dataset:
             return self
         if count > total:
             raise InputError(f"--train-samples {count} is more than the {total} training examples")
-        kinds = self.train.targets
+        kinds = self._held("--train-samples").targets
         kinds = torch.zeros(total) if kinds is None else kinds
         index = _stratified(kinds, count / total, generator)
         return dataclasses.replace(self, train=self.train.take(index))
@@ -238,7 +268,7 @@ class Dataset:
             raise InputError(f"--label-noise {share} should be in [0, 1]")
         if share == 0:
             return self
-        targets = self.train.targets
+        targets = self._held("--label-noise").targets
         classes = (self.num_outputs or 0) if self.classification else 0
         one_each = targets is not None and targets.ndim == 1 and int(targets.min()) >= 0
         if targets is None or not one_each or classes < 2:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
@@ -54,13 +53,13 @@ class AntiPGD(Method):
         """The noise that the weights carry."""
         return noise_of_size(settings.noise_law, "none", settings.noise_scale, 1.0)
 
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """That at w; see :meth:`Method.gradient`."""
-        return self.passes.backward(inputs, targets)
+        return self.passes.backward(batch)
 
-    def step(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def step(self, batch: Batch, when: When) -> float:
         """SGD's step, then the next noise in place of the last."""
-        loss = super().step(inputs, targets, when)
+        loss = super().step(batch, when)
         self._shift(-1)
         self.carried = when.step + 1
         self._shift(1)

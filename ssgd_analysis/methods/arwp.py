@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.filter_noise import FilterNoiseMethod, FilterNoiseSettings
 from ssgd_analysis.methods.passes import Passes
@@ -101,6 +102,6 @@ class AdaptiveRandomWeightPerturbation(AdaptiveNoiseMethod):
 
     Settings = ARWPSettings
 
-    def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
+    def points(self, batch: Batch) -> Sequence[Point]:
         """The one noisy point."""
-        return [Point(examples=(inputs, targets))]
+        return [Point(batch=batch)]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
 from ssgd_analysis.methods.gradient_sum import refuse_sparse
@@ -43,21 +44,20 @@ class AscentMethod(Method):
         return [TrainedOn(kind="ascent", low=settings.rho, high=settings.rho)]
 
     def pass_at(
-        self, index: int, inputs: Tensor, targets: Tensor, share: float = 1.0
+        self, index: int, batch: Batch, share: float = 1.0
     ) -> tuple[float, list[Tensor], list[Tensor]]:
         """A forward-backward pass.
 
         Args:
             index: 0 at w, above 0 uphill: only BatchNorm's statistics depend on it.
-            inputs: shape (B, …).
-            targets: shape (B, …).
+            batch: the minibatch: ``(inputs, targets)``, or what a loss of (model, batch) takes.
             share: factor of the gradient.
 
         Returns:
             The loss; the parameters with a gradient; their gradients. ``.grad`` is ``None`` after.
         """
         with bn_statistics(self.passes.model, self.settings.bn_stats, index):
-            loss = self.passes.backward(inputs, targets, share=share)
+            loss = self.passes.backward(batch, share=share)
         parameters: list[Tensor] = []
         grads: list[Tensor] = []
         for parameter in self.parameters:
@@ -70,8 +70,7 @@ class AscentMethod(Method):
 
     def grads_above(
         self,
-        inputs: Tensor,
-        targets: Tensor,
+        batch: Batch,
         parameters: list[Tensor],
         grads: list[Tensor],
         rho: float,
@@ -81,8 +80,7 @@ class AscentMethod(Method):
         """``share`` × the gradient at w + ρ g/‖g‖, for each of the parameters.
 
         Args:
-            inputs: shape (B, …).
-            targets: shape (B, …).
+            batch: the minibatch: ``(inputs, targets)``, or what a loss of (model, batch) takes.
             parameters: that move; their exact bits come back.
             grads: g, one for each; unchanged.
             rho: length of the step, L2 norm over all parameters.
@@ -93,7 +91,7 @@ class AscentMethod(Method):
                 moves = torch._foreach_mul(grads, rho / steepness(grads))
                 torch._foreach_add_(parameters, moves)
                 del moves
-            _, reached, found = self.pass_at(1, inputs, targets, share)
+            _, reached, found = self.pass_at(1, batch, share)
         by_parameter = dict(zip(reached, found, strict=True))
         return [by_parameter[p] if p in by_parameter else torch.zeros_like(p) for p in parameters]
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError
@@ -40,12 +39,22 @@ class Method(ABC):
     Args:
         passes: makes the passes; it holds model, loss and base optimizer.
         settings: an instance of the class's own ``Settings``.
+
+    Raises:
+        InputError: it needs targets, and the loss is one of (model, batch).
     """
 
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     OPTIMIZER: ClassVar[str] = ""  # the one base optimizer that belongs to it; empty: any
+    needs_targets: ClassVar[bool] = False  # it can make nothing of a loss of (model, batch)
 
     def __init__(self, passes: Passes, settings: MethodSettings) -> None:
+        if self.needs_targets and passes.takes_model:
+            name = self.summary().partition(":")[0]
+            raise InputError(
+                f"{name} needs the targets of each example, which a loss of (model, batch) does not"
+                " show: give a --loss of (outputs, targets), or another --method"
+            )
         self.passes = passes
         self.settings: Any = settings
 
@@ -89,38 +98,36 @@ class Method(ABC):
         return ()
 
     @abstractmethod
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """Leave in every ``.grad`` (``None`` before) the gradient for the base optimizer's step.
 
         The weights afterwards have the exact bits from before.
 
         Args:
-            inputs: shape (B, …).
-            targets: shape (B, …).
+            batch: the minibatch: ``(inputs, targets)``, or what a loss of (model, batch) takes.
             when: moment of the training.
 
         Returns:
             The loss that the step reports, nats per example.
         """
 
-    def step(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def step(self, batch: Batch, when: When) -> float:
         """Make one update; see :meth:`gradient` for arguments and result."""
         for group in self.passes.optimizer.param_groups:  # zero_grad, without its profiling
             for parameter in group["params"]:
                 parameter.grad = None
-        loss = self.gradient(inputs, targets, when)
+        loss = self.gradient(batch, when)
         self.passes.update()
         return loss
 
-    def attempt(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def attempt(self, batch: Batch, when: When) -> float:
         """Make one update, or skip it where a scaled float16 gradient is not finite.
 
         A skipped step halves the loss scale and leaves weights, buffers, base optimizer and the
         method's own state as they were.
 
         Args:
-            inputs: shape (B, …).
-            targets: shape (B, …).
+            batch: the minibatch: ``(inputs, targets)``, or what a loss of (model, batch) takes.
             when: moment of the training.
 
         Returns:
@@ -128,11 +135,11 @@ class Method(ABC):
         """
         passes = self.passes
         if passes.scale is None:
-            return self.step(inputs, targets, when)
+            return self.step(batch, when)
         state = copy.deepcopy(self.state_dict())
         buffers = [(buffer, buffer.clone()) for buffer in passes.model.buffers()]
         try:
-            return self.step(inputs, targets, when)
+            return self.step(batch, when)
         except Overflow as overflow:
             self.load_state_dict(state)
             with torch.no_grad():

@@ -1,13 +1,17 @@
 """Which of a step's passes update BatchNorm's running statistics."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssgd_analysis.batch import Batch, examples
+from ssgd_analysis.batch import Batch, pair
 from ssgd_analysis.methods.passes import Passes
+from ssgd_analysis.problem.loss import call_loss
+from ssgd_analysis.streams import Stream
 from ssgd_analysis.weights import borrowed_buffers
 from ssgd_analysis.weights.batchnorm import recalibrate_batchnorm, recalibrated_layers
 
@@ -42,8 +46,21 @@ def recalibrate(passes: Passes, batches: Sequence[Batch]) -> None:
         batches: of the training examples; if there are none, nothing is done.
     """
     if batches and recalibrated_layers(passes.model):
-        recalibrate_batchnorm(passes.model, batches)
-        passes.count_forward(sum(examples(batch) for batch in batches))
+        forward = _forward(passes) if passes.takes_model or isinstance(batches, Stream) else None
+        recalibrate_batchnorm(passes.model, batches, forward=forward)
+        passes.count_forward(sum(passes.size(batch) for batch in batches))
+
+
+def _forward(passes: Passes) -> Callable[[Batch], Any]:
+    """Pass a batch through the model, as its loss of (model, batch) does if it is one."""
+
+    def forward(batch: Batch) -> Any:
+        if not passes.takes_model:
+            return passes.model(pair(batch)[0])
+        with torch.enable_grad():  # a loss may differentiate by its inputs
+            return call_loss(passes.loss, passes.model, batch)
+
+    return forward
 
 
 @contextmanager

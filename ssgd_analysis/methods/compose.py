@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings
@@ -36,13 +34,13 @@ class Wrapper(Method):
         """What it adds to the inner method's passes: nothing."""
         return 0
 
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """The inner method's; see :meth:`Method.gradient`."""
-        return self.inner.gradient(inputs, targets, when)
+        return self.inner.gradient(batch, when)
 
-    def step(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def step(self, batch: Batch, when: When) -> float:
         """Make the inner method's step, then call :meth:`after_step`."""
-        loss = self.inner.step(inputs, targets, when)
+        loss = self.inner.step(batch, when)
         self.after_step(when)
         return loss
 
@@ -127,11 +125,11 @@ def composed(method: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[Me
         def smallest_pass(cls, settings: Any, batch_size: int) -> int:
             return method.smallest_pass(settings, batch_size)
 
-        def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
-            return self.chain[0].gradient(inputs, targets, when)
+        def gradient(self, batch: Batch, when: When) -> float:
+            return self.chain[0].gradient(batch, when)
 
-        def step(self, inputs: Tensor, targets: Tensor, when: When) -> float:
-            return self.chain[-1].step(inputs, targets, when)
+        def step(self, batch: Batch, when: When) -> float:
+            return self.chain[-1].step(batch, when)
 
         def learning_rate(self, rate: float, fraction_done: float) -> float:
             return self.chain[-1].learning_rate(rate, fraction_done)

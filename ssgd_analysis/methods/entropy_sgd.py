@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis import seeds
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.batchnorm import bn_statistics
-from ssgd_analysis.methods.passes import Passes, split_minibatch
+from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.methods.trained_on import TrainedOn
 from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import borrowed_weights, filters_of
@@ -70,7 +71,7 @@ class EntropySGD(Method):
         high = math.inf if settings.scoping else settings.gamma
         return [TrainedOn(kind="entropy", low=settings.gamma, high=high)]
 
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """Leave w − μ; see :meth:`Method.gradient`.
 
         Raises:
@@ -78,17 +79,17 @@ class EntropySGD(Method):
         """
         chosen, passes = self.settings, self.passes
         count = chosen.inner_steps
-        if len(inputs) < count:
+        if passes.size(batch) < count:
             raise InputError(f"inner_steps={count} needs a minibatch of at least {count} examples")
         parameters = [parameter for _, parameter in passes.parameters]
         mean = [parameter.detach().clone() for parameter in parameters]
         speed = [torch.zeros_like(parameter) for parameter in parameters]
         losses = []
         with borrowed_weights(parameters) as clean:
-            for number, batch in enumerate(split_minibatch(inputs, targets, count)):
+            for number, part in enumerate(passes.parts(batch, count)):
                 passes.optimizer.zero_grad()
                 with bn_statistics(passes.model, chosen.bn_stats, number):
-                    losses.append(passes.backward(*batch))
+                    losses.append(passes.backward(part))
                 with torch.no_grad():
                     self._langevin(parameters, clean, speed, when.step, number)
                     for average, parameter in zip(mean, parameters, strict=True):

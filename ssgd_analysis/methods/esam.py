@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis import seeds
+from ssgd_analysis.batch import Batch, pair
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, leave, steepness
 from ssgd_analysis.methods.base import MethodSettings, setting
@@ -46,6 +47,7 @@ class ESAM(AscentMethod):
     """
 
     Settings = ESAMSettings
+    needs_targets = True
 
     def __init__(self, passes: Passes, settings: MethodSettings) -> None:
         super().__init__(passes, settings)
@@ -65,16 +67,17 @@ class ESAM(AscentMethod):
         """
         return max(min(2, batch_size), int(settings.gamma * batch_size + 1e-9))
 
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """The gradient above, over the chosen examples; see :meth:`Method.gradient`."""
         with recorded_outputs(self.passes) as before:
-            loss, parameters, grads = self.pass_at(0, inputs, targets)
+            loss, parameters, grads = self.pass_at(0, batch)
         with borrowed_weights(parameters):
             with torch.no_grad():
                 self._climb(parameters, grads, when.step)
             del grads
+            inputs, targets = pair(batch)
             chosen = self._chosen(before, inputs, targets)
-            _, parameters, found = self.pass_at(2, inputs[chosen], targets[chosen])
+            _, parameters, found = self.pass_at(2, (inputs[chosen], targets[chosen]))
         leave(parameters, found)
         return loss
 

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ssgd_analysis import seeds
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.methods.when import When
@@ -37,10 +37,10 @@ class GradientNoise(Method):
         parameters = [parameter for _, parameter in passes.parameters]
         self.filters = dict(zip(parameters, filters_of(passes.model, parameters), strict=True))
 
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """The noisy gradient; see :meth:`Method.gradient`."""
         chosen, passes = self.settings, self.passes
-        loss = passes.backward(inputs, targets)
+        loss = passes.backward(batch)
         if not chosen.eta:
             return loss
         size = math.sqrt(chosen.eta / (1 + when.step) ** chosen.gamma)

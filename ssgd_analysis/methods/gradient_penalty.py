@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, leave
 from ssgd_analysis.methods.base import setting
 from ssgd_analysis.methods.trained_on import TrainedOn
@@ -42,11 +42,11 @@ class GradientPenalty(AscentMethod):
         norm = [TrainedOn(kind="gradient")] if settings.alpha else []
         return [*norm, *super().trained_on(settings, lr_schedule)]
 
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """The mean of the two ends, by α; see :meth:`Method.gradient`."""
         rho, alpha = self.settings.rho, self.settings.alpha
-        loss, parameters, grads = self.pass_at(0, inputs, targets)
-        above = self.grads_above(inputs, targets, parameters, grads, rho, share=alpha)
+        loss, parameters, grads = self.pass_at(0, batch)
+        above = self.grads_above(batch, parameters, grads, rho, share=alpha)
         torch._foreach_mul_(grads, 1 - alpha)
         torch._foreach_add_(grads, above)
         leave(parameters, grads)

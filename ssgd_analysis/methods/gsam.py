@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, inner, leave, steepness
 from ssgd_analysis.methods.base import setting
 from ssgd_analysis.methods.trained_on import TrainedOn
@@ -58,10 +58,10 @@ class GSAM(AscentMethod):
             return settings.rho
         return settings.rho_min + (settings.rho - settings.rho_min) * when.lr_share
 
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """g_p − α (g − its projection on g_p); see :meth:`Method.gradient`."""
-        loss, parameters, grads = self.pass_at(0, inputs, targets)
-        above = self.grads_above(inputs, targets, parameters, grads, self.radius(when))
+        loss, parameters, grads = self.pass_at(0, batch)
+        above = self.grads_above(batch, parameters, grads, self.radius(when))
         length = steepness(above)
         along = inner(grads, above) / length / length
         alpha = self.settings.alpha

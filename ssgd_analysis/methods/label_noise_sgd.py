@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis import seeds
+from ssgd_analysis.batch import Batch, pair
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.passes import Passes
@@ -39,14 +40,16 @@ class LabelNoiseSGD(Method):
     """
 
     Settings = LabelNoiseSettings
+    needs_targets = True
 
     def __init__(self, passes: Passes, settings: MethodSettings) -> None:
         super().__init__(passes, settings)
         self.classes = 0  # unknown until the first targets
 
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """That for noisy labels; see :meth:`Method.gradient`."""
-        return self.passes.backward(inputs, self._noisy(inputs, targets, when.step))
+        inputs, targets = pair(batch)
+        return self.passes.backward((inputs, self._noisy(inputs, targets, when.step)))
 
     def _noisy(self, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
         chosen, passes = self.settings, self.passes

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, inner, leave, steepness
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.passes import Passes
@@ -43,11 +44,11 @@ class LookSAM(AscentMethod):
         """One, and another at each k-th step."""
         return 1 + 1 / settings.k
 
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """SAM's, or the plain one turned as the last ascent would; see :meth:`Method.gradient`."""
-        loss, parameters, grads = self.pass_at(0, inputs, targets)
+        loss, parameters, grads = self.pass_at(0, batch)
         if when.step % self.settings.k == 0:
-            found = self.grads_above(inputs, targets, parameters, grads, self.settings.rho)
+            found = self.grads_above(batch, parameters, grads, self.settings.rho)
             self._remember(parameters, grads, found)
         else:
             vertical = [self.vertical[parameter] for parameter in parameters]

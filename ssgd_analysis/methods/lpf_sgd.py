@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import setting
 from ssgd_analysis.methods.filter_noise import FilterNoiseMethod, FilterNoiseSettings
 from ssgd_analysis.methods.points import Point, part_points
@@ -36,6 +35,6 @@ class LowPassFilterSGD(FilterNoiseMethod):
         """The smallest part's."""
         return batch_size // settings.ghost_batches
 
-    def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
+    def points(self, batch: Batch) -> Sequence[Point]:
         """One for each part."""
-        return part_points(inputs, targets, self.settings.ghost_batches)
+        return part_points(self.passes, batch, self.settings.ghost_batches)

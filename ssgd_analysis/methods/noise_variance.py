@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.methods.base import Method
 from ssgd_analysis.methods.loss_scale import SMALLEST, Overflow
@@ -16,7 +17,7 @@ from ssgd_analysis.weights import borrowed_state
 
 
 def noise_variance(
-    method: Method, inputs: Tensor, targets: Tensor, draws: int, *, when: When = START
+    method: Method, batch: Batch, draws: int, *, when: When = START
 ) -> dict[str, float]:
     """Mean and variance of the gradient that a method hands to its base optimizer.
 
@@ -28,8 +29,7 @@ def noise_variance(
     Args:
         method: its noise must depend on the number of the step alone. Where consecutive steps
             share a draw, the variance is that of one step, up to a share 1 / draws.
-        inputs: shape (B, …).
-        targets: shape (B, …).
+        batch: the minibatch: ``(inputs, targets)``, or what a loss of (model, batch) takes.
         draws: independent gradients, at least 2.
         when: moment of the training, for schedules of the noise; its step is the first one.
 
@@ -48,7 +48,7 @@ def noise_variance(
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> passes = Passes(model, torch.nn.functional.mse_loss, optimizer, batch_size=2)
         >>> method = METHODS["s-sgd"](passes, METHODS["s-sgd"].Settings())
-        >>> found = noise_variance(method, torch.ones(2, 3), torch.ones(2, 1), draws=4)
+        >>> found = noise_variance(method, (torch.ones(2, 3), torch.ones(2, 1)), draws=4)
         >>> found["variance"] < 1e-6  # on a quadratic the pair cancels
         True
     """
@@ -61,7 +61,7 @@ def noise_variance(
             for parameter in parameters:
                 parameter.grad = None
             moment = dataclasses.replace(when, step=when.step + draw)
-            _gradient(method, inputs, targets, moment)
+            _gradient(method, batch, moment)
             gradients.append(_flat_gradient(parameters))
     mean = torch.stack(gradients).mean(dim=0)
     spreads = torch.stack([(gradient - mean).square().sum() for gradient in gradients])
@@ -73,12 +73,12 @@ def noise_variance(
     }
 
 
-def _gradient(method: Method, inputs: Tensor, targets: Tensor, when: When) -> None:
+def _gradient(method: Method, batch: Batch, when: When) -> None:
     """Leave a step's gradient; a float16 loss scale that is too large is halved until it fits."""
     passes, state = method.passes, copy.deepcopy(method.state_dict())
     while True:
         try:
-            method.gradient(inputs, targets, when)
+            method.gradient(batch, when)
         except Overflow:
             method.load_state_dict(state)
             assert passes.scale is not None  # nothing else overflows

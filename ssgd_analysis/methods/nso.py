@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.methods.points import NoisyPointsMethod, Point
@@ -76,14 +77,14 @@ class NoiseStabilityOptimization(NoisyPointsMethod):
         factor = 1.0 if settings.noise_schedule == "constant" else 0.0
         return noise_of_size(settings.noise_law, "none", settings.noise_scale, factor)
 
-    def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
+    def points(self, batch: Batch) -> Sequence[Point]:
         """w, where it counts, then the pairs."""
         chosen: Any = self.settings
         signs = (1, -1) if chosen.two_point else (1,)
         share = chosen.noisy_share / (chosen.pairs * len(signs))
 
         def at(sign: int, share: float, draw: int = 0) -> Point:
-            return Point(draw=draw, sign=sign, share=share, examples=(inputs, targets))
+            return Point(draw=draw, sign=sign, share=share, batch=batch)
 
         first = [at(0, 1 - chosen.noisy_share)] if chosen.clean else []
         return first + [at(sign, share, draw) for draw in range(chosen.pairs) for sign in signs]

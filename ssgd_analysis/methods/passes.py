@@ -1,28 +1,25 @@
 """Forward-backward passes: how they are made, counted and scaled."""
 
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ssgd_analysis import batch as batching
+from ssgd_analysis.batch import Batch, Count, pair
 from ssgd_analysis.devices import is_out_of_memory
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.methods.gradient_sum import match_strides
 from ssgd_analysis.methods.loss_scale import LossScale, Overflow
-from ssgd_analysis.problem.loss import Loss, scalar_loss, takes_model
+from ssgd_analysis.problem.loss import Loss, LossValue, call_loss, takes_model
 from ssgd_analysis.problem.loss_terms import LossWatch
 from ssgd_analysis.ranks import SINGLE, Ranks
 
 FORWARD_SHARE = 1 / 3  # of a forward-backward pass: backward costs about two forwards
-
-
-def split_minibatch(inputs: Tensor, targets: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
-    """The minibatch in ``count`` parts, in order, whose sizes differ by one at most."""
-    return list(zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True))
 
 
 QuickPass = Callable[[Tensor, Tensor, float], float | None]
@@ -33,9 +30,10 @@ class Passes:
 
     Args:
         model: in training mode while steps are made.
-        loss: ``(outputs, targets) -> scalar``, the mean over the batch.
+        loss: ``(outputs, targets)`` or ``(model, batch) -> scalar``, the mean over the batch.
         optimizer: any ``torch.optim.Optimizer`` over the model's parameters.
         batch_size: examples of a full minibatch, which count as one pass.
+        count: the examples of a batch; default :func:`ssgd_analysis.batch.examples`.
         seed: of the run; methods derive their own random streams from it.
         autocast: dtype for the forward pass, or ``None`` for the parameters' own. With float16
             the loss is scaled (:class:`LossScale`) and each pass's gradient unscaled at once.
@@ -51,14 +49,11 @@ class Passes:
         quick: makes a plain pass instead of autograd, with the same bits: a function of inputs,
             targets and share like :meth:`backward`, which returns ``None`` where it cannot.
 
-    Raises:
-        InputError: a loss of (model, batch).
-
     Example:
         >>> model = nn.Linear(3, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> passes = Passes(model, nn.functional.mse_loss, optimizer, batch_size=2)
-        >>> loss = passes.backward(torch.ones(2, 3), torch.ones(2, 1))
+        >>> loss = passes.backward((torch.ones(2, 3), torch.ones(2, 1)))
         >>> passes.gradients
         1
     """
@@ -70,6 +65,7 @@ class Passes:
         optimizer: torch.optim.Optimizer,
         *,
         batch_size: int,
+        count: Count | None = None,
         seed: int = 0,
         autocast: torch.dtype | None = None,
         accumulate: int = 1,
@@ -79,12 +75,8 @@ class Passes:
         channels_last: bool = False,
         quick: QuickPass | None = None,
     ) -> None:
-        if takes_model(loss):
-            raise InputError(
-                "training needs a loss of (outputs, targets): a loss of (model, batch) can only be"
-                " measured, as `sharpness` does"
-            )
         self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.takes_model, self.count = takes_model(loss), count
         self.batch_size, self.seed, self.autocast = batch_size, seed, autocast
         self.accumulate, self.clip, self.ranks = accumulate, clip, ranks
         self.scale = LossScale() if autocast == torch.float16 else None
@@ -126,9 +118,32 @@ class Passes:
         if self.scale is not None:
             self.scale.value, self.scale.good = state["scale"], state["good"]
 
+    def size(self, batch: Batch) -> int:
+        """How many examples a batch holds."""
+        return batching.counted(batch, self.count)
+
+    def parts(self, batch: Batch, count: int) -> list[Batch]:
+        """A batch in ``count`` parts, in order, whose sizes differ by one at most."""
+        each, more = divmod(self.size(batch), count)
+        return self.split(batch, [each + (index < more) for index in range(count)])
+
+    def split(self, batch: Batch, sizes: Sequence[int]) -> list[Batch]:
+        """A batch in parts of these sizes, in order; see :func:`ssgd_analysis.batch.divided`."""
+        return batching.divided(batch, sizes, self.size(batch))
+
     def count_forward(self, examples: int) -> None:
         """Count a forward pass without a backward pass over so many examples."""
         self.examples += examples * FORWARD_SHARE
+
+    def pass_forward(self, batch: Batch) -> None:
+        """Make a forward pass alone, for what it does to BatchNorm's statistics; it is counted."""
+        if self.takes_model:
+            with torch.enable_grad():  # a loss may differentiate by its inputs
+                self._loss(batch)
+        else:
+            with torch.no_grad():
+                self.forward(pair(batch)[0])
+        self.count_forward(self.size(batch))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The model's outputs in the run's precision; the pass is not counted.
@@ -136,11 +151,8 @@ class Passes:
         Raises:
             InputError: the model cannot be compiled.
         """
-        device = inputs.device.type
-        if self.channels_last and inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        autocast = nullcontext() if self.autocast is None else torch.autocast(device, self.autocast)
-        with autocast:
+        inputs = self._laid_out(inputs)
+        with self._casting(inputs.device.type):
             if self.compiled is None:
                 return self.model(inputs)
             try:
@@ -150,6 +162,24 @@ class Passes:
                     raise
                 message = f"--compile: the model cannot be compiled: {first_line(error)}"
                 raise InputError(message) from error
+
+    def _casting(self, device: str) -> AbstractContextManager[Any]:
+        """The context of the forward pass."""
+        return nullcontext() if self.autocast is None else torch.autocast(device, self.autocast)
+
+    def _laid_out(self, batch: Batch) -> Batch:
+        """The batch with its images in the model's memory format."""
+        return batching.channels_last(batch) if self.channels_last else batch
+
+    def _loss(self, batch: Batch) -> LossValue:
+        """The loss of a batch, in the run's precision."""
+        if self.takes_model:
+            model: Any = self.model if self.compiled is None else self.compiled
+            with self._casting(self.parameters[0][1].device.type):
+                return call_loss(self.loss, model, self._laid_out(batch))
+        inputs, targets = pair(batch)
+        outputs = self.forward(inputs)
+        return call_loss(self.loss, outputs.float() if self.autocast else outputs, targets)
 
     def update(self) -> None:
         """Let the base optimizer step with what is in ``.grad``, clipped where that is set."""
@@ -161,8 +191,12 @@ class Passes:
         if self.scale is not None:
             self.scale.keep()
 
-    def backward(self, inputs: Tensor, targets: Tensor, *, share: float = 1.0) -> float:
+    def backward(self, batch: Batch, *, share: float = 1.0) -> float:
         """One forward-backward pass: adds ``share`` × the gradient to each ``.grad``.
+
+        Args:
+            batch: ``(inputs, targets)``, or what a loss of (model, batch) takes.
+            share: factor of the gradient.
 
         Returns:
             The minibatch's loss.
@@ -170,17 +204,18 @@ class Passes:
         Raises:
             InputError: an operation has no float16 on this device.
         """
-        self.examples += len(inputs)
+        total = self.size(batch)
+        self.examples += total
         try:
-            return self._pass(inputs, targets, share)
-        except RuntimeError as error:
+            return self._pass(batch, total, share)
+        except (RuntimeError, InputError) as error:
             if self.autocast != torch.float16 or "not implemented for 'Half'" not in str(error):
                 raise
             raise InputError(
                 f"--precision fp16: {first_line(error)} on this device: try bf16 or fp32"
             ) from error
 
-    def _pass(self, inputs: Tensor, targets: Tensor, share: float) -> float:
+    def _pass(self, batch: Batch, total: int, share: float) -> float:
         """The pass of :meth:`backward`, uncounted.
 
         Raises:
@@ -189,16 +224,16 @@ class Passes:
         """
         if self.scale is None and self.world == 1 and self.accumulate == 1:
             if self.quick is not None and self.loss is self._quick_loss:
-                loss = self.quick(inputs, targets, share)
+                loss = self.quick(*pair(batch), share)
                 if loss is not None:
                     return loss
-            return self._micro_batches(inputs, targets, share)[0]
+            return self._micro_batches(batch, total, share)[0]
         parameters = [parameter for _, parameter in self.parameters]
         earlier = [parameter.grad for parameter in parameters]
         for parameter in parameters:
             parameter.grad = None
-        value, weight = self._micro_batches(inputs, targets, share)
-        value, weight = self._over_ranks(value, weight, len(inputs))
+        value, weight = self._micro_batches(batch, total, share)
+        value, weight = self._over_ranks(value, weight, total)
         loss = value / weight if weight else math.nan
         self._unscale(loss, weight)
         for parameter, before in zip(parameters, earlier, strict=True):
@@ -206,37 +241,25 @@ class Passes:
                 parameter.grad = before if parameter.grad is None else before.add_(parameter.grad)
         return loss
 
-    def _micro_batches(self, inputs: Tensor, targets: Tensor, share: float) -> tuple[float, float]:
+    def _micro_batches(self, batch: Batch, total: int, share: float) -> tuple[float, float]:
         """Make the passes over this process's part, each weighted as in the whole minibatch.
 
         A micro-batch counts by its examples, times the mean weight of its terms where the loss is
-        one of torch's own: class weights and ignored labels differ between micro-batches.
+        one of torch's own: class weights and ignored labels differ between micro-batches. Where
+        the loss returns a count, it counts by that.
 
         Returns:
             The weighted sum of losses, and the sum of weights: 1 over all processes where no term
             has a weight of its own. Both sums and gradients are still to be divided by it.
         """
-        total = len(inputs)
         if total < self.world:
             raise InputError(f"{self.world} processes cannot share a pass over {total} examples")
         if self.world > 1:
-            inputs, targets = (x.tensor_split(self.world)[self.rank] for x in (inputs, targets))
-        count, value, whole = min(self.accumulate, len(inputs)), 0.0, 0.0
-        micro_batches = [(inputs, targets)]
-        if count > 1:
-            micro_batches = split_minibatch(inputs, targets, count)
-        for part_inputs, part_targets in micro_batches:
-            weight = len(part_inputs) / total if total else 1.0
-            outputs = self.forward(part_inputs)
-            outputs = outputs.float() if self.autocast else outputs
-            if count > 1 or self.world > 1:
-                with LossWatch(check_labels=False) as watch:
-                    loss = scalar_loss(self.loss, outputs, part_targets)
-                terms = watch.terms(loss)
-                if terms is not None:
-                    weight *= terms.total / terms.count
-            else:
-                loss = scalar_loss(self.loss, outputs, part_targets)
+            batch = self.parts(batch, self.world)[self.rank]
+        count = min(self.accumulate, self.size(batch)) if self.accumulate > 1 else 1
+        value, whole = 0.0, 0.0
+        for part in self.parts(batch, count) if count > 1 else [batch]:
+            loss, weight = self._weighed(part, total, apart=count > 1 or self.world > 1)
             whole += weight
             if weight == 0:  # no label counts: there is no loss
                 continue
@@ -244,6 +267,20 @@ class Passes:
             (loss * factor if factor != 1 else loss).backward()
             value += weight * loss.item()
         return value, whole
+
+    def _weighed(self, part: Batch, total: int, *, apart: bool) -> tuple[Tensor, float]:
+        """The loss of a micro-batch, and its weight in a minibatch of ``total`` examples."""
+        if not apart:
+            return self._loss(part).value, 1.0
+        weight = self.size(part) / total if total else 1.0
+        with LossWatch(check_labels=False) as watch:
+            found = self._loss(part)
+        terms = watch.terms(found.value)
+        if found.examples is not None:
+            weight = found.examples / total
+        elif terms is not None:
+            weight *= terms.total / terms.count
+        return found.value, weight
 
     @torch.no_grad()
     def _over_ranks(self, loss: float, weight: float, total: int) -> tuple[float, float]:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ssgd_analysis import seeds
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings
 from ssgd_analysis.methods.batchnorm import bn_statistics
 from ssgd_analysis.methods.gradient_sum import GradientSum
 from ssgd_analysis.methods.moving import Move
-from ssgd_analysis.methods.passes import Passes, split_minibatch
+from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import Filters, Noise, borrowed_weights, filters_of, included
 
@@ -31,13 +32,13 @@ class Point:
         draw: number of the draw of n within the step.
         sign: +1, −1, or 0 for w itself.
         share: of the step's gradient.
-        examples: inputs and targets of the pass, shapes (B, …); empty where a closure has them.
+        batch: examples of the pass; ``None`` where a closure has them.
     """
 
     draw: int = 0
     sign: int = 1
     share: float = 1.0
-    examples: tuple[Tensor, ...] = ()
+    batch: Batch = None
 
 
 MoveTo = Callable[[Point], None]
@@ -140,7 +141,7 @@ class NoisyPointsMethod(Method):
         self.filters = filters_of(self.passes.model, self.noisy)
 
     @abstractmethod
-    def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
+    def points(self, batch: Batch) -> Sequence[Point]:
         """Where the passes of one step are made."""
 
     @abstractmethod
@@ -150,13 +151,13 @@ class NoisyPointsMethod(Method):
     def after_pass(self, point: Point) -> None:
         """Look at a pass: ``.grad`` holds its share of the gradient, and nothing else."""
 
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """The sum over the points; see :meth:`Method.gradient`."""
         passes, policy = self.passes, self.settings.bn_stats
-        points = self.points(inputs, targets)
+        points = self.points(batch)
 
         def run_pass(point: Point) -> float:
-            loss = passes.backward(*point.examples, share=point.share)
+            loss = passes.backward(point.batch, share=point.share)
             self.after_pass(point)
             return loss
 
@@ -210,15 +211,16 @@ def draw_units(
     return Noise(law=law, scale="none").draw(parameters, [1.0] * len(parameters), seed, filters)
 
 
-def part_points(inputs: Tensor, targets: Tensor, count: int) -> list[Point]:
+def part_points(passes: Passes, batch: Batch, count: int) -> list[Point]:
     """A point with its own noise for each of ``count`` parts of the minibatch: one pass in all.
 
     Raises:
         InputError: fewer examples than parts.
     """
-    if len(inputs) < count:
+    total = passes.size(batch)
+    if total < count:
         raise InputError(f"ghost_batches={count} needs a batch size of at least {count}")
     return [
-        Point(draw=draw, share=len(part[0]) / len(inputs), examples=part)
-        for draw, part in enumerate(split_minibatch(inputs, targets, count))
+        Point(draw=draw, share=passes.size(part) / total, batch=part)
+        for draw, part in enumerate(passes.parts(batch, count))
     ]

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import setting
 from ssgd_analysis.methods.filter_noise import FilterNoiseMethod, FilterNoiseSettings
@@ -53,16 +52,18 @@ class RandomWeightPerturbation(FilterNoiseMethod):
         """Noise in proportion to the filters' norms, unless its gradient has no share."""
         return super().trained_on(settings, lr_schedule) if settings.noisy_share else ()
 
-    def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
+    def points(self, batch: Batch) -> Sequence[Point]:
         """The weights w on the second minibatch, w + n on the first.
 
         Raises:
             InputError: a single example, which cannot be two minibatches.
         """
-        if len(inputs) < 2:
+        total = self.passes.size(batch)
+        if total < 2:
             raise InputError("a step of rwp takes two minibatches: it needs at least 2 examples")
-        half, alpha = len(inputs) // 2, self.settings.noisy_share
+        half, alpha = total // 2, self.settings.noisy_share
+        noisy, clean = self.passes.split(batch, [half, total - half])
         return [
-            Point(sign=0, share=1 - alpha, examples=(inputs[half:], targets[half:])),
-            Point(share=alpha, examples=(inputs[:half], targets[:half])),
+            Point(sign=0, share=1 - alpha, batch=clean),
+            Point(share=alpha, batch=noisy),
         ]

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import setting
-from ssgd_analysis.methods.passes import split_minibatch
 from ssgd_analysis.methods.weight_noise import WeightNoiseMethod, WeightNoiseSettings
 
 
@@ -58,15 +56,15 @@ class SymmetricSGD(WeightNoiseMethod):
         """The smallest part's, with ``minibatch=halves``."""
         return batch_size // (1 if settings.minibatch == "same" else 2 * settings.pairs)
 
-    def examples_of(self, inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
+    def examples_of(self, batch: Batch) -> Sequence[Batch]:
         """The same minibatch for all points, or its parts, whose sizes differ by one at most.
 
         Raises:
             InputError: fewer examples than points.
         """
         if self.settings.minibatch == "same":
-            return super().examples_of(inputs, targets)
+            return super().examples_of(batch)
         count = 2 * self.settings.pairs
-        if len(inputs) < count:
+        if self.passes.size(batch) < count:
             raise InputError(f"minibatch=halves needs a batch size of at least {count}")
-        return split_minibatch(inputs, targets, count)
+        return self.passes.parts(batch, count)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.ascent import AscentMethod, AscentSettings, leave, steepness
 from ssgd_analysis.methods.base import setting
 from ssgd_analysis.methods.gradient_sum import GradientSum
-from ssgd_analysis.methods.passes import split_minibatch
 from ssgd_analysis.methods.when import When
 from ssgd_analysis.weights import borrowed_weights
 
@@ -45,28 +45,29 @@ class SAM(AscentMethod):
         """The smallest part's."""
         return batch_size // _parts(settings, batch_size)
 
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """Ascent, and the gradient there; see :meth:`Method.gradient`."""
-        count = _parts(self.settings, len(inputs))
+        total = self.passes.size(batch)
+        count = _parts(self.settings, total)
         if count == 1:
-            return self._part(inputs, targets, 1.0)
+            return self._part(batch, 1.0)
         gradients = GradientSum(self.parameters)
         loss = 0.0
-        for part_inputs, part_targets in split_minibatch(inputs, targets, count):
+        for part in self.passes.parts(batch, count):
             gradients.take()
-            share = len(part_inputs) / len(inputs)
-            loss += share * self._part(part_inputs, part_targets, share)
+            share = self.passes.size(part) / total
+            loss += share * self._part(part, share)
         gradients.give_back()
         return loss
 
-    def _part(self, inputs: Tensor, targets: Tensor, share: float) -> float:
+    def _part(self, batch: Batch, share: float) -> float:
         """Leave ``share`` × the gradient at the top; returns the loss at w."""
-        loss, parameters, grads = self.pass_at(0, inputs, targets)
+        loss, parameters, grads = self.pass_at(0, batch)
         with borrowed_weights(parameters):
             with torch.no_grad():
                 self.climb(parameters, grads)
             del grads  # before the next pass takes memory of its own
-            _, parameters, found = self.pass_at(1, inputs, targets, share)
+            _, parameters, found = self.pass_at(1, batch, share)
         leave(parameters, found)
         return loss
 

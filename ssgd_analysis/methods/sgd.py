@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
-from ssgd_analysis.methods.passes import split_minibatch
 from ssgd_analysis.methods.when import When
 
 
@@ -39,16 +37,16 @@ class SGD(Method):
         """A part's, where there are parts."""
         return batch_size // _parts(settings, batch_size)
 
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """The minibatch's gradient; see :meth:`Method.gradient`."""
-        total = len(inputs)
+        total = self.passes.size(batch)
         count = _parts(self.settings, total)
         if count == 1:
-            return self.passes.backward(inputs, targets)
+            return self.passes.backward(batch)
         loss = 0.0
-        for part_inputs, part_targets in split_minibatch(inputs, targets, count):
-            share = len(part_inputs) / total
-            loss += share * self.passes.backward(part_inputs, part_targets, share=share)
+        for part in self.passes.parts(batch, count):
+            share = self.passes.size(part) / total
+            loss += share * self.passes.backward(part, share=share)
         return loss
 
 

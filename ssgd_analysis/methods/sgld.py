@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ssgd_analysis import seeds
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
 from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.methods.when import When
@@ -40,13 +40,13 @@ class SGLD(Method):
         parameters = [parameter for _, parameter in passes.parameters]
         self.filters = dict(zip(parameters, filters_of(passes.model, parameters), strict=True))
 
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """That at w; see :meth:`Method.gradient`."""
-        return self.passes.backward(inputs, targets)
+        return self.passes.backward(batch)
 
-    def step(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def step(self, batch: Batch, when: When) -> float:
         """The base optimizer's step and the noise."""
-        loss = super().step(inputs, targets, when)
+        loss = super().step(batch, when)
         if self.settings.temperature:
             self._heat(when.step)
         return loss

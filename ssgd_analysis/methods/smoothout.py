@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.methods.base import MethodSettings, setting
 from ssgd_analysis.methods.passes import Passes
 from ssgd_analysis.methods.points import NoisyPointsMethod, Point, part_points
@@ -81,9 +82,9 @@ class SmoothOut(NoisyPointsMethod):
         size = settings.strength / (math.sqrt(3) if settings.noise_law == "uniform" else 1.0)
         return noise_of_size(settings.noise_law, settings.adapt_type, size, factor)
 
-    def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
+    def points(self, batch: Batch) -> Sequence[Point]:
         """One for each ghost batch."""
-        return part_points(inputs, targets, self.settings.ghost_batches)
+        return part_points(self.passes, batch, self.settings.ghost_batches)
 
     def scale_noise(self, units: Sequence[Tensor], when: When) -> Sequence[Tensor]:
         """The draw times a, or also times the weight or the filter's norm."""

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import noise_schedule
 from ssgd_analysis.methods.base import Method, MethodSettings, setting
@@ -157,17 +155,18 @@ class WeightNoiseMethod(Method):
         size, factor = settings.noise_scale, 1.0 if schedule == "constant" else end
         return noise_of_size(settings.noise_law, settings.noise_relative_to, size, factor)
 
-    def examples_of(self, inputs: Tensor, targets: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
+    def examples_of(self, batch: Batch) -> Sequence[Batch]:
         """The examples for each point: the same minibatch for all."""
-        return [(inputs, targets)] * len(self.draws(self.settings))
+        return [batch] * len(self.draws(self.settings))
 
-    def points(self, inputs: Tensor, targets: Tensor) -> Sequence[Point]:
+    def points(self, batch: Batch) -> Sequence[Point]:
         """Where the passes of one step are made; each counts by its number of examples."""
-        parts = self.examples_of(inputs, targets)
-        total = sum(len(part_inputs) for part_inputs, _ in parts)
+        parts = self.examples_of(batch)
+        sizes = [self.passes.size(part) for part in parts]
+        placed = zip(self.draws(self.settings), parts, sizes, strict=True)
         return [
-            Point(draw=draw, sign=sign, share=len(part[0]) / total, examples=part)
-            for (draw, sign), part in zip(self.draws(self.settings), parts, strict=True)
+            Point(draw=draw, sign=sign, share=size / sum(sizes), batch=part)
+            for (draw, sign), part, size in placed
         ]
 
     def turn_of(self, step: int) -> tuple[int, int]:
@@ -197,24 +196,22 @@ class WeightNoiseMethod(Method):
             self.mover.moving(scales, self.passes.rank), partial(self.seed_of, step), turn
         )
 
-    def gradient(self, inputs: Tensor, targets: Tensor, when: When) -> float:
+    def gradient(self, batch: Batch, when: When) -> float:
         """The mean over the noisy points; see :meth:`Method.gradient`."""
         passes, policy = self.passes, self.settings.bn_stats
         scale = self.scale(when)
         if not scale:
             with bn_statistics(passes.model, policy if policy == "frozen" else "both", 0):
-                return passes.backward(inputs, targets)
+                return passes.backward(batch)
         if policy == "clean":
-            with torch.no_grad():
-                passes.forward(inputs)
-            passes.count_forward(len(inputs))
-        points = self.points(inputs, targets)
+            passes.pass_forward(batch)
+        points = self.points(batch)
         losses = sum_over_points(
             points,
             parameters=self.parameters,
             moving=self.moving(scale, when),
             statistics=lambda index: bn_statistics(passes.model, policy, index),
-            run_pass=lambda point: passes.backward(*point.examples, share=point.share),
+            run_pass=lambda point: passes.backward(point.batch, share=point.share),
             separate=False,
         )
         return mean_loss(points, losses)

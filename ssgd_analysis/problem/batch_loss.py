@@ -91,16 +91,7 @@ class BatchLoss:
         Raises:
             InputError: the user's ``count`` raises, or returns no number of examples.
         """
-        if self.count is None:
-            return batching.examples(batch)
-        try:
-            found = self.count(batch)
-            whole = int(found)
-        except Exception as error:  # a user's function may raise anything
-            raise InputError(f"count= failed on a batch: {first_line(error)}") from error
-        if whole != found or whole < 0:
-            raise InputError(f"count= should return a number of examples, not {found!r}")
-        return whole
+        return batching.counted(batch, self.count)
 
     def read(self, batch: Batch, count: int) -> BatchReading:
         """One batch, in evaluation mode; in halves where the whole takes too much memory."""

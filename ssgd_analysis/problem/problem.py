@@ -20,6 +20,7 @@ from ssgd_analysis.problem.fitness import check_modes, check_paths, check_sum, n
 from ssgd_analysis.problem.loss import Loss, accuracy
 from ssgd_analysis.problem.pieces import Piece, parted
 from ssgd_analysis.problem.weighted_batches import WeightedBatches
+from ssgd_analysis.streams import Stream, Uncut
 
 # Every batch in pieces; False where one is not the mean of its pieces, None where one can't be cut.
 Cut = list[list[Piece]] | Literal[False] | None
@@ -47,7 +48,8 @@ class Problem(WeightedBatches):
             with several inputs, losses of their own, or no targets at all. Either may return
             ``(scalar, count)``: the scalar is then the mean over ``count`` examples.
         batches: ``(inputs, targets)`` pairs, or whatever ``loss(model, batch)`` takes; read
-            once, moved to the model's device and kept there.
+            once, moved to the model's device and kept there. A
+            :class:`ssgd_analysis.streams.Stream` is read at every pass instead.
         count: the number of examples of a batch; default
             :func:`ssgd_analysis.batch.assumed_examples`.
         layers: patterns as ``conv*`` over parameter and module names: only the parameters that
@@ -253,6 +255,11 @@ class Problem(WeightedBatches):
         return max([super().precision, *losses], key=lambda dtype: torch.finfo(dtype).eps)
 
     @property
+    def streams(self) -> bool:
+        """Whether the batches are read anew at every pass, and not held."""
+        return isinstance(self._given, Stream)
+
+    @property
     def divisible(self) -> bool:
         """Whether every batch's loss and gradient are the mean of its halves'."""
         return bool(self._halves)
@@ -266,16 +273,18 @@ class Problem(WeightedBatches):
         """By size of the pieces; filled by :meth:`cut`."""
         return {}
 
-    def cut(self, size: int) -> list[list[Piece]] | None:
+    def cut(self, size: int) -> Sequence[list[Piece]] | None:
         """Every batch in pieces of at most ``size`` examples, with each one's share of its batch.
 
         Made once a size. Every batch is compared with its pieces, in loss and gradient, at the
         cost of two gradients; pieces in which nothing counts are left out.
 
         Returns:
-            ``None`` if some batch's loss is not the mean of its pieces', or a piece can't be
-            evaluated.
+            ``None`` if some batch's loss is not the mean of its pieces', a piece can't be
+            evaluated, or the batches are a stream, of which no pieces are held.
         """
+        if isinstance(self.batches, Stream):
+            return Uncut(self.batches) if size >= max(self.counts) else None
         if size not in self._cuts:
             self._cuts[size] = self._divided([size] * len(self.counts))
         return self._cuts[size] or None
@@ -287,5 +296,5 @@ class Problem(WeightedBatches):
                 parts = parted(self, self._given[i], self.counts[i], self.readings[i], sizes[i])
                 if not parts:
                     return parts if parts is False else None
-                found.append(parts)
+                found.append([] if self.streams else parts)
         return found

@@ -11,10 +11,10 @@ def recalibration(problem: Problem, batches: Sequence[Batch]) -> Callable[[], No
 
     Args:
         problem: its model, in its own modes: these say which layers are frozen. Where its loss is
-            one of (model, batch), that passes the batches through the model.
+            one of (model, batch), or its batches are not held, its loss passes them through it.
         batches: of the kind that the problem's are; none: the problem's own.
     """
     model, layers = problem.model, recalibrated_layers(problem.model)
-    forward = problem.batch_loss if problem.takes_model else None
+    forward = problem.batch_loss if problem.takes_model or problem.streams else None
     held = batches or problem.batches
     return lambda: recalibrate_batchnorm(model, held, forward=forward, layers=layers)

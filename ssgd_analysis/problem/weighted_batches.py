@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,6 +14,7 @@ from ssgd_analysis.devices import plain_python
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.problem.batch_loss import BatchLoss, BatchReading
 from ssgd_analysis.problem.loss_terms import LossTerms
+from ssgd_analysis.streams import Stream
 from ssgd_analysis.weights.untouched import refuse_renormalised, unchanged
 
 
@@ -21,8 +22,16 @@ class WeightedBatches(BatchLoss):
     """A model and a loss over fixed batches; the mean of all weighs each batch by its share."""
 
     def _use(self, batches: Iterable[Batch]) -> None:
-        self._given: list[Batch] = [batching.to(batch, self.device) for batch in batches]
-        self.counts = [self.examples(batch) for batch in self._given]
+        self._given: Sequence[Batch] = (
+            batches.to(self.device)
+            if isinstance(batches, Stream)
+            else [batching.to(batch, self.device) for batch in batches]
+        )
+        self.counts = (
+            batches.counts
+            if isinstance(batches, Stream)
+            else [self.examples(batch) for batch in self._given]
+        )
         if not self._given or min(self.counts) == 0:
             raise InputError(
                 "the data is empty: there are no batches, or a batch holds no examples"
@@ -50,8 +59,10 @@ class WeightedBatches(BatchLoss):
         return [index for index, reading in enumerate(self.readings) if reading.weight]
 
     @functools.cached_property
-    def batches(self) -> list[Batch]:
+    def batches(self) -> Sequence[Batch]:
         """The batches that count, on the model's device."""
+        if isinstance(self._given, Stream):
+            return self._given.only(self._counted)
         return [self._given[index] for index in self._counted]
 
     @functools.cached_property

@@ -1,7 +1,7 @@
 """Checkpoints: a run, a step of it, one of its files, or a weight file of any other origin."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -82,6 +82,7 @@ def load_checkpoint(
     data: str | None = None,
     loss: str | None = None,
     count: str | None = None,
+    stream: bool | None = None,
     weights: str | None = None,
     data_dir: Path | None = None,
     device: str = "cpu",
@@ -99,6 +100,7 @@ def load_checkpoint(
         data: overrides the run's data (then without its label noise).
         loss: overrides the run's loss; default cross-entropy for a foreign file.
         count: reference of a function of a batch that counts its examples; default the run's.
+        stream: read a foreign file's data at every pass, instead of holding it; default the run's.
         weights: key of the weights in a file that holds several sets, e.g. ``state_dict_ema``; a
             run folder has one set only and ignores it.
         data_dir: where data files are looked for.
@@ -127,12 +129,14 @@ def load_checkpoint(
     # As in training: a user's data may draw from the global generators, which are restored.
     with seeded(config.seed if config else 0):
         held = {} if loaded is None else loaded
-        kind = f"{data} {data_dir}"
+        counting = load_count(count or (config.count if config else None))
+        kind = f"{data} {data_dir} {stream}"
         if data is None and config is not None:
             changes = f"{config.label_noise} {config.val} {config.train_samples} {config.seed}"
-            kind = f"{config.data} {changes} {data_dir}"
+            config = config if stream is None else replace(config, stream=stream)
+            kind = f"{config.data} {changes} {data_dir} {config.stream}"
         if kind not in held:
-            held[kind] = _data(config, data, data_dir).to(device, dtype)
+            held[kind] = _data(config, data, data_dir, bool(stream), counting).to(device, dtype)
         examples = held[kind]
         network = load_model(names["model"], examples.input_shape, examples.num_outputs)
     notes = load_weights(network, content, source, weights=key)
@@ -144,7 +148,7 @@ def load_checkpoint(
         loss=placed_loss(names["loss"], device, dtype),
         references={kind: absolute(name) for kind, name in names.items()},
         run=run,
-        count=load_count(count or (config.count if config else None)),
+        count=counting,
         notes=tuple(notes),
     )
 
@@ -175,10 +179,16 @@ def _find(name: str, foreign: bool) -> tuple[Run | None, tuple[Path, dict[str, T
     return None, (path, None)
 
 
-def _data(config: TrainConfig | None, data: str | None, data_dir: Path | None) -> Dataset:
+def _data(
+    config: TrainConfig | None,
+    data: str | None,
+    data_dir: Path | None,
+    stream: bool,
+    count: Callable[..., int] | None,
+) -> Dataset:
     if data is not None or config is None:
         assert data is not None  # checked by load_checkpoint
-        return load_data(data, data_dir)
+        return load_data(data, data_dir, stream=stream, count=count)
     return prepare_data(config, data_dir)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ssgd_analysis import seeds
 from ssgd_analysis.data import Dataset, load_data
+from ssgd_analysis.models import load_count
 from ssgd_analysis.runs.config import TrainConfig
 
 
@@ -14,7 +15,12 @@ def prepare_data(config: TrainConfig, folder: Path | None = None) -> Dataset:
         config: of the run.
         folder: for data files, instead of the config's.
     """
-    data = load_data(config.data, folder or config.data_folder)
+    data = load_data(
+        config.data,
+        folder or config.data_folder,
+        stream=config.stream,
+        count=load_count(config.count),
+    )
     data = data.with_validation(config.val, seeds.generator(config.seed, "validation"))
     generator = seeds.generator(config.seed, "train samples")
     data = data.with_train_samples(config.train_samples, generator)

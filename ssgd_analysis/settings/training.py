@@ -33,6 +33,9 @@ class TrainSettings(Settings):
     )
     loss: str = setting("cross_entropy", "Loss: cross_entropy, mse or a reference.")
     count: str | None = setting(None, "Reference of a function that counts a batch's examples.")
+    stream: bool = setting(
+        False, "Read data given by reference at every pass, instead of holding it in memory."
+    )
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     optimizer: str | None = setting(
         None,

@@ -108,7 +108,7 @@ def _step_seconds(cell: Cell, training: Any, size: int) -> float:
     passes = training.passes
     for group in passes.optimizer.param_groups:
         group["lr"] = TINY_LR  # too large a learning rate is no matter of time
-    inputs, targets = next(training.data.train.minibatches(size, torch.Generator().manual_seed(0)))
+    batch = next(training.data.train.minibatches(size, torch.Generator().manual_seed(0)))
     training.model.train()
     count, spent, began = -1, 0.0, time.monotonic()
     while count < 1 or time.monotonic() - began < SAMPLE:
@@ -116,7 +116,7 @@ def _step_seconds(cell: Cell, training: Any, size: int) -> float:
             spent, began = passes.examples, time.monotonic()
         # noise that is tied to the learning rate is as at its peak
         when = When(step=count + 1, fraction_done=(0.5 + GOLDEN * count) % 1)
-        training.method.attempt(inputs, targets, when)
+        training.method.attempt(batch, when)
         count += 1
     made = (passes.examples - spent) / passes.batch_size
     mean = cell.config.method_class.passes_per_step(cell.config.method_settings())

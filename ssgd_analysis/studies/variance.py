@@ -126,12 +126,10 @@ def _of_run(
             parts = prepare(own)
             parts.model.train()
             size = parts.step_size
-            inputs = parts.data.train.inputs[:size]
-            targets = parts.data.train.targets
-            assert targets is not None
+            (batch,) = parts.data.train.first(size).batches(size)
             for weights in WEIGHTS:
                 if weights == "final":
                     parts.model.load_state_dict(read_tensors(Run(folder).final)[0])
-                value = noise_variance(parts.method, inputs, targets[:size], draws)
+                value = noise_variance(parts.method, batch, draws)
                 found[weights, scale, label] = value["variance"]
     return str(folder), found

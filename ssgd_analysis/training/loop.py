@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ssgd_analysis import random_state, seeds
+from ssgd_analysis.batch import pair
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.methods import Method, When
 from ssgd_analysis.optimizers.schedule import learning_rate
@@ -151,13 +152,14 @@ class _Training:
         named = f"epoch {epoch}/{config.epochs}"
         self.model.train()
         rate = 0.0
-        for inputs, targets in self.data.train.minibatches(self.step_size, self.order):
+        for batch in self.data.train.minibatches(self.step_size, self.order):
             if config.augment and self.data.augment is not None:
-                inputs = self.data.augment(inputs, self.augmentation)
+                inputs, targets = pair(batch)
+                batch = self.data.augment(inputs, self.augmentation), targets
             rate = self.method.learning_rate(self._rate(), self.step / self.total_steps)
             for group in groups:
                 group["lr"] = rate
-            loss = self.method.attempt(inputs, targets, self._when())
+            loss = self.method.attempt(batch, self._when())
             self.step += 1
             if not math.isfinite(loss):
                 self._diverged(epoch, loss)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssgd_analysis import random_state
-from ssgd_analysis.data import Dataset, Split
+from ssgd_analysis.batch import Batch
+from ssgd_analysis.data import BatchedSplit, Dataset, Split
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import Method, Passes
 from ssgd_analysis.models import Loss, load_count, load_model, placed_loss
@@ -55,7 +56,7 @@ class TrainingParts:
     @property
     def steps_per_epoch(self) -> int:
         """Steps of one epoch; what is left over is dropped."""
-        return len(self.data.train) // self.step_size
+        return self.data.train.steps(self.step_size)
 
 
 def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
@@ -104,6 +105,7 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
         training_loss,
         optimizer,
         batch_size=config.batch_size,
+        count=count,
         seed=config.seed,
         autocast=AUTOCAST[config.precision],
         accumulate=config.accumulate,
@@ -115,16 +117,16 @@ def prepare(config: TrainConfig, ranks: Ranks = SINGLE) -> TrainingParts:
     )
     method = config.method_class(passes, config.method_settings())
 
-    def problem(split: Split) -> Problem:
+    def problem(split: Split | BatchedSplit) -> Problem:
         size = max(config.batch_size, EVALUATION_BATCH)
         return Problem(model, loss, split.batches(size), count=count)
 
-    splits = {"train": problem(data.train), "test": problem(data.test)}
+    splits = {"train": problem(data.train), "test": problem(data.split("test"))}
     if data.val is not None:
         splits["val"] = problem(data.val)
     for each in splits.values():
         each.check(deterministic=False)
-    _check_gradient(model, loss, data.train, config.loss)
+    _check_gradient(splits["train"], data.train, config.loss)
     parts = TrainingParts(config, data, model, passes, method, splits)
     _check_batchnorm(parts)
     return parts
@@ -135,17 +137,21 @@ def _smoothed(loss: Loss, amount: float) -> Loss:
     return functools.partial(F.cross_entropy, label_smoothing=amount) if amount else loss
 
 
-def _check_gradient(model: nn.Module, loss: Loss, examples: Split, name: str) -> None:
+def _check_gradient(problem: Problem, examples: Split | BatchedSplit, name: str) -> None:
     """Refuse a loss that does not depend on the weights, as one of the detached outputs."""
-    with _tried(model), torch.enable_grad():
-        set_training(model, False)
-        inputs, targets = next(iter(examples.first(2).batches(2)))
-        value = loss(model(inputs), targets)
+    with _tried(problem.model), torch.enable_grad():
+        set_training(problem.model, False)
+        value = problem.batch_loss(_few(examples, 2))
     if not value.requires_grad:
         raise InputError(
             f"the loss {name} has no gradient: it should be computed from the model's outputs,"
             " not detached from them"
         )
+
+
+def _few(examples: Split | BatchedSplit, count: int) -> Batch:
+    """The first examples, at most so many, as a batch."""
+    return examples.first(min(count, len(examples))).batches(count)[0]
 
 
 def _convolves(model: nn.Module) -> bool:
@@ -169,8 +175,8 @@ def _check_batchnorm(parts: TrainingParts) -> None:
     try:
         with _tried(model), torch.no_grad():
             model.train()
-            model(parts.data.train.inputs[:1])
-    except ValueError as error:
+            parts.splits["train"].batch_loss(_few(parts.data.train, 1))
+    except InputError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         most = len(parts.data.train) // method.minibatches(method.settings)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis import random_state, seeds
+from ssgd_analysis.batch import Batch
 from ssgd_analysis.curvature import HessianOperator, eigenpairs, trace
 from ssgd_analysis.curvature.third_order import symmetric_alignment
-from ssgd_analysis.data import Split
+from ssgd_analysis.data import BatchedSplit, Split
 from ssgd_analysis.errors import InputError, first_line
 from ssgd_analysis.files import jsonable
 from ssgd_analysis.methods import MethodSettings, Passes, When
@@ -91,7 +92,7 @@ class Tracker:
         self,
         track: Sequence[str],
         samples: int,
-        examples: Split,
+        examples: Split | BatchedSplit,
         train: Problem,
         passes: Passes,
         settings: MethodSettings,
@@ -211,5 +212,5 @@ class Tracker:
         """A stream for each measurement: nothing to save for a resumed run."""
         return seeds.generator(self.passes.seed, "track", what, epoch, device=device)
 
-    def _batches(self, examples: Split) -> list[tuple[Tensor, Tensor]]:
+    def _batches(self, examples: Split | BatchedSplit) -> Sequence[Batch]:
         return examples.batches(max(1, min(BATCH, len(examples) // BATCHES)))

@@ -1,5 +1,7 @@
 """Data by name and by reference: what is accepted, and what each refusal says."""
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 
@@ -75,7 +77,7 @@ EXAMPLES = [
 def lists(batch):
     if isinstance(batch, torch.Tensor):
         return batch.tolist()
-    if isinstance(batch, dict):
+    if isinstance(batch, Mapping):
         return {key: lists(value) for key, value in batch.items()}
     return tuple(lists(part) for part in batch)
 
@@ -103,8 +105,9 @@ def test_data_without_targets(reference):
     assert (len(held.val), sorted(both.tolist())) == (2, list(range(8)))
     with pytest.raises(InputError, match="one class label"):
         data.with_label_noise(0.5, torch.Generator())
-    with pytest.raises(InputError, match="training needs data of"):
-        next(data.train.minibatches(2, torch.Generator()))
+    drawn = list(data.train.minibatches(3, torch.Generator()))
+    assert [tuple(batch["x"].shape) for batch in drawn] == [(3, 3)] * 2
+    assert len({int(n) for batch in drawn for n in batch["n"]}) == 6
 
 
 def test_values_to_regress_stay_floats(reference):

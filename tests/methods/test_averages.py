@@ -120,7 +120,7 @@ def test_reset_forgets_adams_momentum_too():
         lookahead_momentum="reset",
     )
     for number, zero in ((0, False), (1, True)):
-        method.step(*minibatch(number), When(step=number))
+        method.step(minibatch(number), When(step=number))
         states = method.passes.optimizer.state.values()
         assert all((state["exp_avg"].abs().max() == 0) == zero for state in states)
         assert all(state["exp_avg_sq"].abs().max() > 0 for state in states)
@@ -129,7 +129,7 @@ def test_reset_forgets_adams_momentum_too():
 def test_before_its_start_swa_gives_out_the_iterate():
     model = _model()
     method = make_method("swa", model)
-    method.step(*BATCHES[0], When(fraction_done=0.5, ends_epoch=True))
+    method.step(BATCHES[0], When(fraction_done=0.5, ends_epoch=True))
     before = copy.deepcopy(model.state_dict())
     method.finish(BATCHES)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -140,11 +140,11 @@ def test_before_its_start_swa_gives_out_the_iterate():
 )
 def test_recomputed_statistics_are_counted_as_forward_passes(name, settings):
     method = make_method(name, _model(), **settings)
-    method.step(*BATCHES[0], When(fraction_done=0.5, ends_epoch=True))
+    method.step(BATCHES[0], When(fraction_done=0.5, ends_epoch=True))
     method.finish(BATCHES)
     assert method.passes.gradients == 2  # one step, and three minibatches forward
     plain = make_method(name, network(), **settings)  # no statistics, no pass
-    plain.step(*BATCHES[0], When(fraction_done=0.5, ends_epoch=True))
+    plain.step(BATCHES[0], When(fraction_done=0.5, ends_epoch=True))
     plain.finish(BATCHES)
     assert plain.passes.gradients == 1
 
@@ -197,7 +197,7 @@ def test_buffers_that_the_model_replaces_are_its_own_affair(buffers):
     model = Counting().double()
     method = make_method("ema", model, ema_buffers=buffers)
     for number in range(3):
-        method.step(*BATCHES[number], When(step=number))
+        method.step(BATCHES[number], When(step=number))
     method.finish(BATCHES)
     assert model.seen.item() == 18
     assert torch.equal(model.late, BATCHES[2][0].mean(0))

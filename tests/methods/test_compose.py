@@ -137,7 +137,7 @@ def _fast_weights(steps: int) -> list[list[torch.Tensor]]:
     model = network()
     method, seen = make_method("lookahead", model, lookahead_k=2), []
     for number in range(steps):
-        method.step(*minibatch(number), When(step=number, fraction_done=number / 10))
+        method.step(minibatch(number), When(step=number, fraction_done=number / 10))
         seen.append([parameter.detach().clone() for parameter in model.parameters()])
     return seen
 
@@ -171,7 +171,7 @@ def test_resumed_from_its_state_it_goes_on_bit_for_bit(name):
     again.load_state_dict(copy.deepcopy(method.state_dict()))
     for each in (method, again):
         for number in range(4, 9):
-            each.step(*minibatch(number), When(step=number, fraction_done=number / 10))
+            each.step(minibatch(number), When(step=number, fraction_done=number / 10))
     assert bits(model) == bits(other)
     for each in (method, again):
         each.finish([])

@@ -20,6 +20,7 @@ from readings.base import (
 )
 from torch import nn
 
+from ssgd_analysis import batch as batching
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.methods import METHODS, find_method
 from ssgd_analysis.methods.when import When
@@ -116,13 +117,8 @@ def test_weights_after_the_passes_are_the_exact_bits_from_before(name, settings)
     size = _examples(name, settings)
     method = make_method(name, model, Still(model.parameters()), **settings)
     for number in range(3):
-        method.gradient(
-            *(
-                part.to(model[0].weight.dtype) if part.is_floating_point() else part
-                for part in minibatch(number, size)
-            ),
-            When(step=number, fraction_done=number / 10),
-        )
+        batch = batching.to(minibatch(number, size), "cpu", model[0].weight.dtype)
+        method.gradient(batch, When(step=number, fraction_done=number / 10))
         assert bits(model) == before
 
 

@@ -43,7 +43,7 @@ def trained(name: str, model: Reads, **chosen: object) -> None:
     passes = Passes(model, nets.cross_entropy, optimizer, batch_size=40)
     method = METHODS[name](passes, METHODS[name].Settings(**chosen))
     for step in range(3):
-        method.step(TOKENS, LABELS, When(step=step, fraction_done=step / 3))
+        method.step((TOKENS, LABELS), When(step=step, fraction_done=step / 3))
 
 
 def made(**how: bool) -> Reads:
@@ -136,7 +136,7 @@ def test_noise_follows_the_output_units_of_a_transposed_convolution(name):
     passes = Passes(layer, lambda y, t: (y - t).square().mean(), optimizer, batch_size=4)
     chosen = {"adapt_type": "filter"} if name == "smoothout" else {}
     method = METHODS[name](passes, METHODS[name].Settings(**chosen))
-    method.step(nets.randn(4, 3, 5), nets.randn(4, 4, 6), When(fraction_done=0.5))
+    method.step((nets.randn(4, 3, 5), nets.randn(4, 4, 6)), When(fraction_done=0.5))
     noise = seen[-1] - before
     assert not noise[:, -1].any()
     assert bool((noise[:, :-1] != 0).all())
@@ -154,7 +154,7 @@ def test_adaptive_noise_sums_squares_over_the_same_filters():
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
     passes = Passes(layer, lambda y, t: (y - t).square().mean(), optimizer, batch_size=4)
     method = METHODS["arwp"](passes, METHODS["arwp"].Settings())
-    method.step(nets.randn(4, 3, 5), nets.randn(4, 4, 6), When(fraction_done=0.5))
+    method.step((nets.randn(4, 3, 5), nets.randn(4, 4, 6)), When(fraction_done=0.5))
     assert layer.weight.grad is not None
     wanted = layer.weight.grad.square().sum(dim=(0, 2), keepdim=True)
     torch.testing.assert_close(method.squares[0], wanted, rtol=1e-12, atol=0)

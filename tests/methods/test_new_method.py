@@ -39,9 +39,9 @@ class MadeUp(Method):
     def freezes_batchnorm(cls, settings):
         return True
 
-    def gradient(self, inputs, targets, when):
-        self.passes.backward(inputs, targets, share=0.5)
-        return self.passes.backward(inputs, targets, share=0.5)
+    def gradient(self, batch, when):
+        self.passes.backward(batch, share=0.5)
+        return self.passes.backward(batch, share=0.5)
 
 
 @pytest.fixture

@@ -57,9 +57,9 @@ def test_two_steps_of_alternating_noise_make_a_pair_of_s_sgd():
     sums = [torch.zeros_like(weight) for weight in model.parameters()]
     for number in range(2):
         method.passes.optimizer.zero_grad()
-        method.gradient(inputs, targets, When(step=number))
+        method.gradient((inputs, targets), When(step=number))
         sums = [a + p.grad / 2 for a, p in zip(sums, model.parameters(), strict=True)]
-    pair.gradient(inputs, targets, START)
+    pair.gradient((inputs, targets), START)
     assert_near(sums, [p.grad for p in other.parameters()])
 
 
@@ -74,11 +74,11 @@ def test_anti_pgd_seen_from_the_clean_iterate_is_one_sided_weight_noise(momentum
     wni = make_method("wni", other, sgd(other, momentum), seed=3, noise_scale=0.1, **ABSOLUTE)
     start = weights_of(model)
     for number in range(6):
-        noisy.step(*minibatch(number), When(step=number))
+        noisy.step(minibatch(number), When(step=number))
         if number == 0:
-            make_method("sgd", other, wni.passes.optimizer).step(*minibatch(0), START)
+            make_method("sgd", other, wni.passes.optimizer).step(minibatch(0), START)
         else:
-            wni.step(*minibatch(number), When(step=number))
+            wni.step(minibatch(number), When(step=number))
     carried = weights_of(model)
     noisy.finish([])
     assert_near(weights_of(model), weights_of(other))
@@ -141,11 +141,11 @@ def test_parts_of_unequal_size_count_by_their_examples(name):
     weights = weights_of(model)
     step = Step(method.settings, seed=0, number=0, elapsed=0.0)
     expected = reading.direction(weights, inputs, targets, step)
-    method.gradient(inputs, targets, START)
+    method.gradient((inputs, targets), START)
     assert_near([p.grad for p in model.parameters()], expected)
     assert method.passes.gradients == 1
     with pytest.raises(InputError, match="ghost_batches=3 needs a batch size of at least 3"):
-        method.gradient(inputs[:2], targets[:2], START)
+        method.gradient((inputs[:2], targets[:2]), START)
 
 
 @pytest.mark.parametrize("name", ["lpf-sgd", "smoothout"])
@@ -171,7 +171,7 @@ def test_arwp_shrinks_the_noise_by_what_it_has_seen():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     plain = {"noise_schedule": "constant", "noise_scale": 0.1}
     method = make_method("arwp", model, optimizer, eta=5.0, **plain)
-    method.step(*minibatch(0), START)
+    method.step(minibatch(0), START)
     slope = model[0].weight.grad.clone()
     free = make_method("arwp", model, optimizer, eta=0.0, **plain)
     clean, moves = weights_of(model), []
@@ -194,7 +194,7 @@ def test_adaptive_memory_survives_a_resume():
         if number == 3:
             second.load_state_dict(first.state_dict())
         for method in (whole, first if number < 3 else second):
-            method.step(*minibatch(number), When(step=number))
+            method.step(minibatch(number), When(step=number))
     assert bits(model) == bits(other)
     assert second.squares[0].min() > 0
 
@@ -249,7 +249,7 @@ def test_the_clean_pass_of_nso_alone_moves_the_statistics(settings, passes):
     method = make_method("nso", model, noise_scale=0.5, **settings)
     inputs, targets = minibatch(0)
     at_w = 0.1 * model[0](inputs).detach().mean(dim=0)
-    method.gradient(inputs, targets, START)
+    method.gradient((inputs, targets), START)
     assert method.passes.gradients == passes == method.passes_per_step(method.settings)
     assert torch.allclose(model[1].running_mean, at_w) == (method.settings.clean)
 

@@ -60,7 +60,7 @@ def _measured(name: str, draws: int, **settings) -> dict[str, float]:
     method = make_method(name, model, loss="mse", **chosen)
     inputs, targets = minibatch(0)
     one_hot = nn.functional.one_hot(targets % 2, 2).double()
-    return noise_variance(method, inputs, one_hot, draws)
+    return noise_variance(method, (inputs, one_hot), draws)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_everything_is_as_before():
     before = bits(model), [b.clone() for b in model.buffers()], passes.gradients
     grads = [(p.grad, p.grad.clone()) for p in model.parameters()]
     momenta = [passes.optimizer.state[p]["momentum_buffer"].clone() for p in model.parameters()]
-    noise_variance(method, *minibatch(0), draws=3)
+    noise_variance(method, minibatch(0), draws=3)
     assert bits(model) == before[0]
     for found, kept in zip(model.buffers(), before[1], strict=True):
         assert torch.equal(found, kept)
@@ -138,7 +138,7 @@ def test_everything_is_as_before():
 
 def test_a_method_without_noise_has_no_variance():
     model = network()
-    found = noise_variance(make_method("sgd", model), *minibatch(0), draws=3)
+    found = noise_variance(make_method("sgd", model), minibatch(0), draws=3)
     weights = [p.detach() for p in model.parameters()]
     slope = torch.cat([g.flatten() for g in gradient(weights, *minibatch(0))])
     assert found["variance"] == pytest.approx(0, abs=1e-30)  # the mean of three is rounded
@@ -147,4 +147,4 @@ def test_a_method_without_noise_has_no_variance():
 
 def test_one_draw_is_refused():
     with pytest.raises(InputError, match="at least 2"):
-        noise_variance(make_method("s-sgd", network()), *minibatch(0), draws=1)
+        noise_variance(make_method("s-sgd", network()), minibatch(0), draws=1)

@@ -580,7 +580,7 @@ def test_sparse_gradients_are_refused_in_one_line(name):
     model = nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Flatten(), nn.Linear(8, 3))
     method = make_method(name, model, torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(InputError, match="sparse gradients"):
-        method.step(torch.tensor([[0, 1], [2, 3]]), torch.tensor([0, 1]), START)
+        method.step((torch.tensor([[0, 1], [2, 3]]), torch.tensor([0, 1])), START)
 
 
 def test_parameters_that_are_all_spared_are_refused():

@@ -153,7 +153,7 @@ def test_around_any_optimizer_it_is_the_method(base, options):
     before = bits(model)
     for number in range(4):
         optimizer.step(_closure(model, optimizer, number))
-        method.step(*minibatch(number), When(step=number))
+        method.step(minibatch(number), When(step=number))
     assert bits(model) != before
     _same(model, other, rtol=1e-9)  # AdaBelief squares differences of nearly equal gradients
     optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
@@ -321,7 +321,7 @@ def _different(weights: list[Tensor], number: int) -> list[Tensor]:
         method = make_method("s-sgd", model, noise_across_ranks="different")
         method.seed_of = lambda step, draw, method=method, rank=rank: _seed(step, draw, rank)
         inputs, targets = (part[3 * rank : 3 * rank + 3] for part in minibatch(number))
-        method.gradient(inputs, targets, When(step=number))
+        method.gradient((inputs, targets), When(step=number))
         found.append([p.grad for p in model.parameters()])
     return [(a + b) / 2 for a, b in zip(*found, strict=True)]
 

@@ -31,9 +31,9 @@ def test_micro_batches_are_the_minibatch(count):
     seen = []
     found.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     for passes in (whole, parts):
-        passes.backward(*minibatch(1, 7))
+        passes.backward(minibatch(1, 7))
     seen.clear()
-    losses = [passes.backward(*minibatch(0, 7), share=0.25) for passes in (whole, parts)]
+    losses = [passes.backward(minibatch(0, 7), share=0.25) for passes in (whole, parts)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-14)
     for a, b in zip(_slopes(found), _slopes(expected), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-16)  # float64 sums in another order
@@ -48,7 +48,7 @@ def test_batchnorm_sees_micro_batches():
     layer = nn.BatchNorm1d(4)
     model = nn.Sequential(layer, nn.Linear(4, 3)).double()
     inputs, targets = minibatch(0, 6)
-    _passes(model, accumulate=2).backward(inputs, targets)
+    _passes(model, accumulate=2).backward((inputs, targets))
     first, second = inputs[:3].mean(0), inputs[3:].mean(0)
     torch.testing.assert_close(layer.running_mean, 0.9 * 0.1 * first + 0.1 * second)
 
@@ -60,7 +60,7 @@ def test_ghost_batches_are_hoffers():
     plain = copy.deepcopy(model)
     inputs, targets = minibatch(0, 7)  # three do not divide seven: parts of four and three
     method = make_method("sgd", model, Still(model.parameters()), ghost_batch=3)
-    loss = method.gradient(inputs, targets, START)
+    loss = method.gradient((inputs, targets), START)
     parts = [(inputs[:4], targets[:4]), (inputs[4:], targets[4:])]
     losses = [nn.functional.cross_entropy(plain(x), y) for x, y in parts]
     expected = (4 * losses[0] + 3 * losses[1]) / 7
@@ -85,7 +85,7 @@ def test_clipping_is_torchs(norm):
         options = {"lr": 1.0, "momentum": 0.5}
         base = torch.optim.SGD(net.parameters(), **options)
         passes = _passes(net, base, clip=norm if net is model else None)
-        passes.backward(*minibatch(0, 7))
+        passes.backward(minibatch(0, 7))
         if net is other:
             nn.utils.clip_grad_norm_(net.parameters(), norm)
         passes.update()
@@ -135,7 +135,7 @@ def test_float16_gradients_do_not_show_the_scale():
     inputs, targets = minibatch(0, 7)
     for passes in both:
         for share in (1.0, 0.5):
-            passes.backward(inputs.float(), targets, share=share)
+            passes.backward((inputs.float(), targets), share=share)
     for a, b in zip(_slopes(half), _slopes(whole), strict=True):
         torch.testing.assert_close(a, b, rtol=0.02, atol=0.002)  # eps of float16: 0.001
         assert not torch.equal(a, b)
@@ -151,18 +151,18 @@ def test_an_overflow_skips_the_step(name):
     inputs, targets = minibatch(0)
     inputs = inputs.float()
     for step in range(2):
-        method.attempt(inputs, targets, When(step=step, fraction_done=step / 10))
+        method.attempt((inputs, targets), When(step=step, fraction_done=step / 10))
     before = copy.deepcopy(
         (model.state_dict(), method.passes.optimizer.state_dict(), method.state_dict())
     )
     method.passes.scale.value = 2.0**40  # float16 ends at 65504
-    loss = method.attempt(inputs, targets, When(step=2, fraction_done=0.2))
+    loss = method.attempt((inputs, targets), When(step=2, fraction_done=0.2))
     after = (model.state_dict(), method.passes.optimizer.state_dict(), method.state_dict())
     torch.testing.assert_close(after, before, rtol=0, atol=0)
     assert 0 < loss < 10
     assert (method.passes.scale.value, method.passes.scale.good) == (2.0**39, 0)
     method.passes.scale.value = 2.0**10
-    method.attempt(inputs, targets, When(step=2, fraction_done=0.2))
+    method.attempt((inputs, targets), When(step=2, fraction_done=0.2))
     assert any(
         (a != b).any() for a, b in zip(model.state_dict().values(), before[0].values(), strict=True)
     )
@@ -175,7 +175,7 @@ def test_gradients_that_no_scale_helps_end_the_training():
     method.passes.autocast, method.passes.scale = torch.float16, LossScale(2.0**-24)
     model[2].weight.register_hook(lambda slope: slope * float("inf"))
     inputs, targets = minibatch(0)
-    assert method.attempt(inputs.float(), targets, START) == float("inf")
+    assert method.attempt((inputs.float(), targets), START) == float("inf")
 
 
 def test_overflow_is_told_from_a_pass():
@@ -184,7 +184,7 @@ def test_overflow_is_told_from_a_pass():
     passes.scale = LossScale(2.0**60)
     inputs, targets = minibatch(0, 7)
     with pytest.raises(Overflow):
-        passes.backward(inputs.float(), targets)
+        passes.backward((inputs.float(), targets))
 
 
 def test_an_operation_without_float16_is_named():
@@ -200,7 +200,7 @@ def test_an_operation_without_float16_is_named():
 
     inputs, targets = minibatch(0, 7)
     with pytest.raises(InputError, match=r"thing_cpu.*bf16"):
-        _passes(Lacking(), autocast=torch.float16).backward(inputs.float(), targets)
+        _passes(Lacking(), autocast=torch.float16).backward((inputs.float(), targets))
 
 
 def test_the_loss_scale_is_kept_for_resume():
@@ -229,4 +229,4 @@ def test_a_model_that_cannot_be_compiled_is_told(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(InputError, match=r"--compile.*no graph$"):
-        _passes(network(), compiled=True).backward(*minibatch(0, 7))
+        _passes(network(), compiled=True).backward(minibatch(0, 7))

@@ -140,7 +140,7 @@ def test_micro_batches_have_the_noise_of_the_whole(parts):
         model = network()
         method = make_method("s-sgd", model, Still(model.parameters()), noise_per="sample")
         method.passes.accumulate = accumulate
-        method.gradient(*minibatch(0), START)
+        method.gradient(minibatch(0), START)
         return [parameter.grad for parameter in model.parameters()]
 
     for one, other in zip(found(parts), found(1), strict=True):
@@ -163,7 +163,7 @@ def test_runs_in_bfloat16():
     method = make_method("s-sgd", model, noise_per="sample", noise_scale=0.5)
     method.passes.autocast = torch.bfloat16
     inputs, targets = minibatch(0)
-    assert math.isfinite(method.step(inputs.float(), targets, START))
+    assert math.isfinite(method.step((inputs.float(), targets), START))
 
 
 # What it cannot reach
@@ -196,7 +196,7 @@ def test_a_compiled_model_is_refused():
     method = make_method("s-sgd", network(), noise_per="sample")
     method.passes.compiled = method.passes.model
     with pytest.raises(InputError, match="does not work on a compiled model"):
-        method.step(*minibatch(0), START)
+        method.step(minibatch(0), START)
 
 
 def test_a_pass_that_calls_no_layer_is_refused():
@@ -207,7 +207,7 @@ def test_a_pass_that_calls_no_layer_is_refused():
     model = Around(nn.Linear(4, 3)).double()
     method = make_method("s-sgd", model, noise_per="sample")
     with pytest.raises(InputError, match="called no layer that gets noise"):
-        method.step(*minibatch(0), START)
+        method.step(minibatch(0), START)
 
 
 class Attention(nn.Module):

@@ -25,7 +25,7 @@ def test_one_inner_step_of_entropy_sgd_is_a_short_step_of_sgd():
     method = make_method("entropy-sgd", model, inner_steps=1, noise=0.0)
     inputs, targets = minibatch(0)
     slopes = gradient(weights_of(model), inputs, targets)
-    method.gradient(inputs, targets, START)
+    method.gradient((inputs, targets), START)
     for parameter, slope in zip(model.parameters(), slopes, strict=True):
         torch.testing.assert_close(parameter.grad, 0.0475 * slope, rtol=1e-11, atol=1e-12)
 
@@ -38,7 +38,7 @@ def test_the_scope_of_entropy_sgd_narrows_with_every_step():
         method = make_method(
             "entropy-sgd", model, inner_steps=20, gamma=1.0, inner_momentum=0.0, noise=0.0
         )
-        method.gradient(*minibatch(0, 120), When(step=step))
+        method.gradient(minibatch(0, 120), When(step=step))
         lengths.append(float(model[0].weight.grad.norm()))
     assert 1.0 * 1.001**2000 < 2 / 0.1  # the inner steps are stable there
     assert lengths[1] < 0.5 * lengths[0]
@@ -46,7 +46,7 @@ def test_the_scope_of_entropy_sgd_narrows_with_every_step():
 
 def test_too_few_examples_for_the_inner_steps():
     with pytest.raises(InputError, match="inner_steps=20 needs a minibatch of at least 20"):
-        make_method("entropy-sgd", network()).gradient(*minibatch(0, 6), START)
+        make_method("entropy-sgd", network()).gradient(minibatch(0, 6), START)
 
 
 # SGLD
@@ -68,10 +68,9 @@ def test_sgld_samples_the_posterior_of_a_gaussian_mean():
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     method = make_method("sgld", model, optimizer, temperature=1 / examples)
     method.passes.loss = lambda outputs, targets: (outputs - targets).square().sum() / 2
+    batch = torch.zeros(1, 1), torch.full((1, 2000), 0.7, dtype=torch.float64)
     for number in range(200):  # (1 − η)²⁰⁰ of the start is left: 4e-5
-        method.step(
-            torch.zeros(1, 1), torch.full((1, 2000), 0.7, dtype=torch.float64), When(step=number)
-        )
+        method.step(batch, When(step=number))
     values = model.means.detach()
     # 2000 chains: mean to 0.0032, variance to 3.2 percent; four times that. With steps of size
     # η the variance of the chain is 1/N / (1 − η/2).
@@ -85,7 +84,7 @@ def test_sgld_uses_each_groups_rate():
     method = make_method("sgld", model, torch.optim.SGD(groups), temperature=2.0, loss="mse")
     before = weights_of(model)
     inputs = torch.zeros(1, 200, dtype=torch.float64)
-    method.step(inputs, model(inputs).detach(), START)
+    method.step((inputs, model(inputs).detach()), START)
     assert torch.equal(model.bias, before[1])
     moved = float((model.weight - before[0]).detach().std())
     assert moved == pytest.approx(math.sqrt(2 * 1e-2 * 2.0), rel=0.02)  # 40 000 draws
@@ -106,7 +105,7 @@ def labels_seen(targets, steps=1, **settings):
     method = make_method("label-noise-sgd", model, batch_size=len(targets), **settings)
     method.passes.loss = lambda outputs, labels: seen.append(labels) or outputs.sum()
     for number in range(steps):
-        method.gradient(torch.zeros(len(targets), 2), targets, When(step=number))
+        method.gradient((torch.zeros(len(targets), 2), targets), When(step=number))
     return seen
 
 
@@ -154,7 +153,7 @@ def test_the_variance_of_gradient_noise(gamma, step, variance):
     model = nn.Linear(200, 200).double()
     method = make_method("gradient-noise", model, eta=0.3, gamma=gamma, loss="mse")
     inputs = torch.zeros(1, 200, dtype=torch.float64)
-    method.gradient(inputs, model(inputs).detach(), When(step=step))  # its own gradient is zero
+    method.gradient((inputs, model(inputs).detach()), When(step=step))  # its own gradient is zero
     assert float(model.weight.grad.var()) == pytest.approx(variance, rel=0.03)  # 40 000 draws
 
 

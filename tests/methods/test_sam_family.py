@@ -258,7 +258,7 @@ def test_sam_by_single_examples_is_the_mean_over_examples():
     for number in range(6):
         one = network()
         method = make_method("sam", one, Still(one.parameters()), rho=0.5)
-        method.step(inputs[number : number + 1], targets[number : number + 1], START)
+        method.step((inputs[number : number + 1], targets[number : number + 1]), START)
         for sum_, parameter in zip(total, one.parameters(), strict=True):
             sum_.add_(parameter.grad / 6)
     _assert_same([parameter.grad for parameter in model.parameters()], total)
@@ -289,7 +289,7 @@ def test_the_remembered_ascent_is_part_of_the_state():
     first.passes.optimizer = torch.optim.SGD(model.parameters(), **BASE)
     second.load_state_dict(first.state_dict())
     for method in (first, second):
-        method.step(*minibatch(3), When(step=3, fraction_done=0.3))
+        method.step(minibatch(3), When(step=3, fraction_done=0.3))
     assert bits(model) == bits(other)
 
 
@@ -312,5 +312,5 @@ def test_a_gradient_of_zero_climbs_nowhere(name, dtype):
     method.passes.loss = lambda outputs, targets: 0.0 * outputs.float().square().mean()
     inputs, targets = minibatch(0)
     for number in range(2):
-        assert method.step(inputs.to(dtype), targets, When(step=number)) == 0.0
+        assert method.step((inputs.to(dtype), targets), When(step=number)) == 0.0
         assert not any(parameter.grad.any() for parameter in model.parameters())  # NaN is "any"

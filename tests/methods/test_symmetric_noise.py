@@ -22,7 +22,7 @@ def _quadratic(name: str, optimizer: type = torch.optim.SGD, **settings) -> list
     method = make_method(name, model, base, loss="mse", **settings)
     for number in range(6):
         inputs, _ = minibatch(number)
-        method.step(inputs, inputs[:, :2].sin(), When(step=number, fraction_done=number / 6))
+        method.step((inputs, inputs[:, :2].sin()), When(step=number, fraction_done=number / 6))
     return [parameter.detach() for parameter in model.parameters()]
 
 
@@ -80,7 +80,7 @@ def test_odd_orders_of_the_noise_cancel(law, power, closed):
     settings = {"noise_scale": 0.5, "noise_law": law, "noise_relative_to": "none"}
     method = make_method("s-sgd", model, Still(model.parameters()), **settings)
     method.passes.loss = POWER[power]
-    method.gradient(*minibatch(0), START)
+    method.gradient(minibatch(0), START)
     w = model.weight.detach()
     n = noise([w], Step(method.settings, seed=0, number=0, elapsed=0.0), 0)[0]
     torch.testing.assert_close(model.weight.grad, closed(w, n), rtol=1e-13, atol=1e-14)
@@ -124,7 +124,7 @@ def test_the_mean_over_draws_is_that_of_one_sided_noise():
         rows = []
         for number in range(draws):
             method.passes.optimizer.zero_grad()
-            method.gradient(*minibatch(0), When(step=number))
+            method.gradient(minibatch(0), When(step=number))
             rows.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
         return torch.stack(rows)
 
@@ -134,7 +134,7 @@ def test_the_mean_over_draws_is_that_of_one_sided_noise():
     error = (symmetric.var(0).sum() + one_sided.var(0).sum()) / draws
     assert float(apart) < 4 * float(error)
     plain = network()
-    make_method("sgd", plain).gradient(*minibatch(0), START)
+    make_method("sgd", plain).gradient(minibatch(0), START)
     clean = torch.cat([p.grad.flatten() for p in plain.parameters()])
     own = symmetric.var(0).sum() / draws
     assert (symmetric.mean(0) - clean).square().sum() > 10 * own  # noise has a mean effect
@@ -202,7 +202,7 @@ def test_outside_its_span_a_run_costs_sgds_passes():
     costs = []
     for number in range(10):
         before = method.passes.gradients
-        method.step(*minibatch(number), When(step=number, fraction_done=number / 10))
+        method.step(minibatch(number), When(step=number, fraction_done=number / 10))
         costs.append(method.passes.gradients - before)
     assert costs == [1, 1, 4, 4, 4, 4, 4, 4, 1, 1]
     assert method.passes_per_step(method.settings) == pytest.approx(sum(costs) / 10)
@@ -216,7 +216,7 @@ def test_all_examples_weigh_the_same_whatever_the_parts(pairs, size):
     model = network()
     settings = {"minibatch": "halves", "pairs": pairs}
     method = make_method("s-sgd", model, Still(model.parameters()), batch_size=size, **settings)
-    method.gradient(*minibatch(0, size), START)
+    method.gradient(minibatch(0, size), START)
     weights = [p.detach() for p in model.parameters()]
     step = Step(method.settings, seed=0, number=0, elapsed=0.0)
     expected = s_sgd(weights, *minibatch(0, size), step)
@@ -226,9 +226,9 @@ def test_all_examples_weigh_the_same_whatever_the_parts(pairs, size):
     # with hardly any noise it is the plain mean over examples, to the noise's second order
     tiny = make_method("s-sgd", model, Still(model.parameters()), noise_scale=1e-9, **settings)
     plain = network()
-    make_method("sgd", plain).gradient(*minibatch(0, size), START)
+    make_method("sgd", plain).gradient(minibatch(0, size), START)
     model.zero_grad()
-    tiny.gradient(*minibatch(0, size), START)
+    tiny.gradient(minibatch(0, size), START)
     for one, other in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-6, atol=1e-8)
 
@@ -236,7 +236,7 @@ def test_all_examples_weigh_the_same_whatever_the_parts(pairs, size):
 def test_more_points_than_examples_are_refused():
     method = make_method("s-sgd", network(), minibatch="halves", pairs=3)
     with pytest.raises(InputError, match="at least 6"):
-        method.step(*minibatch(0, 5), START)
+        method.step(minibatch(0, 5), START)
 
 
 # Layers, ranks, memory
@@ -297,7 +297,7 @@ def test_the_memory_order_of_the_weights_stays():
     for each in (model, plain):
         method = make_method("s-sgd", each)
         for number in range(2):
-            method.step(inputs, targets, When(step=number))
+            method.step((inputs, targets), When(step=number))
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
     for one, other in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)  # float32, another kernel

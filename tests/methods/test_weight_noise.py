@@ -24,7 +24,7 @@ def _linear_regression(name: str, steps: int = 10) -> list[Tensor]:
     method = make_method(name, model, optimizer, loss="mse")
     for number in range(steps):
         inputs, _ = minibatch(number)
-        method.step(inputs, inputs[:, :2].sin(), When(step=number, fraction_done=number / steps))
+        method.step((inputs, inputs[:, :2].sin()), When(step=number, fraction_done=number / steps))
     return [parameter.detach() for parameter in model.parameters()]
 
 
@@ -98,7 +98,7 @@ def test_a_span_that_is_none_is_refused(span):
 def test_half_way_down_a_line_the_noise_is_half_as_large():
     def trained(done: float, **settings) -> list[bytes]:
         model = network()
-        make_method("s-sgd", model, **settings).step(*minibatch(0), When(fraction_done=done))
+        make_method("s-sgd", model, **settings).step(minibatch(0), When(fraction_done=done))
         return bits(model)
 
     falling = trained(0.5, noise_scale=0.4, noise_schedule="linear")

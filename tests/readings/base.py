@@ -269,7 +269,7 @@ def make_step(method: Method, batch: tuple[Tensor, Tensor], when: When) -> float
     for group in method.passes.optimizer.param_groups:
         group["lr"] = method.learning_rate(group["lr"], when.fraction_done)
         when = dataclasses.replace(when, lr_share=group["lr"] / PEAK_LR)
-    return method.step(*batch, when)
+    return method.step(batch, when)
 
 
 def run_steps(

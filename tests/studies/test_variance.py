@@ -85,7 +85,7 @@ def test_every_arm_has_its_own_settings_of_the_study(tmp_path):
         parts.model.load_state_dict(read_tensors(Run(tmp_path / "run").final)[0])
         parts.model.train()
         examples = (parts.data.train.inputs[:64], parts.data.train.targets[:64])
-        return noise_variance(parts.method, *examples, draws=16)["variance"]
+        return noise_variance(parts.method, examples, draws=16)["variance"]
 
     absolute = variance(plain)
     for arm in study.arms:

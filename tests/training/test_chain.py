@@ -39,7 +39,7 @@ def test_passes_have_autograds_bits(dtype):
     quick = chain_of(other, F.cross_entropy, KNOWN)
     one, two = _passes(plain, None), _passes(other, quick)
     for share in (1.0, 0.5, 0.25):  # the later ones add to what is there
-        losses = [passes.backward(*_minibatch(dtype), share=share) for passes in (one, two)]
+        losses = [passes.backward(_minibatch(dtype), share=share) for passes in (one, two)]
         assert losses[0] == losses[1]
     assert list(quick.agrees.values()) == [True]
     assert one.gradients == two.gradients == 3
@@ -92,7 +92,7 @@ def test_labels_out_of_range_are_refused_as_ever():
     inputs, targets = _minibatch()
     targets[1] = 5
     with pytest.raises(Exception, match="out of bounds"):
-        _passes(model, chain_of(model, F.cross_entropy, KNOWN)).backward(inputs, targets)
+        _passes(model, chain_of(model, F.cross_entropy, KNOWN)).backward((inputs, targets))
 
 
 class _Mine(nn.Linear):

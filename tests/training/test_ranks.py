@@ -21,7 +21,7 @@ with launched() as ranks:
     inputs, targets = torch.randn(7, 3).double(), torch.randint(2, (7,))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     passes = Passes(model, nn.functional.cross_entropy, optimizer, batch_size=7, ranks=ranks)
-    losses = [passes.backward(inputs, targets, share=0.5) for _ in range(2)]
+    losses = [passes.backward((inputs, targets), share=0.5) for _ in range(2)]
     slopes = [p.grad for p in model.parameters() if p.grad is not None]
     assert passes.world == 2 and len(slopes) == 6
     torch.save((losses, slopes, list(model.buffers())), f"{sys.argv[1]}/{passes.rank}.pt")

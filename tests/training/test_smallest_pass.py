@@ -44,7 +44,7 @@ def test_the_smallest_pass_of_a_step(name, settings, size):
     for number in range(2):
         seen.clear()
         batch = minibatch(number, size * method.minibatches(method.settings))
-        method.step(*batch, When(step=number, fraction_done=0.5))
+        method.step(batch, When(step=number, fraction_done=0.5))
         assert min(seen) == method.smallest_pass(method.settings, size)
 
 

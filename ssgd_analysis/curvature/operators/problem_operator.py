@@ -18,6 +18,7 @@ from ssgd_analysis.devices import OUT_OF_MEMORY, is_out_of_memory
 from ssgd_analysis.errors import InputError, WorkError, first_line
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.progress import SILENT, Progress
+from ssgd_analysis.streams import Stream
 
 
 class ProblemOperator(Operator):
@@ -133,6 +134,8 @@ class ProblemOperator(Operator):
     @property
     def sample(self) -> Hashable:
         """The batches, by where their tensors lie, and their shares."""
+        if isinstance(self.problem.batches, Stream):
+            return self.problem.batches.key, tuple(self.problem.shares)
         batches = [batching.tensors(batch) for batch in self.problem.batches]
         pointers = tuple(tuple((t.data_ptr(), t.shape) for t in tensors) for tensors in batches)
         return pointers, tuple(self.problem.shares)

@@ -74,6 +74,8 @@ def traced(
     """
     if problem.takes_model:
         raise Unsupported("a loss of the model itself")
+    if problem.streams:
+        raise Unsupported("batches that are not held in memory")
     pairs = [pair(batch) for batch in problem.batches]
     inputs = [given for given, _ in pairs]
     if any(not isinstance(given, Tensor) for given in inputs):
