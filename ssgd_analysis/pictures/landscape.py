@@ -15,6 +15,7 @@ from ssgd_analysis.plots.contours import title_room
 from ssgd_analysis.plots.style import fitting_names, inches, short_names
 from ssgd_analysis.plots.words import axis_unit, percent
 
+DENSE = 201  # places at which a predicted parabola is drawn
 MOST = 9  # planes of which all draws are shown; of more the first one
 
 Arrays = Mapping[str, np.ndarray]
@@ -144,7 +145,7 @@ def _lines(record: dict[str, Any], arrays: Arrays, names: list[str], axes: Any =
         own: Any = {key: None if all_ is None else all_[index] for key, all_ in parts.items()}
         predicted, curvature = None, ""
         if record["settings"]["directions"] == "eigen":
-            predicted = prediction(facts, arrays["alpha"])
+            predicted = prediction(facts, _dense(arrays["alpha"]))
             curvature = _predicted(record, facts)
         path = None
         if "path" in facts:
@@ -167,6 +168,11 @@ def _lines(record: dict[str, Any], arrays: Arrays, names: list[str], axes: Any =
         notes=landscape_notes(record, arrays),
         axes=axes,
     )
+
+
+def _dense(axis: np.ndarray) -> np.ndarray:
+    """So many places that a parabola looks smooth however few points were measured."""
+    return np.linspace(axis[0], axis[-1], DENSE)
 
 
 def prediction(facts: dict[str, Any], alpha: Any, beta: Any = 0.0) -> np.ndarray | None:
@@ -257,7 +263,7 @@ def _cuts(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
         lines = settings.setdefault(f"along eigenvector {index + 1}", {})
         for number, name in enumerate(names):
             facts = record["grids"][number]
-            coordinates = (arrays[axis], float(other[nearest]))
+            coordinates = (_dense(arrays[axis]), float(other[nearest]))
             curvature = _predicted(record, facts)
             lines[name] = Line(
                 arrays[axis],

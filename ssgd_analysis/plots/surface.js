@@ -173,7 +173,9 @@ function drawLines() {
     const colour = COLOURS[grid.checkpoint % COLOURS.length];
     if (predicted(grids)) {
       const slope = grid.slopes ? grid.slopes[0] || 0 : 0;
-      loss.push({ x: data.alpha, y: data.alpha.map((a) => centreOf(grid).loss + slope * a + (grid.curvatures[0] * a * a) / 2),
+      const [first, last] = [data.alpha[0], data.alpha.at(-1)];
+      const even = Array.from({ length: 201 }, (_, k) => first + ((last - first) * k) / 200); // smooth however few points
+      loss.push({ x: even, y: even.map((a) => centreOf(grid).loss + slope * a + (grid.curvatures[0] * a * a) / 2),
         type: "scatter", mode: "lines", name: "prediction", line: { color: "#777777", width: 1.5, dash: "dot" }, hoverinfo: "skip" });
     }
     if (state.layer > 0) continue; // a place's own loss belongs to the first layer
