@@ -18,6 +18,7 @@ from ssgd_analysis.settings.comparison import (
     MeasurementSettings,
     VerdictRule,
 )
+from ssgd_analysis.settings.pictures import PictureSettings
 
 
 @click.command(
@@ -33,6 +34,7 @@ from ssgd_analysis.settings.comparison import (
 @settings_options(ComparisonSettings)
 @settings_options(VerdictRule)
 @settings_options(MeasurementSettings, without=("seed", "device"))
+@settings_options(PictureSettings)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for report.html, tables and pictures."
 )
@@ -64,7 +66,9 @@ def command(paths: tuple[Path, ...], out: Path | None, as_json: bool, **options:
             settings=settings_from(MeasurementSettings, options),
             progress=progress,
         )
-    written = [] if out is None else found.save(out)
+    written = (
+        [] if out is None else found.save(out, pictures=settings_from(PictureSettings, options))
+    )
     if as_json:
         console.answer_json(found.to_json())
         return

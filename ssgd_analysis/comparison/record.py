@@ -12,6 +12,7 @@ from ssgd_analysis.files import jsonable, make_folder
 from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.records import Record, number
 from ssgd_analysis.settings.comparison import VerdictRule
+from ssgd_analysis.settings.pictures import PictureSettings
 
 VERDICTS = ("flatter", "sharper", "no difference", "not comparable")
 COLUMNS = (
@@ -161,11 +162,11 @@ class Comparison(Record):
         figure = forest_figure(effects, baseline=baseline, axes=ax)
         return figure.axes[0] if ax is None else ax
 
-    def save(self, folder: Path | str) -> list[Path]:
+    def save(self, folder: Path | str, *, pictures: PictureSettings | None = None) -> list[Path]:
         """Write ``report.html``, ``compare.json``, the tables as CSV, and the pictures."""
         from ssgd_analysis.report.comparison import write_comparison
 
-        return write_comparison(make_folder(Path(folder)), self.document(), self.values)
+        return write_comparison(make_folder(Path(folder)), self.document(), self.values, pictures)
 
 
 def _sentence(tests: Sequence[dict[str, Any]], overall: Sequence[dict[str, Any]]) -> str:

@@ -10,10 +10,13 @@ import numpy as np
 
 from ssgd_analysis.files import jsonable
 from ssgd_analysis.pictures.landscape_notes import landscape_notes
+from ssgd_analysis.pictures.paper import paper_of
 from ssgd_analysis.plots import Line, Mark, Plane, loss_bands, loss_contours, save_figure
 from ssgd_analysis.plots.contours import title_room
-from ssgd_analysis.plots.style import fitting_names, inches, short_names
+from ssgd_analysis.plots.static_surface import surface_figure
+from ssgd_analysis.plots.style import fitting_names, inches, on_paper, short_names
 from ssgd_analysis.plots.words import axis_unit, percent
+from ssgd_analysis.settings.pictures import PictureSettings
 
 DENSE = 201  # places at which a predicted parabola is drawn
 MOST = 9  # planes of which all draws are shown; of more the first one
@@ -21,7 +24,14 @@ MOST = 9  # planes of which all draws are shown; of more the first one
 Arrays = Mapping[str, np.ndarray]
 
 
-def landscape_pictures(record: dict[str, Any], arrays: Arrays, stem: Path) -> list[Path]:
+def landscape_pictures(
+    record: dict[str, Any],
+    arrays: Arrays,
+    stem: Path,
+    *,
+    style: PictureSettings | None = None,
+    surface: bool = False,
+) -> list[Path]:
     """Draw lines or planes; of a plane of eigenvectors also the cuts along its axes.
 
     The same record and arrays give the same bytes. Settings stand in the small print and in the
@@ -31,9 +41,11 @@ def landscape_pictures(record: dict[str, Any], arrays: Arrays, stem: Path) -> li
         record: as in ``landscape.json``.
         arrays: as in ``landscape.npz``.
         stem: path of the pictures without the ending.
+        style: how they look.
+        surface: also draw planes as surfaces.
 
     Returns:
-        Paths (PNG, PDF): ``stem``, and ``stem-axes`` for eigenvectors in a plane.
+        Paths (PNG, PDF): ``stem``, ``stem-axes`` for eigenvectors in a plane, ``stem-surface``.
 
     Raises:
         WorkError: the disk is full or the folder not writable.
@@ -43,9 +55,12 @@ def landscape_pictures(record: dict[str, Any], arrays: Arrays, stem: Path) -> li
     settings = {key: value for key, value in record.items() if key not in ("out", "pictures")}
     title = f"Loss landscape: {', '.join(record['checkpoints'])}"
     plane = record["settings"]["dims"] == 2
-    figures = {"": (_planes if plane else _lines)(record, arrays, names)}
-    if plane and record["settings"]["directions"] == "eigen":
-        figures["-axes"] = _cuts(record, arrays, names)
+    with on_paper(paper_of(style)):
+        figures = {"": (_planes if plane else _lines)(record, arrays, names)}
+        if plane and record["settings"]["directions"] == "eigen":
+            figures["-axes"] = _cuts(record, arrays, names)
+        if plane and surface:
+            figures["-surface"] = _surfaces(record, arrays, names)
     return [
         path
         for ending, figure in figures.items()
@@ -244,6 +259,23 @@ def _planes(record: dict[str, Any], arrays: Arrays, names: list[str], axes: Any 
         notes=landscape_notes(record, arrays, first_of=repeats if shown < repeats else 0),
         axes=axes,
     )
+
+
+def _surfaces(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
+    """The train loss of each checkpoint's first draw."""
+    losses = _values(arrays, "loss", 2, len(names))
+    repeats = len(record["grids"]) // len(names)
+    planes = {
+        name: Plane(
+            arrays["alpha"],
+            arrays["beta"],
+            losses[index, 0],  # type: ignore[index]
+            _marks(record, record["grids"][index * repeats]),
+        )
+        for index, name in enumerate(names)
+    }
+    notes = landscape_notes(record, arrays, first_of=repeats if repeats > 1 else 0)
+    return surface_figure(planes, label=_words(record)["loss"], notes=notes)
 
 
 def _marks_and_path(record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssgd_analysis.plots.looks import looks
-from ssgd_analysis.plots.style import OwnAxes, legend, panels, short_names, styled
+from ssgd_analysis.plots.style import OwnAxes, legend, panels, short_names, small_print, styled
 
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[float]]
 
@@ -17,6 +17,7 @@ def density_figure(
     densities: Mapping[str, Curve],
     *,
     operator: str = "Hessian",
+    notes: Sequence[str] = (),
     axes: OwnAxes = None,
 ) -> Figure:
     """One panel for each checkpoint, logarithmic density, band of one standard error.
@@ -24,6 +25,7 @@ def density_figure(
     Args:
         densities: name → (grid, density, stderr, each shape (G,); top eigenvalues).
         operator: whose spectrum it is.
+        notes: lines of small print.
         axes: the user's own, one a checkpoint.
     """
     figure, shown = panels(len(densities), 1, width=4.6, height=2.0, sharex=True, axes=axes)
@@ -34,6 +36,7 @@ def density_figure(
         panel.plot(top, [floor * 3] * len(top), "|", color=own, ms=8)
         panel.set(yscale="log", ylim=(floor, curve[1].max() * 3), title=name, ylabel="density")
     shown[-1].set_xlabel(f"eigenvalue of the {operator} (ticks: the largest)")
+    small_print(figure, notes, axes)
     return figure
 
 
@@ -42,6 +45,7 @@ def density_overlay(
     densities: Mapping[str, Curve],
     *,
     operator: str = "Hessian",
+    notes: Sequence[str] = (),
     axes: OwnAxes = None,
 ) -> Figure:
     """All checkpoints in one panel, each density with its top eigenvalues as ticks of its colour.
@@ -49,6 +53,7 @@ def density_overlay(
     Args:
         densities: as in :func:`density_figure`.
         operator: whose spectra they are.
+        notes: lines of small print.
         axes: the user's own.
     """
     figure, (panel,) = panels(1, 1, width=4.6, height=2.4, axes=axes)
@@ -65,6 +70,7 @@ def density_overlay(
     panel.set(yscale="log", ylim=(floor, highest * 3), ylabel="density")
     panel.set_xlabel(f"eigenvalue of the {operator} (ticks: the largest)")
     legend(figure, *panel.get_legend_handles_labels(), axes)
+    small_print(figure, notes, axes)
     return figure
 
 

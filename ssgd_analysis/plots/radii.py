@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from ssgd_analysis.plots.looks import looks
 from ssgd_analysis.plots.paper import fitting, grid
-from ssgd_analysis.plots.style import COLUMN, OwnAxes, legend, page_width, styled
+from ssgd_analysis.plots.style import COLUMN, OwnAxes, legend, page_width, small_print, styled
 
 PANEL = 1.6  # least width, inches
 RadiusLine = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -20,6 +20,7 @@ def radius_curves(
     metrics: Mapping[str, tuple[str, Mapping[str, RadiusLine]]],
     *,
     width: float = COLUMN,
+    notes: Sequence[str] = (),
     axes: OwnAxes = None,
 ) -> Figure:
     """One panel a metric, one line a checkpoint; the band is ± two standard errors.
@@ -30,6 +31,7 @@ def radius_curves(
         metrics: label → (what the radius is called, checkpoint → (radii, values, standard errors;
             NaN: unknown), each of shape (radii,)).
         width: of the figure, inches; titles are cut for it.
+        notes: lines of small print.
         axes: the user's own, one a metric.
     """
     width = page_width(width)
@@ -62,6 +64,7 @@ def radius_curves(
     for panel, title in zip(shown, titles, strict=True):
         panel.set_title(title)
     legend(figure, [handles[name] for name in names], fitting(names, width - 0.5), axes)
+    small_print(figure, notes, axes)
     return figure
 
 

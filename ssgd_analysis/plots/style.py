@@ -62,9 +62,9 @@ _PAPER: ContextVar[Paper | None] = ContextVar("paper", default=None)
 
 
 @contextmanager
-def on_paper(paper: Paper) -> Iterator[None]:
+def on_paper(chosen: Paper) -> Iterator[None]:
     """Inside, all figures are drawn for this paper; a user's own axes are not changed by it."""
-    before = _PAPER.set(paper)
+    before = _PAPER.set(chosen)
     try:
         yield
     finally:
@@ -73,10 +73,11 @@ def on_paper(paper: Paper) -> Iterator[None]:
 
 def page_width(default: float) -> float:
     """The width of a figure in inches: that of the paper, or else the default."""
-    return _paper().width or default
+    return paper().width or default
 
 
-def _paper() -> Paper:
+def paper() -> Paper:
+    """The paper that is drawn for."""
     return _PAPER.get() or Paper()
 
 
@@ -124,11 +125,10 @@ def panels(
         if len(given) != len(used):
             raise InputError(f"axes: {len(given)} given, but this picture has {len(used)} panel(s)")
         return given[0].figure.figure, given  # of a subfigure: the whole figure
-    paper = _paper()
-    size = paper.width or width * columns, height * rows
+    size = paper().width or width * columns, height * rows
     figure = Figure(figsize=size, layout="constrained")
-    if paper.title:
-        headline(figure, paper.title)
+    if paper().title:
+        headline(figure, paper().title)
     share: Any = {"sharex": sharex, "sharey": sharey}
     made = figure.subplots(rows, columns, squeeze=False, **share).flat
     for index, empty in enumerate(made):
@@ -172,7 +172,7 @@ def small_print(figure: Figure, lines: Sequence[str], axes: OwnAxes = None) -> N
         lines: each begins a new line, and is broken where it is too wide.
         axes: the user's own: the lines stand below the last of them; or ``None``.
     """
-    if axes is None and not _paper().small_print:
+    if axes is None and not paper().small_print:
         return
     look: Any = {"size": SMALL, "color": "#666666", "va": "bottom", "linespacing": 1.1}
     width = figure.get_figwidth()

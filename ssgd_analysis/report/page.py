@@ -32,7 +32,8 @@ th { vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 .two td { height: 2.7em; }
 td.long { white-space: normal; text-align: left; overflow-wrap: anywhere; }
-th.long { text-align: left; } td.long:last-child { min-width: 20rem; } td.long:not(:last-child) { max-width: 13rem; }
+th.long { text-align: left; } td.long:last-child { min-width: 20rem; }
+td.long:not(:last-child) { max-width: 13rem; }
 td.long div { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2;
               overflow: hidden; line-height: 1.3; }
 td.long:focus div { -webkit-line-clamp: none; }
