@@ -69,18 +69,21 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     methods = {name: method_of(name) for name in names}
     one_method = len(set(methods.values())) == 1
     made: dict[str, Look] = {}
-    shown: list[tuple[int, int]] = []  # places in COLOURS and MARKERS
+    shown: list[tuple[int, int, float]] = []  # places in COLOURS and MARKERS, tint
     for name in sorted(methods, key=lambda name: _rank(name, methods[name])):
         method = methods[name]
         known = bool(method) and not (one_method and made)
         place = KNOWN.index(method) if method else zlib.crc32(name.encode())
         tone = place % len(COLOURS)
         if not known:
-            tone = _free(tone, [taken for taken, _ in shown], len(COLOURS))
+            tone = _free(tone, [taken for taken, _, _ in shown], len(COLOURS))
         shape = MARKERS.index(marker(KNOWN.index(method) if known else tone))
-        shape = _free(shape, [taken for hue, taken in shown if hue == tone], len(MARKERS))
-        tint = TINTS[[hue for hue, _ in shown].count(tone) % len(TINTS)]
-        shown.append((tone, shape))
+        tint = TINTS[sum(hue == tone for hue, _, _ in shown) % len(TINTS)]
+        taken = [used for hue, used, _ in shown if hue == tone]
+        if len(set(taken)) == len(MARKERS):  # then different from those of the same tint
+            taken = [used for hue, used, other in shown if (hue, other) == (tone, tint)]
+        shape = _free(shape, taken, len(MARKERS))
+        shown.append((tone, shape, tint))
         made[name] = Look(_tinted(colour(tone), tint), MARKERS[shape])
     return {name: made[name] for name in methods}
 

@@ -46,7 +46,7 @@ def surface_figure(
     rows = -(-len(planes) // columns)
     width = page_width(min(DOUBLE, max(COLUMN, columns * SIDE)))
     side = width / columns
-    figure = Figure(figsize=(width, rows * side), layout="constrained")
+    figure = Figure(figsize=(width, 0.85 * rows * side), layout="constrained")
     if paper().title:
         headline(figure, paper().title)
     levels = scale.levels()
@@ -65,9 +65,10 @@ def surface_figure(
         panel.set(title=name, zlim=(heights[0], heights[-1]))
         panel.set_xlabel(xlabel, labelpad=-6)
         panel.set_ylabel(ylabel, labelpad=-6)
-        panel.set_zlabel(label, labelpad=-2)
+        panel.set_zlabel(label, labelpad=0)
         panel.set_zticks(heights[ticks], distinct(levels[ticks]))
         panel.tick_params(pad=-2, labelsize=6)
+        panel.tick_params(axis="z", pad=1)
         panel.locator_params(axis="x", nbins=3)
         panel.locator_params(axis="y", nbins=3)
     beyond = [f"cut off: loss above {scale.high:.3g}"] * (scale.most > scale.high)

@@ -151,7 +151,7 @@ function drawPlane() {
   const spread = (axis) => axis[axis.length - 1] - axis[0];
   const ratio = spread(data.alpha) / spread(data.beta);
   const equal = ratio > 0.4 && ratio < 2.5 ? { scaleanchor: "x", constrain: "domain" } : {};
-  const far = several || document.getElementById("main").clientWidth < 700 ? 1.8 : 1.6; // so that no label is cut
+  const far = several ? 2.15 : document.getElementById("main").clientWidth < 700 ? 1.8 : 1.6; // so that no label is cut
   const grey = { gridcolor: "#dddddd", zeroline: false, showspikes: false };
   const scene = {
       xaxis: { title: { text: "α" }, ...grey },

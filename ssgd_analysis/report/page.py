@@ -46,8 +46,8 @@ img { max-width: 100%; height: auto; vertical-align: top; margin: .3rem 1rem .3r
 @media (max-width: 640px) {
   table { font-size: .75rem; } th, td { padding: .2rem .3rem; }
   .wide { display: none; } .all + label.wide { display: inline; }
-  .two td { height: 5.3em; } td.long div { -webkit-line-clamp: 4; }
-  td.long:last-child { min-width: 7rem; } td.long:not(:last-child) { max-width: 6rem; }
+  .two td, .two th { white-space: normal; } .two td { height: 5.3em; } td.long div { -webkit-line-clamp: 4; }
+  td.long:last-child { min-width: 6.5rem; } td.long:not(:last-child) { max-width: 5.5rem; }
 }
 """
 _UNFOLD = "document.querySelectorAll('details').forEach(one => one.open = true)"
