@@ -303,7 +303,7 @@ def test_the_command_line_starts_without_torch():
 
 def test_training_on_digits_imports_nothing_slow_that_it_does_not_need(tmp_path):
     """Every worker of a study pays for what it imports."""
-    heavy = ("torchvision", "sklearn", "scipy.stats", "matplotlib", "plotly", "mnist1d")
+    heavy = ("torchvision", "matplotlib", "plotly", "mnist1d")
     script = (
         "import sys\n"
         "from pathlib import Path\n"

@@ -51,13 +51,18 @@ class GradientSum:
 
         No pass then has a second copy of all gradients.
         """
-        found = self._grads()
-        new = {i: grad for i, grad in found.items() if grad is not self.sums[i]}
-        refuse_sparse(new.values())
-        if new:
-            torch._foreach_copy_([self.sums[i] for i in new], list(new.values()))
-        for i in new:
-            self.parameters[i].grad = self.sums[i]
+        new = [
+            (parameter, total, parameter.grad)
+            for parameter, total in zip(self.parameters, self.sums, strict=True)
+            if parameter.grad is not None and parameter.grad is not total
+        ]
+        if not new:
+            return
+        parameters, sums, grads = zip(*new, strict=True)
+        refuse_sparse(grads)
+        torch._foreach_copy_(sums, grads)
+        for parameter, total in zip(parameters, sums, strict=True):
+            parameter.grad = total
 
     @torch.no_grad()
     def take(self) -> None:

@@ -87,7 +87,7 @@ def moving_weights(
     filters = filters or [PLAIN] * len(parameters)
     noisy = [index for index, (_, scale) in enumerate(parameters) if scale]
     weights = [parameters[index][0].detach() for index in noisy]
-    scales = [parameters[index][1] for index in noisy]
+    moving = [(w, parameters[i][1], filters[i]) for i, w in zip(noisy, weights, strict=True)]
     point: tuple[int, int] | None = None
     with borrowed_weights(weights) as clean:
 
@@ -102,14 +102,13 @@ def moving_weights(
                 return
             if last is not None:
                 torch._foreach_copy_(weights, clean)
-            chosen = list(range(len(weights)))
+            chosen = moving
             if layers is not None:
                 layer = set(layers[seeds.derive(seed, "layer") % len(layers)])
-                chosen = [i for i, index in enumerate(noisy) if index in layer]
-            moved = [weights[i] for i in chosen]
-            if moved:
-                own_filters = [filters[noisy[i]] for i in chosen]
-                draws = noise.draw(moved, [sign * scales[i] for i in chosen], seed, own_filters)
+                chosen = [one for index, one in zip(noisy, moving, strict=True) if index in layer]
+            if chosen:
+                moved, sizes, own_filters = zip(*chosen, strict=True)
+                draws = noise.draw(moved, [sign * size for size in sizes], seed, own_filters)
                 torch._foreach_add_(moved, draws)
 
         yield move

@@ -64,13 +64,14 @@ class Filters:
         shape[0], shape[self.axis + 1] = self.groups, len(values) // self.groups
         return self._shaped(values.reshape(shape), tensor)
 
-    def count(self, tensor: Tensor) -> int:
-        """How many filters there are, those of constants not among them."""
-        return self.groups * tensor.shape[self.axis] - (self.constant is not None and not self.axis)
+    def count(self, shape: Sequence[int]) -> int:
+        """How many filters a weight of some shape has, those of constants not among them."""
+        return self.groups * shape[self.axis] - (self.constant is not None and not self.axis)
 
-    def entries(self, tensor: Tensor) -> int:
-        """How many entries are no constants."""
-        return tensor.numel() - (self.constant is not None and tensor[0].numel())
+    def entries(self, shape: Sequence[int]) -> int:
+        """How many entries of a weight of some shape are no constants."""
+        constants = 0 if self.constant is None else math.prod(shape[1:])
+        return math.prod(shape) - constants
 
     def still(self, move: Tensor) -> Tensor:
         """A move, changed in place so that the constants stay."""

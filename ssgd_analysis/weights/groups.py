@@ -1,5 +1,6 @@
 """Filters and layers: the groups of weights that share one scale."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeVar
@@ -59,13 +60,14 @@ def group_norms(tensor: Tensor, scope: str, filters: Filters = PLAIN) -> tuple[T
         norms = filters.reduced(moving, torch.linalg.vector_norm)
     else:
         norms = torch.linalg.vector_norm(moving, dim=list(range(tensor.ndim)), keepdim=True)
-    return norms, group_size(tensor, scope, filters)
+    return norms, group_size(tensor.shape, scope, filters)
 
 
-def group_size(tensor: Tensor, scope: str, filters: Filters = PLAIN) -> float:
+@functools.cache  # asked for at every training step
+def group_size(shape: torch.Size, scope: str, filters: Filters = PLAIN) -> float:
     """How many entries a group has, those that are constants not among them; at least one."""
-    groups = filters.count(tensor) if scope == "filter" and tensor.ndim >= 2 else 1
-    return max(filters.entries(tensor) / max(groups, 1), 1.0)
+    groups = filters.count(shape) if scope == "filter" and len(shape) >= 2 else 1
+    return max(filters.entries(shape) / max(groups, 1), 1.0)
 
 
 def flattened(tensors: Iterable[Tensor]) -> Tensor:

@@ -105,13 +105,14 @@ class Noise:
         if not weights:
             return []
         filters = filters or [PLAIN] * len(weights)
-        dtype = functools.reduce(torch.promote_types, {weight.dtype for weight in weights})
+        dtypes = {weight.dtype for weight in weights}
         counts = [weight.numel() for weight in weights]
-        pieces = self._flat(sum(counts), dtype, generator).split_with_sizes(counts)
-        units = [
-            own.still(piece.view(weight.shape).to(weight.dtype))
-            for piece, weight, own in zip(pieces, weights, filters, strict=True)
-        ]
+        flat = self._flat(sum(counts), functools.reduce(torch.promote_types, dtypes), generator)
+        pieces = zip(flat.split_with_sizes(counts), weights, strict=True)
+        units = [piece.view(weight.shape) for piece, weight in pieces]
+        if len(dtypes) > 1:
+            units = [unit.to(weight.dtype) for unit, weight in zip(units, weights, strict=True)]
+        units = [own.still(unit) for own, unit in zip(filters, units, strict=True)]
         if self.law == "sphere":
             scope = "filter" if self.scale == "filter" else "layer"
             units = [_on_sphere(n, scope, own) for n, own in zip(units, filters, strict=True)]
@@ -166,7 +167,7 @@ def _on_sphere(noise: Tensor, scope: str, filters: Filters) -> Tensor:
     rows = grouped(noise, scope, filters)
     sizes = rows.square().mean(dim=1, keepdim=True).sqrt_()
     if filters.constant is not None:  # zeros that are in the mean
-        sizes *= math.sqrt(rows.shape[1] / group_size(noise, scope, filters))
+        sizes *= math.sqrt(rows.shape[1] / group_size(noise.shape, scope, filters))
     rows.div_(sizes.clamp_min_(torch.finfo(rows.dtype).tiny))
     return ungrouped(rows, noise.shape, scope, filters)
 

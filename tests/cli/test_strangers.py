@@ -236,7 +236,7 @@ def test_training_needs_targets(run, arguments, tmp_path):
     rest[-2:] = ["--loss", "mse"]
     outcome = run("train", "--method", "sgd", *rest, *short, "--out", tmp_path / "run")
     assert outcome.status == 2
-    assert "(inputs, targets) pair" in outcome.error
+    assert "not a pair (inputs, targets)" in outcome.error
     assert not (tmp_path / "run").exists()
 
 

@@ -16,7 +16,7 @@ from ssgd_analysis.studies.questions.rivals import study_verdict
 TINY = """
 summary = "a small one"
 focus = "S-SGD"
-metrics = ["test_accuracy", "train_loss", "lambda_max", "expected:draws=4", "gradients"]
+metrics = ["test_accuracy", "train_loss", "expected:draws=4", "gradients"]
 seeds = [0, 1]
 budget = 4
 landscape_points = 3
@@ -24,6 +24,7 @@ landscape_directions = 2
 [train]
 data = "digits"
 model = "mlp"
+train_samples = 400
 save_every = 1
 [[setting]]
 name = "small"
@@ -57,7 +58,7 @@ def test_a_study_answers(tmp_path, run, spec):
     names = ["SGD 2×, small", "S-SGD, small", "SGD 2×, large", "S-SGD, large"]
     assert [group["name"] for group in answer["groups"]] == names
     spent = [group["metrics"]["gradients"]["mean"] for group in answer["groups"]]
-    assert spent == [48, 48, 12, 12]  # equal cost
+    assert spent == [16, 16, 4, 4]  # equal cost
     # though its learning rate is nearer to the other setting's
     assert {(test["group"], test["baseline"]) for test in answer["matched_tests"]} == {
         ("SGD 2×, small", "S-SGD, small"),
@@ -82,8 +83,8 @@ def test_a_study_answers(tmp_path, run, spec):
 def test_a_study_from_python_is_a_record(tmp_path):
     spec = tmp_path / "tiny.toml"
     text = TINY.replace("budget = 4", "budget = 2").replace("points = 3", "points = 0")
-    text = text.replace('"lambda_max", "expected:draws=4", ', "")
-    spec.write_text(text.replace("save_every = 1", "train_samples = 100"), encoding="utf-8")
+    text = text.replace('"expected:draws=4", ', "").replace("samples = 400", "samples = 100")
+    spec.write_text(text, encoding="utf-8")
     record = run_study(str(spec), tmp_path / "out", StudySettings(jobs=1, seeds=1))
     stored = json.loads((tmp_path / "out" / "result.json").read_text())
     assert record.to_json() == stored
@@ -126,8 +127,7 @@ def test_a_killed_study_resumes_to_the_same_numbers(tmp_path, run, spawn, spec):
 
 
 def test_diverged_runs_are_counted_not_dropped_silently(tmp_path, run, spec):
-    text = TINY.replace("budget = 4", "budget = 2").replace('"lambda_max", ', "")
-    text = text.replace("[[arm]]", '[[arm]]\nlabel = "bad"\nmethod = "sgd"\nlr = 1e30\n[[arm]]', 1)
+    text = TINY.replace("[[arm]]", '[[arm]]\nlabel = "bad"\nmethod = "sgd"\nlr = 1e30\n[[arm]]', 1)
     text = text.replace("landscape_points = 3", "landscape_points = 0")
     spec.write_text(text, encoding="utf-8")
     outcome = run("study", spec, "--out", tmp_path / "out", "--jobs", 1, "--json")
@@ -206,7 +206,10 @@ def test_the_sentence_speaks_of_the_focus(spec, verdict, why, words):
 
 
 def test_the_result_is_plain_numbers(tmp_path, run, spec):
-    spec.write_text(TINY.replace("seeds = [0, 1]", "seeds = [0]"), encoding="utf-8")
+    text = TINY.replace("seeds = [0, 1]", "seeds = [0]").replace(
+        '"expected', '"lambda_max", "expected'
+    )
+    spec.write_text(text, encoding="utf-8")
     outcome = run("study", spec, "--out", tmp_path / "out", "--jobs", 1, "--json")
     assert all(test["verdict"] == "not comparable" for test in outcome.json["tests"])
     assert np.isfinite(outcome.json["groups"][0]["metrics"]["lambda_max"]["mean"])

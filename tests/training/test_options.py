@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ssgd_analysis.comparison.groups import group_runs, unlike
+from ssgd_analysis.comparison.groups import group_runs, problem_differences
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.optimizers.schedule import scaled_rate
 from ssgd_analysis.runs import Run, TrainConfig
@@ -249,8 +249,8 @@ def test_options_are_settings_of_a_comparison(tmp_path):
         train(config(epochs=1, **changes), tmp_path / name)
     groups = group_runs([Run(tmp_path / name) for name in "abc"])
     assert len(groups) == 3
-    assert unlike(groups[0].config, groups[1].config) == ""
-    assert unlike(groups[0].config, groups[2].config) == "train_samples (0, 200)"
+    assert problem_differences(groups[0].config, groups[1].config) == ""
+    assert problem_differences(groups[0].config, groups[2].config) == "train_samples (0, 200)"
 
 
 def test_own_options_of_the_optimizer_are_kept_with_the_run(tmp_path):
