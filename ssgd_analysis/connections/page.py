@@ -45,19 +45,19 @@ def write_connection_page(path: Path, record: Mapping[str, Any], pictures: Seque
                 for name, factor in (("barrier", 1), ("accuracy_barrier", 100))
             ),
             number(one["relative_length"]),
-            MEANINGS.get(one["path"], ""),
         ]
         for one in found
     ]
     text = "A barrier is the largest height above the line between both ends, ± its sampling error."
+    meanings = [f"{o['path']}: {MEANINGS[o['path']]}." for o in found if o["path"] in MEANINGS]
     notes = [*record["notes"], *(f"{o['path']}: {n}" for o in found for n in o["notes"])]
     chosen = [[key, str(value)] for key, value in record["settings"].items()]
     cost = [[one["path"], *(number(v, 3) for v in one["cost"].values())] for one in found]
     sections = [
         Section(
             "Barriers",
-            " ".join([text, *notes]),
-            [*header, "length / distance", "meaning"],
+            " ".join([text, *meanings, *notes]),
+            [*header, "length / distance"],
             rows,
             wide=[name for name in header if name.startswith("accuracy")],
         ),

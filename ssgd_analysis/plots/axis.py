@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ssgd_analysis.plots.looks import looks
-from ssgd_analysis.plots.style import OwnAxes, legend, page_width, panels, styled
+from ssgd_analysis.plots.style import OwnAxes, inches, legend, page_width, panels, styled
 
 AxisPoint = tuple[float, float, float, float]  # position, mean, low, high
 
@@ -82,7 +82,8 @@ def axis_figure(
             panel.set_yscale("log")
         panel.xaxis.set_major_locator(FixedLocator(list(ticks)))
         panel.xaxis.set_minor_locator(NullLocator())
-        crowded = len(ticks) > 4 or max(map(len, ticks.values())) > 8
+        room = 0.75 * figure.get_figwidth() / columns
+        crowded = len(ticks) > 4 or 1.3 * sum(map(inches, ticks.values())) > room
         panel.set_xticks(list(ticks), list(ticks.values()), rotation=40 * crowded)
         if crowded:
             for text in panel.get_xticklabels():

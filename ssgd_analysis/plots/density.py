@@ -1,6 +1,7 @@
 """The spectral density, with its top eigenvalues."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,7 +34,8 @@ def density_figure(
     for panel, name, (full, curve) in zip(shown, names, densities.items(), strict=True):
         floor, top, own = _floor(curve), curve[3], look[full].colour
         _band(panel, curve, floor, own)
-        panel.plot(top, [floor * 3] * len(top), "|", color=own, ms=8)
+        at_the_top: Any = {"transform": panel.get_xaxis_transform(), "color": own, "ms": 6}
+        panel.plot(top, [0.95] * len(top), "|", **at_the_top)
         panel.set(yscale="log", ylim=(floor, curve[1].max() * 3), title=name, ylabel="density")
     shown[-1].set_xlabel(f"eigenvalue of the {operator} (ticks: the largest)")
     small_print(figure, notes, axes)

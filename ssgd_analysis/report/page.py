@@ -19,8 +19,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 1.5rem au
        color: #1b1b1b; background: #fff; }
 h1 { font-size: 1.6rem; margin: .5rem 0; } p { max-width: 60rem; }
 h2 { font-size: 1.15rem; display: inline; }
-.verdict { border-left: 4px solid #0072b2; padding: .4rem 1rem; background: #f2f7fb; }
-nav { font-size: .9rem; margin: 1rem 0; } nav a { margin-right: 1.1rem; white-space: nowrap; }
+.verdict { margin: .4rem 0; border-left: 4px solid #0072b2; padding: .4rem 1rem; background: #f2f7fb; }
+nav { font-size: .9rem; margin: 1rem 0; } nav a { margin-right: 1.1rem; display: inline-block; }
 a { color: #0060a0; } button { font: inherit; font-size: .85rem; cursor: pointer; }
 details { border-top: 1px solid #ddd; padding: .6rem 0; }
 summary { cursor: pointer; } details > div { scroll-margin-top: 3rem; padding-top: .3rem; }
@@ -46,7 +46,8 @@ img { max-width: 100%; height: auto; vertical-align: top; margin: .3rem 1rem .3r
 @media (max-width: 640px) {
   table { font-size: .75rem; } th, td { padding: .2rem .3rem; }
   .wide { display: none; } .all + label.wide { display: inline; }
-  .two td, .two th { white-space: normal; } .two td { height: 5.3em; } td.long div { -webkit-line-clamp: 4; }
+  .two td, .two th { white-space: normal; } .two td { height: 5.3em; }
+  td.long div { -webkit-line-clamp: 4; }
   td.long:last-child { min-width: 6.5rem; } td.long:not(:last-child) { max-width: 5.5rem; }
 }
 """

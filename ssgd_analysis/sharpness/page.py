@@ -48,10 +48,13 @@ def write_sharpness_page(path: Path, answer: Document, pictures: Sequence[Path])
         for one, name in zip(found, names, strict=True)
         for part in _sections(one, f", {name}" if len(found) > 1 else "")
     ]
+    short = dict(zip([one["checkpoint"] for one in found], names, strict=True))
+    named = [
+        {**one, "checkpoint": short[one["checkpoint"]], "from": short[one["from"]]}
+        for one in answer.get("differences", [])
+    ]
     differences = [
-        _section(part.title, [part])
-        for part in difference_tables(answer.get("differences", []))
-        if isinstance(part, Table)
+        _section(part.title, [part]) for part in difference_tables(named) if isinstance(part, Table)
     ]
     verdict = "\n".join([*lines, f"Note: {caveat}."] if caveat else lines)
     return write_page(path, "Sharpness", verdict, [*drawn[:1], *own, *drawn[1:], *differences])

@@ -10,7 +10,6 @@ from ssgd_analysis.report.tables import p_cell, relative_text
 from ssgd_analysis.studies.board import duration
 from ssgd_analysis.studies.spec import Study
 
-
 WIDE = ("95% interval", "p", "p (Holm)", "seeds", "test")  # columns
 
 
