@@ -19,7 +19,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 1.5rem au
        color: #1b1b1b; background: #fff; }
 h1 { font-size: 1.6rem; margin: .5rem 0; } p { max-width: 60rem; }
 h2 { font-size: 1.15rem; display: inline; }
-.verdict { margin: .4rem 0; border-left: 4px solid #0072b2; padding: .4rem 1rem; background: #f2f7fb; }
+.verdict { margin: .4rem 0; border-left: 4px solid #0072b2;
+           padding: .4rem 1rem; background: #f2f7fb; }
 nav { font-size: .9rem; margin: 1rem 0; } nav a { margin-right: 1.1rem; display: inline-block; }
 a { color: #0060a0; } button { font: inherit; font-size: .85rem; cursor: pointer; }
 details { border-top: 1px solid #ddd; padding: .6rem 0; }
