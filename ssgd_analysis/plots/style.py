@@ -231,6 +231,9 @@ def short_names(names: Iterable[str], limit: int) -> list[str]:
             break
         shared += 1
     tails = ["/".join(path[shared:]) for path in paths]
+    runs = [path[-1] for path in paths]
+    if len(set(runs)) == len(paths) > 1 and all(name.startswith("/") for name in names):
+        tails = runs  # of other trees, too: a whole absolute path says little
     long = [tail for tail in tails if len(tail) > limit]
     differ, parts = _differing(long)
     room = limit - 2 - max(map(len, parts.values()), default=0)
