@@ -14,7 +14,8 @@ for name, metrics in groups.items():
     assert metrics["test_accuracy"]["mean"] > 0.8, (name, metrics)
     assert metrics["lambda_max"]["mean"] > 0, (name, metrics)
     assert metrics["lambda_max"]["ci95"] is None, "one seed carries no interval"
-assert all(test["verdict"] == "not comparable" for test in answer["tests"]), answer["tests"]
+verdicts = {test["verdict"] for test in answer["tests"]}
+assert verdicts <= {"undecided", "not comparable"}, answer["tests"]
 assert "S-SGD" in answer["verdict"]
 for path in (answer["report"], *answer["pictures"]):
     assert Path(path).stat().st_size > 1000, path

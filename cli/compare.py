@@ -44,11 +44,17 @@ def command(paths: tuple[Path, ...], out: Path | None, as_json: bool, **options:
     """Compare runs: groups by method and settings, seeds are repeats.
 
     PATHs are runs or folders of runs. Metrics that a run does not have yet are measured, and
-    stored in its folder.
+    stored in its folder. The first line answers whether each group is flatter than its baseline,
+    the table below it gives the effects, and the details follow.
     """
     from ssgd_analysis.comparison import DEFAULT_METRICS, compare
     from ssgd_analysis.files import make_folder
-    from ssgd_analysis.report.tables import comparison_notes, comparison_tables
+    from ssgd_analysis.report.tables import (
+        answer_notes,
+        answer_rows,
+        comparison_notes,
+        comparison_tables,
+    )
 
     settings = settings_from(ComparisonSettings, options)
     if out is not None:
@@ -73,6 +79,13 @@ def command(paths: tuple[Path, ...], out: Path | None, as_json: bool, **options:
         console.answer_json(found.to_json())
         return
     document = found.document()
+    console.answer(document["answer"])
+    console.answer()
+    if document["table"]:
+        console.answer_table(*answer_rows(document["table"]))
+        console.answer()
+    for note in [*answer_notes(document), ""]:
+        console.answer_text(note) if note else console.answer()
     for title, table in comparison_tables(document):
         console.answer_table(*table, title=title)
         console.answer()

@@ -142,7 +142,7 @@ def _differences(first: Any, second: Any, options: dict[str, Any]) -> list[str]:
     """What the two checkpoints do not share."""
     from ssgd_analysis.connections import OTHER_EXAMPLES, same_examples
 
-    notes = []
+    notes = list(second.notes)  # the first one's are in its problems
     count = len(first.data.train)
     if len(second.data.train) != count or not same_examples(
         *(_problem(checkpoint, "train", options) for checkpoint in (first, second))
@@ -159,7 +159,7 @@ def _command(
     checkpoints: tuple[str, ...], kinds: tuple[str, ...], settings: Any, options: Any, out: Path
 ) -> str:
     """The command line that does the same again."""
-    asked = ("model", "data", "loss", "samples", "batch_size", "dtype", "data_dir")
+    asked = ("model", "data", "loss", "weights", "samples", "batch_size", "dtype", "data_dir")
     given = {"path": kinds, **dataclasses.asdict(settings)}
     given |= {name: options[name] for name in asked}
     return command_line("connect", checkpoints, {**given, "out": out})

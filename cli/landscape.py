@@ -163,6 +163,7 @@ def _command(
     for name in ("split", "samples", "batch_size", "model", "data", "loss", "count", "dtype"):
         values[name] = options[name]
     for name in (
+        "weights",
         "device",
         "data_dir",
         "plan",

@@ -26,6 +26,11 @@ def _models() -> list[dict[str, Any]]:
     return [
         *listed,
         {"name": "torchvision:NAME", "summary": "any torchvision classifier, untrained"},
+        {"name": "timm:NAME", "summary": "any model of timm, untrained (extra timm)"},
+        {
+            "name": "hf:FOLDER",
+            "summary": "the model of transformers that FOLDER/config.json describes (extra hf)",
+        },
     ]
 
 

@@ -196,6 +196,11 @@ def checkpoint_options(
         click.option("--data", help="Data of a foreign weight file: name or reference."),
         click.option("--loss", help="Loss: name or reference (default: the run's)."),
         click.option("--count", help="Reference of a function that counts a batch's examples."),
+        click.option(
+            "--weights",
+            metavar="KEY",
+            help="Which weights of a foreign file, e.g. state_dict_ema (default: the plain ones).",
+        ),
         *[
             click.option(
                 "--split",
@@ -245,16 +250,18 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
     """Open all checkpoints with a command's options; nothing is computed before all are open."""
     import torch
 
+    from ssgd_analysis.errors import InputError
     from ssgd_analysis.runs.checkpoint import load_checkpoint
 
     loaded: dict[str, Any] = {}
-    return [
+    opened = [
         load_checkpoint(
             name,
             model=options["model"],
             data=options["data"],
             loss=options["loss"],
             count=options["count"],
+            weights=options["weights"],
             data_dir=options["data_dir"],
             device=options["device"],
             dtype=getattr(torch, options["dtype"]),
@@ -262,3 +269,6 @@ def load_checkpoints(names: tuple[str, ...], options: dict[str, Any]) -> list[An
         )
         for name in names
     ]
+    if options["weights"] and all(checkpoint.run is not None for checkpoint in opened):
+        raise InputError("--weights chooses in foreign weight files: a run has one set of weights")
+    return opened

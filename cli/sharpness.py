@@ -85,9 +85,9 @@ def command(
     """Measure the curvature of the loss at one or more checkpoints.
 
     A CHECKPOINT is a run (its final weights), RUN@STEP, a weight file inside a run, or a
-    foreign .safetensors, .pt or .pth file with --model and --data. Every eigenvalue comes with
-    its residual and sampling error, the trace with the probes' error. With
-    a --loss of (model, batch), models and data may be of any kind.
+    foreign weight file (safetensors or torch, or a folder) with --model and --data. Every
+    eigenvalue comes with its residual and sampling error, the trace with the probes' error.
+    With a --loss of (model, batch), models and data may be of any kind.
     """
     from ssgd_analysis.code_hash import code_hash
     from ssgd_analysis.errors import InputError
@@ -118,6 +118,8 @@ def command(
             ),
             options["split"],
             [code_hash(name) for name in checkpoint.references.values()],
+            checkpoint.references["loss"],
+            _notes(checkpoint, options["loss"]),
         )
         for checkpoint in opened
     )
@@ -151,6 +153,13 @@ def command(
     _print(difference_tables(answer.get("differences", [])))
     for picture in files[1:]:
         console.answer(str(picture))
+
+
+def _notes(checkpoint: Any, loss: str | None) -> list[str]:
+    """That the loss was assumed, where neither a run nor the user says which it is."""
+    if checkpoint.run is not None or loss is not None:
+        return []
+    return [f"no --loss was given, so {checkpoint.references['loss']} is assumed"]
 
 
 def _settings(options: dict[str, Any]) -> Any:

@@ -34,6 +34,7 @@ for method, (settings, epochs) in METHODS.items():
 # `expected` does not move when weights are rescaled, so it can decide. Matching goes back to
 # checkpoints of equal train loss: at different losses flatness says nothing about the methods.
 found = compare(folder / "runs", metrics=["expected", "test_accuracy"], match_loss=True)
+print(found.answer)
 print(found.verdict)
 found.save(folder / "report")
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.references import is_reference
+from ssgd_analysis.references import HF, is_reference
 
 
 def code_hash(name: str) -> str:
-    """A registered name itself; of a reference a hash of its source file.
+    """A registered name itself; of a reference a hash of its source file, of ``hf:`` its config.
 
     A user's file counts together with all that it imports from beside it or from its own
     package. Of an installed module only the file itself counts.
@@ -29,9 +29,11 @@ def code_hash(name: str) -> str:
         True
     """
     origin, _, _ = name.rpartition(":")
-    if not origin or not is_reference(name):
+    if name.startswith(HF):
+        sources = _with_imports(Path(name.removeprefix(HF)) / "config.json")
+    elif not origin or not is_reference(name):
         return name
-    if origin.endswith(".py"):
+    elif origin.endswith(".py"):
         sources = _with_imports(Path(origin))
     elif "/" in origin:
         folder, _, module = origin.rpartition("/")

@@ -18,13 +18,16 @@ from typing import Any
 
 from ssgd_analysis.errors import InputError
 
+HF = "hf:"  # then a folder with a model's config.json
+LIBRARIES = ("torchvision:", "timm:", HF)  # then the name of a model there
+
 
 def is_reference(name: str) -> bool:
     """Whether ``name`` has the form of a reference (as against a registered name).
 
     A file without an attribute counts too: :func:`resolve` reports what is missing.
     """
-    return (":" in name and not name.startswith("torchvision:")) or name.endswith(".py")
+    return not name.startswith(LIBRARIES) and (":" in name or name.endswith(".py"))
 
 
 def absolute(name: str) -> str:
@@ -32,6 +35,8 @@ def absolute(name: str) -> str:
 
     A run folder must be readable from everywhere, so what is not installed gets its path.
     """
+    if name.startswith(HF):
+        return f"{HF}{Path(name.removeprefix(HF)).resolve()}"
     source, _, attribute = name.rpartition(":")
     if not source or not is_reference(name):
         return name

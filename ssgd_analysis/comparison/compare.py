@@ -4,7 +4,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssgd_analysis.comparison.advice import advice
 from ssgd_analysis.comparison.correlate import rank_correlations
+from ssgd_analysis.comparison.exclusions import lacking_metrics, obstacle
 from ssgd_analysis.comparison.flatness_tests import flatness_tests
 from ssgd_analysis.comparison.groups import Group, find_runs, group_runs
 from ssgd_analysis.comparison.metric_kinds import check_metric, is_flatness
@@ -56,7 +58,9 @@ def compare(
         groups: runs, folders of runs, or groups from :func:`group_runs`. Runs that are not
             finished are left out.
         metrics: flatness metrics, maybe with settings as ``expected:sigma=0.2``, names of the
-            history, and ``all``: every flatness metric, where a run may lack any.
+            history, and ``all``: every flatness metric, where a run may lack any. If none of them
+            counts for some groups, the default ones that count are measured too, unless there is a
+            ``source``.
         baseline: method, label or name of a group; default ``sgd``, or else the first group.
         loss_tolerance: largest allowed difference of train losses, relative to the larger one.
         match_loss: compare at equal train loss.
@@ -84,8 +88,10 @@ def compare(
         ...         )
         ...         _ = train(config, folder / f"{method}-{seed}")
         >>> found = compare(folder, metrics=["test_accuracy", "lambda_max"])
-        >>> [(row["group"], row["baseline"], row["metric"]) for row in found.rows()]
-        [('s-sgd', 'sgd', 'lambda_max')]
+        >>> found.table[0]["rival"]
+        's-sgd vs sgd'
+        >>> [row["metric"] for row in found.rows()]
+        ['lambda_max']
         >>> print(repr(found).splitlines()[1].split())
         ['against', 'sgd', 'metric', 'difference', 'p', '(Holm)', 'verdict']
     """
@@ -109,27 +115,33 @@ def compare(
         )
     groups = _as_groups(groups, progress)
     flatness = [metric for metric in metrics if is_flatness(metric)]
-    if source is None:
-        source = _measuring(groups, metrics, settings, progress)
-    pairs = pairs_of(groups, baseline, chosen.matching, source.train_loss)
-    summaries = [_summary(group, metrics, source) for group in groups]
-    missing = missing_runs(groups, metrics, source, optional)
-    tests, overall = flatness_tests(pairs, flatness, source, tolerance=loss_tolerance, rule=rule)
+    measured = source or _measuring(groups, metrics, settings, progress)
+    pairs = pairs_of(groups, baseline, chosen.matching, measured.train_loss)
+    obstacles = [obstacle(pair, loss_tolerance) for pair in pairs]
+    added = () if source else lacking_metrics(pairs, obstacles, flatness)
+    if added:
+        flatness, metrics, optional = [*flatness, *added], (*metrics, *added), {*optional, *added}
+        measured = _measuring(groups, metrics, settings, progress)
+    summaries = [_summary(group, metrics, measured) for group in groups]
+    missing = missing_runs(groups, metrics, measured, optional)
+    tests, overall = flatness_tests(pairs, obstacles, flatness, measured, rule=rule)
     outcomes = [metric for metric in metrics if not is_flatness(metric)]
     return Comparison(
         groups=summaries,
         missing=missing,
         tests=tests,
         overall=overall,
-        outcomes=compare_outcomes(pairs, outcomes, source, rule),
+        outcomes=compare_outcomes(pairs, outcomes, measured, rule),
         notes={m: note for m in flatness if (note := METRICS[m.partition(":")[0]].note)},
         rule=rule,
         loss_tolerance=loss_tolerance,
         matched_by=chosen.matching or None,
         normalized_logits=settings.normalize_logits,
         compared=bool(pairs),
-        correlations=rank_correlations(groups, source, metrics=metrics) if correlate else None,
-        values={group.name: seed_values(group, metrics, source) for group in groups},
+        added=added,
+        advice=advice(pairs, obstacles, normalized_logits=settings.normalize_logits),
+        correlations=rank_correlations(groups, measured, metrics=metrics) if correlate else None,
+        values={group.name: seed_values(group, metrics, measured) for group in groups},
     )
 
 

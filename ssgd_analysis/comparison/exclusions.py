@@ -1,44 +1,83 @@
 """Which comparisons and which metrics do not count, and why."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ssgd_analysis.comparison.circular import circular
 from ssgd_analysis.comparison.groups import problem_differences
 from ssgd_analysis.comparison.networks import network_differences
 from ssgd_analysis.comparison.pairs import Pair
 from ssgd_analysis.flatness import METRICS, parse_metric
+from ssgd_analysis.flatness.losses import losses_apart
 
 
-def incomparable_why(pair: Pair, tolerance: float) -> str:
-    """Why no metric can compare two groups, in words; empty where they are comparable.
+@dataclass(frozen=True)
+class Obstacle:
+    """Why no metric can compare two groups.
+
+    Args:
+        kind: ``problem`` (data, model or loss differ), ``network`` (names or shapes of the
+            tensors), ``losses`` (train losses differ), ``unknown losses``.
+        why: the same with its numbers.
+    """
+
+    kind: str
+    why: str
+
+
+def obstacle(pair: Pair, tolerance: float) -> Obstacle | None:
+    """What keeps every metric from comparing two groups; ``None`` where nothing does.
 
     Args:
         pair: the group and its baseline.
         tolerance: largest relative difference of their train losses that is still comparable.
     """
     if differ := problem_differences(pair.group.config, pair.baseline.config):
-        return (
-            f"the groups differ in {differ}: on different problems, flatness says nothing about the"
-            " methods"
-        )
+        why = "on different problems, flatness says nothing about the methods"
+        return Obstacle("problem", f"the groups differ in {differ}: {why}")
     if differ := network_differences(*([c.run.final for c in side] for side in pair.sides)):
-        return f"the networks differ in {differ}: flatness is measured over different weights"
+        why = "flatness is measured over different weights"
+        return Obstacle("network", f"the networks differ in {differ}: {why}")
     a, b = pair.losses
     if math.isnan(a + b):
-        return "the train loss of some runs is not known, so it may differ"
+        why = "the train loss of some runs is not known, so it may differ"
+        return Obstacle("unknown losses", why)
     if max(pair.loss_gap, pair.pair_gap) <= tolerance:
-        return ""
-    apart = f"train losses {a:.4g} and {b:.4g} differ by {pair.loss_gap:.0%}"
+        return None
+    why = losses_apart(a, b, tolerance)
     if pair.loss_gap <= tolerance:
-        apart = (
-            f"within pairs the train losses differ by {pair.pair_gap:.0%} on average, though the"
-            f" mean {apart}"
-        )
-    return (
-        f"{apart}, and at most {tolerance:.0%} is allowed: at different train losses, flatness says"
-        " nothing about the methods (`compare --match-loss` measures checkpoints of equal train"
-        " loss, for runs that were trained with --save-every; `compare --match-by temperature`"
-        " scales the logits)"
+        start = f"within pairs the train losses differ by {pair.pair_gap:.0%} on average"
+        why = f"{start}, though the mean {why}"
+    return Obstacle("losses", why)
+
+
+def lacking_metrics(
+    pairs: Sequence[Pair], obstacles: Sequence[Obstacle | None], metrics: Sequence[str]
+) -> tuple[str, ...]:
+    """The default metrics that count, where two comparable groups have no metric that counts.
+
+    These are the metrics that :data:`METRICS` declares for comparisons (``compared``), that say
+    which direction is flatter, and that no rescaling of the weights changes.
+
+    Args:
+        pairs: groups with their baselines.
+        obstacles: of each pair.
+        metrics: the flatness metrics that were asked for.
+    """
+    if not any(
+        all(excluded_why(metric, pair)[0] for metric in metrics)
+        for pair, found in zip(pairs, obstacles, strict=True)
+        if found is None
+    ):
+        return ()
+    return tuple(
+        name
+        for name, metric in METRICS.items()
+        if metric.compared
+        and metric.flatter
+        and metric.invariant(metric.defaults)
+        and name not in metrics
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from ssgd_analysis.comparison.exclusions import excluded_why, incomparable_why
+from ssgd_analysis.comparison.exclusions import Obstacle, excluded_why
 from ssgd_analysis.comparison.overall import overall_verdict
 from ssgd_analysis.comparison.pairs import Pair
 from ssgd_analysis.comparison.rule import Case, Finding, judge
@@ -17,27 +17,26 @@ Rows = list[dict[str, Any]]
 
 def flatness_tests(
     pairs: Sequence[Pair],
+    obstacles: Sequence[Obstacle | None],
     metrics: Sequence[str],
     source: MetricSource,
     *,
-    tolerance: float,
     rule: VerdictRule,
 ) -> tuple[Rows, Rows]:
     """Test every metric of every pair, and give every pair's overall verdict.
 
     Args:
         pairs: groups with their baselines.
+        obstacles: of each pair.
         metrics: flatness metrics, maybe with settings.
         source: gives their values.
-        tolerance: largest relative difference of train losses that is still comparable.
         rule: decides.
 
     Returns:
         One row a test, metric by metric; and one row a pair.
     """
-    reasons = [incomparable_why(pair, tolerance) for pair in pairs]
     rows = [(metric, index) for metric in metrics for index in range(len(pairs))]
-    cases = [_case(metric, pairs[index], source, reasons[index]) for metric, index in rows]
+    cases = [_case(metric, pairs[index], source, obstacles[index]) for metric, index in rows]
     findings = judge(cases, rule)
     tests = [
         _row(metric, pairs[index], case, finding)
@@ -47,11 +46,12 @@ def flatness_tests(
     for index, pair in enumerate(pairs if metrics else ()):
         own = [i for i, (_, pair_index) in enumerate(rows) if pair_index == index]
         own_cases, own_findings = [cases[i] for i in own], [findings[i] for i in own]
-        overall.append(_overall(pair, own_cases, own_findings, reasons[index]))
+        overall.append(_overall(pair, own_cases, own_findings, obstacles[index]))
     return tests, overall
 
 
-def _case(metric: str, pair: Pair, source: MetricSource, reason: str) -> Case:
+def _case(metric: str, pair: Pair, source: MetricSource, found: Obstacle | None) -> Case:
+    reason = found.why if found else ""
     sides, without_value = paired_values(pair.sides, metric, source, pair.paired)
     unmatched = any(not source.why(checkpoint.run, metric) for checkpoint in without_value)
     if not reason and unmatched and pair.matched == "temperature":
@@ -89,8 +89,11 @@ def _row(metric: str, pair: Pair, case: Case, finding: Finding) -> dict[str, Any
 
 
 def _overall(
-    pair: Pair, cases: Sequence[Case], findings: Sequence[Finding], reason: str
+    pair: Pair, cases: Sequence[Case], findings: Sequence[Finding], found: Obstacle | None
 ) -> dict[str, Any]:
+    if not found and all(case.incomparable_why for case in cases):  # no temperature matches them
+        found = Obstacle("losses", cases[0].incomparable_why)
+    reason = found.why if found else ""
     verdict, why, needed = overall_verdict(cases, findings, incomparable_why=reason)
     counted = [(c.metric, f) for c, f in zip(cases, findings, strict=True) if f.counts]
     return {
@@ -101,4 +104,6 @@ def _overall(
         "by": [metric for metric, finding in counted if finding.verdict == verdict],
         "counted": [metric for metric, _ in counted],
         "seeds_needed": needed,
+        "obstacle": found.kind if found else "" if counted else "nothing counts",
+        "train_loss": pair.losses,
     }

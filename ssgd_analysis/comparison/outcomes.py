@@ -13,10 +13,12 @@ from ssgd_analysis.settings.comparison import VerdictRule
 def compare_outcomes(
     pairs: Sequence[Pair], metrics: Sequence[str], source: MetricSource, rule: VerdictRule
 ) -> list[dict[str, Any]]:
-    """Test every outcome of every pair.
+    """Test every outcome of every pair for a difference.
 
-    Each metric is corrected by itself: the passes that were spent, or the size of the weights,
-    do not compete with the question of accuracy.
+    The verdict is ``higher``, ``lower`` or ``not shown to differ``, which is no evidence of
+    equality; ``not measured`` where one of the two has no value. Each metric is corrected by
+    itself: the passes that were spent, or the size of the weights, do not compete with the
+    question of accuracy.
 
     Args:
         pairs: groups with their baselines.
@@ -60,8 +62,8 @@ def _outcome(
 
 
 def _direction(difference: float | None, p: float | None, rule: VerdictRule) -> str:
-    if p is None or difference is None:
-        return "unknown"
-    if p >= rule.level:
-        return "no difference"
+    if difference is None:
+        return "not measured"
+    if p is None or p >= rule.level:
+        return "not shown to differ"
     return "higher" if difference > 0 else "lower"

@@ -2,7 +2,16 @@
 
 from collections.abc import Sequence
 
-from ssgd_analysis.comparison.rule import FLATTER, INCOMPARABLE, SAME, SHARPER, Case, Finding
+from ssgd_analysis.comparison.rule import (
+    FLATTER,
+    INCOMPARABLE,
+    SAME,
+    SHARPER,
+    UNDECIDED,
+    VERDICTS,
+    Case,
+    Finding,
+)
 
 
 def overall_verdict(
@@ -16,40 +25,55 @@ def overall_verdict(
         incomparable_why: why no metric can compare the two.
 
     Returns:
-        Verdict, reason, and the seeds that are needed where it is undecided.
+        Verdict, reason, and the seeds that are needed where it is undecided (``None``: more than
+        1000, or more seeds would not decide it).
     """
     if incomparable_why:
         return INCOMPARABLE, incomparable_why, None
     counted = [(c.metric, f) for c, f in zip(cases, findings, strict=True) if f.counts]
     note = _uncounted_note(cases, findings)
     if not counted:
-        none = (
-            "none of the metrics counts: add one that rescaling does not change, such as expected"
-        )
-        return INCOMPARABLE, none + note, None
-    by_verdict = {
+        return INCOMPARABLE, f"none of the metrics counts: {_exclusions(cases)}", None
+    said = {
         verdict: [metric for metric, found in counted if found.verdict == verdict]
-        for verdict in (FLATTER, SHARPER, SAME, INCOMPARABLE)
+        for verdict in VERDICTS
     }
-    if by_verdict[FLATTER] and by_verdict[SHARPER]:
-        both = f"{_list(by_verdict[FLATTER])} says flatter, {_list(by_verdict[SHARPER])} sharper"
-        return INCOMPARABLE, f"the metrics that count disagree: {both}{note}", None
+    if said[FLATTER] and said[SHARPER]:
+        both = f"{_list(said[FLATTER])} says flatter, {_list(said[SHARPER])} sharper"
+        return UNDECIDED, f"the metrics that count disagree: {both}{note}", None
     for verdict in (FLATTER, SHARPER):
-        if by_verdict[verdict]:
+        if said[verdict]:
             rest = [metric for metric, found in counted if found.verdict != verdict]
             opposed = f", but not by {_list(rest)}" if rest else ""
-            return verdict, f"by {_list(by_verdict[verdict])}{opposed}{note}", None
-    if not by_verdict[INCOMPARABLE]:
-        return SAME, f"within the margin by {_list(by_verdict[SAME])}{note}", None
-    needed = [f.seeds_needed for _, f in counted if f.verdict == INCOMPARABLE]
-    reasons = {f.why for _, f in counted if f.verdict == INCOMPARABLE}
-    if not all(reason.startswith("undecided") for reason in reasons):
-        return INCOMPARABLE, "; ".join(sorted(reasons)) + note, None
-    counts = [count for count in needed if count is not None]
-    most = max(counts) if len(counts) == len(needed) else None
-    count = "more than 1000" if most is None else f"about {most}"
-    why = f"undecided by {_list(by_verdict[INCOMPARABLE])}: {count} seeds are needed"
-    return INCOMPARABLE, why + note, most
+            return verdict, f"by {_list(said[verdict])}{opposed}{note}", None
+    if len(said[SAME]) == len(counted):
+        return SAME, f"within the margin by {_list(said[SAME])}{note}", None
+    lacking = "; ".join(sorted({f.why for _, f in counted if f.verdict == INCOMPARABLE}))
+    if not said[UNDECIDED]:
+        return (UNDECIDED if said[SAME] else INCOMPARABLE), lacking + note, None
+    open_ones = [found for _, found in counted if found.verdict == UNDECIDED]
+    why, needed = _open(said[UNDECIDED], open_ones)
+    return UNDECIDED, why + (f"; {lacking}" if lacking else "") + note, needed
+
+
+def _open(metrics: Sequence[str], findings: Sequence[Finding]) -> tuple[str, int | None]:
+    """Why the metrics decide nothing, and the seeds that it takes."""
+    if all(found.n < 2 for found in findings):
+        return findings[0].why, findings[0].seeds_needed
+    if all(found.p_holm is None for found in findings):
+        return findings[0].why, None
+    counts = [found.seeds_needed for found in findings]
+    most = None if None in counts else max(count for count in counts if count is not None)
+    number = "more than 1000" if most is None else f"about {most}"
+    return f"by {_list(metrics)}: {number} seeds are needed", most
+
+
+def _exclusions(cases: Sequence[Case]) -> str:
+    """Each reason why metrics do not count, with the metrics."""
+    reasons: dict[str, list[str]] = {}
+    for case in cases:
+        reasons.setdefault(case.excluded_why, []).append(case.metric)
+    return "; ".join(f"{_list(metrics)} ({why})" for why, metrics in reasons.items())
 
 
 def _uncounted_note(cases: Sequence[Case], findings: Sequence[Finding]) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ssgd_analysis.comparison.groups import Group, count_differing
 from ssgd_analysis.errors import InputError, unknown
+from ssgd_analysis.flatness.losses import loss_gap
 from ssgd_analysis.runs import Run
 from ssgd_analysis.settings.comparison import MATCHING
 
@@ -56,7 +57,7 @@ class Pair:
     @property
     def loss_gap(self) -> float:
         """|difference of the mean train losses| relative to the larger one."""
-        return _gap(*self.losses)
+        return loss_gap(*self.losses)
 
 
 def recorded_loss(run: Run, step: int | None) -> float:
@@ -138,7 +139,7 @@ def _pair(group: Group, baseline: Group, match: str, loss: TrainLoss) -> Pair:
         for side in checkpoints
     ]
     a, b = map(_mean, losses)
-    gaps = [_gap(*pair) for pair in zip(*losses, strict=True)] if paired else [_gap(a, b)]
+    gaps = [loss_gap(*pair) for pair in zip(*losses, strict=True)] if paired else [loss_gap(a, b)]
     return Pair(
         group,
         baseline,
@@ -171,11 +172,6 @@ def _goals(
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _gap(a: float, b: float) -> float:
-    """|a − b| relative to the larger one."""
-    return abs(a - b) / max(abs(a), abs(b), 1e-300)
 
 
 def _matched(

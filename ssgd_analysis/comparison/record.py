@@ -1,12 +1,14 @@
 """What ``compare`` returns: tests and verdicts, as a table, a picture and a report."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssgd_analysis.comparison.answer import answer
 from ssgd_analysis.comparison.flatness_tests import Rows
+from ssgd_analysis.comparison.lines import lines_of
 from ssgd_analysis.comparison.rule import rule_record
+from ssgd_analysis.comparison.sentences import verdict_text
 from ssgd_analysis.errors import InputError
 from ssgd_analysis.files import jsonable, make_folder
 from ssgd_analysis.metric_names import NAMES
@@ -14,7 +16,6 @@ from ssgd_analysis.records import Record, number
 from ssgd_analysis.settings.comparison import VerdictRule
 from ssgd_analysis.settings.pictures import PictureSettings
 
-VERDICTS = ("flatter", "sharper", "no difference", "not comparable")
 COLUMNS = (
     "group", "baseline", "metric", "difference", "relative", "p", "p_holm", "n", "verdict",
     "counts", "why",
@@ -37,6 +38,9 @@ class Comparison(Record):
         matched_by: how train losses were matched; ``None``: they were not.
         normalized_logits: whether the logits were normalised.
         compared: whether there were two groups to compare.
+        added: flatness metrics that were measured although they were not asked for, because none
+            of those that were counts.
+        advice: how groups of different train losses can be compared, in sentences.
         values: group → metric → each seed's value.
         correlations: of ``rank_correlations``; ``None`` if they were not asked for.
 
@@ -79,21 +83,36 @@ class Comparison(Record):
     matched_by: str | None
     normalized_logits: bool
     compared: bool
+    added: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     correlations: dict[str, Any] | None = None
 
     @property
+    def answer(self) -> str:
+        """Is each group flatter than its baseline? One line of at most 200 characters."""
+        return answer(lines_of(self.tests, self.overall, self.outcomes))
+
+    @property
+    def table(self) -> Rows:
+        """One row for each rival and setting, SGD first; differences are of one metric.
+
+        ``rival`` (as in "s-sgd vs sgd"), ``setting``, ``flatness`` and ``accuracy`` in a word each,
+        ``difference`` (group minus baseline) and ``ci95`` in ``metric``: the first that says the
+        verdict, else the first that counts.
+        """
+        return [line.row() for line in lines_of(self.tests, self.overall, self.outcomes)]
+
+    @property
     def verdict(self) -> str:
-        """All verdicts in words: overall, then metric by metric."""
-        if not self.compared:
-            return "There is nothing to compare: only one group was given."
-        if not self.tests:
-            return "No flatness metric was asked for: see the outcomes."
-        return _sentence(self.tests, self.overall)
+        """All verdicts in sentences, a line for each group."""
+        return verdict_text(self.tests, self.overall, self.outcomes, self.rule) or self.answer
 
     def document(self) -> dict[str, Any]:
         """The JSON document with its numbers as they were computed, NaN and infinity included."""
         document = {
+            "answer": self.answer,
+            "table": self.table,
             "groups": self.groups,
             "missing": self.missing,
             "tests": self.tests,
@@ -105,6 +124,8 @@ class Comparison(Record):
             "matched_loss": self.matched_by is not None,
             "matched_by": self.matched_by,
             "verdict": self.verdict,
+            "added": list(self.added),
+            "advice": list(self.advice),
             "normalized_logits": self.normalized_logits,
         }
         if self.correlations is not None:
@@ -167,23 +188,3 @@ class Comparison(Record):
         from ssgd_analysis.report.comparison import write_comparison
 
         return write_comparison(make_folder(Path(folder)), self.document(), self.values, pictures)
-
-
-def _sentence(tests: Sequence[dict[str, Any]], overall: Sequence[dict[str, Any]]) -> str:
-    """The overall verdicts, then those of each metric."""
-    parts = [
-        f"overall, {one['group']} against {one['baseline']}: {one['verdict']} ({one['why']})"
-        for one in overall
-    ]
-    for metric in dict.fromkeys(test["metric"] for test in tests):
-        words = []
-        for verdict in VERDICTS:
-            names = [
-                f"{t['group']} (vs {t['baseline']})"
-                for t in tests
-                if t["metric"] == metric and t["verdict"] == verdict
-            ]
-            if names:
-                words.append(f"{verdict}: {', '.join(names)}")
-        parts.append(f"by {metric}, {'; '.join(words)}")
-    return ". ".join(part[0].upper() + part[1:] for part in parts) + "."

@@ -24,7 +24,9 @@ from ssgd_analysis.comparison.statistics import (
 from ssgd_analysis.settings.comparison import VerdictRule
 
 FLATTER, SHARPER, SAME = "flatter", "sharper", "no difference"
-INCOMPARABLE = "not comparable"
+UNDECIDED, INCOMPARABLE = "undecided", "not comparable"
+VERDICTS = (FLATTER, SHARPER, SAME, UNDECIDED, INCOMPARABLE)
+FEWEST = 2  # seeds that carry an interval
 COPY = 1e-3  # relative; two runs never agree so well, a rescaled copy in float32 does
 
 
@@ -45,12 +47,12 @@ def rule_text(rule: VerdictRule) -> str:
         " mean. No difference: the difference is shown to lie within"
         f" ±{rule.margin:.0%} of the baseline's mean, whose own error is included (two"
         " one-sided tests of the same kind and level, Holm-corrected; t-tests for pairs)."
-        " Otherwise the result is undecided, which is reported as not comparable, with the"
-        f" number of seeds needed to find a difference of {2 * rule.margin:.0%}, or to show"
-        f" that there is none, with {rule.power:.0%} power. With one seed the verdict is no"
-        f" difference if both values agree to {COPY:.1%}, as those of a rescaled copy do, and"
-        " not comparable otherwise. Overall, a group is flatter if at least one metric that"
-        " counts says so and none says sharper."
+        " Otherwise the result is undecided, and the number of seeds is given that would find"
+        f" a difference of {2 * rule.margin:.0%}, or show that there is none, with"
+        f" {rule.power:.0%} power. With one seed the verdict is no difference if both values"
+        f" agree to {COPY:.1%}, as those of a rescaled copy do, and undecided otherwise. Not"
+        " comparable: data, model, loss or train losses differ, or no metric counts. Overall,"
+        " a group is flatter if at least one metric that counts says so and none says sharper."
     )
 
 
@@ -100,9 +102,10 @@ class Finding:
         test: the name of the test that gave p.
         n: seeds (of the smaller group).
         counts: whether it counts for the overall verdict.
-        verdict: one of the four.
+        verdict: one of :data:`VERDICTS`.
         why: the reason, in words.
-        seeds_needed: to decide it, where it is undecided.
+        seeds_needed: to decide it, where it is undecided; :data:`FEWEST` with one seed, whose
+            spread is not known; ``None``: more than 1000, or there is no spread to plan by.
     """
 
     difference: float | None = None
@@ -212,16 +215,16 @@ def _with_verdict(case: Case, found: Finding, rule: VerdictRule, family: int) ->
         why = f"one seed, but {case.metric} agrees to {COPY:.1%}, as in copies of one function"
         return replace(found, verdict=SAME, why=why)
     if found.n < 2:
-        return replace(found, why="one seed gives no interval: train at least two")
+        why = f"one seed gives no interval, and at least {FEWEST} are needed"
+        return replace(found, verdict=UNDECIDED, why=why, seeds_needed=FEWEST)
     margin = f"{rule.margin:.0%}"
     if found.p_equivalence is not None and found.p_equivalence < rule.level:
         p = f"{found.p_equivalence:.2g}"
         why = f"shown to lie within ±{margin} of the baseline's mean (Holm-corrected p = {p})"
         return replace(found, verdict=SAME, why=why)
     if found.p_holm is None:
-        return replace(
-            found, why="all differences are equal, so there is no spread to test them by"
-        )
+        why = "all differences are equal, so there is no spread to test them by"
+        return replace(found, verdict=UNDECIDED, why=why)
     numbers = f"{found.test}, Holm-corrected p = {found.p_holm:.2g}"
     differs = f"{case.metric} differs by {found.difference:+.3g}{_relative_text(found)} ({numbers})"
     significant = found.p_holm < rule.level
@@ -237,7 +240,8 @@ def _with_verdict(case: Case, found: Finding, rule: VerdictRule, family: int) ->
         if significant
         else f"neither a difference nor its absence (within ±{margin}) is shown ({numbers})"
     )
-    return replace(found, why=f"undecided: {shown}; {_seeds(needed, rule)}", seeds_needed=needed)
+    why = f"{shown}; {_seeds(needed, rule)}"
+    return replace(found, verdict=UNDECIDED, why=why, seeds_needed=needed)
 
 
 def _relative_text(found: Finding) -> str:

@@ -29,6 +29,7 @@ LOOKS = {
     "flatter": (COLOURS[1], "v"),
     "sharper": (COLOURS[2], "^"),
     "no difference": (COLOURS[0], "o"),
+    "undecided": (COLOURS[3], "D"),
     "not comparable": (COLOURS[7], "X"),
 }
 

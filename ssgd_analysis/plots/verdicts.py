@@ -25,10 +25,13 @@ FILLS = {
     "flatter": "#9fd0f0",
     "sharper": "#f3b58c",
     "no difference": "#ffffff",
+    "undecided": "#f7efc6",
     "not comparable": "#dcdcdc",
 }
 CELL, ROW = 0.46, 0.155  # least width and height of a cell, inches
-SIGNS = {"flatter": "▼", "sharper": "▲", "no difference": "", "not comparable": "×"}
+SIGNS = {
+    "flatter": "▼", "sharper": "▲", "no difference": "", "undecided": "?", "not comparable": "×",
+}  # fmt: skip
 
 
 @styled

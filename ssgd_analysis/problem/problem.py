@@ -52,6 +52,7 @@ class Problem(WeightedBatches):
             :func:`ssgd_analysis.batch.assumed_examples`.
         layers: patterns as ``conv*`` over parameter and module names: only the parameters that
             match one of them count; the others are constants. Default: all.
+        notes: what is known of the weights' origin; it begins :attr:`notes`.
 
     Raises:
         InputError: no batches, an empty batch, no parameter that requires gradients, one without
@@ -75,8 +76,10 @@ class Problem(WeightedBatches):
         *,
         count: Count | None = None,
         layers: Sequence[str] = (),
+        notes: Sequence[str] = (),
     ) -> None:
         super().__init__(model, loss, count=count, layers=layers)
+        self._origin = list(notes)
         self._use(batches)
 
     def __repr__(self) -> str:
@@ -154,7 +157,8 @@ class Problem(WeightedBatches):
         exact = all(reading.exact for reading in self.readings)
         mixed = any(found is False for found in (self._halves, *self._cuts.values()))
         whole = not self.divisible and (mixed or not exact)
-        return notes(self, self._given, self.counts, exact, whole, self.checked.get(UNUSED, []))
+        unused = self.checked.get(UNUSED, [])
+        return [*self._origin, *notes(self, self._given, self.counts, exact, whole, unused)]
 
     def fingerprint(self) -> str:
         """A hash of weights, buffers, examples and loss: what stored numbers must belong to."""

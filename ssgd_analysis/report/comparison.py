@@ -17,6 +17,8 @@ from ssgd_analysis.plots.save import png_bytes
 from ssgd_analysis.plots.style import COLUMN, on_paper
 from ssgd_analysis.report.page import Section, write_page, write_table
 from ssgd_analysis.report.tables import (
+    answer_notes,
+    answer_rows,
     columns_note,
     group_rows,
     outcome_rows,
@@ -99,12 +101,12 @@ def write_comparison(
     page = write_page(
         out / "report.html",
         "Comparison of training methods",
-        result["verdict"],
+        result["answer"],
         [
-            Section(
-                "Overall", result["rule"]["text"], *overall_rows(result["overall"]), is_open=True
-            ),
+            Section("Answer", " ".join(answer_notes(result)), *answer_rows(result["table"])),
             *_picture_sections(shown, unequal_groups(result)),
+            Section("In words", result["verdict"]),
+            Section("Overall", result["rule"]["text"], *overall_rows(result["overall"])),
             Section("Tests of flatness", columns_note(result), *tests, wide=WIDE, more=MORE),
             Section(
                 "Accuracy and loss",

@@ -39,7 +39,7 @@ def narrow(
     return turned[0], turned[1:]
 
 
-ORDER = ("flatter", "sharper", "no difference", "not comparable")
+ORDER = ("flatter", "sharper", "no difference", "undecided", "not comparable")
 
 
 def by_weight(tests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -116,21 +116,14 @@ def pair_tables(
     for test in [t for pair in pairs for t in sorted_tests if (t["group"], t["baseline"]) == pair]:
         a, b = test["train_loss"]
         title = (
-            f"{test['group']} against {test['baseline']}, {test['n']} seeds; train loss {a:.4g}"
-            f" against {b:.4g} ({test['loss_gap']:.1%} apart)"
+            f"{test['group']} vs {test['baseline']}, {test['n']} seeds; train loss {a:.4g}"
+            f" and {b:.4g} ({test['loss_gap']:.1%} apart)"
         )
         if tuple(test["final_train_loss"]) != (a, b):
             title += ", matched; at the end {:.4g} and {:.4g}".format(*test["final_train_loss"])
-        # relative to the baseline's mean, unless that is zero
-        relative = test["relative"] is not None and test["difference"] != 0
-        size = test["difference"] / test["relative"] if relative else 0
-        ends = (
-            [relative_text(end / size) for end in test["ci95"]] if relative and test["ci95"] else []
-        )
         row = [
             NAMES.get(test["metric"], test["metric"]),
-            relative_text(test["relative"]) if relative else number(test["difference"]),
-            f"[{', '.join(ends)}]" if ends else span(test["ci95"]),
+            *effect_cells(test["difference"], test["relative"], test["ci95"]),
             p_cell(test["p_holm"]),
             test["verdict"],
             counts(test),
@@ -155,6 +148,45 @@ def outcome_rows(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[
     ]
     header = ["group", "against", "metric", "difference", "95% interval", "p (Holm)", "verdict"]
     return header, rows
+
+
+def answer_rows(table: Sequence[dict[str, Any]]) -> TextTable:
+    """Header and rows of the table of the answer: a word a question, and one effect.
+
+    Columns that are empty everywhere are left out; a metric that all rows share is in the header.
+    """
+    metrics = {NAMES.get(row["metric"], row["metric"]) for row in table}
+    effect = metrics.pop() if len(metrics) == 1 else ""
+    header = ["", "setting", "flatness", "test accuracy", "metric", effect or "difference"]
+    header.append("95% interval")
+    rows = [
+        [
+            row["rival"],
+            row["setting"],
+            row["flatness"],
+            "" if row["accuracy"] == "not measured" else row["accuracy"],
+            "" if effect else NAMES.get(row["metric"], row["metric"]),
+            *effect_cells(row["difference"], row["relative"], row["ci95"]),
+        ]
+        for row in table
+    ]
+    kept = [
+        index
+        for index in range(len(header))
+        if index == 0 or any(row[index].strip("–") for row in rows)
+    ]
+    return [header[i] for i in kept], [[row[i] or "–" for i in kept] for row in rows]
+
+
+def effect_cells(
+    difference: float | None, relative: float | None, ci95: Sequence[float] | None
+) -> list[str]:
+    """A difference and its interval relative to the baseline's mean, unless that is zero."""
+    if relative is None or not difference:
+        return [number(difference), span(ci95)]
+    size = difference / relative
+    ends = [relative_text(end / size) for end in ci95 or ()]
+    return [relative_text(relative), f"[{', '.join(ends)}]" if ends else "–"]
 
 
 def overall_rows(verdicts: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -186,8 +218,8 @@ def test_csv(tests: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[obje
 
 
 def comparison_tables(result: dict[str, Any]) -> list[tuple[str, TextTable]]:
-    """Title and table of everything that a terminal shows, in order; the groups have no title."""
-    tables = [("", narrow(*group_rows(result))), *pair_tables(result["tests"]).items()]
+    """Title and table of the details that a terminal shows below the answer, in order."""
+    tables = [("groups", narrow(*group_rows(result))), *pair_tables(result["tests"]).items()]
     if result["outcomes"]:
         tables.append(("outcomes", outcome_rows(result["outcomes"])))
     if "correlations" in result:
@@ -196,7 +228,7 @@ def comparison_tables(result: dict[str, Any]) -> list[tuple[str, TextTable]]:
 
 
 def comparison_notes(result: dict[str, Any]) -> list[str]:
-    """The paragraphs below the tables; an empty one is a blank line. The verdict comes last."""
+    """The paragraphs below the tables; an empty one is a blank line. The verdicts come last."""
     notes = [
         *(f"{one['metric']} is missing in {one['run']}: {one['why']}" for one in result["missing"]),
         *(
@@ -209,7 +241,20 @@ def comparison_notes(result: dict[str, Any]) -> list[str]:
         notes.insert(0, f"correlations: {result['correlations']['convention']}")
     if result["tests"]:
         notes += [result["rule"]["text"], "", columns_note(result), ""]
-    return [*notes, result["verdict"]]
+    return [*notes, *result["verdict"].splitlines()]
+
+
+def answer_notes(result: dict[str, Any]) -> list[str]:
+    """What belongs right below the answer: metrics that were added, ways to equal train loss."""
+    notes = list(result["advice"])
+    if result["added"]:
+        notes.insert(
+            0,
+            f"None of the metrics that were asked for counts, so {' and '.join(result['added'])}"
+            f" {'was' if len(result['added']) == 1 else 'were'} measured too: rescaling the weights"
+            " does not change them.",
+        )
+    return notes
 
 
 def columns_note(result: dict[str, Any]) -> str:

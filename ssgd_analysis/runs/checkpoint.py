@@ -1,25 +1,23 @@
 """Checkpoints: a run, a step of it, one of its files, or a weight file of any other origin."""
 
-import pickle
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssgd_analysis.data import Dataset, load_data
-from ssgd_analysis.errors import InputError, first_line
+from ssgd_analysis.errors import InputError
 from ssgd_analysis.models import Loss, load_count, load_model, placed_loss
 from ssgd_analysis.problem import Problem
 from ssgd_analysis.random_state import seeded
 from ssgd_analysis.references import absolute
 from ssgd_analysis.runs.config import TrainConfig
 from ssgd_analysis.runs.data import prepare_data
+from ssgd_analysis.runs.fitting import load_weights
 from ssgd_analysis.runs.folder import Run
-from ssgd_analysis.runs.tensors import load_weights, read_tensors
+from ssgd_analysis.runs.weight_files import has_weights, read_weight_file
 from ssgd_analysis.weights import set_training
 
 MEASURE_BATCH = 256
@@ -37,6 +35,7 @@ class Checkpoint:
         references: names or references of ``model``, ``data`` and ``loss``.
         run: the run it comes from, or ``None``.
         count: the examples of a batch; ``None``: the length of its tensors.
+        notes: which other weights or tensors of the file were ignored.
     """
 
     name: str
@@ -46,6 +45,7 @@ class Checkpoint:
     references: dict[str, str]
     run: Run | None = None
     count: Callable[..., int] | None = None
+    notes: tuple[str, ...] = ()
 
     def problem(
         self,
@@ -70,7 +70,9 @@ class Checkpoint:
         examples = self.data.split(split).first(samples)
         size = batch_size or max(1, min(MEASURE_BATCH, len(examples) // 8))
         batches = examples.batches(size)
-        return Problem(self.model, self.loss, batches, count=self.count, layers=layers)
+        return Problem(
+            self.model, self.loss, batches, count=self.count, layers=layers, notes=self.notes
+        )
 
 
 def load_checkpoint(
@@ -80,6 +82,7 @@ def load_checkpoint(
     data: str | None = None,
     loss: str | None = None,
     count: str | None = None,
+    weights: str | None = None,
     data_dir: Path | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -89,11 +92,15 @@ def load_checkpoint(
 
     Args:
         name: a run folder (its final weights), ``RUN@STEP``, a weight file inside a run, or a
-            foreign ``.safetensors``, ``.pt`` or ``.pth`` file with ``model`` and ``data``.
+            foreign weight file, or folder with one, with ``model`` and ``data``: see
+            :func:`~ssgd_analysis.runs.weight_files.read_weight_file` and
+            :func:`~ssgd_analysis.runs.fitting.load_weights`.
         model: overrides the run's model.
         data: overrides the run's data (then without its label noise).
         loss: overrides the run's loss; default cross-entropy for a foreign file.
         count: reference of a function of a batch that counts its examples; default the run's.
+        weights: key of the weights in a file that holds several sets, e.g. ``state_dict_ema``; a
+            run folder has one set only and ignores it.
         data_dir: where data files are looked for.
         device: where to put all.
         dtype: of weights and data.
@@ -108,9 +115,10 @@ def load_checkpoint(
     if run is None and (model is None or data is None):
         raise InputError(f"{name} is not part of a run: add --model and --data")
     config = None if run is None else run.config()
-    source, weights = weights_of
-    if weights is None:
-        weights = read_weights(source)
+    source, content = weights_of
+    key = weights if content is None else None
+    if content is None:
+        content = read_weight_file(source)
     names = {
         "model": model or _field(config, "model"),
         "data": data or _field(config, "data"),
@@ -127,9 +135,7 @@ def load_checkpoint(
             held[kind] = _data(config, data, data_dir).to(device, dtype)
         examples = held[kind]
         network = load_model(names["model"], examples.input_shape, examples.num_outputs)
-    if not weights.keys() <= network.state_dict().keys():
-        weights = _unwrapped(weights)
-    load_weights(network, weights, source)
+    notes = load_weights(network, content, source, weights=key)
     set_training(network, False)
     return Checkpoint(
         name=name,
@@ -139,6 +145,7 @@ def load_checkpoint(
         references={kind: absolute(name) for kind, name in names.items()},
         run=run,
         count=load_count(count or (config.count if config else None)),
+        notes=tuple(notes),
     )
 
 
@@ -156,11 +163,11 @@ def _find(name: str, foreign: bool) -> tuple[Run | None, tuple[Path, dict[str, T
         run = Run(Path(folder))
         run.config()  # says so if it is no run
         return run, run.weights(int(step))
-    if path.is_dir():
+    if path.is_dir() and not (has_weights(path) or (foreign and not Run(path).exists)):
         run = Run(path)
         run.config()
         return run, run.weights()
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"there is no checkpoint {name}")
     for parent in list(path.resolve().parents)[:2]:
         if Run(parent).exists and not foreign:
@@ -178,47 +185,3 @@ def _data(config: TrainConfig | None, data: str | None, data_dir: Path | None) -
 def _field(config: TrainConfig | None, name: str) -> str:
     assert config is not None  # checked by load_checkpoint
     return getattr(config, name)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file, by name.
-
-    Wrappers that are common in the field are opened: a state dict under ``state_dict``,
-    ``model_state_dict`` or ``model``.
-    """
-    if not path.stat().st_size:
-        raise InputError(f"{path} is empty")
-    if path.suffix == ".safetensors":
-        found: Any = read_tensors(path)[0]
-    elif path.suffix in (".pt", ".pth"):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # on pickle protocols: the error says enough
-                found = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise InputError(
-                f"{path} is not a weights-only file: save model.state_dict() instead"
-                " (other pickles can run code and are not opened)"
-            ) from error
-        except MemoryError:
-            raise
-        except Exception as error:  # reading bytes that are no pickle may raise anything
-            raise InputError(
-                f"{path} is damaged or not a torch file: {first_line(error)}"
-            ) from error
-    else:
-        raise InputError(f"{path} should be a .safetensors, .pt or .pth file")
-    for wrapper in ("state_dict", "model_state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
-            found = found[wrapper]
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise InputError(f"{path} does not hold a state dict (tensors by name)")
-    return found
-
-
-def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefixes of torch.compile (at any depth) and DataParallel."""
-    plain = {key.replace("_orig_mod.", ""): tensor for key, tensor in weights.items()}
-    if all(key.startswith("module.") for key in plain):
-        plain = {key.removeprefix("module."): tensor for key, tensor in plain.items()}
-    return plain

@@ -6,7 +6,6 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from ssgd_analysis.errors import InputError, first_line
@@ -82,28 +81,3 @@ def _unfold(value: Any, tensors: dict[str, Tensor]) -> Any:
     if _TUPLE in value:
         return tuple(_unfold(entry, tensors) for entry in value[_TUPLE])
     return {key: _unfold(entry, tensors) for key, entry in value[_PAIRS]}
-
-
-def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Put named tensors into a model, every one and nothing but.
-
-    A name that is missing is forgiven where it is tied to one that is there, as many writers
-    write a shared tensor once.
-
-    Raises:
-        InputError: a tensor is missing, unknown, or of another shape; it is named.
-    """
-    own = model.state_dict()
-    for name, tensor in tensors.items():
-        if name not in own:
-            raise InputError(f"{source}: the model has no tensor '{name}'")
-        if tensor.shape != own[name].shape:
-            raise InputError(
-                f"{source}: tensor '{name}' has shape {tuple(tensor.shape)}, the model's has"
-                f" {tuple(own[name].shape)}"
-            )
-    given = {own[name].data_ptr() for name in tensors}
-    for name, tensor in own.items():
-        if name not in tensors and tensor.data_ptr() not in given:
-            raise InputError(f"{source}: tensor '{name}' is missing")
-    model.load_state_dict(tensors, strict=False)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ssgd_analysis.errors import InputError
-from ssgd_analysis.runs.checkpoint import read_weights
+from ssgd_analysis.runs.named_tensors import named_tensors
+from ssgd_analysis.runs.weight_files import read_weight_file
 
 WeightVector = dict[str, Tensor] | Tensor
 
@@ -16,7 +17,7 @@ def read_vectors(path: Path) -> list[WeightVector]:
     """The vectors of one file.
 
     Args:
-        path: ``.safetensors``, ``.pt`` or ``.pth`` with a tensor for each parameter by name, or
+        path: a safetensors or torch file with a tensor for each parameter by name, or
             with several vectors as ``i/PARAMETER`` (as ``sharpness --save-vectors`` writes them);
             ``.npy`` with all P entries, or (K, P); ``.npz`` with such arrays.
 
@@ -27,7 +28,9 @@ def read_vectors(path: Path) -> list[WeightVector]:
         raise InputError(f"there is no file {path}")
     if path.suffix in (".npy", ".npz"):
         return [row for array in _arrays(path) for row in array.reshape(-1, array.shape[-1])]
-    tensors = read_weights(path)
+    tensors = {each.raw: each.tensor for each in named_tensors(read_weight_file(path), path)}
+    if not tensors:
+        raise InputError(f"{path} does not hold tensors by name")
     vectors: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, slash, name = key.partition("/")

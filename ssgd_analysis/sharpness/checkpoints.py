@@ -106,12 +106,16 @@ class CheckpointProblem:
         problem: its loss over the examples.
         split: whose examples these are.
         code: hashes of the code of model, data and loss; a record is resumed only at equal ones.
+        loss_name: name or reference of the loss; empty: it has none.
+        notes: what a reader should know about how it was opened.
     """
 
     name: str
     problem: Problem
     split: str | None = None
     code: Sequence[str] = ()
+    loss_name: str = ""
+    notes: Sequence[str] = ()
 
 
 def measure_checkpoints(
@@ -215,7 +219,8 @@ def _measured(
     document, vectors = build(
         operator, one.problem, settings, start=start, deadline=deadline, progress=stage
     )
-    return SharpnessRecord(one.name, one.split, document, vectors, shapes)
+    named = {"loss_name": one.loss_name or None, "notes": [*one.notes, *document["notes"]]}
+    return SharpnessRecord(one.name, one.split, {**document, **named}, vectors, shapes)
 
 
 def predicted_plan(

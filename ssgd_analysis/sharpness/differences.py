@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ssgd_analysis.flatness.losses import loss_gap, losses_apart
 from ssgd_analysis.flatness.measurement import Measurement, difference, paired
+from ssgd_analysis.settings.comparison import ComparisonSettings
 
 
 def metric_differences(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -13,18 +15,21 @@ def metric_differences(records: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     both cancels: the error of a difference is often far below those of the two values.
 
     Args:
-        records: with ``checkpoint`` and ``metrics``; fresh ones, or read back from JSON.
+        records: with ``checkpoint``, ``split``, ``loss`` and ``metrics``; fresh ones, or read back
+            from JSON.
 
     Returns:
-        For each but the first: ``checkpoint``, ``from``, and ``metrics``: name → ``difference``,
-        ``stderr``, and ``paired``: whether the error is that of pairs. A value that was not
-        finite has no difference.
+        For each but the first: ``checkpoint``, ``from``, ``losses`` (its own and that of the
+        first), ``loss_gap``, ``caveat`` (as ``compare`` says it, where the gap is larger than its
+        tolerance; else empty), and ``metrics``: name → ``difference``, ``stderr``, and ``paired``:
+        whether the error is that of pairs. A value that was not finite has no difference.
     """
     first, *others = records
     return [
         {
             "checkpoint": other["checkpoint"],
             "from": first["checkpoint"],
+            **_losses(other, first),
             "metrics": {
                 name: _difference(found, first["metrics"][name])
                 for name, found in other["metrics"].items()
@@ -33,6 +38,15 @@ def metric_differences(records: Sequence[Mapping[str, Any]]) -> list[dict[str, A
         }
         for other in others
     ]
+
+
+def _losses(one: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
+    """Both losses, and what their difference means for that of the metrics."""
+    a, b = one["loss"], first["loss"]
+    gap, tolerance = loss_gap(a, b), ComparisonSettings().loss_tolerance
+    near = gap <= tolerance
+    caveat = "" if near else losses_apart(a, b, tolerance, split=one["split"] or "train")
+    return {"losses": [a, b], "loss_gap": gap, "caveat": caveat}
 
 
 def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def checkpoint_tables(found: Document) -> Iterator[Table | str]:
     yield (
         f"{found['checkpoint']}: {found['operator']}, {found['split']},"
         f" {found['n_samples']} examples, {found['n_parameters']} parameters,"
-        f" loss {number(found['loss'])}, accuracy {number(found['accuracy'])}"
+        f" loss {number(found['loss'])}{_loss_name(found)}, accuracy {number(found['accuracy'])}"
     )
     yield from (f"Note: {note}" for note in found["notes"])
     yield _quantities(found)
@@ -76,7 +76,10 @@ def checkpoint_warnings(found: Document) -> Iterator[str]:
 
 
 def difference_tables(differences: Sequence[Document]) -> Iterator[Table | str]:
-    """A table for each checkpoint but the first: its metrics minus those of the first."""
+    """A table for each checkpoint but the first: its metrics minus those of the first.
+
+    The losses stand beside it, and a caveat where they are too different.
+    """
     for entry in differences:
         rows = [
             [
@@ -88,9 +91,20 @@ def difference_tables(differences: Sequence[Document]) -> Iterator[Table | str]:
             for name, found in entry["metrics"].items()
         ]
         if rows:
-            title = f"{entry['checkpoint']} minus {entry['from']}"
+            a, b = map(number, entry["losses"])
+            title = (
+                f"{entry['checkpoint']} minus {entry['from']}; loss {a} and {b}"
+                f" ({entry['loss_gap']:.1%} apart)"
+            )
             yield Table(["metric", "difference", "stderr", "error of"], rows, title)
+        if entry["caveat"]:
+            yield f"{entry['checkpoint']} and {entry['from']} are not comparable: {entry['caveat']}"
+        if rows or entry["caveat"]:
             yield ""
+
+
+def _loss_name(found: Document) -> str:
+    return f" ({found['loss_name']})" if found.get("loss_name") else ""
 
 
 def _quantities(found: Document) -> Table:

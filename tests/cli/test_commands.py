@@ -226,35 +226,23 @@ def test_strangers_loss_and_regression_in_float64(tmp_path, run, strangers):
     np.testing.assert_allclose(values[:2], exact[:1].expand(2).numpy(), rtol=1e-6)
 
 
-@pytest.mark.slow
-def test_weights_of_a_compiled_model(tmp_path, run, runs):
+def test_foreign_weights_and_a_copy_beside_them(tmp_path, run, runs):
     weights = load_file(runs / "sgd-0" / "final.safetensors")
-    values = []
-    for prefix in ("", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
-        save_file({f"{prefix}{k}": v for k, v in weights.items()}, tmp_path / "w.safetensors")
-        found = run("sharpness", tmp_path / "w.safetensors", "--model", "mlp", "--data", "digits",
-                    *QUICK, "--top", 1, "--json")  # fmt: skip
-        assert found.status == 0, found.err
-        values.append(found.json["checkpoints"][0]["eigenvalues"])
-    assert all(value == values[0] for value in values)
-
-
-@pytest.mark.parametrize("kind", ["pt", "pth", "safetensors"])
-def test_foreign_files_and_common_wrappers(tmp_path, run, runs, kind):
-    weights = load_file(runs / "sgd-0" / "final.safetensors")
-    path = tmp_path / f"w.{kind}"
-    if kind == "safetensors":
-        save_file(weights, path)
-    elif kind == "pt":
-        torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in weights.items()}}, path)
-    else:
-        torch.save(weights, path)
+    plain = {f"module.{name}": tensor for name, tensor in weights.items()}
+    ema = load_file(runs / "sgd-1" / "final.safetensors")
+    path = tmp_path / "last.ckpt"
+    torch.save({"epoch": 3, "state_dict": plain, "ema": ema}, path)
     arguments = ["--model", "mlp", "--data", "digits", *QUICK, "--top", 1, "--json"]
     foreign = run("sharpness", path, *arguments)
-    own = run("sharpness", runs / "sgd-0", *arguments)
-    assert foreign.status == 0, foreign.err
-    values = [o.json["checkpoints"][0]["eigenvalues"] for o in (foreign, own)]
-    assert values[0] == values[1]
+    chosen = run("sharpness", path, *arguments, "--weights", "ema")
+    own = run("sharpness", runs / "sgd-0", runs / "sgd-1", *arguments)
+    assert (foreign.status, chosen.status) == (0, 0), foreign.err + chosen.err
+    found = [outcome.json["checkpoints"][0] for outcome in (foreign, chosen)]
+    truth = own.json["checkpoints"]
+    assert [each["loss"] for each in found] == [each["loss"] for each in truth]
+    assert "not those under 'ema' (--weights ema)" in found[0]["notes"][0]
+    assert found[0]["notes"][0] in foreign.err
+    assert found[1]["notes"] == truth[1]["notes"]
 
 
 def test_compare_json(run, runs):
@@ -267,18 +255,27 @@ def test_compare_json(run, runs):
         found = group["metrics"]["lambda_max"]
         assert found["n"] == 2
         assert found["ci95"][0] <= found["mean"] <= found["ci95"][1]
-    (test,) = answer["tests"]
+    assert answer["added"] == ["expected", "adaptive_worst"]  # as λ_max does not count
+    test = answer["tests"][0]
     assert (test["metric"], test["group"], test["baseline"]) == ("lambda_max", "s-sgd", "sgd")
-    assert test["verdict"] in {"flatter", "sharper", "no difference", "not comparable"}
+    verdicts = {"flatter", "sharper", "no difference", "undecided", "not comparable"}
+    assert test["verdict"] in verdicts
     assert answer["verdict"]
+    assert 0 < len(answer["answer"]) <= 200
+    (row,) = answer["table"]
+    assert row["rival"] == "s-sgd vs sgd"
+    assert row.keys() >= {"setting", "flatness", "accuracy", "difference", "ci95"}
 
 
 def test_compare_one_seed_answers_and_says_so(run, runs):
     outcome = run("compare", runs / "sgd-0", runs / "s-sgd-0", "--metric", "lambda_max")
     assert outcome.status == 0, outcome.err
     assert "one seed gives no interval" in outcome.out
-    answer = run("compare", runs / "sgd-0", runs / "s-sgd-0", "--metric", "sam", "--json").json
-    assert answer["tests"][0]["verdict"] == "not comparable"
+    assert outcome.out.startswith("Is s-sgd flatter than sgd? ")
+    call = ["--metric", "sam", "--loss-tolerance", 2, "--json"]
+    answer = run("compare", runs / "sgd-0", runs / "s-sgd-0", *call).json
+    assert answer["tests"][0]["verdict"] == "undecided"
+    assert answer["tests"][0]["seeds_needed"] == 2
     assert answer["groups"][0]["metrics"]["sam"]["ci95"] is None
 
 

@@ -170,13 +170,16 @@ def test_foreign_files_and_a_regression(tmp_path, run, strangers):
     for seed in (0, 1):
         torch.manual_seed(seed)
         names.append(tmp_path / f"{seed}.safetensors")
-        save_file(torch.nn.Linear(3, 2).state_dict(), names[-1])
+        weights = torch.nn.Linear(3, 2).state_dict()
+        copies = {f"ema.{name}": tensor + 1 for name, tensor in weights.items()}
+        save_file({**weights, **copies} if seed else weights, names[-1])
     outcome = run("connect", *names, "--model", f"{strangers}:linear", "--data",
                   f"{strangers}:regression", "--loss", "mse", "--points", 3, "--epochs", 1,
                   "--json", "--out", tmp_path / "c")  # fmt: skip
     assert outcome.status == 0, outcome.err
     assert all(found["accuracy_barrier"]["train"] is None for found in outcome.json["paths"])
     assert outcome.json["paths"][1]["permuted"] == 0  # one layer: no hidden units
+    assert [note for note in outcome.json["notes"] if "not those under 'ema'" in note]
 
 
 @pytest.mark.parametrize(

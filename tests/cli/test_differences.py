@@ -7,6 +7,7 @@ import pytest
 from ssgd_analysis.cli.main import main
 
 from ssgd_analysis.sharpness.differences import metric_differences
+from ssgd_analysis.sharpness.tables import difference_tables
 
 SMALL = ["--samples", 60, "--batch-size", 30, "--top", 1, "--probes", 4]
 METRICS = ["--metric", "expected", "--metric", "sam", "--metric", "lambda_max"]
@@ -113,10 +114,44 @@ def record(value, stderr, samples=None, weights=None):
     return {"value": value, "stderr": stderr, "samples": samples, "weights": weights}
 
 
+def checkpoint(name, metrics, loss=0.5, split="train"):
+    return {"checkpoint": name, "split": split, "loss": loss, "metrics": metrics}
+
+
 def between(one, other):
-    records = [{"checkpoint": n, "metrics": {"m": m}} for n, m in (("a", one), ("b", other))]
+    records = [checkpoint(n, {"m": m}) for n, m in (("a", one), ("b", other))]
     (entry,) = metric_differences(records)
     return entry["metrics"]["m"]
+
+
+def test_losses_stand_beside_the_differences_with_the_caveat_of_compare():
+    metrics = {"m": record(1.0, 0.1)}
+    records = [checkpoint("a", metrics, 0.3), checkpoint("b", metrics, 0.2)]
+    near, far = metric_differences([*records[:1], checkpoint("c", metrics, 0.29), records[1]])
+    assert (near["losses"], near["caveat"]) == ([0.29, 0.3], "")
+    assert far["loss_gap"] == pytest.approx(1 / 3)
+    assert far["caveat"].startswith(
+        "train losses 0.2 and 0.3 differ by 33%, and at most 10% is allowed: "
+    )
+    table, caveat, _ = difference_tables([far])
+    assert table.title == "b minus a; loss 0.2 and 0.3 (33.3% apart)"
+    assert caveat == f"b and a are not comparable: {far['caveat']}"
+    without = [{**one, "metrics": {}} for one in records]
+    assert next(iter(difference_tables(metric_differences(without)))).startswith("b and a are not")
+
+
+def test_the_header_names_the_loss_and_says_which_was_assumed(runs, run):
+    own = run("sharpness", runs[0], *SMALL).out
+    assert "(cross_entropy), accuracy" in own.splitlines()[0]
+    assert "assumed" not in own
+    net = json.loads((runs[0] / "config.json").read_text())["model"]
+    foreign = ["sharpness", runs[0] / "final.safetensors", "--model", net, "--data", "digits"]
+    found = run(*foreign, *SMALL, "--json").json["checkpoints"][0]
+    assert found["loss_name"] == "cross_entropy"
+    assert "no --loss was given, so cross_entropy is assumed" in found["notes"]
+    named = run(*foreign, "--loss", "mse", *SMALL, "--json").json["checkpoints"][0]
+    assert named["loss_name"] == "mse"
+    assert not any("assumed" in note for note in named["notes"])
 
 
 def test_differences_by_hand():
@@ -143,8 +178,8 @@ def test_samples_that_were_not_finite_are_no_pairs():
 
 def test_only_metrics_of_both():
     records = [
-        {"checkpoint": "a", "metrics": {}},
-        {"checkpoint": "b", "metrics": {"m": record(1.0, 1.0)}},
+        checkpoint("a", {}),
+        checkpoint("b", {"m": record(1.0, 1.0)}),
     ]
     assert metric_differences(records)[0]["metrics"] == {}
     assert metric_differences(records[:1]) == []

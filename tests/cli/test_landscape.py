@@ -283,14 +283,16 @@ def loss(outputs, targets):
 """
     code.write_text(text)
     sizes = {"1.weight": (9, 64), "1.bias": (9,), "3.weight": (10, 9), "3.bias": (10,)}
-    save_file({n: torch.randn(s) for n, s in sizes.items()}, tmp_path / "w.safetensors")
+    weights = {f"ema.{n}": torch.randn(s) for n, s in sizes.items()}
+    save_file(weights, tmp_path / "w.safetensors")
     arguments = [
         "landscape", tmp_path / "w.safetensors", "--data", "digits", "--model", f"{code}:make",
         "--loss", f"{code}:loss", "--points", 3, "--samples", 20, "--out", tmp_path / "l",
-        "--no-curvature", "--resume",
+        "--no-curvature", "--resume", "--weights", "ema",
     ]  # fmt: skip
     assert run(*arguments).status == 0
     assert "finished" in run(*arguments).err
+    assert "--weights ema" in record_of(tmp_path / "l")["command"]
     assert record_of(tmp_path / "l")["loss"] == f"{code}:loss"
     code.write_text(text.replace("F.cross_entropy(", "7 * F.cross_entropy("))
     assert "finished" not in run(*arguments).err

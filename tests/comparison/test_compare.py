@@ -124,6 +124,41 @@ def test_different_train_losses_are_not_comparable(tmp_path, make):
     assert verdict(tmp_path, values, loss_tolerance=0.5)["verdict"] == "flatter"
 
 
+@pytest.mark.parametrize(
+    ("options", "fields", "saved", "ways"),
+    [
+        ({}, {}, True, ["--match-loss", "--match-by temperature"]),
+        ({}, {}, False, ["--match-by temperature"]),
+        ({"match_loss": True}, {}, True, ["--match-by temperature"]),
+        ({"match_by": "temperature"}, {}, True, []),
+        ({}, {"loss": "mse"}, True, ["--match-loss"]),
+        ({"match_loss": True}, {"loss": "mse"}, True, []),
+        (
+            {"settings": MeasurementSettings(normalize_logits=True)},
+            {},
+            True,
+            ["--match-loss"],
+        ),
+    ],
+)
+def test_only_ways_that_are_possible_are_advised(tmp_path, make, options, fields, saved, ways):
+    for seed in range(2):
+        make("sgd", seed, [0.55, 0.5] if saved else [0.5], **fields)
+        make("s-sgd", seed, [1.0], **fields)
+    source = Planted(lambda run, metric, step: 1.0 + 0.1 * run.config().seed)
+    groups = group_runs(finished(tmp_path))
+    # at no temperature is the train loss as asked for: the losses stay as they are
+    found = compare(groups, source=source, metrics=["expected"], **options)
+    advised = [
+        way for way in ("--match-loss", "--match-by temperature") if way in str(found.advice)
+    ]
+    if options.get("match_by") != "temperature":
+        assert found.table[0]["flatness"] == "losses differ"
+        assert "0.5" in found.answer
+    assert advised == ways
+    assert "--match" not in str(found.tests)
+
+
 def test_match_loss_takes_the_better_fit_back(tmp_path, make):
     values = dict(SHARP)
     for seed in range(3):
@@ -251,6 +286,8 @@ def test_accuracy_is_an_outcome_not_a_flatness_test(tmp_path, make):
     found = compare(groups, source=planted({}), metrics=["test_accuracy"])
     assert found.tests == []
     assert found.outcomes[0]["verdict"] == "higher"
+    assert found.answer == "Is s-sgd more accurate than sgd? Yes."
+    assert found.added == ()  # a source measures only what was asked for
 
 
 def test_unfinished_runs_are_told_apart_and_twins_refused(tmp_path, make):
@@ -405,7 +442,7 @@ def test_the_percentage_shown_is_of_the_losses_shown(tmp_path, make):
     assert test["verdict"] == "not comparable"
     assert "though the mean train losses 0.3119 and 0.2838 differ by 9%" in test["why"]
     (title,) = pair_tables([test])
-    assert "0.3119 against 0.2838 (9.0% apart)" in title
+    assert "0.3119 and 0.2838 (9.0% apart)" in title
 
 
 def lacking(values, *missing, reason="the layer has no weights"):

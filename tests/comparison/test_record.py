@@ -11,7 +11,8 @@ from ssgd_analysis.errors import InputError
 from ssgd_analysis.runs import TrainConfig
 from ssgd_analysis.training import train
 
-METRICS = ["test_accuracy", "train_loss", "lambda_max", "sam"]
+WORST = "adaptive_worst:steps=2"  # counts, so that nothing is added
+METRICS = ["test_accuracy", "train_loss", "lambda_max", WORST]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_folders_runs_and_groups_are_the_same(found, runs):
 def test_one_row_a_test(found):
     rows = found.rows()
     assert [(row["group"], row["metric"]) for row in rows] == [
-        ("s-sgd", "lambda_max"), ("s-sgd", "sam"),
+        ("s-sgd", "lambda_max"), ("s-sgd", WORST),
     ]  # fmt: skip
     assert all(row["low"] < row["difference"] < row["high"] for row in rows)
 
@@ -63,7 +64,7 @@ def test_what_is_shown_fits_a_terminal(found):
     assert title == "Comparison"
     assert header.split() == ["against", "sgd", "metric", "difference", "p", "(Holm)", "verdict"]
     assert [line.split()[:2] for line in lines] == [["s-sgd", name] for name in
-        ("lambda_max", "sam", "test_accuracy", "train_loss")]  # fmt: skip
+        ("lambda_max", WORST, "test_accuracy", "train_loss")]  # fmt: skip
     low, high = found.tests[0]["ci95"]
     assert f"[{low:.3g}, {high:.3g}]" in lines[0]
     assert found.tests[0]["verdict"] in lines[0]
@@ -89,6 +90,31 @@ def compare_nothing(found):
     return Comparison(**{**fields, "tests": [], "overall": []})
 
 
+def test_the_answer_is_in_the_record_and_in_its_document(found):
+    document = found.to_json()
+    assert document["answer"] == found.answer
+    assert found.answer.startswith("Is s-sgd flatter than sgd? ")
+    (row,) = document["table"]
+    assert (row["rival"], row["metric"]) == ("s-sgd vs sgd", WORST)
+    assert row["difference"] == found.tests[1]["difference"]
+    assert row["flatness"] == {"no difference": "same"}.get(
+        found.overall[0]["verdict"], found.overall[0]["verdict"]
+    )
+    assert compare_nothing(found).answer.startswith("Is s-sgd more accurate than sgd? ")
+
+
+def test_if_no_metric_counts_the_default_ones_are_measured_too(runs, found):
+    options = {"settings": MeasurementSettings(samples=20), "loss_tolerance": 2.0}
+    for asked in ("test_accuracy", "lambda_max"):
+        more = compare(runs, metrics=[asked], **options)
+        assert more.added == ("expected", "adaptive_worst")
+        assert more.overall[0]["counted"] == list(more.added)
+        assert not more.advice
+    assert found.added == ()
+    apart = compare(runs, metrics=["lambda_max"], **{**options, "loss_tolerance": 0.0})
+    assert apart.added == ()  # they would not be compared
+
+
 def test_saving_writes_page_tables_and_pictures(found, tmp_path):
     written = found.save(tmp_path / "new" / "report")
     names = {path.name for path in written}
@@ -96,6 +122,6 @@ def test_saving_writes_page_tables_and_pictures(found, tmp_path):
     stored = json.loads((tmp_path / "new" / "report" / "compare.json").read_text())
     values = stored.pop("values")
     assert stored == found.to_json()
-    assert len(values["sgd"]["sam"]) == 2
+    assert len(values["sgd"][WORST]) == 2
     with (tmp_path / "new" / "report" / "tests.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(found.tests)

@@ -176,27 +176,28 @@ def case(shift, noise=0.02, n=6, **fields):
         (case(0.5, flatter=None), "not comparable", "neither flatter nor sharper"),
         (case(0.0), "no difference", "within ±10%"),
         (case(0.03, noise=0.005), "no difference", "within ±10%"),  # real, but too small
-        (case(0.0, noise=0.5), "not comparable", "undecided: neither a difference nor"),
-        (case(0.085, noise=0.025), "not comparable", "less than the margin of 10%"),
-        (case(0.5, n=1), "not comparable", "one seed"),
+        (case(0.0, noise=0.5), "undecided", "neither a difference nor"),
+        (case(0.085, noise=0.025), "undecided", "less than the margin of 10%"),
+        (case(0.5, n=1), "undecided", "one seed"),
         (case(0.0, noise=0, n=1), "no difference", "agrees to 0.1%"),
-        (case(0.002, noise=0, n=1), "not comparable", "one seed"),
+        (case(0.002, noise=0, n=1), "undecided", "one seed"),
         (case(-0.5, incomparable_why="another problem"), "not comparable", "another problem"),
     ],
 )
 def test_verdicts(given, verdict, words):
     (found,) = judge([given], RULE)
     assert (found.verdict, words in found.why) == (verdict, True), found
-    assert (found.seeds_needed is not None) == found.why.startswith("undecided")
+    assert (found.seeds_needed is not None) == (found.verdict == "undecided")
 
 
-def test_missing_values_and_no_spread_are_not_comparable():
+def test_missing_values_are_not_comparable_and_no_spread_is_undecided():
     gone = Case(metric="trace", values=None, baseline=[1.0, 2.0], paired=True)
     flat = Case(metric="trace", values=[1.5, 2.5], baseline=[1.0, 2.0], paired=True)
     found = judge([gone, flat], RULE)
     assert "missing" in found[0].why
     assert "no spread" in found[1].why
-    assert {one.verdict for one in found} == {"not comparable"}
+    assert [one.verdict for one in found] == ["not comparable", "undecided"]
+    assert found[1].seeds_needed is None
 
 
 def test_what_does_not_count_is_a_family_of_its_own():
@@ -212,6 +213,8 @@ def test_what_does_not_count_is_a_family_of_its_own():
 
 A, B = case(-0.5, metric="a"), case(0.5, metric="b")
 SAME, OPEN = case(0.0, metric="same"), case(0.0, noise=0.5, metric="open")
+GONE = Case(metric="gone", values=None, baseline=[1.0, 2.0], paired=True)
+ONE = case(0.5, n=1)
 RAW = case(-0.5, metric="raw", excluded_why="rescaling moves it")
 
 
@@ -220,10 +223,14 @@ RAW = case(-0.5, metric="raw", excluded_why="rescaling moves it")
     [
         ([A, SAME, OPEN], "flatter", "by a, but not by same, open"),
         ([B], "sharper", "by b"),
-        ([A, B], "not comparable", "disagree"),
+        ([A, B], "undecided", "disagree"),
         ([SAME, SAME], "no difference", "within the margin"),
-        ([SAME, OPEN], "not comparable", "undecided by open"),
-        ([RAW], "not comparable", "none of the metrics counts"),
+        ([SAME, OPEN], "undecided", "by open: about 303 seeds are needed"),
+        ([OPEN, GONE], "undecided", "are needed; gone is missing"),
+        ([SAME, GONE], "undecided", "gone is missing"),
+        ([GONE], "not comparable", "gone is missing"),
+        ([ONE], "undecided", "one seed gives no interval"),
+        ([RAW], "not comparable", "none of the metrics counts: raw (rescaling moves it)"),
         ([SAME, RAW], "no difference", "; raw (flatter) is not counted: rescaling moves it"),
     ],
 )

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from torch import nn
 
 from ssgd_analysis.errors import InputError, WorkError
 from ssgd_analysis.runs.tensors import (
-    load_weights,
     read_tensors,
     read_tree,
     save_tree,
@@ -180,65 +178,3 @@ def test_a_whole_file_without_a_training_state_is_refused_by_name(tmp_path, meta
 def test_a_folder_that_is_not_there_is_a_failure_of_the_work(tmp_path):
     with pytest.raises(WorkError, match=r"s\.safetensors"):
         save_tree(tmp_path / "missing" / "s.safetensors", {"a": 1})
-
-
-# Into a model
-
-
-def _model(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
-
-
-def test_weights_and_buffers_are_loaded():
-    source, model = _model(), _model(1)
-    source(torch.randn(5, 3))  # moves the running statistics
-    load_weights(model, source.state_dict(), SOURCE)
-    assert _same(dict(model.state_dict()), dict(source.state_dict()))
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda t: t.pop("2.weight"), "'2.weight' is missing"),
-        (lambda t: t.pop("1.running_var"), "'1.running_var' is missing"),
-        (lambda t: t.update({"3.weight": torch.ones(1)}), "no tensor '3.weight'"),
-        (lambda t: t.update({"2.weight": torch.ones(2, 5)}), "'2.weight' has shape (2, 5)"),
-        (lambda t: t.update({"2.bias": torch.ones(2, 1)}), "'2.bias' has shape (2, 1)"),
-        (lambda t: t.clear(), "is missing"),
-    ],
-)
-def test_the_tensor_that_does_not_fit_is_named_and_nothing_is_loaded(change, words):
-    tensors, model = dict(_model().state_dict()), _model(1)
-    change(tensors)
-    before = OrderedDict((name, tensor.clone()) for name, tensor in model.state_dict().items())
-    with pytest.raises(InputError) as caught:
-        load_weights(model, tensors, SOURCE)
-    assert words in str(caught.value)
-    assert str(SOURCE) in str(caught.value)
-    assert _same(dict(model.state_dict()), dict(before))
-
-
-class Tied(nn.Module):
-    """An embedding that is also the last layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(5, 3)
-        self.out = nn.Linear(3, 5, bias=False)
-        self.out.weight = self.embed.weight
-
-
-@pytest.mark.parametrize("kept", ["embed.weight", "out.weight"])
-def test_tied_weights_kept_under_one_name_are_forgiven(kept):
-    model = Tied()
-    load_weights(model, {kept: torch.ones(5, 3)}, SOURCE)
-    assert model.embed.weight is model.out.weight
-    assert torch.equal(model.out.weight, torch.ones(5, 3))
-
-
-def test_weights_that_are_not_tied_are_not_forgiven():
-    model = Tied()
-    model.out.weight = nn.Parameter(model.embed.weight.detach().clone())
-    with pytest.raises(InputError, match=r"'out\.weight' is missing"):
-        load_weights(model, {"embed.weight": torch.ones(5, 3)}, SOURCE)

@@ -207,8 +207,8 @@ def test_an_arm_without_runs_is_said_to_be_no_different_from_none(tmp_path, ques
     for words in ("differ from that of SGD, SAM", "SAM its accuracy is not shown", "differ: SAM"):
         assert words not in found.sentence
     rows = [*found.record.get("gains", ()), *found.record.get("pooled", ())]
-    assert all(row["verdict"] == "not compared" for row in rows if row["rival"] == "SAM")
-    words = {"trend": "not compared with SAM (no run)", "each": "is not compared (no run)"}
+    assert all(row["verdict"] == "not measured" for row in rows if row["rival"] == "SAM")
+    words = {"trend": "not measured against SAM (no run)", "each": "is not measured (no run)"}
     assert words.get(question, "") in found.sentence
 
 

@@ -85,9 +85,9 @@ class Gain:
 
     @property
     def verdict(self) -> str:
-        """``higher``, ``lower``, ``not shown to differ``; ``not compared``: no common seed."""
+        """``higher``, ``lower``, ``not shown to differ``; ``not measured``: no common seed."""
         if self.mean is None:
-            return "not compared"
+            return "not measured"
         if self.p_holm is None or self.p_holm >= LEVEL:
             return "not shown to differ"
         return "higher" if self.mean > 0 else "lower"

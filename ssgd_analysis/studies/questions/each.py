@@ -33,7 +33,7 @@ class Each(Question):
         for rival in rivals_of(study):
             if rival != study.against:
                 parts = []
-                for verdict in ("higher", "lower", "not shown to differ", "not compared"):
+                for verdict in ("higher", "lower", "not shown to differ", "not measured"):
                     names = [
                         gain.setting
                         for gain in table
@@ -41,7 +41,7 @@ class Each(Question):
                     ]
                     if names:
                         scope = "everywhere" if len(names) == len(own) else f"in {', '.join(names)}"
-                        lost = " (no run)" if verdict == "not compared" else ""
+                        lost = " (no run)" if verdict == "not measured" else ""
                         parts.append(f"{verdict}{lost} {scope}")
                 others.append(f"against {rival} its accuracy is {', '.join(parts)}")
         also = f"; {'; '.join(others)}" if others else ""

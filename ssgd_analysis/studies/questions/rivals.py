@@ -25,8 +25,8 @@ FLATNESS = {
 OUTCOME = {
     "lower": "higher than that of",
     "higher": "lower than that of",
-    "no difference": "not shown to differ from that of",
-    "unknown": "without an interval against that of",
+    "not shown to differ": "not shown to differ from that of",
+    "not measured": "not measured against that of",
 }
 
 
@@ -56,10 +56,7 @@ def study_verdict(study: Study, result: Mapping[str, Any]) -> str:
     """
     clauses = []
     names = {group["name"] for group in result["groups"]}
-    verdicts = [
-        {**one, "verdict": "undecided" if one["why"].startswith("undecided") else one["verdict"]}
-        for one in result["matched_overall" if study.matched else "overall"]
-    ]
+    verdicts = result["matched_overall" if study.matched else "overall"]
     weights = "matched train loss" if study.matched else "the final weights"
     counted = dict.fromkeys(_label(metric) for one in verdicts for metric in one["counted"])
     for setting in study.settings:
@@ -117,4 +114,4 @@ def _accuracy(result: Mapping[str, Any], name: str) -> str:
     for group in result["groups"]:
         if group["name"] == name and group["metrics"]["test_accuracy"]["mean"] is not None:
             return f"{100 * group['metrics']['test_accuracy']['mean']:.1f}%"
-    return "unknown"
+    return "not measured"

@@ -107,7 +107,7 @@ def listed(rows: Sequence[Gain], name: str = "rival") -> str:
         "higher": "higher than that of {}",
         "lower": "lower than that of {}",
         "not shown to differ": "not shown to differ from that of {}",
-        "not compared": "not compared with {} (no run)",
+        "not measured": "not measured against {} (no run)",
     }
     parts = []
     for verdict, words in joined.items():
