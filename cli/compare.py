@@ -22,6 +22,7 @@ from ssgd_analysis.settings.comparison import (
     MeasurementSettings,
     VerdictRule,
 )
+from ssgd_analysis.settings.pictures import PictureSettings
 
 if TYPE_CHECKING:
     from ssgd_analysis.comparison.members import MemberGroup
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 @settings_options(ComparisonSettings)
 @settings_options(VerdictRule)
 @settings_options(MeasurementSettings, without=("seed", "device"))
+@settings_options(PictureSettings)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for report.html, tables and pictures."
 )
@@ -101,7 +103,8 @@ def command(
                 settings=measuring,
                 progress=progress,
             )
-    written = [] if out is None else found.save(out)
+    look = settings_from(PictureSettings, options)
+    written = [] if out is None else found.save(out, pictures=look)
     if as_json:
         console.answer_json(found.to_json())
         return

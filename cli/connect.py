@@ -20,6 +20,7 @@ from ssgd_analysis.cli.options import (
 
 from ssgd_analysis.records import number
 from ssgd_analysis.settings.connection import ConnectionSettings
+from ssgd_analysis.settings.pictures import PictureSettings
 
 if TYPE_CHECKING:
     from ssgd_analysis.connections import ConnectionRecord
@@ -44,6 +45,7 @@ SPLITS = ("train", "test")
     help="A path to try; may be given several times (default: line, matched and bezier).",
 )
 @settings_options(ConnectionSettings, without=("seed",))
+@settings_options(PictureSettings)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -51,6 +53,7 @@ SPLITS = ("train", "test")
     help="Folder for arrays and pictures (default: connection).",
 )
 @click.option("--save-weights", is_flag=True, help="Save bends and matched weights in --out.")
+@click.option("--html", is_flag=True, help="Also write one page with all results in --out.")
 @click.option("--resume", is_flag=True, help="Reuse the finished paths in --out.")
 @json_option
 @computing
@@ -59,6 +62,7 @@ def command(
     kinds: tuple[str, ...],
     out: Path,
     save_weights: bool,
+    html: bool,
     resume: bool,
     as_json: bool,
     **options: Any,
@@ -77,6 +81,7 @@ def command(
     if len(checkpoints) != 2:
         raise InputError(f"connect needs two checkpoints, not {len(checkpoints)}")
     settings = settings_from(ConnectionSettings, options)
+    pictures = settings_from(PictureSettings, options)
     kinds = tuple(dict.fromkeys(kinds)) or DEFAULT_PATHS
     first, second = load_checkpoints(checkpoints, options)
     line(first.model, second.model)  # other architectures: refused before data are read
@@ -110,7 +115,7 @@ def command(
         for kind in record.kinds:
             if kind not in record.found:
                 console.say(f"{kind}: taken from {out / 'paths' / f'{kind}.npz'}")
-        record.save(out)
+        record.save(out, html=html, pictures=pictures)
         record = ConnectionRecord.read(out)
     _answer(record, as_json)
 

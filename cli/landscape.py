@@ -19,6 +19,7 @@ from ssgd_analysis.cli.options import (
 )
 
 from ssgd_analysis.settings.landscape import LandscapeSettings
+from ssgd_analysis.settings.pictures import PictureSettings
 
 if TYPE_CHECKING:
     from ssgd_analysis.data import Split
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     default=Path("landscape"),
     help="Folder for arrays and pictures (default: landscape).",
 )
+@settings_options(PictureSettings)
 @click.option("--html", is_flag=True, help="Also write an interactive page in one file.")
 @click.option("--movie", is_flag=True, help="Also write an animation of the trajectory (2-D).")
 @click.option("--resume", is_flag=True, help="Continue a call that was interrupted.")
@@ -70,6 +72,7 @@ def command(checkpoints: tuple[str, ...], out: Path, as_json: bool, **options: A
     from ssgd_analysis.ranks import launched, local_device
 
     settings = _settings(options)
+    pictures = settings_from(PictureSettings, options)
     options["device"] = local_device(options["device"])
     with launched() as ranks:
         try:
@@ -84,7 +87,7 @@ def command(checkpoints: tuple[str, ...], out: Path, as_json: bool, **options: A
             console.say(f"{out} is finished; nothing to compute")
         for note in record.document["notes"]:
             console.say(f"Note: {note}")
-        files = record.save(out, html=options["html"], movie=options["movie"])
+        files = record.save(out, html=options["html"], movie=options["movie"], pictures=pictures)
     if as_json:
         console.answer_json(LandscapeRecord.read(out).to_json())
         return
@@ -169,8 +172,20 @@ def _command(
         "dtype",
     ):
         values[name] = options[name]
-    for name in ("weights", "device", "data_dir", "plan", "vectors", "tune", "html", "movie"):
+    for name in (
+        "weights",
+        "device",
+        "data_dir",
+        "plan",
+        "vectors",
+        "tune",
+        "html",
+        "movie",
+        "width",
+        "title",
+    ):
         values[name] = options[name]
+    values["no_small_print"] = options["small_print"] is False
     values["out"] = out
     return command_line("landscape", checkpoints, values)
 

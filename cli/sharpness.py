@@ -20,6 +20,7 @@ from ssgd_analysis.cli.options import (
     settings_options,
 )
 
+from ssgd_analysis.settings.pictures import PictureSettings
 from ssgd_analysis.settings.sharpness import SharpnessFields
 
 
@@ -65,6 +66,8 @@ from ssgd_analysis.settings.sharpness import SharpnessFields
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for sharpness.json and pictures."
 )
+@settings_options(PictureSettings)
+@click.option("--html", is_flag=True, help="Also write one page with all results in --out.")
 @click.option("--resume", is_flag=True, help="Reuse the finished checkpoints in --out.")
 @json_option
 @computing
@@ -74,6 +77,7 @@ def command(
     save_vectors: bool,
     time_budget: float | None,
     out: Path | None,
+    html: bool,
     resume: bool,
     as_json: bool,
     **options: Any,
@@ -95,8 +99,10 @@ def command(
         difference_tables,
     )
 
-    if out is None and (save_vectors or resume):
-        raise InputError(f"--{'save-vectors' if save_vectors else 'resume'} needs --out")
+    asked = {"save-vectors": save_vectors, "resume": resume, "html": html}
+    if out is None and any(asked.values()):
+        raise InputError(f"--{next(name for name in asked if asked[name])} needs --out")
+    pictures = settings_from(PictureSettings, options)
     settings = _settings(options)
     opened = load_checkpoints(checkpoints, options)
     if out is not None:
@@ -135,7 +141,7 @@ def command(
     if records is None:
         _answer_plans(plans, as_json)
         return
-    files = [] if out is None else records.save(out)
+    files = [] if out is None else records.save(out, html=html, pictures=pictures)
     answer = records.to_json()
     if as_json:
         console.answer_json(answer)

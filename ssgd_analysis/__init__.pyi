@@ -25,6 +25,7 @@ from .methods import SSGD as SSGD
 from .problem import Problem as Problem
 from .runs import Run as Run
 from .runs import TrainConfig as TrainConfig
+from .settings.pictures import PictureSettings as PictureSettings
 from .sharpness import SharpnessRecord as SharpnessRecord
 from .sharpness import measure as measure
 from .studies import StudyRecord as StudyRecord

@@ -14,6 +14,7 @@ from ssgd_analysis.files import jsonable, make_folder
 from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.records import Record, number
 from ssgd_analysis.settings.comparison import VerdictRule
+from ssgd_analysis.settings.pictures import PictureSettings
 
 COLUMNS = (
     "group", "baseline", "metric", "difference", "relative", "p", "p_holm", "n", "verdict",
@@ -186,8 +187,8 @@ class Comparison(Record):
         figure = forest_figure(effects, baseline=baseline, axes=ax)
         return figure.axes[0] if ax is None else ax
 
-    def save(self, folder: Path | str) -> list[Path]:
+    def save(self, folder: Path | str, *, pictures: PictureSettings | None = None) -> list[Path]:
         """Write ``report.html``, ``compare.json``, the tables as CSV, and the pictures."""
         from ssgd_analysis.report.comparison import write_comparison
 
-        return write_comparison(make_folder(Path(folder)), self.document(), self.values)
+        return write_comparison(make_folder(Path(folder)), self.document(), self.values, pictures)

@@ -17,6 +17,7 @@ from ssgd_analysis.files import (
     write_text,
 )
 from ssgd_analysis.records import Record
+from ssgd_analysis.settings.pictures import PictureSettings
 
 ARRAYS, DOCUMENT, TABLE = "connect.npz", "connect.json", "connect.csv"
 
@@ -87,8 +88,19 @@ class ConnectionRecord(Record):
 
         return connection_axes(self.document, self.arrays, ax)
 
-    def save(self, folder: Path | str) -> list[Path]:
+    def save(
+        self,
+        folder: Path | str,
+        *,
+        html: bool = False,
+        pictures: PictureSettings | None = None,
+    ) -> list[Path]:
         """Write document, arrays, a table with one row a point, and pictures.
+
+        Args:
+            folder: is made if it is not there.
+            html: also the page ``connect.html`` with all of it.
+            pictures: how they look.
 
         Returns:
             The files written, and weights that were saved when the paths were found.
@@ -96,17 +108,20 @@ class ConnectionRecord(Record):
         Raises:
             WorkError: the disk is full or the folder not writable.
         """
+        from ssgd_analysis.connections.page import write_connection_page
         from ssgd_analysis.pictures.connection import connection_pictures
 
         folder = make_folder(Path(folder))
         (folder / DOCUMENT).unlink(missing_ok=True)  # it would speak of other arrays after a kill
         save_arrays(folder / ARRAYS, self.arrays)
         write_text(folder / TABLE, "\n".join(self._table()) + "\n")
-        pictures = connection_pictures(self.document, self.arrays, folder / "connect")
-        written = {"out": str(folder), "pictures": [str(path) for path in pictures]}
+        drawn = connection_pictures(self.document, self.arrays, folder / "connect", style=pictures)
+        if html:
+            drawn.append(write_connection_page(folder / "connect.html", self.to_json(), drawn[:1]))
+        written = {"out": str(folder), "pictures": [str(path) for path in drawn]}
         write_json(folder / DOCUMENT, self.document | written)
         weights = [Path(path) for path in self.document.get("weights", [])]
-        return [*(folder / name for name in (DOCUMENT, ARRAYS, TABLE)), *pictures, *weights]
+        return [*(folder / name for name in (DOCUMENT, ARRAYS, TABLE)), *drawn, *weights]
 
     def _table(self) -> list[str]:
         """Lines of the table: path, t, and losses and accuracies of each split."""

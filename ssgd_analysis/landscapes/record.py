@@ -20,6 +20,7 @@ from ssgd_analysis.files import (
 )
 from ssgd_analysis.landscapes.export import point_rows, write_csv, write_vtk
 from ssgd_analysis.records import Record
+from ssgd_analysis.settings.pictures import PictureSettings
 
 ARRAYS, DOCUMENT, PARTIAL = "landscape.npz", "landscape.json", "landscape.partial"
 
@@ -88,15 +89,23 @@ class LandscapeRecord(Record):
 
         return landscape_axes(self.document, self.arrays, ax)
 
-    def save(self, folder: Path | str, *, html: bool = False, movie: bool = False) -> list[Path]:
+    def save(
+        self,
+        folder: Path | str,
+        *,
+        html: bool = False,
+        movie: bool = False,
+        pictures: PictureSettings | None = None,
+    ) -> list[Path]:
         """Write arrays, document, pictures, a table, and of planes files for ParaView.
 
         A landscape that was saved in the folder before is removed, and so are partial results.
 
         Args:
             folder: is made if it is not there.
-            html: also an interactive page in one file.
+            html: also an interactive page in one file, and of planes surfaces as pictures.
             movie: also an animation of the trajectory (a plane only).
+            pictures: how they look.
 
         Returns:
             The files written.
@@ -109,22 +118,24 @@ class LandscapeRecord(Record):
         if there is None or not _same_arrays(there.arrays, self.arrays):
             _remove_document(folder)
             save_arrays(folder / ARRAYS, self.arrays)
-        pictures = self._draw(folder / "landscape", html=html, movie=movie)
+        drawn = self._draw(folder / "landscape", html=html, movie=movie, style=pictures)
         document = self.document | {
             "out": str(folder),
-            "pictures": [str(path) for path in pictures],
+            "pictures": [str(path) for path in drawn],
         }
         write_json(folder / DOCUMENT, document)
         _sweep(folder)
-        return [folder / ARRAYS, folder / DOCUMENT, *pictures]
+        return [folder / ARRAYS, folder / DOCUMENT, *drawn]
 
-    def _draw(self, stem: Path, *, html: bool, movie: bool) -> list[Path]:
+    def _draw(
+        self, stem: Path, *, html: bool, movie: bool, style: PictureSettings | None
+    ) -> list[Path]:
         """All that follows from document and arrays alone."""
         from ssgd_analysis import plots
         from ssgd_analysis.pictures.landscape import landscape_pictures
 
         record, arrays = self.document, self.arrays
-        written = landscape_pictures(record, arrays, stem)
+        written = landscape_pictures(record, arrays, stem, style=style, surface=html)
         written.append(write_csv(record, arrays, stem.with_suffix(".csv")))
         if record["settings"]["dims"] == 2:
             written += write_vtk(record, arrays, stem)

@@ -47,6 +47,20 @@ def comparison_pictures(
     Raises:
         WorkError: the disk is full or the folder not writable.
     """
+    figures = comparison_figures(result, values, names)
+    return {name: save_figure(figures[name], out / name) for name in figures if name in only}
+
+
+def comparison_figures(
+    result: dict[str, Any], values: SeedValues, names: Mapping[str, str]
+) -> dict[str, Figure]:
+    """The figures of :func:`comparison_pictures` by name.
+
+    Args:
+        result: of ``compare``.
+        values: group → metric → each seed's value.
+        names: metric → its name in pictures.
+    """
     figures: dict[str, Figure] = {}
     if effects := relative_effects(result, names):
         baselines = {test["baseline"] for test in result["tests"]}
@@ -58,7 +72,7 @@ def comparison_pictures(
         figures["scatter"] = metric_scatter(points, width=DOUBLE)
     if panels := correlation_panels(result.get("correlations"), names):
         figures["correlations"] = coefficient_figure(panels, width=DOUBLE)
-    return {name: save_figure(figures[name], out / name) for name in figures if name in only}
+    return figures
 
 
 def relative_effects(

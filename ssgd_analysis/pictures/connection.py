@@ -7,14 +7,20 @@ from typing import Any
 import numpy as np
 
 from ssgd_analysis.files import jsonable
+from ssgd_analysis.pictures.paper import paper_of
 from ssgd_analysis.plots import Walk, connection_figure, save_figure
-from ssgd_analysis.plots.style import short_names
+from ssgd_analysis.plots.style import on_paper, short_names
+from ssgd_analysis.settings.pictures import PictureSettings
 
 VOLATILE = ("out", "pictures", "weights")  # where files lie: filled in later, or changed
 
 
 def connection_pictures(
-    record: dict[str, Any], arrays: Mapping[str, np.ndarray], stem: Path
+    record: dict[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    stem: Path,
+    *,
+    style: PictureSettings | None = None,
 ) -> list[Path]:
     """Draw loss and accuracy along every path, train beside test.
 
@@ -22,6 +28,7 @@ def connection_pictures(
         record: as in ``connect.json``.
         arrays: as in ``connect.npz``.
         stem: path of the picture without the ending.
+        style: how it looks.
 
     Returns:
         Paths (PNG, PDF).
@@ -35,7 +42,8 @@ def connection_pictures(
     settings["paths"] = [{**found, "cost": _untimed(found["cost"])} for found in record["paths"]]
     title = f"Connection: {' – '.join(record['checkpoints'])}"
     first, second = short_names(record["checkpoints"], 16)
-    figure = connection_figure(walks, ends=(first, second), notes=[_small_print(record)])
+    with on_paper(paper_of(style)):
+        figure = connection_figure(walks, ends=(first, second), notes=[_small_print(record)])
     return save_figure(figure, stem, title=title, record=settings)
 
 
@@ -83,7 +91,7 @@ def _untimed(cost: dict[str, Any]) -> dict[str, Any]:
 def _small_print(record: dict[str, Any]) -> str:
     chosen, sizes = record["settings"], record["n_samples"]
     says = [
-        " – ".join(record["checkpoints"]),
+        " – ".join(short_names(record["checkpoints"], 40)),
         " and ".join(f"{count} {split}" for split, count in sizes.items()) + " examples",
         f"{chosen['points']} points",
         f"BatchNorm {chosen['bn']}",

@@ -10,17 +10,28 @@ import numpy as np
 
 from ssgd_analysis.files import jsonable
 from ssgd_analysis.pictures.landscape_notes import landscape_notes
+from ssgd_analysis.pictures.paper import paper_of
 from ssgd_analysis.plots import Line, Mark, Plane, loss_bands, loss_contours, save_figure
 from ssgd_analysis.plots.contours import title_room
-from ssgd_analysis.plots.style import fitting_names, inches, short_names
+from ssgd_analysis.plots.static_surface import surface_figure
+from ssgd_analysis.plots.style import fitting_names, inches, on_paper, short_names
 from ssgd_analysis.plots.words import axis_unit, percent
+from ssgd_analysis.settings.pictures import PictureSettings
 
+DENSE = 201  # places at which a predicted parabola is drawn
 MOST = 9  # planes of which all draws are shown; of more the first one
 
 Arrays = Mapping[str, np.ndarray]
 
 
-def landscape_pictures(record: dict[str, Any], arrays: Arrays, stem: Path) -> list[Path]:
+def landscape_pictures(
+    record: dict[str, Any],
+    arrays: Arrays,
+    stem: Path,
+    *,
+    style: PictureSettings | None = None,
+    surface: bool = False,
+) -> list[Path]:
     """Draw lines or planes; of a plane of eigenvectors also the cuts along its axes.
 
     The same record and arrays give the same bytes. Settings stand in the small print and in the
@@ -30,9 +41,11 @@ def landscape_pictures(record: dict[str, Any], arrays: Arrays, stem: Path) -> li
         record: as in ``landscape.json``.
         arrays: as in ``landscape.npz``.
         stem: path of the pictures without the ending.
+        style: how they look.
+        surface: also draw planes as surfaces.
 
     Returns:
-        Paths (PNG, PDF): ``stem``, and ``stem-axes`` for eigenvectors in a plane.
+        Paths (PNG, PDF): ``stem``, ``stem-axes`` for eigenvectors in a plane, ``stem-surface``.
 
     Raises:
         WorkError: the disk is full or the folder not writable.
@@ -42,9 +55,12 @@ def landscape_pictures(record: dict[str, Any], arrays: Arrays, stem: Path) -> li
     settings = {key: value for key, value in record.items() if key not in ("out", "pictures")}
     title = f"Loss landscape: {', '.join(record['checkpoints'])}"
     plane = record["settings"]["dims"] == 2
-    figures = {"": (_planes if plane else _lines)(record, arrays, names)}
-    if plane and record["settings"]["directions"] == "eigen":
-        figures["-axes"] = _cuts(record, arrays, names)
+    with on_paper(paper_of(style)):
+        figures = {"": (_planes if plane else _lines)(record, arrays, names)}
+        if plane and record["settings"]["directions"] == "eigen":
+            figures["-axes"] = _cuts(record, arrays, names)
+        if plane and surface:
+            figures["-surface"] = _surfaces(record, arrays, names)
     return [
         path
         for ending, figure in figures.items()
@@ -144,7 +160,7 @@ def _lines(record: dict[str, Any], arrays: Arrays, names: list[str], axes: Any =
         own: Any = {key: None if all_ is None else all_[index] for key, all_ in parts.items()}
         predicted, curvature = None, ""
         if record["settings"]["directions"] == "eigen":
-            predicted = prediction(facts, arrays["alpha"])
+            predicted = prediction(facts, _dense(arrays["alpha"]))
             curvature = _predicted(record, facts)
         path = None
         if "path" in facts:
@@ -167,6 +183,11 @@ def _lines(record: dict[str, Any], arrays: Arrays, names: list[str], axes: Any =
         notes=landscape_notes(record, arrays),
         axes=axes,
     )
+
+
+def _dense(axis: np.ndarray) -> np.ndarray:
+    """So many places that a parabola looks smooth however few points were measured."""
+    return np.linspace(axis[0], axis[-1], DENSE)
 
 
 def prediction(facts: dict[str, Any], alpha: Any, beta: Any = 0.0) -> np.ndarray | None:
@@ -240,6 +261,23 @@ def _planes(record: dict[str, Any], arrays: Arrays, names: list[str], axes: Any 
     )
 
 
+def _surfaces(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
+    """The train loss of each checkpoint's first draw."""
+    losses = _values(arrays, "loss", 2, len(names))
+    repeats = len(record["grids"]) // len(names)
+    planes = {
+        name: Plane(
+            arrays["alpha"],
+            arrays["beta"],
+            losses[index, 0],  # type: ignore[index]
+            _marks(record, record["grids"][index * repeats]),
+        )
+        for index, name in enumerate(names)
+    }
+    notes = landscape_notes(record, arrays, first_of=repeats if repeats > 1 else 0)
+    return surface_figure(planes, label=_words(record)["loss"], notes=notes)
+
+
 def _marks_and_path(record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """Marks and path of a plane; the end of a path is its mark."""
     if "path" not in facts:
@@ -257,7 +295,7 @@ def _cuts(record: dict[str, Any], arrays: Arrays, names: list[str]) -> Any:
         lines = settings.setdefault(f"along eigenvector {index + 1}", {})
         for number, name in enumerate(names):
             facts = record["grids"][number]
-            coordinates = (arrays[axis], float(other[nearest]))
+            coordinates = (_dense(arrays[axis]), float(other[nearest]))
             curvature = _predicted(record, facts)
             lines[name] = Line(
                 arrays[axis],

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ssgd_analysis.pictures.paper import unequal_losses
 from ssgd_analysis.plots.style import short_names
 from ssgd_analysis.plots.words import outside, percent, visible_curvature
 
@@ -48,7 +49,13 @@ def landscape_notes(
     if settings["precision"] != "fp32":
         parts.append(settings["precision"])
     parts.append(f"seed {settings['seed']}")
-    more = [_share(record), _variance(record), _outside(record), _interpolated(record, arrays)]
+    more = [
+        _caveat(record),
+        _share(record),
+        _variance(record),
+        _outside(record),
+        _interpolated(record, arrays),
+    ]
     return [_numbers(record),
             "; ".join([" of the ".join(what[:2]) + "".join(f", {w}" for w in what[2:]), *parts]),
             "; ".join(text for text in more if text)]  # fmt: skip
@@ -99,6 +106,18 @@ def _list(values: list[float]) -> str:
     if len(texts) > 4:
         return f"{percent(min(values))} to {percent(max(values))}"
     return ", ".join(texts)
+
+
+def _caveat(record: dict[str, Any]) -> str:
+    """Whether the checkpoints fit unequally well."""
+    centres = {
+        grid["checkpoint"]: mark.get("loss")
+        for grid in record["grids"]
+        for mark in grid.get("marks") or []
+        if not (mark["alpha"] or mark.get("beta"))
+    }
+    names = short_names(list(centres), 30) if centres else []
+    return unequal_losses(dict(zip(names, centres.values(), strict=True)))
 
 
 def _share(record: dict[str, Any]) -> str:

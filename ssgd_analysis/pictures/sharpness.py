@@ -8,15 +8,21 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ssgd_analysis.metric_names import NAMES
+from ssgd_analysis.pictures.paper import paper_of, unequal_losses
 from ssgd_analysis.plots import density_figure, density_overlay, radius_curves, save_figure
 from ssgd_analysis.plots.density import Curve
-from ssgd_analysis.plots.style import OwnAxes
+from ssgd_analysis.plots.style import OwnAxes, on_paper, short_names
+from ssgd_analysis.settings.pictures import PictureSettings
 
 SPOKEN = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix"}
 
 
 def sharpness_pictures(
-    record: Mapping[str, Any], out: Path, *, names: tuple[str, str] = ("density", "curves")
+    record: Mapping[str, Any],
+    out: Path,
+    *,
+    names: tuple[str, str] = ("density", "curves"),
+    style: PictureSettings | None = None,
 ) -> list[Path]:
     """Draw the spectral densities and, if there are any, the curves over the radius.
 
@@ -24,6 +30,7 @@ def sharpness_pictures(
         record: as in ``sharpness.json``.
         out: an existing folder.
         names: of the two pictures, without the ending.
+        style: how they look.
 
     Returns:
         Paths (PNG, PDF).
@@ -31,9 +38,19 @@ def sharpness_pictures(
     Raises:
         WorkError: the disk is full or the folder not writable.
     """
-    paths = save_figure(densities(record), out / names[0])
-    curves = metric_curves(record)
-    return paths + (save_figure(radius_curves(curves), out / names[1]) if curves else [])
+    with on_paper(paper_of(style)):
+        figures = [densities(record)]
+        if curves := metric_curves(record):
+            figures.append(radius_curves(curves, notes=_caveat(record)))
+    pairs = zip(figures, names, strict=False)
+    return [path for figure, name in pairs for path in save_figure(figure, out / name)]
+
+
+def _caveat(record: Mapping[str, Any]) -> list[str]:
+    """Whether the checkpoints fit unequally well."""
+    names = short_names([one["checkpoint"] for one in record["checkpoints"]], 40)
+    losses = [one.get("loss") for one in record["checkpoints"]]
+    return [unequal_losses(dict(zip(names, losses, strict=True)))]
 
 
 def densities(record: Mapping[str, Any], *, axes: OwnAxes = None) -> Figure:
@@ -43,7 +60,9 @@ def densities(record: Mapping[str, Any], *, axes: OwnAxes = None) -> Figure:
         record: as in ``sharpness.json``.
         axes: the user's own, one a checkpoint.
     """
-    return density_figure(_curves(record), operator=_operator(record), axes=axes)
+    return density_figure(
+        _curves(record), operator=_operator(record), notes=_caveat(record), axes=axes
+    )
 
 
 def overlaid_densities(record: Mapping[str, Any], *, axes: OwnAxes = None) -> Figure:
@@ -53,7 +72,9 @@ def overlaid_densities(record: Mapping[str, Any], *, axes: OwnAxes = None) -> Fi
         record: as in ``sharpness.json``.
         axes: the user's own.
     """
-    return density_overlay(_curves(record), operator=_operator(record), axes=axes)
+    return density_overlay(
+        _curves(record), operator=_operator(record), notes=_caveat(record), axes=axes
+    )
 
 
 def _curves(record: Mapping[str, Any]) -> dict[str, Curve]:

@@ -17,13 +17,13 @@ def answer_figures(result: Mapping[str, Any]) -> dict[str, Figure]:
     if answer.get("strength"):
         figures["strength"] = strength_figure(answer)
     elif any(gain["mean"] is not None for gain in answer.get("gains", ())):
-        figures["gains"] = gains_figure(answer, result["settings"], result["arms"])
+        figures["gains"] = gains_figure(answer, result["settings"])
     if result.get("variance"):
         figures["variance"] = variance_figure(result["variance"])
     return figures
 
 
-def gains_figure(answer: Mapping[str, Any], settings: Sequence[str], arms: Sequence[str]) -> Figure:
+def gains_figure(answer: Mapping[str, Any], settings: Sequence[str]) -> Figure:
     """The focus's paired gain over every rival, setting by setting."""
     positions = answer.get("places") or {name: float(i) for i, name in enumerate(settings)}
     gains = [gain for gain in answer["gains"] if gain["mean"] is not None]
@@ -40,7 +40,6 @@ def gains_figure(answer: Mapping[str, Any], settings: Sequence[str], arms: Seque
         xlabel=answer.get("axis", "").replace("_", " "),
         ticks={position: name for name, position in positions.items()},
         joined=False,
-        order=[f"over {arm}" for arm in arms],
     )
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ssgd_analysis.plots.style import OwnAxes, colour, legend, marker, panels, styled
+from ssgd_analysis.plots.looks import looks
+from ssgd_analysis.plots.style import OwnAxes, inches, legend, page_width, panels, styled
 
 AxisPoint = tuple[float, float, float, float]  # position, mean, low, high
 
@@ -41,7 +42,6 @@ def axis_figure(
     ticks: Mapping[float, str],
     log: bool = False,
     joined: bool = True,
-    order: Sequence[str] = (),
     axes: OwnAxes = None,
 ) -> Figure:
     """Panels side by side over one horizontal axis.
@@ -52,40 +52,38 @@ def axis_figure(
         ticks: position → its name.
         log: a logarithmic horizontal axis.
         joined: lines between the points; else points at the same position stand beside each other.
-        order: of all names, for their colours, so that two pictures agree; default: as they come.
         axes: the user's own, one a panel.
     """
-    columns = min(3, len(shown))
+    columns = min(3, len(shown), max(1, int(page_width(7.5) / 2.0)))
     rows = -(-len(shown) // columns)
     width = 3.3 if columns < 3 else 2.5
     figure, subplots = panels(
         rows, columns, used=range(len(shown)), width=width, height=2.1, axes=axes
     )
-    present = [name for one in shown for name in [*one.lines, *one.levels]]
-    names = list(dict.fromkeys([*order, *present]))
+    look = looks(name for one in shown for name in [*one.lines, *one.levels])
     handles = {}
     for panel, one in zip(subplots, shown, strict=True):
         if one.zero:
             panel.axhline(0, color="#666666", lw=0.7)
         for name, points in one.lines.items():
-            index, count = names.index(name), len(one.lines)
+            own, count = look[name].colour, len(one.lines)
             shift = 0.0 if joined else 0.6 * ((list(one.lines).index(name) + 0.5) / count - 0.5)
             x = [point[0] + shift for point in points]
             means = [point[1] for point in points]
-            look: dict[str, Any] = {"color": colour(index), "marker": marker(index), "ms": 3.5}
-            (handles[name],) = panel.plot(x, means, ls="-" if joined else "", lw=1, **look)
+            drawn: dict[str, Any] = {"color": own, "marker": look[name].marker, "ms": 3.5}
+            (handles[name],) = panel.plot(x, means, ls="-" if joined else "", lw=1, **drawn)
             for at, point in zip(x, points, strict=True):
-                panel.plot([at, at], point[2:], color=colour(index), lw=1)
+                panel.plot([at, at], point[2:], color=own, lw=1)
         for name, level in one.levels.items():
-            index = names.index(name)
-            handles[name] = panel.axhline(level, color=colour(index), ls="--", lw=1)
+            handles[name] = panel.axhline(level, color=look[name].colour, ls="--", lw=1)
         if log:
             panel.set_xscale("log")
         if one.log:
             panel.set_yscale("log")
         panel.xaxis.set_major_locator(FixedLocator(list(ticks)))
         panel.xaxis.set_minor_locator(NullLocator())
-        crowded = len(ticks) > 4 or max(map(len, ticks.values())) > 8
+        room = 0.75 * figure.get_figwidth() / columns
+        crowded = len(ticks) > 4 or 1.3 * sum(map(inches, ticks.values())) > room
         panel.set_xticks(list(ticks), list(ticks.values()), rotation=40 * crowded)
         if crowded:
             for text in panel.get_xticklabels():

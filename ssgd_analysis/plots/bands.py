@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from ssgd_analysis.plots.looks import Look, looks
 from ssgd_analysis.plots.marks import Mark, label_points
 from ssgd_analysis.plots.scale import Scale, loss_scale, round_ones, short_number
 from ssgd_analysis.plots.style import (
     OwnAxes,
-    colour,
     in_lines,
     legend,
+    page_width,
     panels,
     short_names,
     small_print,
@@ -37,7 +38,8 @@ class Line:
         accuracy: shape (R, A), fractions.
         test_loss: of a second split, drawn dashed, shape (R, A).
         test_accuracy: of it, shape (R, A).
-        predicted: a loss to compare with, such as a parabola, shape (A,).
+        predicted: a loss to compare with, such as a parabola, at evenly spaced points from the
+            first to the last alpha, shape (any,).
         predicted_name: for the legend.
         marks: exact points on the line.
         path: (alpha, loss) of the checkpoints of a run, shape (K, 2), joined by a thin line.
@@ -85,31 +87,33 @@ def loss_bands(
     """
     lines = [line for own in settings.values() for line in own.values()]
     rows = 1 + any(line.accuracy is not None for line in lines)
+    width = page_width(WIDTH * len(settings)) / len(settings)
     figure, shown = panels(
-        rows, len(settings), width=WIDTH, height=2.5 - 0.5 * rows, sharex="col", sharey="row",
+        rows, len(settings), width=width, height=2.5 - 0.5 * rows, sharex="col", sharey="row",
         axes=axes,
     )  # fmt: skip
     upper, lower = shown[: len(settings)], shown[len(settings) :]
     marked = [mark.loss for line in lines for mark in line.marks]
     scale = loss_scale([part for line in lines for part in line.losses], marked)
     names = list(dict.fromkeys(name for own in settings.values() for name in own))
+    look, clipped = looks(names), False
     for panel, (setting, own) in zip(upper, settings.items(), strict=True):
         panel.set_title(setting)
         _axis(panel, scale)
         for name, line in own.items():
-            _losses(panel, line, scale, colour(names.index(name)))
+            clipped |= _losses(panel, line, scale, look[name].colour)
     for panel, own in zip(lower, settings.values(), strict=False):
         for name, line in own.items():
-            _accuracies(panel, line, colour(names.index(name)))
+            _accuracies(panel, line, look[name].colour)
     for panel in lower or upper:
-        panel.set_xlabel(in_lines(xlabel, 0.8 * WIDTH))
+        panel.set_xlabel(in_lines(xlabel, 0.8 * width))
         panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     for panel, text in zip(shown[:: len(settings)], (ylabel, accuracy_label), strict=False):
         panel.set_ylabel(text)
-    legend(figure, *_explained(settings, names), axes)
+    legend(figure, *_explained(settings, look), axes)
     many = max(len(line.loss) for line in lines)
     band = [f"line: mean, band: 10–90% quantiles of {many} directions"] * (many > 1)
-    small_print(figure, [*notes, "; ".join(band + scale.notes("loss"))], axes)
+    small_print(figure, [*notes, "; ".join(band + scale.notes("loss", hatched=clipped))], axes)
     if axes is None:
         figure.align_ylabels(shown)
         figure.draw_without_rendering()  # the layout
@@ -129,20 +133,25 @@ def _axis(panel: Axes, scale: Scale) -> None:
         panel.set_ylim(scale.low - room, scale.high + room)
 
 
-def _losses(panel: Axes, line: Line, scale: Scale, own: str) -> None:
+def _losses(panel: Axes, line: Line, scale: Scale, own: str) -> bool:
+    """Draw them; whether a mean is above the scale, and so hatched."""
+    clipped = False
     for values, dashes in zip(line.losses, (TRAIN, TEST), strict=False):
         mean = _band(panel, line.alpha, values, own, dashes)
         above = {"facecolor": "none", "edgecolor": own, "hatch": "//////"}
         _strip(panel, line.alpha, mean > scale.high, 0.96, above)
+        clipped |= bool((mean > scale.high).any())
         hole = {"facecolor": "none", "edgecolor": "#bbbbbb", "hatch": "xxxx", "zorder": 0}
         _strip(panel, line.alpha, np.isnan(mean), 0.0, hole)
     if line.predicted is not None:
-        panel.plot(line.alpha, line.predicted, PREDICTED, color=own, lw=0.8)
+        even = np.linspace(line.alpha[0], line.alpha[-1], len(line.predicted))
+        panel.plot(even, line.predicted, PREDICTED, color=own, lw=0.8)
     if line.path is not None:
         panel.plot(*line.path.T, "-o", color=own, lw=0.5, ms=2, mfc="white", mew=0.5)
     for mark in line.marks:
         if mark.loss is not None:
             panel.plot([mark.alpha], [mark.loss], "o", color=own, ms=3.5, mec="white", mew=0.5)
+    return clipped
 
 
 def _accuracies(panel: Axes, line: Line, own: str) -> None:
@@ -193,17 +202,17 @@ def _labels(panel: Axes, lines: Sequence[Line]) -> None:
 
 
 def _explained(
-    settings: Mapping[str, Mapping[str, Line]], names: Sequence[str]
+    settings: Mapping[str, Mapping[str, Line]], look: Mapping[str, Look]
 ) -> tuple[list[Any], list[str]]:
     """Handles and labels of the legend."""
-    short = dict(zip(names, short_names(names, 50), strict=True))
-    entries = [(colour(i), TRAIN, short[name]) for i, name in enumerate(names) if name]
+    short = dict(zip(look, short_names(look, 50), strict=True))
+    entries = [(look[name].colour, TRAIN, short[name]) for name in look if name]
     lines = [(name, line) for own in settings.values() for name, line in own.items()]
     if any(line.test_loss is not None for _, line in lines):
         entries += [("#777777", TRAIN, "train"), ("#777777", TEST, "test")]
     for name, line in lines:
         if line.predicted is not None:
-            entries.append((colour(names.index(name)), PREDICTED, line.predicted_name))
+            entries.append((look[name].colour, PREDICTED, line.predicted_name))
     entries = list(dict.fromkeys(entries))  # what looks alike and means the same: once
     handles = [Line2D([], [], color=c, ls=dashes, lw=1) for c, dashes, _ in entries]
     return handles, [text for _, _, text in entries]

@@ -7,7 +7,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ssgd_analysis.plots.paper import fitting, grid
-from ssgd_analysis.plots.style import COLUMN, LINE, OwnAxes, colour, legend, marker, styled
+from ssgd_analysis.plots.style import (
+    COLUMN,
+    LINE,
+    OwnAxes,
+    colour,
+    legend,
+    marker,
+    page_width,
+    styled,
+)
 
 CoefficientRow = tuple[float, tuple[float, float] | None]
 MARK = 0.07  # height that one coefficient takes, inches
@@ -30,6 +39,7 @@ def coefficient_figure(
         width: of the figure, inches.
         axes: the user's own, one an outcome.
     """
+    width = page_width(width)
     every = [rows for metrics in outcomes.values() for rows in metrics.values()]
     views = list(dict.fromkeys(view for rows in every for view in rows))
     labels = list(dict.fromkeys(label for metrics in outcomes.values() for label in metrics))

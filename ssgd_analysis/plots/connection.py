@@ -15,6 +15,7 @@ from ssgd_analysis.plots.style import (
     colour,
     legend,
     marker,
+    page_width,
     panels,
     small_print,
     styled,
@@ -61,7 +62,7 @@ def connection_figure(
     """
     walks = [walk for own in splits.values() for walk in own.values()]
     names = list(dict.fromkeys(name for own in splits.values() for name in own))
-    columns = len(splits)
+    columns, width = len(splits), page_width(width)
     rows = 1 + any(np.isfinite(walk.accuracy).any() for walk in walks)
     figure, shown = panels(
         rows, columns, width=width / columns, height=1.9, sharex="col", sharey="row", axes=axes

@@ -19,6 +19,7 @@ from ssgd_analysis.plots.style import (
     OwnAxes,
     fitting_names,
     in_lines,
+    page_width,
     panels,
     small_print,
     styled,
@@ -61,8 +62,10 @@ def loss_contours(
 ) -> Figure:
     """One filled contour plot for each plane: losses, below them accuracies.
 
-    Losses share one scale, see :func:`ssgd_analysis.plots.scale.loss_scale`: hatched is what is
-    above it, cross-hatched what is not finite. In a user's own axes lines carry their values
+    Levels share one logarithmic scale of the rise above the lowest loss of all planes, so that
+    the heights of minima differ to the eye. Its range: see
+    :func:`ssgd_analysis.plots.scale.loss_scale`; hatched is what is above it, cross-hatched what
+    is not finite. In a user's own axes lines carry their values
     where otherwise a colour bar stands beside.
 
     Args:
@@ -78,10 +81,11 @@ def loss_contours(
     """
     accuracies = accuracies or {}
     at_marks = [mark.loss for plane in planes.values() for mark in plane.marks]
-    scale = loss_scale([plane.values for plane in planes.values()], at_marks)
+    scale = loss_scale([plane.values for plane in planes.values()], at_marks).of_rises()
     other = plain_scale([plane.values for plane in accuracies.values()] or [np.zeros(0)], top=100)
     groups = [(planes, scale, LOSSES, label)]
     groups += [(accuracies, other, ACCURACIES, accuracy_label)] * bool(accuracies)
+    columns = min(columns, max(1, int(page_width(DOUBLE) / 1.6)))
     wide, used = _positions([len(own) for own, *_ in groups], columns)
     # the colour bar takes the same width from any number of panels
     width = _panel_width(wide)
@@ -126,7 +130,7 @@ def title_room(columns: int) -> float:
 
 
 def _panel_width(columns: int) -> float:
-    return min(2.0 + 0.6 / columns, DOUBLE / columns)
+    return min(2.0 + 0.6 / columns, page_width(DOUBLE) / columns)
 
 
 def _width(own: Sequence[Axes]) -> float:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import OwnAxes, colour, legend, panels, short_names, styled
+from ssgd_analysis.plots.looks import looks
+from ssgd_analysis.plots.style import OwnAxes, legend, panels, short_names, styled
 
 
 @styled
@@ -22,18 +23,20 @@ def training_curves(
         axes: the user's own, two a setting: loss, accuracy.
     """
     figure, shown = panels(len(settings), 2, width=3.3, axes=axes)
+    look = looks(name for methods in settings.values() for name in methods)
     for row, (setting, methods) in enumerate(settings.items()):
         loss, accuracy = shown[2 * row : 2 * row + 2]
         names = short_names(methods, 90)
-        for index, (name, line) in enumerate(zip(names, methods.values(), strict=True)):
+        for name, method, line in zip(names, methods, methods.values(), strict=True):
+            own = look[method].colour
             spent, losses, accuracies = line
             for panel, values in ((loss, losses), (accuracy, 100 * accuracies)):
-                panel.plot(spent, values.mean(axis=0), color=colour(index), label=name, lw=1)
+                panel.plot(spent, values.mean(axis=0), color=own, label=name, lw=1)
                 panel.fill_between(
                     spent,
                     values.min(axis=0),
                     values.max(axis=0),
-                    color=colour(index),
+                    color=own,
                     alpha=0.15,
                     lw=0,
                 )

@@ -12,7 +12,17 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ssgd_analysis.plots.paper import fitting
-from ssgd_analysis.plots.style import COLOURS, COLUMN, LINE, OwnAxes, legend, panels, styled
+from ssgd_analysis.plots.style import (
+    COLOURS,
+    COLUMN,
+    LINE,
+    OwnAxes,
+    headline,
+    legend,
+    page_width,
+    panels,
+    styled,
+)
 
 # verdict → colour, marker: distinguishable without colour too
 LOOKS = {
@@ -62,11 +72,12 @@ def forest_figure(
         width: of the figure, inches; names are cut for it.
         axes: the user's own, one.
     """
+    width = page_width(width)
     groups = list(dict.fromkeys(group for rows in metrics.values() for group in rows))
     short = dict(zip(groups, fitting(groups, 0.42 * width), strict=True))
     effects = [effect for rows in metrics.values() for effect in rows.values()]
     count = len(metrics) + len(effects)
-    height = LINE * count + (0.65 if baseline else 0.45)
+    height = LINE * count + 0.5
     figure, (panel,) = panels(1, 1, width=width, height=height, axes=axes)
     reach, names, offset = _reach(effects), {}, 0
     for label, rows in metrics.items():
@@ -87,7 +98,7 @@ def forest_figure(
     if baseline:
         name = fitting([baseline], width - 0.7)[0]
         if axes is None:
-            figure.suptitle(f"against {name}", fontsize=7)  # in the middle, above the names too
+            headline(figure, f"against {name}")  # in the middle, above the names too
         else:
             panel.set_title(f"against {name}")
     _legend(figure, effects, axes)

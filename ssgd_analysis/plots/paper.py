@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ssgd_analysis.plots.style import OwnAxes, panels, short_names
+from ssgd_analysis.plots.style import OwnAxes, page_width, panels, short_names
 
 LETTER = 0.06  # width of a letter at 7 points, inches, on average
 
@@ -43,6 +43,7 @@ def grid(
     Returns:
         The figure and its ``count`` axes, row by row.
     """
+    width = page_width(width)
     columns = max(1, min(count, int(width / panel)))
     rows = math.ceil(count / columns)
     return panels(

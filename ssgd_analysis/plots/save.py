@@ -1,5 +1,6 @@
 """Pictures as files, with what they show in their metadata."""
 
+import io
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -10,6 +11,18 @@ from matplotlib.figure import Figure
 
 from ssgd_analysis.files import jsonable, write_atomically
 from ssgd_analysis.plots.style import styled
+
+
+@styled
+def png_bytes(figure: Figure) -> bytes:
+    """A figure as a PNG file in memory, at the resolution that :func:`save_figure` has."""
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=_resolution(figure))
+    return written.getvalue()
+
+
+def _resolution(figure: Figure) -> float:
+    return max(150, 1000 / figure.get_figwidth())  # small ones are looked at enlarged
 
 
 @styled
@@ -37,7 +50,7 @@ def save_figure(
         "png": {"Title": title, "Description": command, "Settings": settings},
         "pdf": {"Title": title, "Subject": command, "Keywords": settings},
     }
-    dpi = max(150, 1000 / figure.get_figwidth())  # small ones are looked at enlarged
+    dpi = _resolution(figure)
     paths = []
     for kind, entries in texts.items():
         path = stem.with_name(f"{stem.name}.{kind}")

@@ -1,7 +1,7 @@
 """The range that a picture shows: linear or logarithmic, and what lies outside it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 LARGE = 20.0  # ratio of values above which a scale is logarithmic
 FAR = 100.0  # times the lower quartile: what is above is off the scale
 LEVELS = 16
+NEAR = 100.0  # the height of a range over the smallest rise that its logarithm distinguishes
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Scale:
         most: the largest finite value there is; above ``high`` where some are clipped.
         holes: values that are not finite.
         top: no level is above it: what no value can exceed.
+        rise: the logarithm is that of the rise above ``low``, whatever ``log`` says.
     """
 
     low: float
@@ -31,13 +33,24 @@ class Scale:
     most: float = -np.inf
     holes: int = 0
     top: float = np.inf
+    rise: bool = False
+
+    @property
+    def _near(self) -> float:
+        """The rise that is added before the logarithm, so that the minimum has a place."""
+        return (self.high - self.low) / NEAR
 
     def placed(self, values: Any) -> Any:
         """Values where they stand on the scale: their logarithms if it is logarithmic."""
+        if self.rise:
+            return np.log(np.maximum(values - self.low, 0) + self._near)
         return np.log(values) if self.log else values
 
     def levels(self) -> np.ndarray:
         """Boundaries of about 16 colours, from below ``low`` to above ``high``."""
+        if self.rise:
+            rises = np.geomspace(self._near, self._near * (1 + NEAR), LEVELS) - self._near
+            return np.append(self.low + rises[:-1], self.high)
         if self.log:
             return np.geomspace(self.low, self.high, LEVELS)
         low, high = self.low, self.high
@@ -45,10 +58,20 @@ class Scale:
             low, high = low - 0.05 * (abs(low) or 1), high + 0.05 * (abs(high) or 1)
         return np.unique(np.minimum(MaxNLocator(LEVELS - 1).tick_values(low, high), self.top))
 
-    def notes(self, what: str) -> list[str]:
-        """What is not shown, in words."""
+    def of_rises(self) -> "Scale":
+        """The same range by the logarithm of the rise above its low end, if it has a length."""
+        long = self.high - self.low > 1e-9 * max(abs(self.low), abs(self.high))
+        return replace(self, rise=long)
+
+    def notes(self, what: str, *, hatched: bool = True) -> list[str]:
+        """What is not shown, in words.
+
+        Args:
+            what: the values are.
+            hatched: whether values above the range are hatched.
+        """
         found = []
-        if self.most > self.high:
+        if hatched and self.most > self.high:
             found.append(f"hatched: {what} above {self.high:.3g} (largest {self.most:.3g})")
         if self.holes:
             found.append(f"cross-hatched: {self.holes} point(s) with a {what} that is not finite")

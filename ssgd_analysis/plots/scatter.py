@@ -7,9 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from ssgd_analysis.plots.looks import looks
 from ssgd_analysis.plots.paper import fitting
 from ssgd_analysis.plots.scale import LARGE, round_ones, short_number
-from ssgd_analysis.plots.style import DOUBLE, OwnAxes, colour, legend, marker, panels, styled
+from ssgd_analysis.plots.style import DOUBLE, OwnAxes, legend, page_width, panels, styled
 
 
 @styled
@@ -28,7 +29,7 @@ def metric_scatter(
         axes: the user's own, the triangle row by row: one, two, … of them.
     """
     labels = list(next(iter(groups.values())))
-    count = len(labels) - 1
+    count, width = len(labels) - 1, page_width(width)
     side = width / count
     figure, triangle = panels(
         count,
@@ -41,13 +42,13 @@ def metric_scatter(
         axes=axes,
     )
     shown = [triangle[row * (row + 1) // 2 :][: row + 1] for row in range(count)]
-    handles = {}
+    look, handles = looks(groups), {}
     for row, own in enumerate(shown):
         for column, panel in enumerate(own):
-            for index, (name, metrics) in enumerate(groups.items()):
+            for name, metrics in groups.items():
                 x, y = metrics[labels[column]], metrics[labels[row + 1]]
                 (handles[name],) = panel.plot(
-                    x, y, marker(index), color=colour(index), ms=3, mew=0, alpha=0.8
+                    x, y, look[name].marker, color=look[name].colour, ms=3, mew=0, alpha=0.8
                 )
     ticks = 2 if side < 1.2 else 3
     short = dict(zip(labels, fitting(labels, 0.75 * side), strict=True))

@@ -3,7 +3,10 @@
 import math
 import os
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,51 @@ def colour(index: int) -> str:
 def marker(index: int) -> str:
     """The marker of the n-th thing shown; with its colour it is its own up to 64 things."""
     return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What pictures are drawn for.
+
+    Args:
+        width: of each figure, inches; ``None``: as wide as its panels are by default.
+        title: above each figure; may be empty.
+        small_print: whether settings and caveats stand at the foot.
+    """
+
+    width: float | None = None
+    title: str = ""
+    small_print: bool = True
+
+
+_PAPER: ContextVar[Paper | None] = ContextVar("paper", default=None)
+
+
+@contextmanager
+def on_paper(chosen: Paper) -> Iterator[None]:
+    """Inside, all figures are drawn for this paper; a user's own axes are not changed by it."""
+    before = _PAPER.set(chosen)
+    try:
+        yield
+    finally:
+        _PAPER.reset(before)
+
+
+def page_width(default: float) -> float:
+    """The width of a figure in inches: that of the paper, or else the default."""
+    return paper().width or default
+
+
+def paper() -> Paper:
+    """The paper that is drawn for."""
+    return _PAPER.get() or Paper()
+
+
+def headline(figure: Figure, text: str) -> None:
+    """A line above all panels, below one that is there already; the figure grows by its height."""
+    lines = broken(text, figure.get_figwidth() - 0.2)
+    figure.set_figheight(figure.get_figheight() + 0.15 * len(lines))
+    figure.suptitle("\n".join([*filter(None, [figure.get_suptitle()]), *lines]), fontsize=7)
 
 
 def panels(
@@ -77,7 +125,10 @@ def panels(
         if len(given) != len(used):
             raise InputError(f"axes: {len(given)} given, but this picture has {len(used)} panel(s)")
         return given[0].figure.figure, given  # of a subfigure: the whole figure
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    size = paper().width or width * columns, height * rows
+    figure = Figure(figsize=size, layout="constrained")
+    if paper().title:
+        headline(figure, paper().title)
     share: Any = {"sharex": sharex, "sharey": sharey}
     made = figure.subplots(rows, columns, squeeze=False, **share).flat
     for index, empty in enumerate(made):
@@ -121,6 +172,8 @@ def small_print(figure: Figure, lines: Sequence[str], axes: OwnAxes = None) -> N
         lines: each begins a new line, and is broken where it is too wide.
         axes: the user's own: the lines stand below the last of them; or ``None``.
     """
+    if axes is None and not paper().small_print:
+        return
     look: Any = {"size": SMALL, "color": "#666666", "va": "bottom", "linespacing": 1.1}
     width = figure.get_figwidth()
     if axes is not None:
@@ -178,6 +231,9 @@ def short_names(names: Iterable[str], limit: int) -> list[str]:
             break
         shared += 1
     tails = ["/".join(path[shared:]) for path in paths]
+    runs = [path[-1] for path in paths]
+    if len(set(runs)) == len(paths) > 1 and all(name.startswith("/") for name in names):
+        tails = runs  # of other trees, too: a whole absolute path says little
     long = [tail for tail in tails if len(tail) > limit]
     differ, parts = _differing(long)
     room = limit - 2 - max(map(len, parts.values()), default=0)

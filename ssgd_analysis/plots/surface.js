@@ -1,7 +1,8 @@
 "use strict";
 const data = JSON.parse(document.getElementById("content").textContent);
 const plane = data.beta !== null;
-const COLOURS = ["#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999"];
+const colourOf = (checkpoint) => data.checkpoints[checkpoint].colour;
+const BESIDE = 8; // the most surfaces side by side: a browser has few contexts of WebGL
 const SYMBOLS = ["circle", "square", "diamond", "cross", "x"]; // those that 3-D has too
 const OVER = "#ff4b1f"; // marks and path: stands out from all colours of the scale
 const LINES = 20; // contours over the whole scale
@@ -84,8 +85,7 @@ function heightAt(rows, x, y) {
   return corners.includes(null) ? null : corners.reduce((sum, corner, k) => sum + corner * weights[k], 0);
 }
 
-function drawPlane() {
-  const grid = data.grids.find((g) => g.checkpoint === state.checkpoint && g.repeat === state.repeat);
+function planeTraces(grid) {
   const layer = data.layers[state.layer];
   const range = data.ranges[state.log ? "log" : "linear"];
   const ticks = state.log ? logTicks(range) : {};
@@ -119,19 +119,58 @@ function drawPlane() {
     surface.push({ ...look, type: "scatter3d", z: [lift(mark.alpha, mark.beta, mark.loss)], marker: { ...marker, size: 5 }, showlegend: false });
     contour.push({ ...look, type: "scatter", marker: { ...marker, size: 10 }, cliponaxis: false });
   });
+  return { surface, contour };
+}
+
+/** Where the k-th of several surfaces is drawn, in shares of the plot; rows count from the top. */
+function sceneDomain(k, count) {
+  const wide = Math.max(1, Math.min(count, Math.floor(document.getElementById("main").clientWidth / 300)));
+  const rows = Math.ceil(count / wide);
+  const [row, column] = [Math.floor(k / wide), k % wide];
+  return { x: [column / wide, (column + 1) / wide], y: [1 - (row + 1) / rows, 1 - row / rows - 0.06 / rows], rows };
+}
+
+/** Surfaces side by side turn together. */
+function turnTogether(event) {
+  const turned = Object.keys(event).find((key) => key.endsWith(".camera"));
+  const scenes = Object.keys(main.layout).filter((key) => key.startsWith("scene"));
+  if (!turned || scenes.length < 2 || state.turning) return;
+  state.turning = true;
+  const others = scenes.filter((scene) => !turned.startsWith(scene + "."));
+  Plotly.relayout("main", Object.fromEntries(others.map((scene) => [`${scene}.camera`, event[turned]]))).then(() => (state.turning = false));
+}
+
+function drawPlane() {
+  const shown = data.grids.filter((g) => chosen(state.checkpoint, g.checkpoint) && g.repeat === state.repeat);
+  const layer = data.layers[state.layer];
+  const range = data.ranges[state.log ? "log" : "linear"];
+  const ticks = state.log ? logTicks(range) : {};
+  const several = shown.length > 1;
+  document.getElementById("side").parentElement.style.display = several ? "none" : "";
   const bare = { autosize: true, uirevision: "kept", font: { size: 12 }, paper_bgcolor: "#ffffff" };
   const spread = (axis) => axis[axis.length - 1] - axis[0];
   const ratio = spread(data.alpha) / spread(data.beta);
   const equal = ratio > 0.4 && ratio < 2.5 ? { scaleanchor: "x", constrain: "domain" } : {};
-  const far = document.getElementById("main").clientWidth < 520 ? 1.65 : 1.4; // so that no label is cut
+  const far = several ? 2.15 : document.getElementById("main").clientWidth < 700 ? 1.8 : 1.6; // so that no label is cut
   const grey = { gridcolor: "#dddddd", zeroline: false, showspikes: false };
-  Plotly.react("main", surface, { ...bare, margin: { l: 0, r: 0, t: 0, b: 0 },
-    scene: {
+  const scene = {
       xaxis: { title: { text: "α" }, ...grey },
       yaxis: { title: { text: "β" }, ...grey },
       zaxis: { title: { text: `${layer.name} loss` }, range, ...grey, ...ticks },
       aspectmode: "manual", aspectratio: { x: 1, y: 1, z: 0.7 }, camera: { eye: { x: far, y: far, z: 0.95 }, center: { x: 0, y: 0, z: -0.15 } },
-    } }, CONFIG);
+  };
+  const domains = shown.map((_, k) => sceneDomain(k, shown.length));
+  const scenes = shown.map((_, k) => [k ? `scene${k + 1}` : "scene", several ? { ...scene, domain: { x: domains[k].x, y: domains[k].y } } : scene]);
+  const titles = domains.map(({ x, y }, k) => ({ text: escaped(data.checkpoints[shown[k].checkpoint].name), showarrow: false,
+    xref: "paper", yref: "paper", x: (x[0] + x[1]) / 2, y: y[1], yanchor: "bottom", font: { size: 13 } }));
+  const surfaces = shown.flatMap((grid, k) => planeTraces(grid).surface.map((trace) => ({ ...trace, scene: scenes[k][0] })));
+  document.getElementById("main").parentElement.style.minHeight = several ? `${330 * domains[0].rows}px` : "";
+  Plotly.react("main", surfaces, { ...bare, margin: { l: 0, r: 0, t: 0, b: 0 }, annotations: several ? titles : [],
+    ...Object.fromEntries(scenes) }, CONFIG);
+  main.removeAllListeners("plotly_relayout");
+  main.on("plotly_relayout", turnTogether);
+  if (several) return;
+  const { contour } = planeTraces(shown[0]);
   Plotly.react("side", contour, { ...bare, margin: { l: 60, r: 10, t: 10, b: 50 },
     legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" }, showlegend: contour.length > 1,
     xaxis: { title: { text: axisTitle("α", "alpha") }, constrain: "domain", zeroline: false, range: [data.alpha[0], data.alpha.at(-1)] },
@@ -147,7 +186,7 @@ function lineTraces(grids, key) {
     if (!chosen(state.layer, l)) continue;
     for (const [c, checkpoint] of data.checkpoints.entries()) {
       const own = grids.filter((grid) => grid.checkpoint === c && grid.values[layer[key]].some((value) => value !== null));
-      const line = { color: COLOURS[c % COLOURS.length], dash: l ? "dash" : "solid" };
+      const line = { color: colourOf(c), dash: l ? "dash" : "solid" };
       const look = { x: data.alpha, type: "scatter", mode: "lines", name: checkpoint.name };
       const several = own.length > 1;
       for (const grid of own) {
@@ -170,10 +209,12 @@ function drawLines() {
   const loss = lineTraces(grids, "loss");
   const accuracy = lineTraces(grids, "accuracy");
   for (const grid of grids) {
-    const colour = COLOURS[grid.checkpoint % COLOURS.length];
+    const colour = colourOf(grid.checkpoint);
     if (predicted(grids)) {
       const slope = grid.slopes ? grid.slopes[0] || 0 : 0;
-      loss.push({ x: data.alpha, y: data.alpha.map((a) => centreOf(grid).loss + slope * a + (grid.curvatures[0] * a * a) / 2),
+      const [first, last] = [data.alpha[0], data.alpha.at(-1)];
+      const even = Array.from({ length: 201 }, (_, k) => first + ((last - first) * k) / 200); // smooth however few points
+      loss.push({ x: even, y: even.map((a) => centreOf(grid).loss + slope * a + (grid.curvatures[0] * a * a) / 2),
         type: "scatter", mode: "lines", name: "prediction", line: { color: "#777777", width: 1.5, dash: "dot" }, hoverinfo: "skip" });
     }
     if (state.layer > 0) continue; // a place's own loss belongs to the first layer
@@ -230,7 +271,7 @@ function addGroup(title, key, choices) {
   group.append(Object.assign(document.createElement("span"), { textContent: title }));
   for (const { name, value, full, disabled } of choices) {
     const button = Object.assign(document.createElement("button"), { textContent: name, title: full || "", disabled: Boolean(disabled) });
-    if (key === "checkpoint" && !plane && value !== ALL) button.style.borderLeft = `8px solid ${COLOURS[value % COLOURS.length]}`;
+    if (key === "checkpoint" && !plane && value !== ALL) button.style.borderLeft = `8px solid ${colourOf(value)}`;
     Object.assign(button.dataset, { key, value: JSON.stringify(value) });
     button.addEventListener("click", () => {
       state[key] = value;
@@ -241,8 +282,8 @@ function addGroup(title, key, choices) {
   document.getElementById("controls").append(group);
 }
 
-const withAll = (choices) => (plane || choices.length < 2 ? choices : [{ name: "all", value: ALL }, ...choices]);
-addGroup("checkpoint", "checkpoint", withAll(data.checkpoints.map((c, value) => ({ name: c.name, full: c.full, value }))));
+const withAll = (choices, most = 0) => (choices.length < 2 || (plane && choices.length > most) ? choices : [{ name: "all", value: ALL }, ...choices]);
+addGroup("checkpoint", "checkpoint", withAll(data.checkpoints.map((c, value) => ({ name: c.name, full: c.full, value })), BESIDE));
 addGroup("draw", "repeat", withAll(data.repeats.map((repeat, value) => ({ name: String(repeat), value }))));
 addGroup("split", "layer", withAll(data.layers.map((layer, value) => ({ name: layer.name, value }))));
 addGroup("scale", "log", [

@@ -12,6 +12,7 @@ import numpy as np
 from plotly.offline import get_plotlyjs
 
 from ssgd_analysis.files import jsonable, write_text
+from ssgd_analysis.plots.looks import looks
 from ssgd_analysis.plots.scale import LARGE
 from ssgd_analysis.plots.style import short_names
 from ssgd_analysis.plots.words import axis_unit, outside, percent, visible_curvature
@@ -62,6 +63,7 @@ def _content(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str,
         if name not in ("alpha", "beta")
     }
     full = list(dict.fromkeys(str(grid["checkpoint"]) for grid in record["grids"]))
+    look = looks(full)
     repeats = sorted({grid["repeat"] for grid in record["grids"]})
     ranges = _ranges([flat[loss] for loss, _, _ in layers])
     return {
@@ -70,7 +72,7 @@ def _content(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str,
         "units": {axis: axis_unit(record, axis) for axis in ("alpha", "beta")},
         "layers": [dict(zip(("loss", "accuracy", "name"), layer, strict=True)) for layer in layers],
         "checkpoints": [
-            {"name": short, "full": name}
+            {"name": short, "full": name, "colour": look[name].colour}
             for short, name in zip(short_names(full, 28), full, strict=True)
         ],
         "repeats": repeats,

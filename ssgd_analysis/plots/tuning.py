@@ -6,7 +6,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from ssgd_analysis.plots.style import OwnAxes, colour, legend, marker, panels, styled
+from ssgd_analysis.plots.looks import looks
+from ssgd_analysis.plots.style import OwnAxes, legend, panels, styled
 
 DEPTH = 20  # points below the best of a setting: worse trials stand at this edge
 
@@ -35,17 +36,16 @@ def tuning_figure(
     arms = list(
         dict.fromkeys(arm for one in settings.values() for own in one.values() for arm in own)
     )
-    handles = {}
+    looked, handles = looks(arms), {}
     for row, (setting, found) in enumerate(settings.items()):
         tried = [a for own in found.values() for _, some, _ in own.values() for a in some]
         floor = 100 * max(tried, default=0.0) - DEPTH
         for column, quantity in enumerate(quantities):
             panel = subplots[row * len(quantities) + column]
             for arm, (values, accuracies, chosen) in found.get(quantity, {}).items():
-                index = arms.index(arm)
-                look: dict[str, Any] = {"color": colour(index), "ls": ""}
+                look: dict[str, Any] = {"color": looked[arm].colour, "ls": ""}
                 percent = [max(100 * accuracy, floor) for accuracy in accuracies]
-                (handles[arm],) = panel.plot(values, percent, marker(index), ms=3, **look)
+                (handles[arm],) = panel.plot(values, percent, looked[arm].marker, ms=3, **look)
                 if chosen is not None:
                     ring: dict[str, Any] = {"marker": "o", "mfc": "none", "ms": 8, "mew": 1.2}
                     panel.plot([values[chosen]], [percent[chosen]], **ring, **look)

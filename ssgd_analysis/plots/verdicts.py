@@ -9,7 +9,16 @@ from matplotlib.patches import Patch, Rectangle
 
 from ssgd_analysis.plots.forest import LOOKS, Effect
 from ssgd_analysis.plots.paper import fitting
-from ssgd_analysis.plots.style import DOUBLE, LINE, OwnAxes, inches, legend, panels, styled
+from ssgd_analysis.plots.style import (
+    DOUBLE,
+    LINE,
+    OwnAxes,
+    inches,
+    legend,
+    page_width,
+    panels,
+    styled,
+)
 
 # light enough for black text
 FILLS = {
@@ -38,7 +47,8 @@ def verdict_table(
         width: of the figure, inches.
         axes: the user's own, one.
     """
-    figure, (panel,) = panels(1, 1, axes=axes)
+    width = page_width(width)
+    figure, (panel,) = panels(1, 1, width=width, height=0.05, axes=axes)
     if axes is not None:
         width = panel.get_window_extent().width / figure.dpi
     groups = list(dict.fromkeys(group for rows in metrics.values() for group in rows))
@@ -54,7 +64,7 @@ def verdict_table(
     tops = [max(inches(heads[label]) for label in own) + 0.06 if tall else LINE for own in blocks]
     height = sum(tops) + len(blocks) * (0.1 + ROW * len(groups))
     if axes is None:
-        figure.set_size_inches(width, height + 0.05)
+        figure.set_figheight(figure.get_figheight() + height)
     panel.set(xlim=(0, width + 0.02), ylim=(height, 0))
     panel.axis("off")
     top = 0.0

@@ -1,13 +1,20 @@
 """The report of a comparison: its page, tables and pictures."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from ssgd_analysis.files import write_json
 from ssgd_analysis.metric_names import NAMES
-from ssgd_analysis.pictures.comparison import comparison_pictures
+from ssgd_analysis.pictures.comparison import comparison_figures
 from ssgd_analysis.pictures.correlations import correlation_csv, correlation_tables
+from ssgd_analysis.pictures.paper import paper_of
 from ssgd_analysis.plots import interval_figure, save_figure
+from ssgd_analysis.plots.save import png_bytes
+from ssgd_analysis.plots.style import COLUMN, on_paper
 from ssgd_analysis.report.page import Section, write_page, write_table
 from ssgd_analysis.report.tables import (
     answer_notes,
@@ -19,6 +26,10 @@ from ssgd_analysis.report.tables import (
     test_csv,
     test_rows,
 )
+from ssgd_analysis.settings.pictures import PictureSettings
+
+WIDE = ("counts", "relative", "95% interval", "p (Holm)")
+MORE = ("difference", "bootstrap", "p", "gap of train losses")
 
 
 def interval_panels(
@@ -40,7 +51,10 @@ def interval_panels(
 
 
 def write_comparison(
-    out: Path, result: dict[str, Any], values: dict[str, dict[str, list[float]]]
+    out: Path,
+    result: dict[str, Any],
+    values: dict[str, dict[str, list[float]]],
+    pictures: PictureSettings | None = None,
 ) -> list[Path]:
     """Write ``report.html``, ``groups.csv``, ``tests.csv``, ``compare.json`` and the pictures.
 
@@ -51,6 +65,7 @@ def write_comparison(
         out: an existing folder.
         result: of ``compare``.
         values: group → metric → each seed's value.
+        pictures: how they look.
 
     Returns:
         The files written, the page first.
@@ -58,9 +73,12 @@ def write_comparison(
     Raises:
         WorkError: the disk is full or the folder not writable.
     """
-    panels = interval_panels(result, values)
-    pictures = save_figure(interval_figure({"": panels}), out / "intervals") if panels else []
-    pictures_of = comparison_pictures(out, result, values, NAMES)
+    paper = paper_of(pictures)
+    with on_paper(paper):
+        figures = _figures(result, values)
+    with on_paper(replace(paper, width=COLUMN)):
+        narrow = {name: png_bytes(figure) for name, figure in _figures(result, values).items()}
+    files = {name: save_figure(figure, out / name) for name, figure in figures.items()}
     groups, tests = group_rows(result), test_rows(result["tests"])
     outcomes = outcome_rows(result["outcomes"])
     plain = [
@@ -72,7 +90,10 @@ def write_comparison(
         write_table(out / "groups.csv", ["group", "metric", "mean", "low", "high", "n"], plain),
         write_table(out / "tests.csv", *test_csv(result["tests"])),
     ]
-    correlations = _correlations(result.get("correlations"), pictures_of)
+    shown = {
+        name: {"pictures": paths[:1], "narrow": [narrow[name]]} for name, paths in files.items()
+    }
+    correlations = _correlations(result.get("correlations"), shown)
     if correlations:
         table = correlation_csv(result["correlations"])
         tables.append(write_table(out / "correlations.csv", *table))
@@ -83,19 +104,42 @@ def write_comparison(
         result["answer"],
         [
             Section("Answer", " ".join(answer_notes(result)), *answer_rows(result["table"])),
+            *_picture_sections(shown, unequal_groups(result)),
             Section("In words", result["verdict"]),
-            Section("Groups", _groups_text(result), *groups),
-            Section(
-                "Metrics", "Each tick is a seed; bars are 95% intervals.", pictures=pictures[:1]
-            ),
-            *_picture_sections(pictures_of),
             Section("Overall", result["rule"]["text"], *overall_rows(result["overall"])),
-            Section("Tests of flatness", columns_note(result), *tests),
-            Section("Accuracy and loss", "At the final weights, Holm-corrected.", *outcomes),
+            Section("Tests of flatness", columns_note(result), *tests, wide=WIDE, more=MORE),
+            Section(
+                "Accuracy and loss",
+                "At the final weights, Holm-corrected.",
+                *outcomes,
+                wide=("95% interval", "p (Holm)"),
+            ),
+            Section("Groups", _groups_text(result), *groups),
             *correlations,
         ],
     )
-    return [page, *tables, *pictures, *[path for paths in pictures_of.values() for path in paths]]
+    return [page, *tables, *(path for paths in files.values() for path in paths)]
+
+
+def _figures(
+    result: dict[str, Any], values: dict[str, dict[str, list[float]]]
+) -> dict[str, Figure]:
+    panels = interval_panels(result, values)
+    metrics = {"intervals": interval_figure({"": panels})} if panels else {}
+    return metrics | comparison_figures(result, values, NAMES)
+
+
+def unequal_groups(result: Mapping[str, Any]) -> str:
+    """The caveat of captions: pairs whose train losses differ by more than the tolerance."""
+    gaps = {
+        f"{test['group']} and {test['baseline']} ({test['loss_gap']:.0%})": None
+        for test in result["tests"]
+        if (test.get("loss_gap") or 0) > result["loss_tolerance"]
+    }
+    if not gaps:
+        return ""
+    named = ", ".join(gaps) if len(gaps) <= 4 else f"{len(gaps)} pairs"
+    return f" Train losses are unequal: {named}; less training alone can look flatter."
 
 
 def _groups_text(result: dict[str, Any]) -> str:
@@ -105,27 +149,29 @@ def _groups_text(result: dict[str, Any]) -> str:
 
 
 PICTURED = {
+    "verdicts": ("Verdicts at a glance", "Relative differences, coloured by verdict."),
     "differences": (
         "Differences",
         "Relative to the baseline's mean, with 95% intervals. Differences within the shaded margin"
         " are too small to matter. Hollow marks are metrics that the method was trained on.",
     ),
-    "verdicts": ("Verdicts at a glance", "The same differences, coloured by verdict."),
+    "intervals": ("Metrics", "Each tick is a seed; bars are 95% intervals."),
     "scatter": ("Metric against metric", "Each mark is a run."),
 }
 
 
-def _picture_sections(pictures_of: dict[str, list[Path]]) -> list[Section]:
+Shown = Mapping[str, Mapping[str, Any]]
+
+
+def _picture_sections(shown: Shown, caveat: str) -> list[Section]:
     return [
-        Section(title, text, pictures=pictures_of[name][:1])
+        Section(title, text + caveat, **shown[name], is_open=name == "verdicts")
         for name, (title, text) in PICTURED.items()
-        if name in pictures_of
+        if name in shown
     ]
 
 
-def _correlations(
-    found: dict[str, Any] | None, pictures_of: dict[str, list[Path]]
-) -> list[Section]:
+def _correlations(found: dict[str, Any] | None, shown: Shown) -> list[Section]:
     if found is None:
         return []
     text = (
@@ -134,8 +180,7 @@ def _correlations(
         " the sampling units and are not corrected for multiple comparisons. Correlation does not"
         " show a cause."
     )
-    pictures = pictures_of.get("correlations", [])[:1]
     return [
-        Section("Does flatness go with accuracy?", text, pictures=pictures),
+        Section("Does flatness go with accuracy?", text, **shown.get("correlations", {})),
         *[Section(title, "", *table) for title, table in correlation_tables(found).items()],
     ]

@@ -7,6 +7,7 @@ from ssgd_analysis.settings.comparison import (
 )
 from ssgd_analysis.settings.connection import ConnectionSettings
 from ssgd_analysis.settings.landscape import LandscapeSettings
+from ssgd_analysis.settings.pictures import PictureSettings
 from ssgd_analysis.settings.setting import Settings
 from ssgd_analysis.settings.sharpness import SharpnessFields
 from ssgd_analysis.settings.study import StudySettings
@@ -14,13 +15,14 @@ from ssgd_analysis.settings.training import TrainSettings
 
 COMMAND_SETTINGS: dict[str, dict[str, type[Settings]]] = {
     "train": {"TrainConfig": TrainSettings},
-    "sharpness": {"SharpnessSettings": SharpnessFields},
-    "landscape": {"LandscapeSettings": LandscapeSettings},
-    "connect": {"ConnectionSettings": ConnectionSettings},
+    "sharpness": {"SharpnessSettings": SharpnessFields, "PictureSettings": PictureSettings},
+    "landscape": {"LandscapeSettings": LandscapeSettings, "PictureSettings": PictureSettings},
+    "connect": {"ConnectionSettings": ConnectionSettings, "PictureSettings": PictureSettings},
     "compare": {
         "ComparisonSettings": ComparisonSettings,
         "VerdictRule": VerdictRule,
         "MeasurementSettings": MeasurementSettings,
+        "PictureSettings": PictureSettings,
     },
     "study": {"StudySettings": StudySettings},
 }

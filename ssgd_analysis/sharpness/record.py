@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ssgd_analysis.files import jsonable, make_folder, write_json
 from ssgd_analysis.records import Record
+from ssgd_analysis.settings.pictures import PictureSettings
 from ssgd_analysis.sharpness.differences import metric_differences
 
 
@@ -70,9 +71,15 @@ class SharpnessRecord(Record):
         figure = densities({"checkpoints": [self.to_json()]}, axes=ax)
         return figure.axes[0] if ax is None else ax
 
-    def save(self, folder: Path | str) -> list[Path]:
-        """Write what ``sharpness --out`` writes: ``sharpness.json`` and pictures."""
-        return SharpnessRecords((self,)).save(folder)
+    def save(
+        self,
+        folder: Path | str,
+        *,
+        html: bool = False,
+        pictures: PictureSettings | None = None,
+    ) -> list[Path]:
+        """Write what ``sharpness --out`` writes; see :meth:`SharpnessRecords.save`."""
+        return SharpnessRecords((self,)).save(folder, html=html, pictures=pictures)
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,15 +130,30 @@ class SharpnessRecords(Record):
         figure = overlaid_densities(self.to_json(), axes=ax)
         return figure.axes[0] if ax is None else ax
 
-    def save(self, folder: Path | str) -> list[Path]:
+    def save(
+        self,
+        folder: Path | str,
+        *,
+        html: bool = False,
+        pictures: PictureSettings | None = None,
+    ) -> list[Path]:
         """Write what ``sharpness --out`` writes: ``sharpness.json`` and pictures.
 
+        Args:
+            folder: is made if it is not there.
+            html: also the page ``sharpness.html`` with all of it.
+            pictures: how they look.
+
         Returns:
-            The JSON file, then the pictures: densities and, if there are any, curves.
+            The JSON file, then the pictures (densities and, if there are any, curves), the page.
         """
         from ssgd_analysis.pictures.sharpness import sharpness_pictures
+        from ssgd_analysis.sharpness.page import write_sharpness_page
 
         folder, answer = make_folder(Path(folder)), self.to_json()
-        pictures = sharpness_pictures(answer, folder)
+        drawn = sharpness_pictures(answer, folder, style=pictures)
         write_json(folder / "sharpness.json", answer)
-        return [folder / "sharpness.json", *pictures]
+        page = []
+        if html:
+            page = [write_sharpness_page(folder / "sharpness.html", answer, drawn[::2])]
+        return [folder / "sharpness.json", *drawn, *page]

@@ -38,20 +38,20 @@ def checkpoint_tables(found: Document) -> Iterator[Table | str]:
     yield from _curves(found["metrics"])
     trace = found["trace"]
     yield f"trace: 95% interval {_interval(trace['low'], trace['high'])} over probes"
-    yield from _density(found["density"])
+    yield from density_lines(found["density"])
     if "layers" in found:
         yield ""
-        yield _layers(found["layers"])
+        yield layer_table(found["layers"])
     plan = found["plan"]
     yield (
         f"{found['cost']['matvecs']} {plan['way']} products,"
         f" {plan['micro_batch']} examples at once, in {found['cost']['seconds']:.3g} s"
     )
     if "cross_check" in found:
-        yield from _cross_check(found["cross_check"])
+        yield from cross_check_parts(found["cross_check"])
     if "rescale_check" in found:
         yield ""
-        yield from _rescale_check(found["rescale_check"])
+        yield from rescale_check_parts(found["rescale_check"])
     yield ""
 
 
@@ -121,7 +121,8 @@ def _quantities(found: Document) -> Table:
     return Table(["", "value", "stderr", "residual", "cross-fit"], rows)
 
 
-def _density(density: Document) -> Iterator[str]:
+def density_lines(density: Document) -> Iterator[str]:
+    """The shares of negative and of small eigenvalues, with their intervals."""
     threshold = number(density["threshold"], 2)
     for name, where in (("negative", f"below -{threshold}"), ("near_zero", f"within ±{threshold}")):
         ends = [f"{100 * density[name][end]:.3g}%" for end in ("low", "high")]
@@ -149,7 +150,8 @@ def _curves(metrics: Document) -> Iterator[Table]:
             yield Table([curve["over"], "value", "stderr"], rows, _noted(name))
 
 
-def _layers(layers: Sequence[Document]) -> Table:
+def layer_table(layers: Sequence[Document]) -> Table:
+    """The curvature of every layer's diagonal block."""
     rows = [
         [
             layer["name"],
@@ -189,7 +191,8 @@ def _errors(trace: Document) -> str:
     return f"{number(probes, 2)} (examples {number(examples, 2)})"
 
 
-def _cross_check(check: Document) -> Iterator[Table | str]:
+def cross_check_parts(check: Document) -> Iterator[Table | str]:
+    """Our eigenvalues beside PyHessian's."""
     pyhessian = check["pyhessian"]
     if pyhessian is None:
         yield check["note"]
@@ -210,7 +213,7 @@ def _cross_check(check: Document) -> Iterator[Table | str]:
     yield (f"largest relative difference {number(check['largest_difference'], 2)}; {check['note']}")
 
 
-def _rescale_check(check: Document) -> Iterator[Table | str]:
+def rescale_check_parts(check: Document) -> Iterator[Table | str]:
     """Ratio of each metric after to before, of the two factors that which moved it farther."""
     if "why" in check:
         yield f"rescale check: {check['why']}"

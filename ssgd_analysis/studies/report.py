@@ -21,7 +21,7 @@ from ssgd_analysis.plots import (
 )
 from ssgd_analysis.plots.style import OwnAxes
 from ssgd_analysis.report import Section, write_page, write_table
-from ssgd_analysis.report.comparison import interval_panels
+from ssgd_analysis.report.comparison import MORE, WIDE, interval_panels
 from ssgd_analysis.report.tables import (
     group_rows,
     outcome_rows,
@@ -159,7 +159,8 @@ def _flatness(study: Study, result: Mapping[str, Any]) -> list[Section]:
     """The tests of flatness, where a metric of it was measured."""
     if not result["tests"]:
         return []
-    last = Section("Flatness at the final weights", "", *test_rows(result["tests"]))
+    rows = test_rows(result["tests"])
+    last = Section("Flatness at the final weights", "", *rows, wide=WIDE, more=MORE)
     if not study.matched:
         return [last]
     return [
@@ -167,12 +168,15 @@ def _flatness(study: Study, result: Mapping[str, Any]) -> list[Section]:
             f"Verdict at matched train loss, each arm against {study.focus}",
             result["rule"]["text"],
             *overall_rows(result["matched_overall"]),
+            is_open=True,
         ),
         Section(
             f"Flatness at matched train loss, each arm against {study.focus}",
             "In each pair, the run that fits better is measured at the saved checkpoint whose train"
             " loss is nearest to the other's final train loss.",
             *test_rows(result["matched_tests"]),
+            wide=WIDE,
+            more=MORE,
         ),
         last,
     ]

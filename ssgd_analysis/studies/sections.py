@@ -10,6 +10,8 @@ from ssgd_analysis.report.tables import p_cell, relative_text
 from ssgd_analysis.studies.board import duration
 from ssgd_analysis.studies.spec import Study
 
+WIDE = ("95% interval", "p", "p (Holm)", "seeds", "test")  # columns
+
 
 def answer_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> list[Section]:
     """The numbers behind the answer."""
@@ -36,12 +38,14 @@ def answer_sections(result: Mapping[str, Any], pictures: Mapping[str, Path]) -> 
         )
         if answer.get("strength"):
             text = "Each strength against the weakest, paired by seed, Holm-corrected over all."
-        sections.append(Section("Gains", text, *_gain_rows(answer["gains"]), pictures=shown))
+        sections.append(
+            Section("Gains", text, *_gain_rows(answer["gains"]), pictures=shown, wide=WIDE)
+        )
     for one in answer.get("pairs", ()):
         name = f"Pairs, {one['setting']}" if one["setting"] else "Pairs"
         omnibus = f"Friedman's test over all arms: p = {p_cell(one['omnibus'])}. "
         text = omnibus + "Test accuracy in points, paired by seed, Holm-corrected over all pairs."
-        sections.append(Section(name, text, *_gain_rows(one["pairs"])))
+        sections.append(Section(name, text, *_gain_rows(one["pairs"]), wide=WIDE))
     if result.get("variance"):
         sections.append(_variance(result["variance"], pictures))
     return sections

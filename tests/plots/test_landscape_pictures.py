@@ -17,6 +17,7 @@ from ssgd_analysis.pictures.landscape_notes import landscape_notes
 from ssgd_analysis.plots import Line, Mark, Plane
 from ssgd_analysis.plots.scale import loss_scale
 from ssgd_analysis.plots.words import percent
+from ssgd_analysis.settings.pictures import PictureSettings
 
 X = np.linspace(-1, 1, 11)
 BOWL = 0.1 + X[:, None] ** 2 + 2 * X[None, :] ** 2
@@ -163,9 +164,10 @@ def test_bands_are_the_quantiles_of_the_draws(drawn):
 
 
 def test_a_parabola_is_what_slope_and_curvature_predict(drawn):
-    alpha = CASES["eigenvector, train and test"][1]["alpha"]
+    alpha = np.linspace(*CASES["eigenvector, train and test"][1]["alpha"][[0, -1]], 201)
     figure = drawn("eigenvector, train and test")["p"]
     (line,) = lines(figure.axes[0], "-.")
+    np.testing.assert_allclose(line.get_xdata(), alpha)  # finer than what was measured
     np.testing.assert_allclose(line.get_ydata(), quadratic(alpha), rtol=1e-12)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["train", "test", f"predicted, λ = {CURVATURE[0]:g}"]
@@ -174,10 +176,12 @@ def test_a_parabola_is_what_slope_and_curvature_predict(drawn):
 def test_cuts_of_an_eigen_plane_with_both_parabolas(drawn):
     alpha = CASES["plane of eigenvectors"][1]["alpha"]
     first, second = drawn("plane of eigenvectors")["p-axes"].axes
-    for axes, expected in ((first, quadratic(alpha)), (second, quadratic(0.0, alpha))):
+    fine = np.linspace(alpha[0], alpha[-1], 201)
+    for axes, parabola in ((first, quadratic), (second, lambda b: quadratic(0.0, b))):
         own, other = [line.get_ydata() for line in lines(axes, "-.")]
-        np.testing.assert_allclose(own, expected, rtol=1e-12)
-        np.testing.assert_allclose(other, 2 * expected, rtol=1e-12)
+        np.testing.assert_allclose(own, parabola(fine), rtol=1e-12)
+        np.testing.assert_allclose(other, 2 * parabola(fine), rtol=1e-12)
+        expected = parabola(alpha)
         solid = [y for y in (line.get_ydata() for line in lines(axes, "-")) if len(y) == 21]
         np.testing.assert_allclose(solid[0], expected + 4 * alpha**4, rtol=1e-12)
     texts = [t.get_text() for t in first.figure.legends[0].get_texts()]
@@ -262,9 +266,10 @@ def test_train_and_test_share_one_scale_and_accuracy_has_its_own(drawn):
         assert len(levels) == 1
         (levels,) = levels
         values = unit * np.stack([arrays[name] for name in names])
-        values = np.log(values) if unit == 1 else values  # losses: above a factor of 20
-        assert levels[0] <= values.min()
-        assert levels[-1] >= values.max()
+        if unit == 1:  # losses: logarithms of the rise above the lowest of all
+            values = loss_scale([values]).of_rises().placed(values)
+        assert levels[0] <= values.min() + 1e-9
+        assert levels[-1] >= values.max() - 1e-9
     titles = [axes.get_title() for axes in drawn("planes of four long names")["p"].axes[:16]]
     assert [title.rpartition(", ")[2] for title in titles] == (["train"] * 4 + ["test"] * 4) * 2
     assert len(set(titles)) == 8
@@ -296,20 +301,25 @@ def test_a_scale_of_nothing_or_of_one_value():
         assert levels[0] < value < levels[-1]
 
 
-def test_on_a_logarithmic_scale_contours_are_between_logarithms():
-    """Of exp(3 α) they are at log(level) / 3 however few points there are."""
-    few = np.linspace(-1, 1, 4)
-    values = np.exp(3 * few)[:, None] * np.ones(3)
+def test_contours_are_between_logarithms_of_the_rise():
+    """Of (101 ** x - 1) / 100 for x from 0 to 1 they are evenly spaced however few points."""
+    few = np.linspace(0, 1, 4)
+    values = 2 + (101**few - 1)[:, None] / 100 * np.ones(3)
     figure = plots.loss_contours({"": Plane(few, few[:3], values)})
-    scale = loss_scale([values])
-    assert scale.log
-    assert scale.high == values.max()  # nothing is clipped
+    scale = loss_scale([values]).of_rises()
+    assert (scale.low, scale.high) == (2.0, 3.0)
     (drawn,) = [c for c in contours(figure) if not c.filled]
     assert [dashes for _, dashes in drawn.get_linestyle()] == [None] * 14  # solid below 1 too
-    levels = scale.levels()[1:-1]
     seen = [path.vertices[:, 0] for path in drawn.get_paths()]
-    for places, level in zip(seen, levels, strict=True):
-        np.testing.assert_allclose(places, np.log(level) / 3, atol=1e-12)  # rounding
+    for places, place in zip(seen, np.linspace(0, 1, 16)[1:-1], strict=True):
+        np.testing.assert_allclose(places, place, atol=1e-9)
+    np.testing.assert_allclose(scale.levels()[[0, -1]], [2, 3])
+
+
+def test_minima_of_unequal_height_have_unequal_colours():
+    levels = loss_scale([BOWL, BOWL + 0.3]).of_rises().levels()
+    low, high = np.digitize([0.1, 0.4], levels)
+    assert high - low >= 4  # of 15, although 0.3 is a tenth of the range
 
 
 def test_scales_end_where_values_do_and_have_one_minus():
@@ -334,9 +344,8 @@ def test_planes_hatch_what_is_clipped_and_cross_hatch_holes():
     rim[-1], hole[:2, :3] = 1e8, np.nan
     figure = plots.loss_contours({"rim": Plane(X, X, rim), "hole": Plane(X, X, hole)})
     first, second = figure.axes[:2]
-    scale = loss_scale([rim, hole])
-    assert scale.log
-    assert hatches(first) == [(np.log(scale.high), ["////"])]
+    scale = loss_scale([rim, hole]).of_rises()
+    assert hatches(first) == [(scale.placed(scale.high), ["////"])]
     assert hatches(second) == []
     below = [patch for patch in second.patches if isinstance(patch, Rectangle)]
     assert [patch.get_hatch() for patch in below] == ["xxxxx"]
@@ -410,6 +419,36 @@ def test_lines_hatch_what_is_clipped_and_cross_hatch_holes():
     assert axes.get_ylim()[1] < 1e3
     assert "largest 1e+08" in print_of(figure)
     assert "1 point(s)" in print_of(figure)
+
+
+def test_hatching_is_said_only_where_there_is_some():
+    """One of the directions is clipped; the mean, which is hatched, is not."""
+    values = np.stack([0.1 + X**2] * 30)
+    values[0, 5] = 200
+    figure = plots.loss_bands({"": {"a": Line(X, values)}}, xlabel="α")
+    assert loss_scale([values]).most > loss_scale([values]).high
+    assert "hatched" not in print_of(figure)
+    assert not [c for c in figure.axes[0].collections if c.get_hatch()]
+
+
+def test_the_small_print_warns_of_unequal_losses():
+    record, arrays = landscape(dims=2, names=("runs/sgd", "runs/sam"))
+    assert "losses are unequal (sgd 0.2, sam 0.4)" in " ".join(landscape_notes(record, arrays))
+    record["grids"][1]["marks"][0]["loss"] = 0.21
+    assert "unequal" not in " ".join(landscape_notes(record, arrays))
+
+
+def test_width_title_and_small_print_are_chosen(tmp_path):
+    record, arrays = landscape(dims=2, points=5, names=("sgd", "sam"))
+    style = PictureSettings(width=5.0, title="Two minima", small_print=False)
+    with pytest.MonkeyPatch.context() as patch:
+        figures = []
+        patch.setattr(module, "save_figure", lambda figure, *_, **__: figures.append(figure) or [])
+        landscape_pictures(record, arrays, tmp_path / "p", style=style, surface=True)
+    assert [figure.get_figwidth() for figure in figures] == [5.0, 5.0]
+    assert [figure.get_suptitle() for figure in figures] == ["Two minima"] * 2
+    assert [len(figure.texts) for figure in figures] == [1, 1]  # the title
+    assert [axes.name for axes in figures[1].axes] == ["3d", "3d"]
 
 
 @pytest.mark.parametrize("values", [np.full((11, 11), np.nan), np.full((11, 11), 3.0)])

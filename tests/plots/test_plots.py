@@ -159,6 +159,7 @@ def test_short_names_stay_distinct(names):
 def test_short_names_keep_what_tells_them_apart():
     assert style.short_names(["a/b/one", "a/b/two"], 28) == ["one", "two"]
     assert style.short_names(["a/" * 20 + "one"], 28) == ["a/one"]
+    assert style.short_names(["/tmp/x/sgd", "/home/me/sam"], 28) == ["sgd", "sam"]
     folders = [f"results/exp-{m}/{'long-name/' * 6}run" for m in "ab"]
     assert style.short_names(folders, 20) == ["exp-a/long…-name/run", "exp-b/long…-name/run"]
     inside = [f"{'x' * 50}-seed{seed}-{'y' * 50}" for seed in (1, 2)]

@@ -106,6 +106,23 @@ def test_the_surface_is_there_and_a_button_changes_it(show):
     assert pressed == ["b"]
 
 
+def test_all_surfaces_side_by_side(show):
+    record, arrays = planes()
+    page = show(record, arrays)
+    press(page, "log", "linear")
+    press(page, "checkpoint", "all")
+    for place, scene in enumerate(("scene", "scene2")):
+        number = page.evaluate(
+            f"main.data.findIndex((t) => t.type === 'surface' && t.scene === '{scene}')"
+        )
+        assert close(values(page, "main", "z", number), arrays["loss"][place])
+    ends = page.evaluate("[main.layout.scene.domain.x[1], main.layout.scene2.domain.x[0]]")
+    assert ends == pytest.approx([0.5, 0.5])
+    assert not page.locator("#side").is_visible()
+    press(page, "checkpoint", "b")
+    assert close(values(page, "side"), arrays["loss"][1])
+
+
 def test_one_colour_scale_over_all(show):
     record, arrays = planes(split="both")
     page = show(record, arrays)
@@ -217,7 +234,8 @@ def test_lines(show):
     press(page, "repeat", "1")
     assert values(page, "main", "y", 0) == pytest.approx(arrays["loss"][1, 1], rel=1e-8)
     # the parabola that slope and curvature predict, of the second checkpoint's second draw
-    assert values(page, "main", "y", 1) == pytest.approx(2.3 * quadratic(arrays["alpha"]))
+    even = np.linspace(arrays["alpha"][0], arrays["alpha"][-1], 201)
+    assert values(page, "main", "y", 1) == pytest.approx(2.3 * quadratic(even))
     press(page, "log", "linear")
     assert page.evaluate("main.layout.yaxis.type") == "linear"
 
@@ -246,11 +264,11 @@ def test_everything_fits(show, make, size):
 def test_hostile_names(show):
     names = ("</script><b>x", "@PLOTLY@ & \u2028 '\"`${1}")
     page = show(*planes(names=names))
-    assert page.locator("button[data-key=checkpoint]").count() == 2
+    assert page.locator("button[data-key=checkpoint]").count() == 3
     titles = page.evaluate(
         "[...document.querySelectorAll('#controls button')].map((one) => one.title)"
     )
-    assert titles[:2] == list(names)
+    assert titles[:3] == ["", *names]
 
 
 def test_settings_and_command_are_told(show):
