@@ -54,7 +54,9 @@ def write_sharpness_page(path: Path, answer: Document, pictures: Sequence[Path])
         for one in answer.get("differences", [])
     ]
     differences = [
-        _section(part.title, [part]) for part in difference_tables(named) if isinstance(part, Table)
+        _section(f"{one['checkpoint']} minus {one['from']}", difference_tables([one]))
+        for one in named
+        if one["metrics"]
     ]
     verdict = "\n".join([*lines, f"Note: {caveat}."] if caveat else lines)
     return write_page(path, "Sharpness", verdict, [*drawn[:1], *own, *drawn[1:], *differences])
@@ -141,6 +143,7 @@ def _cost(found: Document, ending: str) -> Section:
 def _section(title: str, parts: Iterable[Table | str]) -> Section:
     """Lines as the text, a table as the table."""
     parts = list(parts)
-    text = " ".join(part for part in parts if isinstance(part, str))
+    says = [part if isinstance(part, str) else part.title for part in parts]
+    text = ". ".join(filter(None, says))
     tables = [part for part in parts if isinstance(part, Table)]
     return Section(title, text, *((tables[0].header, tables[0].rows) if tables else ()))
