@@ -233,6 +233,7 @@ def test_foreign_weights_and_a_copy_beside_them(tmp_path, run, runs):
     path = tmp_path / "last.ckpt"
     torch.save({"epoch": 3, "state_dict": plain, "ema": ema}, path)
     arguments = ["--model", "mlp", "--data", "digits", *QUICK, "--top", 1, "--json"]
+    arguments += ["--loss", "cross_entropy"]
     foreign = run("sharpness", path, *arguments)
     chosen = run("sharpness", path, *arguments, "--weights", "ema")
     own = run("sharpness", runs / "sgd-0", runs / "sgd-1", *arguments)

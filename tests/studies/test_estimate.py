@@ -22,9 +22,9 @@ def slow(monkeypatch):
     spent = {"clock": 0.0}
     backward = Passes.backward
 
-    def timed(self, inputs, targets, *, share=1.0):
-        spent["clock"] += PASS * len(inputs) / self.batch_size
-        return backward(self, inputs, targets, share=share)
+    def timed(self, batch, *, share=1.0):
+        spent["clock"] += PASS * self.size(batch) / self.batch_size
+        return backward(self, batch, share=share)
 
     monkeypatch.setattr(Passes, "backward", timed)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: spent["clock"]))

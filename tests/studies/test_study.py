@@ -96,9 +96,9 @@ def test_a_study_from_python_is_a_record(tmp_path):
     assert rows[0].items() >= {
         "setting": "small", "arm": "SGD 2×", "metric": "test_accuracy", "n": 1, "low": None,
     }.items()  # fmt: skip
-    axes = Figure().subplots(1, 2)
+    axes = Figure().subplots()
     record.plot(axes)
-    assert axes[0].get_xlabel() == "test accuracy"
+    assert axes.get_xlabel() == "test accuracy"
     again = record.save(tmp_path / "copy")
     assert {path.name for path in again} == {path.name for path in record.files}
     copied = json.loads((tmp_path / "copy" / "result.json").read_text())
