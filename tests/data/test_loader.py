@@ -162,6 +162,18 @@ def test_other_examples_at_every_pass_are_refused(load, made, stream):
         load((made, made), stream=stream)
 
 
+def test_other_examples_in_the_last_batch_alone_are_refused(load):
+    passes = iter(range(9))
+
+    class Drifting:
+        def __iter__(self):
+            drift = next(passes)
+            return iter([(X[:4], Y[:4]), (X[4:] + drift, Y[4:])])
+
+    with pytest.raises(InputError, match="other examples at every pass"):
+        load((Drifting(), PAIRS))
+
+
 def test_a_stream_that_shuffles_by_its_own_generator_is_refused(load):
     made = DataLoader(PAIRS, 4, shuffle=True, generator=torch.Generator())
     assert len(load((made, made)).train) == 10
