@@ -156,7 +156,8 @@ def _groups(
     from ssgd_analysis.comparison.patterns import group_files, labelled
     from ssgd_analysis.errors import InputError
 
-    belongs = {name: options[name] for name in ("model", "data", "loss", "count", "weights")}
+    names = ("model", "data", "loss", "count", "weights", "stream")
+    belongs = {name: options[name] for name in names}
     if not patterns:
         given = given_options({**belongs, "trained_with": trained_with})
         if given:

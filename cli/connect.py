@@ -172,14 +172,16 @@ def _command(
 
 
 def _answer(record: "ConnectionRecord", as_json: bool) -> None:
+    from ssgd_analysis.connections.profile import barrier_text
+
     answer = record.to_json()
     if as_json:
         console.answer_json(answer)
         return
     rows = []
     for found in answer["paths"]:
-        heights = [_height(found["barrier"][split]) for split in SPLITS]
-        falls = [_height(found["accuracy_barrier"][split], 100) for split in SPLITS]
+        heights = [barrier_text(found["barrier"][split]) for split in SPLITS]
+        falls = [barrier_text(found["accuracy_barrier"][split], 100) for split in SPLITS]
         rows.append([found["path"], *heights, *falls, number(found["relative_length"])])
     header = ["path", "loss barrier: train", "test", "accuracy barrier (%): train", "test"]
     console.answer_table([*header, "length / distance"], rows)
@@ -192,10 +194,3 @@ def _answer(record: "ConnectionRecord", as_json: bool) -> None:
     written = [out / "connect.json", out / "connect.npz", out / "connect.csv"]
     for path in (*written, *answer["pictures"], *answer.get("weights", [])):
         console.answer(str(path))
-
-
-def _height(found: dict[str, Any] | None, factor: float = 1) -> str:
-    if found is None or found["value"] is None:
-        return "–" if found is None else "not finite"
-    error = "" if found["stderr"] is None else f" ± {factor * found['stderr']:.2g}"
-    return f"{factor * found['value']:.3g}{error}"

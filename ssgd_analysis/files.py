@@ -123,3 +123,14 @@ def make_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise InputError(f"the folder {path} is not writable")
     return path
+
+
+def natural_key(name: str) -> list[str | int]:
+    """A key that sorts numbers in names by their size: ``sgd-2.pt`` before ``sgd-10.pt``.
+
+    Example:
+        >>> sorted(["sgd-10.pt", "sgd-2.pt"], key=natural_key)
+        ['sgd-2.pt', 'sgd-10.pt']
+    """
+    parts = re.split(r"(\d+)", name)  # text and numbers in turn, text first
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]

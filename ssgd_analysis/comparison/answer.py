@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssgd_analysis.comparison.lines import UNMEASURED, Line
+from ssgd_analysis.comparison.sentences import capital
 
 LIMIT = 200
 NO_RIVAL = "There is nothing to compare: only one group was given."
@@ -132,12 +133,12 @@ def _sentences(lines: Sequence[Line], query: Query, form: Form) -> list[str]:
     if len({subject for subject, _ in rivals}) == 1:
         return [
             f"{'Than' if index else _question(subject, query, form)} {form.name(over)}?"
-            f" {_capital(_clause(own, query, form))}."
+            f" {capital(_clause(own, query, form))}."
             for index, ((subject, over), own) in enumerate(rivals.items())
         ]
     found, asked = [], ""
     for (subject, over), own in rivals.items():
-        start = "" if over == asked else f"{_capital(query.adjective)} than {form.name(over)}? "
+        start = "" if over == asked else f"{capital(query.adjective)} than {form.name(over)}? "
         found.append(f"{start}{form.name(subject)}: {_clause(own, query, form)}.")
         asked = over
     return found
@@ -179,7 +180,3 @@ def _brackets(own: Sequence[Line], query: Query, form: Form) -> str:
     if not form.details or query.accuracy or len(details) > 1 or details == {""}:
         return ""
     return f" ({details.pop()})"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]

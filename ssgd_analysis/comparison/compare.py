@@ -48,6 +48,7 @@ def compare(
     loss: str | None = None,
     count: str | None = None,
     weights: str | None = None,
+    stream: bool | None = None,
     trained_with: Mapping[str, str] | None = None,
     paired: bool = False,
     metrics: Sequence[str] = DEFAULT_METRICS,
@@ -74,7 +75,7 @@ def compare(
         groups: runs, folders of runs, and groups from :func:`group_runs` or :func:`weight_groups`.
             Runs that are not finished are left out. Or label → weights of any origin, such as
             ``{"SGD": [model, …], "SAM": ["sam-0.pt", …]}``: models in memory, state dicts, files,
-            runs; see :func:`weight_groups`, also for the next eight arguments.
+            runs; see :func:`weight_groups`, also for the next nine arguments.
         problem: the loss and the training examples that models in memory are measured on.
         test: the same on the test examples.
         model: reference of the model of weight files.
@@ -82,6 +83,7 @@ def compare(
         loss: the same of the loss.
         count: the same of a function that counts the examples of a batch.
         weights: key of the weights in files that hold several sets.
+        stream: read the data of files at every pass, instead of holding it.
         trained_with: label → method, as ``{"SAM": "sam:rho=0.05"}``.
         paired: the i-th weights of a group belong to the i-th of its baseline.
         metrics: flatness metrics, maybe with settings as ``expected:sigma=0.2``, names of the
@@ -145,7 +147,7 @@ def compare(
         )
     belongs: dict[str, Any] = {
         "problem": problem, "test": test, "model": model, "data": data, "loss": loss,
-        "count": count, "weights": weights, "trained_with": trained_with,
+        "count": count, "weights": weights, "stream": stream, "trained_with": trained_with,
     }  # fmt: skip
     every = _as_groups(groups, belongs, settings, folder, progress)
     _check_groups(every, chosen)

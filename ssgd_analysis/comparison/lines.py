@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,12 +73,7 @@ def lines_of(tests: Rows, overall: Rows, outcomes: Rows) -> list[Line]:
         overall: verdicts, one a pair.
         outcomes: tests of accuracy and the like.
     """
-    pairs = dict.fromkeys((r["group"], r["baseline"]) for r in [*overall, *tests, *outcomes])
-
-    def of(rows: Rows, pair: tuple[str, str]) -> list[dict[str, Any]]:
-        return [row for row in rows if (row["group"], row["baseline"]) == pair]
-
-    lines = [_line(pair, of(tests, pair), of(overall, pair), of(outcomes, pair)) for pair in pairs]
+    lines = [_line(*one) for one in rows_by_pair(tests, overall, outcomes)]
     rivals = list(dict.fromkeys((line.subject, line.over) for line in lines))
     rivals.sort(key=lambda names: not any(map(_is_sgd, names)))
     # where the baseline is SGD all rivals are alike, and their order stays
@@ -86,6 +81,17 @@ def lines_of(tests: Rows, overall: Rows, outcomes: Rows) -> list[Line]:
         lines,
         key=lambda line: (rivals.index((line.subject, line.over)), _natural(line.setting)),
     )
+
+
+def rows_by_pair(
+    tests: Rows, overall: Rows, outcomes: Rows
+) -> Iterator[tuple[tuple[str, str], Rows, Rows, Rows]]:
+    """Each pair (group, baseline) with its tests, its overall verdict and its outcomes."""
+    kinds = tests, overall, outcomes
+    pairs = dict.fromkeys((r["group"], r["baseline"]) for r in [*overall, *tests, *outcomes])
+    for pair in pairs:
+        own = [[row for row in rows if (row["group"], row["baseline"]) == pair] for rows in kinds]
+        yield pair, own[0], own[1], own[2]
 
 
 def names_of(group: str, baseline: str) -> tuple[str, str, str]:

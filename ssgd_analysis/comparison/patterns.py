@@ -1,11 +1,11 @@
 """Groups of files as they are written on a command line: ``LABEL=PATTERN``."""
 
 import glob
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ssgd_analysis.errors import InputError
+from ssgd_analysis.files import natural_key
 
 
 def group_files(given: Sequence[str]) -> dict[str, list[str]]:
@@ -68,16 +68,10 @@ def _matches(text: str, pattern: str) -> list[str]:
     path = Path(pattern).expanduser()
     if path.exists():
         return [str(path)]
-    found = sorted(glob.glob(str(path), recursive=True), key=natural)  # noqa: PTH207 (absolute too)
+    found = sorted(glob.glob(str(path), recursive=True), key=natural_key)  # noqa: PTH207 (absolute too)
     if not found:
         raise InputError(
             f"--group {text}: no file matches {pattern} in {Path.cwd()}: check the folder, and"
             " quote the pattern"
         )
     return found
-
-
-def natural(text: str) -> list[tuple[int, int, str]]:
-    """A key that sorts numbers in a text by their size."""
-    parts = re.split(r"(\d+)", text)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]

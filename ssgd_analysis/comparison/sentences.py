@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ssgd_analysis.comparison.lines import rows_by_pair
 from ssgd_analysis.comparison.rule import FLATTER, INCOMPARABLE, SAME, SHARPER, UNDECIDED
 from ssgd_analysis.metric_names import NAMES
 from ssgd_analysis.settings.comparison import VerdictRule
@@ -21,14 +22,8 @@ def verdict_text(
         outcomes: tests of accuracy and the like.
         rule: by which flatness was judged.
     """
-    pairs = dict.fromkeys((r["group"], r["baseline"]) for r in [*overall, *tests, *outcomes])
-
-    def of(rows: Sequence[Row], pair: tuple[str, str]) -> list[Row]:
-        return [row for row in rows if (row["group"], row["baseline"]) == pair]
-
     return "\n".join(
-        " ".join(_paragraph(pair, of(tests, pair), of(overall, pair), of(outcomes, pair), rule))
-        for pair in pairs
+        " ".join(_paragraph(*one, rule)) for one in rows_by_pair(tests, overall, outcomes)
     )
 
 
@@ -82,7 +77,7 @@ def _others(one: Row, counted: Sequence[Row]) -> Iterator[str]:
         names = [_label(test) for test in counted if test["verdict"] == verdict]
         if names:
             words = words if len(names) == 1 else words.replace("ves", "ve").replace("ows", "ow")
-            yield f"{_capital(_joined(names))} {words}."
+            yield f"{capital(_joined(names))} {words}."
 
 
 def _uncounted(tests: Sequence[Row]) -> Iterator[str]:
@@ -95,7 +90,7 @@ def _uncounted(tests: Sequence[Row]) -> Iterator[str]:
     for (verdict, why), names in said.items():
         one = len(names) == 1
         yield (
-            f"{_capital(_joined(names))} {'says' if one else 'say'} {verdict}, but"
+            f"{capital(_joined(names))} {'says' if one else 'say'} {verdict}, but"
             f" {'does' if one else 'do'} not count ({why})."
         )
 
@@ -124,11 +119,11 @@ def _outcomes(group: str, outcomes: Sequence[Row]) -> Iterator[str]:
     for row in outcomes:
         if row["verdict"] in ("higher", "lower"):
             size = f"{abs(row['difference']):.3g} ({_numbers(row)})"
-            yield f"{_capital(_label(row))} is {row['verdict']} for {group}, by {size}."
+            yield f"{capital(_label(row))} is {row['verdict']} for {group}, by {size}."
     for verdict in ("not shown to differ", "not measured"):
         names = [_label(row) for row in outcomes if row["verdict"] == verdict]
         if names:
-            yield f"{_capital(_joined(names))} {'is' if len(names) == 1 else 'are'} {verdict}."
+            yield f"{capital(_joined(names))} {'is' if len(names) == 1 else 'are'} {verdict}."
 
 
 def _label(row: Row) -> str:
@@ -142,5 +137,6 @@ def _joined(parts: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """With a capital letter at the start."""
     return text[0].upper() + text[1:] if text[0].isascii() else text  # λ stays small

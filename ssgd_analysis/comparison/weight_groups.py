@@ -85,6 +85,7 @@ def weight_groups(
     loss: str | None = None,
     count: str | None = None,
     weights: str | None = None,
+    stream: bool | None = None,
     trained_with: Mapping[str, str] | None = None,
     settings: MeasurementSettings | None = None,
     folder: Path | None = None,
@@ -105,6 +106,7 @@ def weight_groups(
         loss: the same of the loss; default: cross-entropy, which the comparison then says.
         count: reference of a function that counts the examples of a batch.
         weights: key of the weights in files that hold several sets, e.g. ``state_dict_ema``.
+        stream: read the data of files at every pass, instead of holding it.
         trained_with: label → method with its settings, such as ``sam:rho=0.05``; a metric that
             measures what the method trained on does not count.
         settings: device and folder of data files.
@@ -147,9 +149,10 @@ def weight_groups(
             loss=loss or "cross_entropy",
             count=count,
             weights=weights,
+            stream=stream,
             settings=settings or MeasurementSettings(),
         )
-        assumed = (f"Without --loss, {loss or 'cross_entropy'} was assumed for the weights.",)
+        assumed = (f"Without --loss, {belongs.loss} was assumed for the weights.",)
         made = _of_files(given, belongs, trainings, () if loss else assumed, folder)
     progress.start("evaluating", sum(len(group.members) for group in made))
     for group in made:

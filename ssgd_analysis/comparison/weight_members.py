@@ -140,6 +140,7 @@ class WeightReferences:
         loss: the same.
         count: the same.
         weights: key of the weights in files that hold several sets.
+        stream: read the data at every pass, instead of holding it.
         settings: device and folder of data files.
         loaded: data that is in memory, so that all files share it.
     """
@@ -149,6 +150,7 @@ class WeightReferences:
     loss: str = "cross_entropy"
     count: str | None = None
     weights: str | None = None
+    stream: bool | None = None
     settings: MeasurementSettings = field(default_factory=MeasurementSettings)
     loaded: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -161,6 +163,7 @@ class WeightReferences:
             loss=self.loss,
             count=self.count,
             weights=self.weights,
+            stream=self.stream,
             device=self.settings.device,
             data_dir=self.settings.data_dir,
             loaded=self.loaded,
@@ -200,6 +203,7 @@ class FileMember(WeightMember):
             "problem": [code_hash(name) for name in names],
             "count": self.belongs.count,
             "key": self.belongs.weights,
+            "stream": self.belongs.stream,
             "weights": content_hash(Path(self.place)),
             "seed": self.seed,
         }

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssgd_analysis.connections.profile import barrier_text
 from ssgd_analysis.plots.style import short_names
 from ssgd_analysis.records import number
 from ssgd_analysis.report import Section, write_page
@@ -30,7 +31,7 @@ def write_connection_page(path: Path, record: Mapping[str, Any], pictures: Seque
     found, splits = record["paths"], list(record["n_samples"])
     first, second = short_names(record["checkpoints"], 40)
     verdict = "\n".join(
-        f"{one['path']}: barrier of the {splits[0]} loss {_height(one['barrier'][splits[0]])}"
+        f"{one['path']}: barrier of the {splits[0]} loss {barrier_text(one['barrier'][splits[0]])}"
         for one in found
     )
     header = ["path"]
@@ -40,7 +41,7 @@ def write_connection_page(path: Path, record: Mapping[str, Any], pictures: Seque
         [
             one["path"],
             *(
-                _height(one[name][split], factor)
+                barrier_text(one[name][split], factor)
                 for split in splits
                 for name, factor in (("barrier", 1), ("accuracy_barrier", 100))
             ),
@@ -66,10 +67,3 @@ def write_connection_page(path: Path, record: Mapping[str, Any], pictures: Seque
         Section("Cost", "", ["path", *found[0]["cost"]] if found else (), cost),
     ]
     return write_page(path, f"Connection of {first} and {second}", verdict, sections)
-
-
-def _height(found: Mapping[str, Any] | None, factor: float = 1) -> str:
-    if found is None or found["value"] is None:
-        return "–" if found is None else "not finite"
-    error = "" if found["stderr"] is None else f" ± {factor * found['stderr']:.2g}"
-    return f"{factor * found['value']:.3g}{error}"

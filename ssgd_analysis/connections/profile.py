@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -165,3 +166,16 @@ def _above_line(t: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Values minus the line between their ends, along the first axis."""
     t = t.reshape(-1, *[1] * (values.ndim - 1))
     return values - ((1 - t) * values[0] + t * values[-1])
+
+
+def barrier_text(found: Mapping[str, Any] | None, factor: float = 1) -> str:
+    """A barrier's height ± its sampling error, out of ``connect.json``.
+
+    Args:
+        found: ``value`` and ``stderr``; ``None``: it was not measured.
+        factor: of both, such as 100 for per cent.
+    """
+    if found is None or found["value"] is None:
+        return "–" if found is None else "not finite"
+    error = "" if found["stderr"] is None else f" ± {factor * found['stderr']:.2g}"
+    return f"{factor * found['value']:.3g}{error}"

@@ -46,25 +46,6 @@ class GradientSum:
         self.filled: set[int] = set()
 
     @torch.no_grad()
-    def lend(self) -> None:
-        """Put the sum so far into ``.grad``, so that the next pass adds its gradient there.
-
-        No pass then has a second copy of all gradients.
-        """
-        new = [
-            (parameter, total, parameter.grad)
-            for parameter, total in zip(self.parameters, self.sums, strict=True)
-            if parameter.grad is not None and parameter.grad is not total
-        ]
-        if not new:
-            return
-        parameters, sums, grads = zip(*new, strict=True)
-        refuse_sparse(grads)
-        torch._foreach_copy_(sums, grads)
-        for parameter, total in zip(parameters, sums, strict=True):
-            parameter.grad = total
-
-    @torch.no_grad()
     def take(self) -> None:
         """Move every ``.grad`` into the sum; ``.grad`` is ``None`` after."""
         found = self._grads()
@@ -82,8 +63,6 @@ class GradientSum:
     @torch.no_grad()
     def give_back(self) -> None:
         """Add what :meth:`take` took to every ``.grad``; one that no pass made stays ``None``."""
-        if not self.filled:
-            return
         found = self._grads()
         both = [i for i in found if i in self.filled]
         if both:

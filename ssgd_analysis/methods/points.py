@@ -51,7 +51,6 @@ def sum_over_points(
     moving: AbstractContextManager[MoveTo],
     statistics: Callable[[int], AbstractContextManager[None]],
     run_pass: Callable[[Point], LossT],
-    separate: bool = True,
 ) -> list[LossT]:
     """Make a pass at each point, and leave the sum of the gradients in every ``.grad``.
 
@@ -60,8 +59,7 @@ def sum_over_points(
         parameters: those whose gradients are summed.
         moving: inside, the weights may be moved; their exact bits come back.
         statistics: the context of a pass, by its number: which BatchNorm statistics it updates.
-        run_pass: makes the pass, and leaves its gradient in ``.grad``.
-        separate: whether a pass finds no gradient; else it must add to what is there.
+        run_pass: makes the pass; it finds no gradient, and leaves its own in ``.grad``.
 
     Returns:
         What ``run_pass`` returned at each point.
@@ -70,10 +68,7 @@ def sum_over_points(
     losses = []
     with moving as move_to:
         for index, point in enumerate(points):
-            if separate:
-                gradients.take()
-            elif index:
-                gradients.lend()
+            gradients.take()
             move_to(point)
             with statistics(index):
                 losses.append(run_pass(point))
@@ -167,7 +162,6 @@ class NoisyPointsMethod(Method):
             moving=self.moving(when),
             statistics=lambda index: bn_statistics(passes.model, policy, index),
             run_pass=run_pass,
-            separate=type(self).after_pass is not NoisyPointsMethod.after_pass,
         )
         return mean_loss(points, losses)
 

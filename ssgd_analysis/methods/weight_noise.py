@@ -212,6 +212,5 @@ class WeightNoiseMethod(Method):
             moving=self.moving(scale, when),
             statistics=lambda index: bn_statistics(passes.model, policy, index),
             run_pass=lambda point: passes.backward(point.batch, share=point.share),
-            separate=False,
         )
         return mean_loss(points, losses)

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ssgd_analysis.files import natural_key
 from ssgd_analysis.plots.style import COLOURS, MARKERS, colour, marker
 
 # The place in this table is the look: the methods that are drawn most often differ in colour.
@@ -88,10 +89,9 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     return {name: made[name] for name in methods}
 
 
-def _rank(name: str, method: str) -> tuple[int, list[tuple[int, str]]]:
+def _rank(name: str, method: str) -> tuple[int, list[str | int]]:
     """Known methods come first, in the order of the table; numbers in names count as numbers."""
-    parts = [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", name)]
-    return KNOWN.index(method) if method else len(KNOWN), parts
+    return KNOWN.index(method) if method else len(KNOWN), natural_key(name)
 
 
 def _free(wanted: int, taken: list[int], count: int) -> int:

@@ -53,12 +53,11 @@ class Chain:
         if key not in self.agrees:
             self.agrees[key] = self._is_autograd(inputs, targets, share, [loss, *grads])
             return self(inputs, targets, share)
-        sums = [p.grad for p in self.parameters if p.grad is not None]
-        if len(sums) == len(grads):
-            torch._foreach_add_(sums, grads)
-            return loss.item()
         for parameter, grad in zip(self.parameters, grads, strict=True):
-            parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+            if parameter.grad is None:
+                parameter.grad = grad
+            else:
+                parameter.grad.add_(grad)
         return loss.item()
 
     def _watched(self) -> bool:

@@ -54,6 +54,15 @@ def test_the_report_says_what_was_assumed(run, folder):
     assert "was assumed for the weights" in (folder / "out" / "report.html").read_text()
 
 
+def test_stream_reaches_the_data_of_the_files(run, folder):
+    once = "\n\ndef once():\n    return tuple(iter([split]) for split in load())\n"
+    (folder / "net.py").write_text(NET + once)
+    asked = ("compare", *BOTH, "--model", "net.py:make", "--data", "net.py:once")
+    outcome = run(*asked, "--metric", "train_loss", "--stream")
+    assert outcome.status == 2
+    assert "--stream reads it at every pass" in outcome.error
+
+
 def test_one_file_a_group_answers(run, folder):
     asked = ("--group", "A=a-0.pt", "--group", "B=b-1.pt", *BELONGS, *METRICS)
     outcome = run("compare", *asked, "--loss", "cross_entropy")
